@@ -1,0 +1,1 @@
+//! Who asks: REST, Socket.IO and WebSocket, one router per service.

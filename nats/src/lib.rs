@@ -1,0 +1,1 @@
+//! The log and the bus on NATS JetStream: event store, command bus, snapshots, timers, broker.

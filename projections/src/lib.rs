@@ -1,0 +1,1 @@
+//! What is known: read models in PostgreSQL, folded from the log.

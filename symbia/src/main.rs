@@ -1,0 +1,2 @@
+//! The symbia binary.
+fn main() {}

@@ -1,0 +1,1 @@
+//! End-to-end, compatibility, fault and isolation tests against the real binary, NATS and PostgreSQL.

@@ -1,0 +1,1 @@
+//! Who acts: command worker, rule engine, LLM router, inference, delivery.
