@@ -1,1 +1,8 @@
 //! The log and the bus on NATS JetStream: event store, command bus, snapshots, timers, broker.
+
+pub mod append;
+pub mod bus;
+pub mod read;
+mod snapshot;
+pub mod store;
+pub mod topology;
