@@ -63,35 +63,33 @@ if [[ -n ${SYMBIA_ADMIN_PASSWORD_FILE:-} ]]; then
 fi
 [[ -z $skip_admin ]] || arguments+=(--skip-admin)
 
-# users_of DIR: processes with DIR, or a path below it, on their command line; "pid name" a line.
+# users_of DIR: ours among the processes with DIR, or a path below it, on their command line; "pid name" a line.
 users_of() {
-  local process line
-  for process in /proc/[0-9]*; do
-    [[ ${process#/proc/} != "$$" && ${process#/proc/} != "$BASHPID" ]] || continue
-    line=$({ tr '\0' '\n' <"$process/cmdline"; } 2>/dev/null) || continue
-    if grep -qE "(^|=)$(sed 's/[^^]/[&]/g; s/\^/\\^/g' <<<"$1")(/|$)" <<<"$line"; then
-      echo "${process#/proc/} $(cat "$process/comm" 2>/dev/null)"
-    fi
-  done
+  local pattern file pid name
+  pattern=$(sed 's/[^^]/[&]/g; s/\^/\\^/g' <<<"$1")
+  while IFS= read -r file; do
+    pid=${file#/proc/} pid=${pid%/cmdline}
+    name=$(cat "/proc/$pid/comm" 2>/dev/null) || continue
+    case $name in symbia | nats-server | postgres) echo "$pid $name" ;; esac
+  done < <(grep -lzE "(^|=)$pattern(/|\$)" /proc/[0-9]*/cmdline 2>/dev/null || true)
 }
 
 # Asks Symbia to stop and waits; it stops the NATS and PostgreSQL that it started.
 stop() {
-  local pid name users tries
+  local pid name users deadline=$((SECONDS + 30))
   users=$(users_of "$data_dir")
   while read -r pid name; do
     [[ $name == symbia ]] && { echo "Stopping Symbia (process $pid)"; kill -TERM "$pid" 2>/dev/null || true; }
   done <<<"$users"
-  for ((tries = 0; tries < 150; tries++)); do
-    users=$(users_of "$data_dir")
-    [[ -n $users ]] || return 0
+  while users=$(users_of "$data_dir") && [[ -n $users ]]; do
+    [[ $SECONDS -lt $deadline ]] || fail "$data_dir is still used by $(paste -sd, <<<"$users"): stop them first; nothing was deleted"
     sleep 0.2
   done
-  fail "still using $data_dir: $(tr '\n' ' ' <<<"$users")- stop them first; nothing was deleted"
 }
 
 start_over() {
   [[ -d /proc/self ]] || fail "--new needs /proc to see what still runs: stop Symbia and delete $data_dir by hand"
+  [[ $data_dir != / ]] || fail "/ is no data directory"
   case "$PWD/" in "${data_dir%/}"/*) fail "$data_dir holds this repository: not deleting it" ;; esac
   case "$HOME/" in "${data_dir%/}"/*) fail "$data_dir holds your home directory: not deleting it" ;; esac
   [[ ! -e $data_dir/.git ]] || fail "$data_dir is a repository: not deleting it"
