@@ -47,12 +47,14 @@ done
 [[ -z $service || -z $rebuild ]] || skip_admin=1
 
 # `symbia up` gets the data directory as an absolute path, so that its processes can be told by their command lines.
-data_dir=$PWD/.symbia arguments=()
+data_dir=$PWD/.symbia memory='' arguments=()
 while [[ $# -gt 0 ]]; do
   case $1 in
     --data-dir) [[ $# -ge 2 ]] || fail "--data-dir needs a directory"; data_dir=$2; shift ;;
     --data-dir=*) data_dir=${1#*=} ;;
-    *) arguments+=("$1") ;;
+    *)
+      [[ $1 != --memory ]] || memory=1
+      arguments+=("$1") ;;
   esac
   shift
 done
@@ -61,6 +63,7 @@ if [[ -n ${SYMBIA_ADMIN_PASSWORD_FILE:-} ]]; then
   SYMBIA_ADMIN_PASSWORD_FILE=$(cd "$caller" && realpath -m -- "$SYMBIA_ADMIN_PASSWORD_FILE")
   export SYMBIA_ADMIN_PASSWORD_FILE
 fi
+[[ -n $memory ]] || arguments+=(--data-dir "$data_dir")
 [[ -z $skip_admin ]] || arguments+=(--skip-admin)
 
 # users_of DIR: ours among the processes with DIR, or a path below it, on their command line; "pid name" a line.
@@ -116,6 +119,7 @@ if [[ -n $rebuild ]]; then
   for manifest in */Cargo.toml; do packages+=(-p "$(sed -n 's/^name *= *"\(.*\)"/\1/p' "$manifest" | head -n1)"); done
   cargo clean --quiet --release "${packages[@]}"
 fi
-[[ -x target/release/symbia ]] || echo "Building Symbia; the first time takes some minutes." >&2
+program=${CARGO_TARGET_DIR:-target}/release/symbia
+[[ -x $program ]] || echo "Building Symbia; the first time takes some minutes." >&2
 cargo build --release --locked --package symbia
-exec "${CARGO_TARGET_DIR:-target}/release/symbia" up --data-dir "$data_dir" ${arguments[@]+"${arguments[@]}"}
+exec "$program" up ${arguments[@]+"${arguments[@]}"}
