@@ -2,7 +2,11 @@
 
 use axum::{
     body::Bytes,
-    extract::{FromRequest, FromRequestParts, Request, path::ErrorKind, rejection::BytesRejection, rejection::PathRejection},
+    extract::{
+        FromRequest, FromRequestParts, RawPathParams, Request,
+        path::ErrorKind,
+        rejection::{BytesRejection, PathRejection},
+    },
     http::{HeaderMap, StatusCode, header, request::Parts},
     response::{IntoResponse, Response},
 };
@@ -62,31 +66,24 @@ impl<S: Send + Sync, T: DeserializeOwned + Send> FromRequestParts<S> for Path<T>
     type Rejection = ApiError;
 
     async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, ApiError> {
-        let PathRejection::FailedToDeserializePathParams(failure) =
-            (match axum::extract::Path::from_request_parts(parts, state).await {
-                Ok(axum::extract::Path(value)) => return Ok(Path(value)),
-                Err(rejection) => rejection,
-            })
-        else {
-            return Err(ApiError::internal("the route has no path parameters"));
+        let failure = match axum::extract::Path::from_request_parts(parts, state).await {
+            Ok(axum::extract::Path(value)) => return Ok(Path(value)),
+            Err(PathRejection::FailedToDeserializePathParams(failure)) => failure,
+            Err(_) => return Err(ApiError::internal("the route has no path parameters")),
         };
-        Err(match failure.into_kind() {
-            ErrorKind::ParseErrorAtKey { key, expected_type, .. } => {
-                ApiError::invalid(key, "type", format!("must be a {expected_type}"))
-            }
-            ErrorKind::DeserializeError { key, message, .. } => ApiError::invalid(key, "format", sentence(&message).1),
-            ErrorKind::InvalidUtf8InPathParam { key } => ApiError::invalid(key, "format", "must be UTF-8"),
-            ErrorKind::ParseErrorAtIndex { index, expected_type, .. } => {
-                ApiError::invalid(format!("path[{index}]"), "type", format!("must be a {expected_type}"))
-            }
-            ErrorKind::ParseError { expected_type, .. } => {
-                ApiError::invalid("path", "type", format!("must be a {expected_type}"))
-            }
-            ErrorKind::WrongNumberOfParameters { .. } | ErrorKind::UnsupportedType { .. } => {
-                ApiError::internal("the handler's path parameters differ from the route's")
-            }
-            _ => ApiError::invalid("path", "format", "is not valid"),
-        })
+        // The error of a lone parameter does not name it.
+        let names = RawPathParams::from_request_parts(parts, state).await.map_err(ApiError::internal)?;
+        let name = |index: usize| names.iter().nth(index).map_or("path", |(name, _)| name).to_owned();
+        let wrong_type = |path, expected: &str| Err(ApiError::invalid(path, "type", format!("must be a {expected}")));
+        match failure.into_kind() {
+            ErrorKind::ParseErrorAtKey { key, expected_type, .. } => wrong_type(key, expected_type),
+            ErrorKind::ParseErrorAtIndex { index, expected_type, .. } => wrong_type(name(index), expected_type),
+            ErrorKind::ParseError { expected_type, .. } => wrong_type(name(0), expected_type),
+            ErrorKind::DeserializeError { key, message, .. } => Err(wrong_shape(&key, &message)),
+            ErrorKind::Message(message) => Err(wrong_shape(&name(0), &message)),
+            ErrorKind::InvalidUtf8InPathParam { key } => Err(ApiError::invalid(key, "format", "must be UTF-8")),
+            mismatch => Err(ApiError::internal(mismatch)),
+        }
     }
 }
 

@@ -5,7 +5,7 @@ use std::{any::Any, sync::Arc, time::Duration, time::Instant};
 
 use axum::{
     extract::{MatchedPath, Request, State},
-    http::{HeaderName, HeaderValue, Method, header},
+    http::{HeaderName, HeaderValue, header},
     middleware::Next,
     response::{IntoResponse, Response},
 };
@@ -90,7 +90,7 @@ pub(super) async fn guard(State(edge): State<Arc<Edge>>, request: Request, next:
     let (mut parts, body) = request.into_parts();
     let route = route(&parts.extensions).to_owned();
     let scope = parts.extensions.get::<RequestScope>().cloned();
-    let limits = edge.rate_limits.as_ref().filter(|_| !route.starts_with("/health") && parts.method != Method::OPTIONS);
+    let limits = edge.rate_limits.as_ref().filter(|_| !route.starts_with("/health"));
     let decision = match (limits, &scope) {
         (Some(limits), Some(scope)) => limits.admit(&mut parts, scope, &route).await,
         _ => None,

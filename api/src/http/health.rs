@@ -8,7 +8,7 @@ use std::{
         Arc, Mutex, PoisonError,
         atomic::{AtomicBool, Ordering},
     },
-    time::{Duration, Instant},
+    time::Duration,
 };
 
 use axum::{Json, Router, extract::State, http::StatusCode, response::IntoResponse, routing::get};
@@ -16,6 +16,7 @@ use futures::future::join_all;
 use serde_json::{Map, Value, json};
 use symbia_events::Service;
 use time::{OffsetDateTime, format_description::BorrowedFormatItem, macros::format_description};
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 /// How long one check may take.
@@ -27,6 +28,7 @@ pub const FRESH: Duration = Duration::from_millis(500);
 pub type CheckResult = Result<Map<String, Value>, String>;
 
 type CheckFuture = Pin<Box<dyn Future<Output = CheckResult> + Send>>;
+type Results = Vec<(&'static str, Value)>;
 type Check = Arc<dyn Fn() -> CheckFuture + Send + Sync>;
 
 /// The health of one service; cheap to clone. Not ready until [`Health::set_ready`].
@@ -39,7 +41,7 @@ struct Inner {
     ready: AtomicBool,
     draining: CancellationToken,
     checks: Mutex<Vec<(&'static str, Check)>>,
-    latest: tokio::sync::Mutex<Option<(Instant, Vec<(&'static str, Value)>)>>,
+    latest: tokio::sync::Mutex<Option<(Instant, Results)>>,
 }
 
 impl Health {
@@ -96,10 +98,9 @@ impl Health {
     }
 
     /// The results of all checks: of the last [`FRESH`], or newly asked. Concurrent callers share one round.
-    async fn checks(&self) -> Vec<(&'static str, Value)> {
+    async fn checks(&self) -> Results {
         let mut latest = self.0.latest.lock().await;
-        if let Some((at, results)) = latest.as_ref().filter(|(at, _)| at.elapsed() < FRESH) {
-            tracing::trace!(age_ms = at.elapsed().as_millis(), "health checks reused");
+        if let Some((_, results)) = latest.as_ref().filter(|(at, _)| at.elapsed() < FRESH) {
             return results.clone();
         }
         let checks = self.0.checks.lock().unwrap_or_else(PoisonError::into_inner).clone();
@@ -165,8 +166,13 @@ async fn ready(State(health): State<Health>) -> impl IntoResponse {
         Ok(()) => json!({ "status": "ok" }),
         Err(message) => json!({ "status": "unhealthy", "message": message }),
     };
-    let checks: Map<String, Value> =
-        health.checks().await.into_iter().map(|(k, v)| (k.to_owned(), v)).chain([("server".to_owned(), server)]).collect();
+    let checks: Map<String, Value> = health
+        .checks()
+        .await
+        .into_iter()
+        .map(|(k, v)| (k.to_owned(), v))
+        .chain([("server".to_owned(), server)])
+        .collect();
     let healthy = checks.values().all(|check| check["status"] == "ok");
     let (status, text) = if healthy { (StatusCode::OK, "ok") } else { (StatusCode::SERVICE_UNAVAILABLE, "unhealthy") };
     let mut body = health.body(text);

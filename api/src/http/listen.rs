@@ -25,7 +25,9 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 #[derive(Debug, thiserror::Error)]
 pub enum BindError {
     /// Another program listens there.
-    #[error("{service} cannot listen on {address}: the port is in use. Stop the program that holds it, or set {variable} to a free port")]
+    #[error(
+        "{service} cannot listen on {address}: the port is in use. Stop the program that holds it, or set {variable} to a free port"
+    )]
     InUse {
         /// The service that wanted the port.
         service: Service,

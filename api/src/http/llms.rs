@@ -111,7 +111,8 @@ fn tags<'d>(document: &'d Value, operations: &[Operation<'d>]) -> Vec<&'d str> {
     let mut used: Vec<_> = operations.iter().map(|o| o.tag).collect();
     used.sort_unstable();
     used.dedup();
-    let declared: Vec<_> = document["tags"].as_array().into_iter().flatten().filter_map(|t| t["name"].as_str()).collect();
+    let declared: Vec<_> =
+        document["tags"].as_array().into_iter().flatten().filter_map(|t| t["name"].as_str()).collect();
     used.sort_by_key(|tag| declared.iter().position(|d| d == tag).unwrap_or(declared.len()));
     used
 }

@@ -6,14 +6,15 @@
 pub mod auth;
 pub mod body;
 pub mod caller;
+mod codes;
 pub mod cors;
 pub mod discovery;
-pub mod docs;
-pub mod edge;
+mod docs;
+mod edge;
 pub mod error;
 pub mod health;
 pub mod listen;
-pub mod llms;
+mod llms;
 pub mod principal;
 pub mod rate;
 pub mod request;

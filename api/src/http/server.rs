@@ -172,7 +172,6 @@ pub struct HttpService {
 
 impl HttpService {
     /// All routes with their layers, for tests and in-process calls.
-    #[must_use]
     pub fn router(&self) -> Router {
         self.router.clone()
     }

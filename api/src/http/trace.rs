@@ -90,6 +90,7 @@ fn non_zero<T: PartialEq>(mut draw: impl FnMut() -> T, zero: T) -> T {
 }
 
 #[cfg(test)]
+#[allow(clippy::expect_used, reason = "tests")]
 mod tests {
     use axum::http::{HeaderMap, HeaderValue};
 

@@ -14,12 +14,14 @@ use crate::stage::{app, fetch, service};
 
 const GOOD: (&str, &str) = ("authorization", "Bearer good");
 
+type Headers = &'static [(&'static str, &'static str)];
+
 #[tokio::test]
 async fn bearer_then_key_then_cookie_and_only_a_bad_cookie_is_overlooked() {
     let router = service().router();
     let ok = |id: &str, kind: &str| (200, json!({ "id": id, "authType": kind }));
     let refused = |code: &str| (401, json!(code));
-    let cases: Vec<(&[(&str, &str)], (u16, Value))> = vec![
+    let cases: Vec<(Headers, (u16, Value))> = vec![
         (&[], refused("AUTH_REQUIRED")),
         (&[GOOD], ok("user-good", "jwt")),
         (&[("authorization", "bEaReR  good ")], ok("user-good", "jwt")),

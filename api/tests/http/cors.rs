@@ -77,7 +77,9 @@ async fn production_obeys_the_list_only() {
     let list = [LISTED, "*.symbia.dev"];
     check(&list, true, Some(LISTED), "/api/scope", NAMED(LISTED), 200).await;
     check(&list, true, Some(SUFFIX), "/api/scope", NAMED(SUFFIX), 200).await;
-    for foreign in [FOREIGN, LOCAL, "https://symbia.dev.evil.example", "https://evilsymbia.dev", "null", "http://app.example.com"] {
+    for foreign in
+        [FOREIGN, LOCAL, "https://symbia.dev.evil.example", "https://evilsymbia.dev", "null", "http://app.example.com"]
+    {
         check(&list, true, Some(foreign), "/api/scope", NONE, 403).await;
     }
     check(&list, true, Some(FOREIGN), "/llms.txt", DOCS, 200).await;

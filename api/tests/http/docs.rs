@@ -60,8 +60,14 @@ async fn the_openapi_document_describes_the_routes_the_platform_adds_and_how_to_
     assert_eq!(document["security"], json!([{ "bearer": [] }, { "apiKey": [] }, { "cookie": [] }]));
     let components = &document["components"];
     assert_eq!(components["securitySchemes"]["cookie"], json!({ "type": "apiKey", "in": "cookie", "name": "token" }));
-    assert_eq!(components["securitySchemes"]["apiKey"], json!({ "type": "apiKey", "in": "header", "name": "X-API-Key" }));
-    assert_eq!(components["securitySchemes"]["bearer"], json!({ "type": "http", "scheme": "bearer", "bearerFormat": "JWT" }));
+    assert_eq!(
+        components["securitySchemes"]["apiKey"],
+        json!({ "type": "apiKey", "in": "header", "name": "X-API-Key" })
+    );
+    assert_eq!(
+        components["securitySchemes"]["bearer"],
+        json!({ "type": "http", "scheme": "bearer", "bearerFormat": "JWT" })
+    );
     assert_eq!(components["parameters"]["OrgId"]["name"], "X-Org-Id");
     assert_no_dangling_references(&document, &document);
 }
@@ -98,7 +104,15 @@ async fn the_short_text_lists_the_operations() {
     assert!(answer.text.starts_with(expected), "{}", answer.text);
     assert_eq!(
         sections(&answer.text),
-        ["Overview", "API Base URL", "Quick Reference", "Authentication", "Custom Headers", "Rate Limits", "Documentation"]
+        [
+            "Overview",
+            "API Base URL",
+            "Quick Reference",
+            "Authentication",
+            "Custom Headers",
+            "Rate Limits",
+            "Documentation"
+        ]
     );
 }
 
@@ -108,7 +122,15 @@ async fn the_complete_text_explains_operations_and_models() {
     assert!(text.starts_with("# Symbia Parcels - Complete Documentation\n\nSends parcels.\n"), "{text}");
     assert_eq!(
         sections(&text),
-        ["Overview", "Custom Headers", "API Reference", "Data Models", "Rate Limits", "Authentication", "Documentation"]
+        [
+            "Overview",
+            "Custom Headers",
+            "API Reference",
+            "Data Models",
+            "Rate Limits",
+            "Authentication",
+            "Documentation"
+        ]
     );
     let post = "#### POST /api/parcels\n\nSend a parcel\n\nRequest body:\n\n```json\n{\n  \"items\": [\n    {\n      \
         \"sku\": \"string\"\n    }\n  ],\n  \"recipient\": \"string\",\n  \"weight\": 0\n}\n```\n\nResponse 200: The parcel\n";
@@ -116,7 +138,8 @@ async fn the_complete_text_explains_operations_and_models() {
     let get = "#### GET /api/parcels/{id}\n\nRead a parcel\n\nPath parameters:\n\n- `id` (number): Number of the parcel\n\n\
         Query parameters:\n\n- `limit` (number)\n\n";
     assert!(text.contains(get), "{text}");
-    let model = "interface Parcel {\n  items?: Array<Item>;\n  recipient: string; // Who gets it.\n  weight: number;\n}";
+    let model =
+        "interface Parcel {\n  items?: Array<Item>;\n  recipient: string; // Who gets it.\n  weight: number;\n}";
     assert!(text.contains(model), "{text}");
 }
 

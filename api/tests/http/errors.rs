@@ -58,17 +58,23 @@ async fn malformed_json_is_told_from_json_of_the_wrong_shape() {
     assert_eq!(answer.status, StatusCode::BAD_REQUEST);
     let message = "The body is not valid JSON (line 1, column 14)";
     assert_eq!(answer.error(), json!({ "error": message, "message": message, "code": "MALFORMED_JSON" }));
-    assert_eq!(post("application/json", "{\"recipient\":\"a\",\"weight\":1} x").await.error()["code"], "MALFORMED_JSON");
+    assert_eq!(
+        post("application/json", "{\"recipient\":\"a\",\"weight\":1} x").await.error()["code"],
+        "MALFORMED_JSON"
+    );
 
     for (body, expected) in [
         ("{\"weight\":1}", invalid("recipient is required", "recipient", "required", "is required")),
         ("", invalid("recipient is required", "recipient", "required", "is required")),
-        ("{\"recipient\":\"a\",\"weight\":\"hunter2\"}", invalid("weight must be u32", "weight", "type", "must be u32")),
+        (
+            "{\"recipient\":\"a\",\"weight\":\"hunter2\"}",
+            invalid("weight must be u32", "weight", "type", "must be u32"),
+        ),
         (
             "{\"recipient\":\"a\",\"weight\":1,\"items\":[{\"sku\":\"x\"},{}]}",
             invalid("items[1].sku is required", "items[1].sku", "required", "is required"),
         ),
-        ("[]", invalid("recipient is required", "recipient", "length", "is required")),
+        ("[]", invalid("The body must be an object", "", "type", "must be an object")),
         ("7", invalid("The body must be an object", "", "type", "must be an object")),
     ] {
         let answer = post("application/json", body).await;
@@ -93,7 +99,8 @@ async fn path_and_query_name_the_wrong_parameter() {
     let router = service().router();
     let answer = fetch(&router, "/api/parcels/7?limit=2", &[]).await;
     assert_eq!(answer.json(), json!({ "id": 7, "limit": 2 }));
-    for (path, parameter) in [("/api/parcels/x?limit=2", "id"), ("/api/parcels/7?limit=x", "limit"), ("/api/parcels/7", "limit")]
+    for (path, parameter) in
+        [("/api/parcels/x?limit=2", "id"), ("/api/parcels/7?limit=x", "limit"), ("/api/parcels/7", "limit")]
     {
         let answer = fetch(&router, path, &[]).await;
         assert_eq!(answer.status, StatusCode::BAD_REQUEST, "{path}");

@@ -2,7 +2,11 @@
 
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 
-use axum::{Router, routing::get};
+use axum::{
+    Router,
+    extract::ws::{Message, WebSocketUpgrade},
+    routing::get,
+};
 use symbia_api::http::{
     Health, ServiceApp,
     discovery::ServiceInfo,
@@ -44,9 +48,12 @@ async fn request(address: SocketAddr, path: &str, headers: &str) -> TcpStream {
 }
 
 async fn rest(mut stream: TcpStream) -> String {
-    let mut text = String::new();
-    tokio::time::timeout(Duration::from_secs(10), stream.read_to_string(&mut text)).await.expect("an end").expect("readable");
-    text
+    let mut bytes = Vec::new();
+    tokio::time::timeout(Duration::from_secs(10), stream.read_to_end(&mut bytes))
+        .await
+        .expect("an end")
+        .expect("readable");
+    String::from_utf8_lossy(&bytes).into_owned()
 }
 
 #[tokio::test]
@@ -61,7 +68,7 @@ async fn a_request_in_flight_is_finished_and_new_ones_refused() {
             "finished"
         }),
     );
-    let limits = Limits { drain: Duration::from_millis(100), ..Limits::default() };
+    let limits = Limits { drain: Duration::from_millis(1500), ..Limits::default() };
     let server = run(app(ServerConfig { limits, ..ServerConfig::default() }).undocumented(slow)).await;
     let in_flight = request(server.address, "/slow", "").await;
     entered.notified().await;
@@ -145,4 +152,20 @@ async fn drained_streams_learn_of_the_shutdown() {
     server.shutdown.cancel();
     assert!(rest(following).await.starts_with("HTTP/1.1 200 "));
     tokio::time::timeout(Duration::from_secs(10), server.served).await.expect("served to the end").expect("no panic");
+}
+
+#[tokio::test]
+async fn a_connection_can_become_a_websocket() {
+    let socket = |upgrade: WebSocketUpgrade| async {
+        upgrade.on_upgrade(async |mut socket| {
+            // The client reads until the end: whether this was sent shows in what it got.
+            let _ = socket.send(Message::text("hello")).await;
+        })
+    };
+    let server = run(app(ServerConfig::default()).undocumented(Router::new().route("/ws", get(socket)))).await;
+    let upgrade = "Connection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\n\
+        Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n";
+    let answer = rest(request(server.address, "/ws", upgrade).await).await;
+    assert!(answer.starts_with("HTTP/1.1 101 ") && answer.contains("s3pPLMBiTxaQ9kYGzzhZRbK+xOo="), "{answer}");
+    assert!(answer.ends_with("hello"), "{answer}");
 }

@@ -12,8 +12,8 @@ use axum::{
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use symbia_api::http::{
-    ApiError, ApiResult, AuthError, Authenticator, Caller, Health, HttpService, Json, OptionalCaller, Path, Principal, Query,
-    RequestScope, ServiceApp,
+    ApiError, ApiResult, AuthError, Authenticator, Caller, Health, HttpService, Json, OptionalCaller, Path, Principal,
+    Query, RequestScope, ServiceApp,
     discovery::ServiceInfo,
     principal::{AuthType, Membership, PrincipalKind},
     server::ServerConfig,
@@ -190,7 +190,7 @@ pub fn app(config: ServerConfig) -> ServiceApp {
                 .route("/api/scope", get(scope).post(scope))
                 .route("/api/broken", get(broken))
                 .route("/api/panics", get(panics))
-                .route("/api/never", get(|| std::future::pending::<()>())),
+                .route("/api/never", get(std::future::pending::<()>)),
         )
         .authenticator(Arc::new(Directory))
 }
