@@ -170,7 +170,7 @@ impl ApiError {
 }
 
 impl IntoResponse for ApiError {
-    /// The body without ids; [`complete`] fills them in at the edge of the service.
+    /// The body without ids; `complete` fills them in at the edge of the service.
     fn into_response(self) -> Response {
         let mut response = (self.status, axum::Json(self.body(None))).into_response();
         if let Some(seconds) = self.retry_after {
