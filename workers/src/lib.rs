@@ -1,1 +1,3 @@
 //! Who acts: command worker, rule engine, LLM router, inference, delivery.
+
+pub mod models;
