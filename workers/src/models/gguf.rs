@@ -90,6 +90,9 @@ pub fn read(path: &Path) -> Result<Header, Error> {
         return Err(Error::Version(version));
     }
     let tensors = reader.count("the number of tensors is impossible")?;
+    if tensors == 0 {
+        return Err(Error::Damaged("it has no weights"));
+    }
     let entries = reader.count("the number of metadata entries is impossible")?;
     let mut values = HashMap::new();
     for _ in 0..entries {
@@ -263,4 +266,59 @@ fn block(tensor_type: u32) -> Option<(u64, u64)> {
         35 => (256, 66),
         _ => return None,
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn file(parts: &[&[u8]]) -> tempfile::NamedTempFile {
+        let file = tempfile::NamedTempFile::new().unwrap_or_else(|error| unreachable!("{error}"));
+        assert!(std::fs::write(file.path(), parts.concat()).is_ok());
+        file
+    }
+
+    fn text(text: &str) -> Vec<u8> {
+        [&(text.len() as u64).to_le_bytes(), text.as_bytes()].concat()
+    }
+
+    /// Two entries, and one tensor of 4 × 2 f32 that begins `offset` bytes into the data.
+    fn header(offset: u64) -> Vec<u8> {
+        let number = |number: u64| number.to_le_bytes().to_vec();
+        let kind = |kind: u32| kind.to_le_bytes().to_vec();
+        [
+            [b"GGUF".to_vec(), kind(3), number(1), number(2)].concat(),
+            [text("general.architecture"), kind(8), text("llama")].concat(),
+            [text("tokenizer.ggml.tokens"), kind(9), kind(8), number(2), text("a"), text("bc")].concat(),
+            [text("weight"), kind(2), number(4), number(2), kind(0), number(offset)].concat(),
+        ]
+        .concat()
+    }
+
+    #[test]
+    fn a_complete_file_is_read_and_every_shorter_one_is_refused() {
+        let mut whole = header(32);
+        whole.resize(whole.len().next_multiple_of(32) + 32 + 4 * 2 * 4, 0);
+        let header = read(file(&[&whole]).path());
+        let header = header.as_ref().ok();
+        assert_eq!(header.and_then(|header| header.text("general.architecture")), Some("llama"));
+        assert_eq!(header.and_then(|header| header.list_len("tokenizer.ggml.tokens")), Some(2));
+        for len in 0..whole.len() {
+            assert!(read(file(&[&whole[..len]]).path()).is_err(), "{len} of {} bytes", whole.len());
+        }
+    }
+
+    #[test]
+    fn damaged_bytes_never_panic() {
+        let whole = header(0);
+        let description = whole.len() - (text("weight").len() + 4 + 16 + 4 + 8);
+        for at in 0..whole.len() {
+            for byte in [0, 1, 0x7f, 0x80, 0xff] {
+                let mut damaged = whole.clone();
+                damaged[at] = byte;
+                // Only a damaged description can hide that the tensor's data is missing.
+                assert!(read(file(&[&damaged]).path()).is_err() || at >= description, "byte {at} as {byte}");
+            }
+        }
+    }
 }

@@ -113,6 +113,13 @@ impl Handle {
         tokio::task::spawn_blocking(move || directory::scan(&directory)).await.map_err(std::io::Error::other)?
     }
 
+    /// Names of the models that are in memory or being loaded, sorted.
+    pub fn loaded(&self) -> Vec<String> {
+        let mut names: Vec<_> = self.shared.lanes().open.keys().cloned().collect();
+        names.sort();
+        names
+    }
+
     /// Queues a request. Refused at once when it is invalid, the model is not there, or too many wait for it;
     /// everything later is an event.
     pub fn generate(&self, request: Request) -> Result<UnboundedReceiver<Event>, Failure> {
