@@ -94,8 +94,27 @@ pub struct Request {
     pub seed: Option<u32>,
     /// Texts that end the answer and are not part of it.
     pub stop: Vec<String>,
+    /// Generate on when the model ends its turn, up to `max_tokens`: for load tests of a fixed length.
+    pub ignore_eos: bool,
     /// Cancels the request while it waits or generates. Dropping the receiver of its events does the same.
     pub cancel: CancellationToken,
+}
+
+impl Request {
+    /// The default model's likeliest answer to `messages`, of any length.
+    pub fn new(messages: Vec<Message>) -> Self {
+        Self {
+            model: None,
+            messages,
+            max_tokens: None,
+            temperature: 0.0,
+            top_p: 1.0,
+            seed: None,
+            stop: Vec::new(),
+            ignore_eos: false,
+            cancel: CancellationToken::new(),
+        }
+    }
 }
 
 /// What happens to a request: at most one `Started`, deltas, then exactly one terminal event.

@@ -83,7 +83,7 @@ impl Sequence {
 
     /// Adds a token to the answer; gives the reason when it ends with it.
     pub(super) fn push(&mut self, token: LlamaToken, vocab: &LlamaVocab<'_>) -> Option<FinishReason> {
-        if vocab.is_eog(token) {
+        if vocab.is_eog(token) && !self.job.request.ignore_eos {
             return Some(FinishReason::Stop);
         }
         self.completion_tokens += 1;

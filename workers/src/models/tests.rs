@@ -24,16 +24,13 @@ fn start(change: impl FnOnce(&mut Options)) -> (Service, Handle) {
 }
 
 fn ask(text: &str) -> Request {
-    Request {
-        model: None,
-        messages: vec![Message { role: "user".into(), content: text.into() }],
-        max_tokens: Some(100),
-        temperature: 0.0,
-        top_p: 1.0,
-        seed: None,
-        stop: Vec::new(),
-        cancel: CancellationToken::new(),
-    }
+    let messages = vec![Message { role: "user".into(), content: text.into() }];
+    Request { max_tokens: Some(100), ..Request::new(messages) }
+}
+
+/// Goes on until the context is full or somebody ends it.
+fn endless() -> Request {
+    Request { max_tokens: None, ignore_eos: true, ..ask("Tell me a story.") }
 }
 
 /// All events until the channel closes.
@@ -124,7 +121,6 @@ async fn parallel_requests_are_all_answered_right_and_the_rest_waits() {
 #[tokio::test(flavor = "multi_thread")]
 async fn cancelling_ends_running_and_waiting_requests() {
     let (_service, handle) = start(|options| options.parallel = 1);
-    let endless = || Request { max_tokens: None, temperature: 100.0, ..ask("Tell me a story.") };
     let running = endless();
     let mut receiver = handle.generate(running.clone()).unwrap();
     while !matches!(receiver.recv().await.unwrap(), Event::Delta { .. }) {}
@@ -164,10 +160,9 @@ async fn limits_are_kept() {
     let (text, terminal) = answer(&handle, Request { max_tokens: Some(0), ..ask("hello") }).await;
     assert!(text.is_empty() && matches!(terminal, Event::Completed { completion_tokens: 0, .. }), "{terminal:?}");
 
-    let full = Request { max_tokens: None, temperature: 100.0, ..ask("Tell me a story.") };
-    let (_, terminal) = answer(&handle, full).await;
-    let Event::Completed { prompt_tokens, completion_tokens, .. } = terminal else { panic!("{terminal:?}") };
-    assert!(prompt_tokens + completion_tokens <= 128);
+    let (_, terminal) = answer(&handle, endless()).await;
+    let Event::Completed { finish_reason, prompt_tokens, completion_tokens } = terminal else { panic!("{terminal:?}") };
+    assert_eq!((finish_reason, prompt_tokens + completion_tokens), (FinishReason::Length, 128), "the context is full");
 
     for request in [
         Request { messages: Vec::new(), ..ask("") },
@@ -184,7 +179,7 @@ async fn a_full_queue_refuses() {
         options.parallel = 1;
         options.max_queue = 1;
     });
-    let endless = Request { max_tokens: None, temperature: 100.0, ..ask("Tell me a story.") };
+    let endless = endless();
     let running = handle.generate(endless.clone()).unwrap();
     let waiting = handle.generate(endless.clone()).unwrap();
     let refused = handle.generate(endless.clone()).unwrap_err();
