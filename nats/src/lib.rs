@@ -1,1 +1,4 @@
 //! The log and the bus on NATS JetStream: event store, command bus, snapshots, timers, broker.
+
+pub mod broker;
+pub mod process;
