@@ -1,4 +1,5 @@
 //! The log and the bus on NATS JetStream: event store, command bus, snapshots, timers, broker.
 
 pub mod broker;
+pub mod log;
 pub mod process;
