@@ -249,6 +249,10 @@ pub fn verify(keys: &KeyRing, bytes: &[u8]) -> Result<Signed, DecodeError> {
 fn cut_hmac(bytes: &[u8], hmac: &str) -> Option<Vec<u8>> {
     let member = format!(",\"hmac\":\"{hmac}\"");
     let at = find_last(bytes, member.as_bytes())?;
+    // Anywhere else than in its canonical place the bytes are not those that were hashed.
+    if !bytes[at + member.len()..].starts_with(b",\"hmackid\":") {
+        return None;
+    }
     let mut rest = Vec::with_capacity(bytes.len() - member.len());
     rest.extend_from_slice(&bytes[..at]);
     rest.extend_from_slice(&bytes[at + member.len()..]);
