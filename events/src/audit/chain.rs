@@ -142,7 +142,7 @@ impl Chain {
 
     fn advance(&mut self, event: &Good, sequence: u64) {
         // What was skipped must not look as if it had been seen: its places hold the marks of older versions.
-        for version in (self.version + 1..event.version).take(WINDOW) {
+        for version in (self.version.saturating_add(1)..event.version).take(WINDOW) {
             self.set_mark(version, 0);
         }
         self.mark(event);

@@ -208,8 +208,8 @@ impl<'k> Verifier<'k> {
             let explanation = format!("the event belongs to {home} but stands under {}", message.subject);
             let slot = self.note_once(Kind::Foreign, message, Some(event), explanation, named);
             // It may have been moved here from there, or have overwritten what stood here.
-            self.hole(message.subject, Hole { slot, events: 1, damaged: false, guessed: false });
-            self.hole(home, Hole { slot, events: 1, damaged: false, guessed: false });
+            self.hole(message.subject, Hole { slot, events: u32::MAX, damaged: false, guessed: false });
+            self.hole(home, Hole { slot, events: u32::MAX, damaged: false, guessed: false });
             return;
         }
         let chain = self.chains.entry(message.subject.into()).or_default();
@@ -338,7 +338,8 @@ impl<'k> Verifier<'k> {
             finding.event_id = Some(says.id);
         }
         *named = Some(slot);
-        let events = if bad.uncounted { u32::MAX } else { 1 };
+        // What a foreign message overwrote may have been a batch.
+        let events = if flip && !bad.uncounted { 1 } else { u32::MAX };
         self.hole(message.subject, Hole { slot, events, damaged: flip, guessed: flip && guessed });
     }
 
@@ -450,8 +451,9 @@ impl<'k> Verifier<'k> {
                 jumps.iter_mut().filter(|j| around(j)).for_each(|j| j.found = j.found.max(1));
                 continue;
             }
+            let alone = jumps.iter().filter(|j| around(j)).count() == 1;
             match jumps.iter_mut().filter(|j| around(j) && j.found == 0).min_by_key(|j| j.before) {
-                Some(jump) => self.pair(jump, slot),
+                Some(jump) => self.pair(jump, slot, alone),
                 None => left.push((service, from, slot)),
             }
         }
@@ -460,7 +462,7 @@ impl<'k> Verifier<'k> {
                 j.service == service && j.after < at && at < j.before && j.found > 0 && j.found <= j.to - j.from
             };
             if let Some(jump) = jumps.iter_mut().filter(open).min_by_key(|j| j.before) {
-                self.pair(jump, slot);
+                self.pair(jump, slot, false);
             }
         }
         for jump in &jumps {
@@ -472,12 +474,16 @@ impl<'k> Verifier<'k> {
         }
     }
 
-    fn pair(&mut self, jump: &mut Jump, slot: Slot) {
+    // Names the event that a missing sequence held: certain when it lies in one jump alone.
+    fn pair(&mut self, jump: &mut Jump, slot: Slot, certain: bool) {
         if let Some(finding) = self.findings.get_mut(slot).and_then(Option::as_mut) {
             let version = jump.from + jump.found;
-            finding.aggregate = Some(jump.subject.to_string());
-            finding.version = Some(version);
-            finding.explanation = format!("{}: it held version {version}", finding.explanation);
+            if certain {
+                finding.aggregate = Some(jump.subject.to_string());
+                finding.version = Some(version);
+            }
+            let held = if certain { "it held" } else { "it may have held" };
+            finding.explanation = format!("{}: {held} version {version} of {}", finding.explanation, jump.subject);
         }
         jump.found += 1;
     }
@@ -605,7 +611,11 @@ fn fits(chain: Option<&Chain>, bad: &Bad) -> Option<bool> {
     let (hash, version) = chain.map_or((START, 0), |chain| (chain.hash, chain.version));
     let holes = chain.and_then(|chain| chain.trouble.as_ref()).map_or(&[][..], |t| &t.holes);
     let damaged = holes.iter().filter(|hole| hole.damaged).fold(0u32, |sum, hole| sum.saturating_add(hole.events));
-    let in_turn = if damaged == u32::MAX { says.version > version } else { says.version == version + damaged + 1 };
+    let in_turn = if damaged == u32::MAX {
+        says.version > version
+    } else {
+        says.version == version.saturating_add(damaged).saturating_add(1)
+    };
     if damaged > 0 {
         // What stood before is damaged itself: its hash is not known.
         return Some(in_turn && says.at_home);
