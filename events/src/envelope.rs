@@ -242,6 +242,8 @@ pub fn verify(keys: &KeyRing, bytes: &[u8]) -> Result<Signed, DecodeError> {
         object.remove("hmac");
     }
     keys.verify(&event.hmackid, &canonical::to_vec(&value)?, &event.hmac)?;
+    // What was verified is what is read: members that stood twice stand once now.
+    let event = serde_json::from_slice(&bytes).map_err(|e| DecodeError::Envelope(e.to_string()))?;
     let hash = hash(&bytes);
     Ok(Signed { event, bytes, hash })
 }

@@ -6,6 +6,7 @@ mod catalog;
 pub mod commit;
 mod domain;
 mod envelope;
+pub mod example;
 pub mod identity;
 mod ids;
 pub mod keys;
@@ -14,7 +15,7 @@ mod seal;
 mod service;
 pub mod upcast;
 
-pub use catalog::catalog;
+pub use catalog::{RecodeError, catalog, recode};
 pub use domain::{DecodeError, DomainEvent, MessageType, read_data};
 pub use envelope::{
     ActorType, AuthMethod, Context, EncodeError, Event, GENESIS, MAX_DATA, Signed, hash, sign_commit, verify,
