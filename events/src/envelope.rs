@@ -230,10 +230,9 @@ pub fn verify(keys: &KeyRing, bytes: &[u8]) -> Result<Signed, DecodeError> {
     if event.service().map(Service::name) != role {
         return Err(DecodeError::ForeignKey { origin: event.source, kid: event.hmackid });
     }
-    if let Some(rest) = cut_hmac(bytes, &event.hmac) {
-        if keys.verify(&event.hmackid, &rest, &event.hmac).is_ok() {
-            return Ok(Signed { event, bytes: bytes.to_vec(), hash: hash(bytes) });
-        }
+    let rest = cut_hmac(bytes, &event.hmac);
+    if rest.is_some_and(|rest| keys.verify(&event.hmackid, &rest, &event.hmac).is_ok()) {
+        return Ok(Signed { event, bytes: bytes.to_vec(), hash: hash(bytes) });
     }
     let mut value: serde_json::Value =
         serde_json::from_slice(bytes).map_err(|e| DecodeError::Envelope(e.to_string()))?;

@@ -1,5 +1,7 @@
 //! Whatever is done to the bytes of an event: the quick way of verifying gives the verdict of the slow one.
 
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test fails by panicking")]
+
 mod support;
 
 use proptest::prelude::*;

@@ -1,5 +1,7 @@
 //! Exports: what is written is read back, damage is named by its line, and an independent script agrees.
 
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test fails by panicking")]
+
 mod support;
 
 use std::{io::Cursor, path::Path, process::Command};
