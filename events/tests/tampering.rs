@@ -165,6 +165,7 @@ fn foreign_ring(log: &mut Log, _: &KeyRing, random: &mut Random, used: &mut Hash
         0 => {
             let id = format!("foreign{}", random.below(1_000_000));
             let aggregate = AggregateRef { id, ..host.aggregate };
+            used.insert(aggregate.event_subject());
             log.signed(&ring, &aggregate, 0, "genesis", 1, random)
         }
         // Another installation's event for an aggregate of ours.
