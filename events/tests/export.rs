@@ -14,9 +14,9 @@ use symbia_events::{
         export::{ExportError, Payload, Reader, Record, Writer},
         leaves, merkle,
     },
-    commit,
+    canonical, commit,
     logging::LogSealed,
-    sign_commit,
+    sign_commit, sign_data,
 };
 
 fn keys() -> KeyRing {
@@ -181,13 +181,15 @@ fn the_independent_script_agrees_about_a_good_and_a_tampered_export() {
     let keys = keys();
     let mut log = small(&keys);
     // Numbers of every shape, odd names and characters: the script's canonical form must be ours.
-    let odd = OddEvent(serde_json::json!({
+    let odd = canonical::to_raw(&serde_json::json!({
         "n": [0, -0.0, 1, -7, 1.5, 1e21, 1e20, 123456789012345680000.0, 1e-6, 1e-7, 5e-324, 0.1, 333333333.333, 9007199254740991i64, 4.5e30],
         "ö": "\u{7f}\u{1}\n\t\"\\/\u{2028}😀", "\u{fb33}": true, "😀": null, "": {},
-    }));
+    }))
+    .unwrap();
+    let odd = vec![("symbia.catalog.odd.odd.v1".to_owned(), odd)];
     let aggregate = AggregateRef::new(Service::Catalog, OrgId::global(), "odd", "1").unwrap();
     let mut entry = log.signed(&keys, &aggregate, 0, GENESIS, 1, &mut Random(1));
-    entry.payload = commit::encode(&sign_commit(&keys, &aggregate, &context(9), 0, GENESIS, &[odd]).unwrap()).0;
+    entry.payload = commit::encode(&sign_data(&keys, &aggregate, &context(9), 0, GENESIS, odd).unwrap()).0;
     log.entries.push(entry);
     let good = records(&log);
     let directory = tempdir("script");
@@ -219,25 +221,4 @@ fn tempdir(name: &str) -> std::path::PathBuf {
     let path = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("{name}-{}", std::process::id()));
     std::fs::create_dir_all(&path).unwrap();
     path
-}
-
-#[derive(Clone, Debug)]
-struct OddEvent(serde_json::Value);
-
-impl symbia_events::DomainEvent for OddEvent {
-    const SERVICE: Service = Service::Catalog;
-    const AGGREGATE: &'static str = "odd";
-
-    fn event_type(&self) -> &'static str {
-        "symbia.catalog.odd.odd.v1"
-    }
-    fn to_data(&self) -> Result<Box<serde_json::value::RawValue>, symbia_events::EncodeError> {
-        Ok(symbia_events::canonical::to_raw(&self.0)?)
-    }
-    fn from_data(event_type: &str, _: &str) -> Result<Self, symbia_events::DecodeError> {
-        Err(symbia_events::DecodeError::UnknownType(event_type.to_owned()))
-    }
-    fn types() -> Vec<symbia_events::MessageType> {
-        Vec::new()
-    }
 }

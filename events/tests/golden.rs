@@ -10,11 +10,10 @@ mod support;
 use std::{fs, path::PathBuf};
 
 use cloudevents::{AttributesReader, Data, EventBuilder, EventBuilderV10};
-use serde_json::{Value, value::RawValue};
+use serde_json::Value;
 use symbia_events::{
-    ActorType, AggregateRef, AuthMethod, CommandId, Context, DecodeError, DomainEvent, EncodeError, GENESIS, KeyRing,
-    MessageType, OrgId, Service, Signed, SubjectKey, canonical, catalog, example, identity::UserEvent, recode,
-    sign_commit, verify,
+    ActorType, AggregateRef, AuthMethod, CommandId, Context, GENESIS, KeyRing, MessageType, OrgId, Signed, SubjectKey,
+    canonical, catalog, example, identity::UserEvent, recode, sign_data, verify,
 };
 
 fn directory() -> PathBuf {
@@ -23,28 +22,6 @@ fn directory() -> PathBuf {
 
 fn keys() -> KeyRing {
     KeyRing::from_json(&fs::read_to_string(directory().join("keyring.json")).unwrap()).unwrap()
-}
-
-/// A payload made from its type's schema.
-#[derive(Clone, Debug)]
-struct Example(&'static str, Box<RawValue>);
-
-impl DomainEvent for Example {
-    const SERVICE: Service = Service::Identity;
-    const AGGREGATE: &'static str = "example";
-
-    fn event_type(&self) -> &'static str {
-        self.0
-    }
-    fn to_data(&self) -> Result<Box<RawValue>, EncodeError> {
-        Ok(self.1.clone())
-    }
-    fn from_data(event_type: &str, _: &str) -> Result<Self, DecodeError> {
-        Err(DecodeError::UnknownType(event_type.to_owned()))
-    }
-    fn types() -> Vec<MessageType> {
-        Vec::new()
-    }
 }
 
 fn first_written(keys: &KeyRing, message: &MessageType) -> Signed {
@@ -66,8 +43,8 @@ fn first_written(keys: &KeyRing, message: &MessageType) -> Signed {
         policy_ref: None,
         at: support::AT,
     };
-    let event = Example(message.name, data);
-    sign_commit(keys, &aggregate, &context, 0, GENESIS, &[event]).unwrap().remove(0)
+    let events = vec![(message.name.to_owned(), data)];
+    sign_data(keys, &aggregate, &context, 0, GENESIS, events).unwrap().remove(0)
 }
 
 fn golden() -> Vec<(String, Vec<u8>)> {

@@ -4,7 +4,7 @@
 
 mod support;
 
-use std::collections::HashSet;
+use std::{collections::HashSet, sync::OnceLock};
 
 use support::{AT, Log, Random};
 use symbia_events::{
@@ -239,6 +239,17 @@ fn keys() -> KeyRing {
     keys
 }
 
+/// The log that is tampered with: 10 000 events, made once.
+fn clean() -> (&'static KeyRing, Log) {
+    static CLEAN: OnceLock<(KeyRing, Log)> = OnceLock::new();
+    let (keys, log) = CLEAN.get_or_init(|| {
+        let keys = keys();
+        let log = Log::new(&keys, 10_000, 300, &mut Random(42));
+        (keys, log)
+    });
+    (keys, log.clone())
+}
+
 #[track_caller]
 fn assert_found(log: &Log, report: &Report, expected: &[Expected]) -> usize {
     let sequences = log.sequences();
@@ -267,10 +278,9 @@ fn assert_found(log: &Log, report: &Report, expected: &[Expected]) -> usize {
 }
 
 fn round(tampering: Tampering, seed: u64) {
-    let (keys, mut random, mut used) = (keys(), Random(seed), HashSet::new());
-    let mut log = Log::new(&keys, 10_000, 300, &mut random);
-    let expected: Vec<Expected> = (0..PLACES).map(|_| tampering(&mut log, &keys, &mut random, &mut used)).collect();
-    assert_found(&log, &log.audit(&keys), &expected);
+    let ((keys, mut log), mut random, mut used) = (clean(), Random(seed), HashSet::new());
+    let expected: Vec<Expected> = (0..PLACES).map(|_| tampering(&mut log, keys, &mut random, &mut used)).collect();
+    assert_found(&log, &log.audit(keys), &expected);
 }
 
 macro_rules! each {
@@ -299,14 +309,13 @@ each! {
 #[test]
 fn many_tamperings_at_once_are_told_apart() {
     for seed in 100..106 {
-        let (keys, mut random, mut used) = (keys(), Random(seed), HashSet::new());
-        let mut log = Log::new(&keys, 10_000, 300, &mut random);
+        let ((keys, mut log), mut random, mut used) = (clean(), Random(seed), HashSet::new());
         // An attacker either leaves the sequences of what is gone free, or moves the rest up.
         let removals: &[Tampering] = if seed % 2 == 0 { &FREE } else { &CLOSED };
         let all = [&OTHERS[..], removals].concat();
         let expected: Vec<Expected> =
-            (0..60).map(|i| all[i % all.len()](&mut log, &keys, &mut random, &mut used)).collect();
-        assert_found(&log, &log.audit(&keys), &expected);
+            (0..60).map(|i| all[i % all.len()](&mut log, keys, &mut random, &mut used)).collect();
+        assert_found(&log, &log.audit(keys), &expected);
     }
 }
 

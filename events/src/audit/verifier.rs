@@ -229,6 +229,10 @@ impl<'k> Verifier<'k> {
                 if let Some(finding) = self.findings.get_mut(slot).and_then(Option::as_mut) {
                     finding.version = Some(from);
                 }
+                if slot == Slot::MAX {
+                    // Beyond the findings that are described nothing is told apart any more.
+                    return;
+                }
                 let chain = self.chains.entry(message.subject.into()).or_default();
                 chain.remember(Gap { from, to, slot, late: 0 });
                 self.jumps.push(Jump {
