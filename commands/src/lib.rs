@@ -1,1 +1,14 @@
 //! What may happen: command types, aggregates and authorization. Pure: no I/O, no clock, no randomness.
+
+mod actor;
+mod aggregate;
+pub mod claim;
+mod envelope;
+pub mod identity;
+mod outcome;
+pub mod testing;
+
+pub use actor::{Actor, AssertionError, Membership, Role};
+pub use aggregate::{Aggregate, Claim, ClaimChange, Decision, DomainCommand, Rejection, TenantRule};
+pub use envelope::{CommandEnvelope, EnvelopeError, MAX_AGE, MAX_SKEW};
+pub use outcome::{EventRef, Outcome, OutcomeStatus};

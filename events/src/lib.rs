@@ -1,5 +1,21 @@
 //! What happened: event types per service, the CloudEvents envelope, signing, the hash chain, sealing, ids.
 
-pub mod service;
+pub mod canonical;
+pub mod commit;
+mod domain;
+mod envelope;
+pub mod identity;
+mod ids;
+pub mod keys;
+mod seal;
+mod service;
+pub mod upcast;
 
-pub use service::Service;
+pub use domain::{DecodeError, DomainEvent, MessageType, read_data};
+pub use envelope::{
+    ActorType, AuthMethod, Context, EncodeError, Event, GENESIS, MAX_DATA, Signed, hash, sign_commit, sign_data, verify,
+};
+pub use ids::{AggregateRef, CommandId, InvalidPosition, InvalidToken, MAX_TOKEN, OrgId, Position, check_token};
+pub use keys::{KeyError, KeyInfo, KeyRing, KeyStatus, SignatureError};
+pub use seal::{Personal, SubjectKey, UnsealError};
+pub use service::{Service, UnknownService};

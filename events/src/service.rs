@@ -30,7 +30,9 @@ pub enum Service {
 
 /// The name is none of the nine services.
 #[derive(Debug, thiserror::Error)]
-#[error("unknown service '{0}': use one of identity, logging, catalog, assistants, messaging, runtime, integrations, models, network")]
+#[error(
+    "unknown service '{0}': use one of identity, logging, catalog, assistants, messaging, runtime, integrations, models, network"
+)]
 pub struct UnknownService(pub String);
 
 impl Service {

@@ -1,4 +1,10 @@
 //! The log and the bus on NATS JetStream: event store, command bus, snapshots, timers, broker.
 
+pub mod append;
 pub mod broker;
+pub mod bus;
 pub mod process;
+pub mod read;
+mod snapshot;
+pub mod store;
+pub mod topology;

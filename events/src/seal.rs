@@ -1,0 +1,109 @@
+//! Sealed personal data: AES-256-GCM under the data subject's key. Destroying the key erases the person from the log.
+
+use std::fmt;
+
+use aes_gcm::{
+    Aes256Gcm, Nonce,
+    aead::{Aead, KeyInit, Payload},
+};
+use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD as BASE64URL};
+use serde::{Deserialize, Serialize};
+use zeroize::Zeroizing;
+
+/// A personal field as it stands in commands and events (platform.md §26.3).
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, schemars::JsonSchema)]
+#[schemars(extend("x-data-class" = "pii"))]
+pub struct Personal {
+    /// Id of the subject key.
+    pub kid: String,
+    /// Always `A256GCM`.
+    pub alg: String,
+    /// 12 bytes, base64url.
+    pub nonce: String,
+    /// Ciphertext with its tag, base64url. The additional data is the kid.
+    pub ct: String,
+}
+
+/// Why a field cannot be read.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum UnsealError {
+    /// Sealed with another key or algorithm than the one at hand.
+    #[error("sealed with {alg} under key '{kid}', which is not the key at hand")]
+    WrongKey {
+        /// The key it names.
+        kid: String,
+        /// The algorithm it names.
+        alg: String,
+    },
+    /// The content was changed, or the key is not the one it was sealed with.
+    #[error("the sealed value cannot be opened: it was changed or its key was")]
+    Corrupt,
+}
+
+/// The data key of one person. `Debug` shows the id only; the bytes are wiped when dropped.
+#[derive(Clone)]
+pub struct SubjectKey {
+    kid: String,
+    key: Zeroizing<[u8; 32]>,
+}
+
+impl SubjectKey {
+    /// A new random key.
+    #[must_use]
+    pub fn generate(kid: impl Into<String>) -> Self {
+        SubjectKey { kid: kid.into(), key: Zeroizing::new(rand::random()) }
+    }
+
+    /// The key from its bytes.
+    #[must_use]
+    pub fn from_bytes(kid: impl Into<String>, key: [u8; 32]) -> Self {
+        SubjectKey { kid: kid.into(), key: Zeroizing::new(key) }
+    }
+
+    /// Its id.
+    #[must_use]
+    pub fn kid(&self) -> &str {
+        &self.kid
+    }
+
+    /// Its bytes, to be wrapped and stored; nothing else.
+    #[must_use]
+    pub fn bytes(&self) -> &[u8; 32] {
+        &self.key
+    }
+
+    /// Seals a text.
+    #[must_use]
+    pub fn seal(&self, text: &str) -> Personal {
+        let nonce: [u8; 12] = rand::random();
+        let payload = Payload { msg: text.as_bytes(), aad: self.kid.as_bytes() };
+        let ct = Aes256Gcm::new((&*self.key).into()).encrypt(&Nonce::from(nonce), payload).unwrap_or_default();
+        Personal {
+            kid: self.kid.clone(),
+            alg: "A256GCM".to_owned(),
+            nonce: BASE64URL.encode(nonce),
+            ct: BASE64URL.encode(ct),
+        }
+    }
+
+    /// Opens a sealed text.
+    pub fn open(&self, sealed: &Personal) -> Result<String, UnsealError> {
+        if sealed.kid != self.kid || sealed.alg != "A256GCM" {
+            return Err(UnsealError::WrongKey { kid: sealed.kid.clone(), alg: sealed.alg.clone() });
+        }
+        let nonce: [u8; 12] =
+            BASE64URL.decode(&sealed.nonce).ok().and_then(|bytes| bytes.try_into().ok()).ok_or(UnsealError::Corrupt)?;
+        let ct = BASE64URL.decode(&sealed.ct).map_err(|_| UnsealError::Corrupt)?;
+        let payload = Payload { msg: &ct, aad: self.kid.as_bytes() };
+        let text = Aes256Gcm::new((&*self.key).into())
+            .decrypt(&Nonce::from(nonce), payload)
+            .map_err(|_| UnsealError::Corrupt)?;
+        String::from_utf8(text).map_err(|_| UnsealError::Corrupt)
+    }
+}
+
+impl fmt::Debug for SubjectKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("SubjectKey").field(&self.kid).finish()
+    }
+}
