@@ -161,14 +161,25 @@ pub fn sign_commit<E: DomainEvent>(
     prevhash: &str,
     events: &[E],
 ) -> Result<Vec<Signed>, EncodeError> {
+    let events = events.iter().map(|e| Ok((e.event_type().to_owned(), e.to_data()?)));
+    sign_data(keys, aggregate, context, version, prevhash, events.collect::<Result<_, EncodeError>>()?)
+}
+
+/// [`sign_commit`] of events given as type and canonical data.
+pub fn sign_data(
+    keys: &KeyRing,
+    aggregate: &AggregateRef,
+    context: &Context,
+    version: u32,
+    prevhash: &str,
+    events: Vec<(String, Box<RawValue>)>,
+) -> Result<Vec<Signed>, EncodeError> {
     let mut prevhash = prevhash.to_owned();
     let mut signed = Vec::with_capacity(events.len());
-    for (index, event) in events.iter().enumerate() {
-        let data = event.to_data()?;
+    for (index, (event_type, data)) in events.into_iter().enumerate() {
         if data.get().len() > MAX_DATA {
             return Err(EncodeError::TooLarge(data.get().len()));
         }
-        let event_type = event.event_type();
         let next = version + u32::try_from(index).map_err(|_| EncodeError::TooMany)? + 1;
         let event = Event {
             actorid: context.actor_id.clone(),
@@ -197,7 +208,7 @@ pub fn sign_commit<E: DomainEvent>(
             subject: aggregate.path(),
             time: context.at,
             traceparent: context.traceparent.clone(),
-            event_type: event_type.to_owned(),
+            event_type,
         };
         let one = sign(keys, aggregate.service, event)?;
         prevhash.clone_from(&one.hash);

@@ -13,7 +13,7 @@ pub mod upcast;
 
 pub use domain::{DecodeError, DomainEvent, MessageType, read_data};
 pub use envelope::{
-    ActorType, AuthMethod, Context, EncodeError, Event, GENESIS, MAX_DATA, Signed, hash, sign_commit, verify,
+    ActorType, AuthMethod, Context, EncodeError, Event, GENESIS, MAX_DATA, Signed, hash, sign_commit, sign_data, verify,
 };
 pub use ids::{AggregateRef, CommandId, InvalidPosition, InvalidToken, MAX_TOKEN, OrgId, Position, check_token};
 pub use keys::{KeyError, KeyInfo, KeyRing, KeyStatus, SignatureError};

@@ -1,5 +1,11 @@
 //! The log and the bus on NATS JetStream: event store, command bus, snapshots, timers, broker.
 
+pub mod append;
 pub mod broker;
+pub mod bus;
 pub mod log;
 pub mod process;
+pub mod read;
+mod snapshot;
+pub mod store;
+pub mod topology;

@@ -1,1 +1,3 @@
 //! End-to-end, compatibility, fault and isolation tests against the real binary, NATS and PostgreSQL.
+
+pub mod cluster;

@@ -1,0 +1,106 @@
+//! The command bus, from the sender's side: publish a command, wait for its outcome.
+
+use std::{
+    collections::HashMap,
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
+
+use async_nats::{Client, HeaderMap, connection::State};
+use futures::StreamExt;
+use symbia_commands::{CommandEnvelope, Outcome};
+use symbia_events::{AggregateRef, CommandId};
+use tokio::sync::oneshot;
+use uuid::Uuid;
+
+/// Names the subject on which the sender awaits the outcome; it must begin with `symbia.out.`.
+pub const OUTCOME_HEADER: &str = "Symbia-Outcome";
+/// Where outcomes are published.
+pub const OUTCOME_PREFIX: &str = "symbia.out.";
+/// After this long without an outcome a command is published again, with the same id.
+const REPEAT: Duration = Duration::from_millis(1500);
+
+/// The command was not seen through. It may still be done: repeat it with the same id, or ask later.
+#[derive(Debug, thiserror::Error)]
+pub enum BusError {
+    /// There is no connection to the broker.
+    #[error("the command bus is not reachable; try again shortly")]
+    Unavailable,
+    /// No outcome within the given time.
+    #[error("no outcome of command {0} yet; ask again with the same id")]
+    Pending(CommandId),
+    /// The command cannot be written.
+    #[error("the command cannot be written: {0}")]
+    Malformed(#[from] serde_json::Error),
+}
+
+type Waiting = Arc<Mutex<HashMap<CommandId, oneshot::Sender<Outcome>>>>;
+
+/// Sends commands and receives their outcomes over one subscription. Cheap to clone.
+#[derive(Clone)]
+pub struct CommandBus {
+    client: Client,
+    inbox: String,
+    waiting: Waiting,
+}
+
+impl CommandBus {
+    /// Subscribes to the outcomes of what this bus will send.
+    pub async fn open(client: Client) -> Result<Self, BusError> {
+        let inbox = format!("{OUTCOME_PREFIX}{}", Uuid::new_v4().simple());
+        let mut outcomes = client.subscribe(format!("{inbox}.*")).await.map_err(|_| BusError::Unavailable)?;
+        let waiting = Waiting::default();
+        let bus = CommandBus { client, inbox, waiting: Arc::clone(&waiting) };
+        tokio::spawn(async move {
+            while let Some(message) = outcomes.next().await {
+                let Ok(outcome) = serde_json::from_slice::<Outcome>(&message.payload) else { continue };
+                let waiter = waiting.lock().unwrap_or_else(PoisonError::into_inner).remove(&outcome.command_id);
+                if let Some(waiter) = waiter {
+                    let _ = waiter.send(outcome);
+                }
+            }
+        });
+        Ok(bus)
+    }
+
+    /// Publishes a command and waits for its outcome, at most `patience`.
+    pub async fn send(
+        &self,
+        aggregate: &AggregateRef,
+        envelope: &CommandEnvelope,
+        patience: Duration,
+    ) -> Result<Outcome, BusError> {
+        if self.client.connection_state() != State::Connected {
+            return Err(BusError::Unavailable);
+        }
+        let payload: bytes::Bytes = serde_json::to_vec(envelope)?.into();
+        let (sender, mut outcome) = oneshot::channel();
+        self.waiting.lock().unwrap_or_else(PoisonError::into_inner).insert(envelope.id, sender);
+        let _forget = Forget(&self.waiting, envelope.id);
+        let deadline = tokio::time::Instant::now() + patience;
+        for attempt in 0.. {
+            let mut headers = HeaderMap::new();
+            // Another message id each time: the broker must not drop a repetition whose outcome got lost.
+            headers.insert("Nats-Msg-Id", format!("{}-{attempt}", envelope.id));
+            headers.insert(OUTCOME_HEADER, format!("{}.{}", self.inbox, envelope.id));
+            let sent = self.client.publish_with_headers(aggregate.command_subject(), headers, payload.clone()).await;
+            sent.map_err(|_| BusError::Unavailable)?;
+            let until = deadline.min(tokio::time::Instant::now() + REPEAT);
+            match tokio::time::timeout_at(until, &mut outcome).await {
+                Ok(Ok(outcome)) => return Ok(outcome),
+                Ok(Err(_)) => return Err(BusError::Unavailable),
+                Err(_) if tokio::time::Instant::now() >= deadline => break,
+                Err(_) => {}
+            }
+        }
+        Err(BusError::Pending(envelope.id))
+    }
+}
+
+struct Forget<'a>(&'a Waiting, CommandId);
+
+impl Drop for Forget<'_> {
+    fn drop(&mut self) {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).remove(&self.1);
+    }
+}

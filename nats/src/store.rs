@@ -1,0 +1,428 @@
+//! The event store: load an aggregate, decide, append, and never decide a command twice (DESIGN §3).
+
+use std::{any::Any, collections::VecDeque, sync::Arc, time::Duration};
+
+use async_nats::Client;
+use serde::{Deserialize, Serialize};
+use symbia_commands::{
+    Actor, Aggregate, ClaimChange, CommandEnvelope, DomainCommand, EventRef, Outcome, OutcomeStatus, Rejection,
+    TenantRule, claim,
+};
+use symbia_events::{
+    AggregateRef, CommandId, Context, DecodeError, DomainEvent, EncodeError, GENESIS, KeyRing, Position, canonical,
+    commit, sign_commit, sign_data,
+};
+
+use crate::{
+    append::{Append, AppendError, Appender, Grouping},
+    read::{self, ReadError, Stored},
+    snapshot::Snapshots,
+};
+
+/// Ids of an aggregate's last commands that are kept to recognise a repeated one.
+const REMEMBERED: usize = 256;
+/// How often a decision is taken anew after the aggregate moved on, or an append repeated that got no answer.
+const ATTEMPTS: usize = 8;
+
+/// How a store is set up.
+#[derive(Clone, Debug)]
+pub struct StoreOptions {
+    /// Whether commits are grouped: right where the broker syncs each write.
+    pub grouping: Grouping,
+    /// Aggregates kept in memory.
+    pub cache: u64,
+}
+
+impl Default for StoreOptions {
+    fn default() -> Self {
+        StoreOptions { grouping: Grouping::Group, cache: 100_000 }
+    }
+}
+
+/// The store failed; whether the command was done is open until it is repeated.
+#[derive(Debug, thiserror::Error)]
+pub enum StoreError {
+    /// The log cannot be written now.
+    #[error(transparent)]
+    Append(#[from] AppendError),
+    /// The log cannot be read now.
+    #[error(transparent)]
+    Read(#[from] ReadError),
+    /// The log holds something that must not be believed.
+    #[error("{aggregate}, stream sequence {sequence}: {error}; run `symbia audit verify`")]
+    Untrusted {
+        /// The aggregate.
+        aggregate: String,
+        /// Where.
+        sequence: u64,
+        /// Why.
+        error: DecodeError,
+    },
+    /// The events cannot be written.
+    #[error(transparent)]
+    Encode(#[from] EncodeError),
+}
+
+/// A command decided before, with its outcome.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub(crate) struct Remembered {
+    id: CommandId,
+    sequence: u64,
+    events: Vec<EventRef>,
+}
+
+/// An aggregate's state with what is needed to append to it.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Loaded<A> {
+    /// The state.
+    pub state: A,
+    /// Events folded into it.
+    pub version: u32,
+    /// Stream sequence of its last message; 0 = it has none.
+    pub sequence: u64,
+    /// Hash of its last event.
+    pub last_hash: String,
+    pub(crate) commands: VecDeque<Remembered>,
+}
+
+impl<A: Aggregate> Default for Loaded<A> {
+    fn default() -> Self {
+        Loaded {
+            state: A::default(),
+            version: 0,
+            sequence: 0,
+            last_hash: GENESIS.to_owned(),
+            commands: VecDeque::new(),
+        }
+    }
+}
+
+impl<A: Aggregate> Loaded<A> {
+    fn fold(&mut self, keys: &KeyRing, stored: &Stored) -> Result<(), DecodeError> {
+        let events = commit::decode(keys, &stored.payload)?;
+        let Some(command) = events.first().map(|e| e.event.commandid) else { return Ok(()) };
+        let mut refs = Vec::with_capacity(events.len());
+        for signed in &events {
+            let event = &signed.event;
+            if event.aggregateversion != self.version + 1 || event.prevhash != self.last_hash {
+                return Err(DecodeError::Envelope(format!(
+                    "event {} (version {}) does not follow version {} of its chain",
+                    event.id, event.aggregateversion, self.version
+                )));
+            }
+            self.state.apply(&event.decode::<A::Event>()?);
+            self.version = event.aggregateversion;
+            self.last_hash.clone_from(&signed.hash);
+            refs.push(EventRef { event_type: event.event_type.clone(), version: event.aggregateversion });
+        }
+        self.sequence = stored.sequence;
+        self.remember(command, refs);
+        Ok(())
+    }
+
+    fn remember(&mut self, id: CommandId, events: Vec<EventRef>) {
+        if self.commands.len() == REMEMBERED {
+            self.commands.pop_front();
+        }
+        self.commands.push_back(Remembered { id, sequence: self.sequence, events });
+    }
+}
+
+/// The event store. Cheap to clone.
+#[derive(Clone)]
+pub struct EventStore {
+    client: Client,
+    keys: Arc<KeyRing>,
+    appender: Appender,
+    snapshots: Snapshots,
+}
+
+/// What an append needs to know of a claim.
+struct ClaimState {
+    holder: Option<String>,
+    sequence: u64,
+    version: u32,
+    last_hash: String,
+}
+
+impl EventStore {
+    /// A store over a connection.
+    #[must_use]
+    pub fn new(client: Client, keys: Arc<KeyRing>, options: &StoreOptions) -> Self {
+        let appender = Appender::new(client.clone(), options.grouping);
+        let snapshots = Snapshots::new(client.clone(), Arc::clone(&keys), options.cache);
+        EventStore { client, keys, appender, snapshots }
+    }
+
+    /// The key ring it verifies and signs with.
+    #[must_use]
+    pub fn keys(&self) -> &KeyRing {
+        &self.keys
+    }
+
+    /// Writes the snapshots that are due, now.
+    pub async fn flush(&self) {
+        self.snapshots.flush().await;
+    }
+
+    /// Drops what is kept in memory, so that the next load is a cold one.
+    pub fn forget(&self) {
+        self.snapshots.forget();
+    }
+
+    /// An aggregate as it stands at the end of the log.
+    pub async fn load<A: Aggregate>(&self, aggregate: &AggregateRef) -> Result<Loaded<A>, StoreError> {
+        let subject = aggregate.event_subject();
+        if let Some(cached) = self.snapshots.cached::<A>(&subject) {
+            return Ok(cached);
+        }
+        self.load_cold(aggregate, &subject).await
+    }
+
+    // A snapshot and the subject's last message are one quick read each, cold or warm; the tail is read only when they
+    // do not meet.
+    async fn load_cold<A: Aggregate>(&self, aggregate: &AggregateRef, subject: &str) -> Result<Loaded<A>, StoreError> {
+        let stream = aggregate.service.event_stream();
+        let (snapshot, last) =
+            tokio::join!(self.snapshots.stored::<A>(subject), read::last(&self.client, &stream, subject));
+        let mut loaded = snapshot.unwrap_or_default();
+        match last? {
+            None => return Ok(Loaded::default()),
+            Some(last) if last.sequence == loaded.sequence => return Ok(loaded),
+            // A snapshot from another log: worthless.
+            Some(last) if last.sequence < loaded.sequence => loaded = Loaded::default(),
+            Some(_) => {}
+        }
+        self.catch_up(aggregate, subject, &mut loaded).await?;
+        Ok(loaded)
+    }
+
+    async fn catch_up<A: Aggregate>(
+        &self,
+        aggregate: &AggregateRef,
+        subject: &str,
+        loaded: &mut Loaded<A>,
+    ) -> Result<(), StoreError> {
+        let stream = aggregate.service.event_stream();
+        for stored in read::tail(&self.client, &stream, subject, loaded.sequence + 1).await? {
+            loaded.fold(&self.keys, &stored).map_err(|error| StoreError::Untrusted {
+                aggregate: aggregate.to_string(),
+                sequence: stored.sequence,
+                error,
+            })?;
+        }
+        Ok(())
+    }
+
+    /// Decides a command of an authenticated actor and stores what follows. The same command again gives the first outcome.
+    pub async fn execute<A: Aggregate>(
+        &self,
+        aggregate: &AggregateRef,
+        envelope: &CommandEnvelope,
+        actor: &Actor,
+    ) -> Result<Outcome, StoreError> {
+        let command = match A::Command::from_data(&envelope.command_type, envelope.data.get()) {
+            Ok(command) => command,
+            Err(error) => return Ok(Outcome::rejected(envelope.id, unreadable(&error))),
+        };
+        if A::tenant_rule(&command) == TenantRule::Members && !actor.may_enter(&aggregate.tenant) {
+            let denied = Rejection::new("ORG_ACCESS_DENIED", "the actor does not belong to this organization");
+            return Ok(Outcome::rejected(envelope.id, denied));
+        }
+        let subject = aggregate.event_subject();
+        let context = envelope.context(actor);
+        let mut loaded = match self.snapshots.take::<A>(&subject) {
+            Some(cached) => cached,
+            None => self.load_cold(aggregate, &subject).await?,
+        };
+        for attempt in 0..ATTEMPTS {
+            if let Some(done) = loaded.commands.iter().find(|c| c.id == envelope.id) {
+                let outcome = accepted(envelope.id, aggregate, done.sequence, done.events.clone(), attempt == 0);
+                self.snapshots.put(&subject, loaded);
+                return Ok(outcome);
+            }
+            let decision = match loaded.state.decide(command.clone(), actor, envelope.time) {
+                Ok(decision) => decision,
+                Err(rejection) => {
+                    self.snapshots.put(&subject, loaded);
+                    return Ok(Outcome::rejected(envelope.id, rejection));
+                }
+            };
+            if decision.events.is_empty() {
+                self.snapshots.put(&subject, loaded);
+                return Ok(Outcome { position: None, ..accepted(envelope.id, aggregate, 0, Vec::new(), false) });
+            }
+            match self.commit(aggregate, &subject, &context, &mut loaded, &decision.events, &decision.claims).await {
+                Ok(Ok(events)) => {
+                    let outcome = accepted(envelope.id, aggregate, loaded.sequence, events, false);
+                    self.snapshots.put_changed(&subject, loaded);
+                    return Ok(outcome);
+                }
+                Ok(Err(rejection)) => {
+                    self.snapshots.put(&subject, loaded);
+                    return Ok(Outcome::rejected(envelope.id, rejection));
+                }
+                Err(StoreError::Append(AppendError::Conflict)) => {}
+                Err(StoreError::Append(AppendError::Unavailable(reason))) => {
+                    tracing::warn!(%aggregate, attempt, reason, "append not answered, looking whether it was stored");
+                    tokio::time::sleep(Duration::from_millis(20 << attempt)).await;
+                }
+                Err(error) => return Err(error),
+            }
+            self.catch_up(aggregate, &subject, &mut loaded).await?;
+        }
+        let busy = "the aggregate changed during each of 8 attempts; send the command again";
+        Ok(Outcome::rejected(envelope.id, Rejection::new("CONFLICT", busy)))
+    }
+
+    async fn commit<A: Aggregate>(
+        &self,
+        aggregate: &AggregateRef,
+        subject: &str,
+        context: &Context,
+        loaded: &mut Loaded<A>,
+        events: &[A::Event],
+        claims: &[ClaimChange],
+    ) -> Result<Result<Vec<EventRef>, Rejection>, StoreError> {
+        let signed = sign_commit(&self.keys, aggregate, context, loaded.version, &loaded.last_hash, events)?;
+        let (payload, content_type) = commit::encode(&signed);
+        let mut messages = vec![Append {
+            subject: subject.to_owned(),
+            message_id: context.command_id.commit_id().to_string(),
+            expected: loaded.sequence,
+            content_type,
+            payload: payload.into(),
+        }];
+        for change in claims {
+            match self.claim(aggregate, context, change).await? {
+                Ok(Some(message)) => messages.push(message),
+                Ok(None) => {}
+                Err(rejection) => return Ok(Err(rejection)),
+            }
+        }
+        loaded.sequence = self.appender.append(aggregate.service, messages).await?;
+        for event in events {
+            loaded.state.apply(event);
+        }
+        let mut refs = Vec::with_capacity(signed.len());
+        for one in signed {
+            loaded.version = one.event.aggregateversion;
+            loaded.last_hash = one.hash;
+            refs.push(EventRef { event_type: one.event.event_type, version: one.event.aggregateversion });
+        }
+        loaded.remember(context.command_id, refs.clone());
+        Ok(Ok(refs))
+    }
+
+    // The message that changes a claim; none when it already stands as wanted.
+    async fn claim(
+        &self,
+        aggregate: &AggregateRef,
+        context: &Context,
+        change: &ClaimChange,
+    ) -> Result<Result<Option<Append>, Rejection>, StoreError> {
+        let wanted = change.claim();
+        let address = AggregateRef::new(aggregate.service, wanted.tenant.clone(), claim::KIND, &wanted.name);
+        let Ok(address) = address else {
+            return Ok(Err(Rejection::invalid(format!("'{}' cannot be claimed as a name", wanted.name))));
+        };
+        let state = self.claim_state(&address).await?;
+        let taking = matches!(change, ClaimChange::Take(_));
+        let held_by_us = state.holder.as_ref() == Some(&wanted.holder);
+        match (taking, held_by_us) {
+            (true, true) | (false, false) => return Ok(Ok(None)),
+            (true, false) if state.holder.is_some() => {
+                return Ok(Err(Rejection::new(wanted.taken, taken_text(&wanted.name))));
+            }
+            _ => {}
+        }
+        let data = claim::ClaimData { name: wanted.name.clone(), holder: wanted.holder.clone() };
+        let data = canonical::to_raw(&data).map_err(EncodeError::from)?;
+        let event_type = claim::event_type(aggregate.service, taking);
+        let signed =
+            sign_data(&self.keys, &address, context, state.version, &state.last_hash, vec![(event_type, data)])?;
+        let (payload, content_type) = commit::encode(&signed);
+        let message_id = uuid::Uuid::new_v5(&context.command_id.commit_id(), wanted.name.as_bytes()).to_string();
+        Ok(Ok(Some(Append {
+            subject: address.event_subject(),
+            message_id,
+            expected: state.sequence,
+            content_type,
+            payload: payload.into(),
+        })))
+    }
+
+    // A claim's messages hold one event each, and the last says who has it.
+    async fn claim_state(&self, address: &AggregateRef) -> Result<ClaimState, StoreError> {
+        let stream = address.service.event_stream();
+        let Some(stored) = read::last(&self.client, &stream, &address.event_subject()).await? else {
+            return Ok(ClaimState { holder: None, sequence: 0, version: 0, last_hash: GENESIS.to_owned() });
+        };
+        let untrusted =
+            |error| StoreError::Untrusted { aggregate: address.to_string(), sequence: stored.sequence, error };
+        let mut events = commit::decode(&self.keys, &stored.payload).map_err(untrusted)?;
+        let signed = events.pop().ok_or_else(|| untrusted(DecodeError::Envelope("an empty batch".to_owned())))?;
+        let data = symbia_events::read_data(&signed.event.event_type, signed.event.data.get()).map_err(untrusted)?;
+        Ok(ClaimState {
+            holder: claim::holder_after(&signed.event.event_type, data),
+            sequence: stored.sequence,
+            version: signed.event.aggregateversion,
+            last_hash: signed.hash,
+        })
+    }
+}
+
+fn accepted(
+    command_id: CommandId,
+    aggregate: &AggregateRef,
+    sequence: u64,
+    events: Vec<EventRef>,
+    repeated: bool,
+) -> Outcome {
+    let position = Some(Position { service: aggregate.service, sequence });
+    Outcome { command_id, status: OutcomeStatus::Accepted, events, position, repeated, rejection: None }
+}
+
+fn unreadable(error: &DecodeError) -> Rejection {
+    match error {
+        DecodeError::UnknownType(name) => Rejection::new(
+            "UNKNOWN_COMMAND",
+            format!("'{name}' is no command of this aggregate; docs/asyncapi.json lists them"),
+        ),
+        other => Rejection::invalid(other.to_string()),
+    }
+}
+
+fn taken_text(name: &str) -> String {
+    let purpose = name.split(':').next().unwrap_or(name);
+    match purpose {
+        "bootstrap" => "the platform has its first super admin already".to_owned(),
+        _ => format!("this {purpose} is taken: choose another"),
+    }
+}
+
+/// What the cache holds, whatever the aggregate.
+pub(crate) trait Cached: Any + Send + Sync {
+    fn version(&self) -> u32;
+    fn to_json(&self) -> serde_json::Result<Vec<u8>>;
+    fn into_any(self: Arc<Self>) -> Arc<dyn Any + Send + Sync>;
+}
+
+impl<A: Aggregate> Cached for Loaded<A> {
+    fn version(&self) -> u32 {
+        self.version
+    }
+
+    fn to_json(&self) -> serde_json::Result<Vec<u8>> {
+        serde_json::to_vec(&(snapshot_shape::<A>(), self))
+    }
+
+    fn into_any(self: Arc<Self>) -> Arc<dyn Any + Send + Sync> {
+        self
+    }
+}
+
+/// Names the shape of a snapshot: another shape is dropped on reading.
+pub(crate) fn snapshot_shape<A: Aggregate>() -> String {
+    format!("{}/{}/{}", A::Event::SERVICE, A::Event::AGGREGATE, A::STATE_VERSION)
+}

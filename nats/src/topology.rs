@@ -1,0 +1,113 @@
+//! The streams and buckets of the platform (DESIGN §3), created and upgraded by code.
+
+use std::time::Duration;
+
+use async_nats::jetstream::{
+    self, ErrorCode,
+    context::CreateStreamErrorKind,
+    stream::{Config, DiscardPolicy, PersistenceMode, RetentionPolicy, StorageType, SubjectTransform},
+};
+use symbia_events::Service;
+
+/// Commands of all services, in partitions.
+pub const COMMANDS: &str = "SYMBIA_CMD";
+/// Message schedules.
+pub const TIMERS: &str = "SYMBIA_TIMER";
+/// What could not be handled.
+pub const DEAD_LETTERS: &str = "SYMBIA_DLQ";
+/// Long work for some workers.
+pub const JOBS: &str = "SYMBIA_JOB";
+/// Snapshots: a KV bucket's stream, so that it can be created without syncing each write. Deleting it costs only speed.
+pub const SNAPSHOTS: &str = "KV_SYMBIA_SNAP";
+/// Partitions of [`COMMANDS`]. Commands of one aggregate are always in the same.
+pub const PARTITIONS: u32 = 8;
+
+/// A stream could not be brought into shape.
+#[derive(Debug, thiserror::Error)]
+#[error("stream {stream}: {reason}; nats-server 2.14 or newer with JetStream is needed (`symbia doctor` checks it)")]
+pub struct TopologyError {
+    stream: String,
+    reason: String,
+}
+
+/// Creates what is missing and updates what differs. Idempotent.
+pub async fn ensure(js: &jetstream::Context, replicas: usize) -> Result<(), TopologyError> {
+    for config in configs(replicas) {
+        let stream = config.name.clone();
+        if let Err(error) = js.create_stream(config.clone()).await {
+            let exists = matches!(error.kind(), CreateStreamErrorKind::JetStream(e) if e.error_code() == ErrorCode::STREAM_NAME_EXIST);
+            let updated = if exists {
+                js.update_stream(config).await.map(|_| ()).map_err(|e| e.to_string())
+            } else {
+                Err(error.to_string())
+            };
+            updated.map_err(|reason| TopologyError { stream, reason })?;
+        }
+    }
+    Ok(())
+}
+
+/// The configuration of every stream.
+#[must_use]
+pub fn configs(replicas: usize) -> Vec<Config> {
+    let mut configs: Vec<Config> = Service::ALL.into_iter().map(|service| event_stream(service, replicas)).collect();
+    configs.push(Config {
+        retention: RetentionPolicy::WorkQueue,
+        max_age: Duration::from_secs(24 * 3600),
+        // A receipt is not the promise, an outcome is: the queue need not sync (DESIGN §3).
+        persist_mode: Some(PersistenceMode::Async),
+        subject_transform: Some(SubjectTransform {
+            source: "symbia.cmd.*.*.*.*".to_owned(),
+            destination: format!(
+                "symbia.cmd.{{{{partition({PARTITIONS},2,3,4)}}}}.{{{{wildcard(1)}}}}.{{{{wildcard(2)}}}}.{{{{wildcard(3)}}}}.{{{{wildcard(4)}}}}"
+            ),
+        }),
+        ..base(COMMANDS, "symbia.cmd.*.*.*.*", replicas)
+    });
+    configs.push(Config { retention: RetentionPolicy::WorkQueue, ..base(JOBS, "symbia.job.>", replicas) });
+    configs.push(Config {
+        allow_message_schedules: true,
+        allow_message_ttl: true,
+        allow_rollup: true,
+        ..base(TIMERS, "symbia.timer.>", replicas)
+    });
+    configs
+        .push(Config { max_age: Duration::from_secs(30 * 24 * 3600), ..base(DEAD_LETTERS, "symbia.dlq.>", replicas) });
+    configs.push(Config {
+        persist_mode: Some(PersistenceMode::Async),
+        max_messages_per_subject: 1,
+        discard: DiscardPolicy::New,
+        allow_rollup: true,
+        deny_delete: true,
+        ..base(SNAPSHOTS, "$KV.SYMBIA_SNAP.>", replicas)
+    });
+    configs
+}
+
+/// A service's event stream: kept for ever, nothing can be deleted.
+#[must_use]
+pub fn event_stream(service: Service, replicas: usize) -> Config {
+    Config {
+        deny_delete: true,
+        deny_purge: true,
+        allow_atomic_publish: true,
+        ..base(&service.event_stream(), &format!("symbia.evt.{service}.>"), replicas)
+    }
+}
+
+fn base(name: &str, subjects: &str, replicas: usize) -> Config {
+    Config {
+        name: name.to_owned(),
+        subjects: vec![subjects.to_owned()],
+        storage: StorageType::File,
+        num_replicas: replicas,
+        allow_direct: true,
+        max_messages: -1,
+        max_messages_per_subject: -1,
+        max_bytes: -1,
+        max_message_size: -1,
+        max_consumers: -1,
+        duplicate_window: Duration::from_secs(120),
+        ..Config::default()
+    }
+}
