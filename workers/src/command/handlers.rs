@@ -1,0 +1,47 @@
+//! Which aggregate decides which command: the one table, by service and kind.
+
+use std::{collections::HashMap, sync::Arc};
+
+use futures::future::BoxFuture;
+use symbia_commands::{Actor, Aggregate, CommandEnvelope, Outcome, identity};
+use symbia_events::{AggregateRef, DomainEvent, Service};
+use symbia_nats::store::{EventStore, StoreError};
+
+type Execute = Arc<
+    dyn for<'a> Fn(
+            &'a EventStore,
+            &'a AggregateRef,
+            &'a CommandEnvelope,
+            &'a Actor,
+        ) -> BoxFuture<'a, Result<Outcome, StoreError>>
+        + Send
+        + Sync,
+>;
+
+/// The aggregates a worker serves. Cheap to clone.
+#[derive(Clone, Default)]
+pub struct Handlers(HashMap<(Service, &'static str), Execute>);
+
+impl Handlers {
+    /// Every aggregate of the platform.
+    #[must_use]
+    pub fn all() -> Self {
+        Self::default().with::<identity::User>().with::<identity::Organization>().with::<identity::Session>()
+    }
+
+    /// And this aggregate.
+    #[must_use]
+    pub fn with<A: Aggregate>(mut self) -> Self {
+        let execute: Execute =
+            Arc::new(|store, aggregate, envelope, actor| Box::pin(store.execute::<A>(aggregate, envelope, actor)));
+        self.0.insert((A::Event::SERVICE, A::Event::AGGREGATE), execute);
+        self
+    }
+
+    pub(super) fn find(&self, aggregate: &AggregateRef) -> Option<&Execute> {
+        self.0
+            .iter()
+            .find(|((service, kind), _)| *service == aggregate.service && *kind == aggregate.kind)
+            .map(|(_, e)| e)
+    }
+}

@@ -1,0 +1,11 @@
+//! The command worker: takes commands from the bus, decides them, stores the events, publishes the outcomes.
+//!
+//! Error policy: a command that cannot be decided now (log not reachable) is given back and redelivered; after
+//! [`MAX_DELIVERIES`] it goes to the dead letters and its sender is told. A malformed or forged command is refused at once.
+
+mod handlers;
+mod lanes;
+mod worker;
+
+pub use handlers::Handlers;
+pub use worker::{CommandWorker, CommandWorkerError, MAX_DELIVERIES, Options};

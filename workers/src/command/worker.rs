@@ -1,0 +1,245 @@
+//! The worker's loop: one pinned consumer per partition, one lane per aggregate.
+
+use std::{sync::Arc, time::Duration};
+
+use async_nats::{
+    Client,
+    jetstream::{
+        self, AckKind, Message,
+        consumer::{AckPolicy, PriorityPolicy, pull},
+    },
+};
+use futures::StreamExt;
+use symbia_commands::{CommandEnvelope, Outcome, OutcomeStatus, Rejection};
+use symbia_events::AggregateRef;
+use symbia_nats::{
+    bus::{OUTCOME_HEADER, OUTCOME_PREFIX},
+    store::EventStore,
+    topology,
+};
+use time::OffsetDateTime;
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+
+use super::{Handlers, lanes::Lanes};
+
+/// Deliveries of a command before it goes to the dead letters.
+pub const MAX_DELIVERIES: i64 = 5;
+const GROUP: &str = "worker";
+
+/// How a command worker is set up.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// How long a command may be worked on before another worker gets it.
+    pub ack_wait: Duration,
+    /// How long a worker that does not pull keeps its partitions.
+    pub takeover: Duration,
+    /// Commands under way per partition.
+    pub in_flight: i64,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Options { ack_wait: Duration::from_secs(5), takeover: Duration::from_secs(2), in_flight: 512 }
+    }
+}
+
+/// The worker could not be started.
+#[derive(Debug, thiserror::Error)]
+#[error("the command consumers cannot be created: {0}")]
+pub struct CommandWorkerError(String);
+
+/// Takes commands, decides them, answers.
+#[derive(Clone)]
+pub struct CommandWorker {
+    client: Client,
+    store: EventStore,
+    handlers: Arc<Handlers>,
+    options: Options,
+}
+
+impl CommandWorker {
+    /// A worker over a connection.
+    #[must_use]
+    pub fn new(client: Client, store: EventStore, handlers: Handlers, options: Options) -> Self {
+        CommandWorker { client, store, handlers: Arc::new(handlers), options }
+    }
+
+    /// Works until `stop`; then finishes what it has begun and writes the snapshots that are due.
+    pub async fn run(self, stop: CancellationToken) -> Result<(), CommandWorkerError> {
+        let lanes = Lanes::default();
+        let mut partitions = JoinSet::new();
+        for partition in 0..topology::PARTITIONS {
+            let (worker, lanes, stop) = (self.clone(), lanes.clone(), stop.clone());
+            partitions.spawn(async move { worker.run_partition(partition, lanes, stop).await });
+        }
+        while partitions.join_next().await.is_some() {}
+        while !lanes.idle() {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+        self.store.flush().await;
+        let _ = self.client.flush().await;
+        Ok(())
+    }
+
+    // The connection heals itself; what is gone for good (a consumer, the stream) is made again.
+    async fn run_partition(self, partition: u32, lanes: Lanes<Message>, stop: CancellationToken) {
+        while !stop.is_cancelled() {
+            tokio::select! {
+                () = stop.cancelled() => return,
+                result = self.consume(partition, &lanes) => {
+                    if let Err(error) = result {
+                        tracing::warn!(partition, %error, "commands not received, trying again");
+                    }
+                    tokio::time::sleep(Duration::from_millis(250)).await;
+                }
+            }
+        }
+    }
+
+    async fn consume(&self, partition: u32, lanes: &Lanes<Message>) -> Result<(), CommandWorkerError> {
+        let fail = |e: &dyn std::fmt::Display| CommandWorkerError(e.to_string());
+        let js = jetstream::new(self.client.clone());
+        let stream = js.get_stream(topology::COMMANDS).await.map_err(|e| fail(&e))?;
+        let name = format!("command-worker-{partition}");
+        let config = pull::Config {
+            durable_name: Some(name.clone()),
+            filter_subject: format!("symbia.cmd.{partition}.>"),
+            ack_policy: AckPolicy::Explicit,
+            ack_wait: self.options.ack_wait,
+            max_ack_pending: self.options.in_flight,
+            priority_policy: PriorityPolicy::PinnedClient,
+            priority_groups: vec![GROUP.to_owned()],
+            priority_timeout: self.options.takeover,
+            ..pull::Config::default()
+        };
+        let consumer = stream.create_consumer(config).await.map_err(|e| fail(&e))?;
+        let mut messages = consumer
+            .stream()
+            .group(GROUP)
+            .max_messages_per_batch(256)
+            .expires(Duration::from_secs(1))
+            .heartbeat(Duration::from_millis(500))
+            .messages()
+            .await
+            .map_err(|e| fail(&e))?;
+        while let Some(message) = messages.next().await {
+            let message = message.map_err(|e| fail(&e))?;
+            let worker = self.clone();
+            lanes.push(message.subject.to_string(), message, move |message| {
+                let worker = worker.clone();
+                async move { worker.handle(message).await }
+            });
+        }
+        Ok(())
+    }
+
+    async fn handle(&self, message: Message) {
+        let (received, deliveries) = match message.info() {
+            Ok(info) => (info.published, info.delivered),
+            Err(error) => {
+                tracing::error!(%error, "a message without JetStream metadata on the command stream");
+                return;
+            }
+        };
+        let Some(aggregate) = address(&message.subject) else {
+            self.bury(&message, "its subject names no aggregate").await;
+            return;
+        };
+        let envelope = match CommandEnvelope::parse(&message.payload) {
+            Ok(envelope) => envelope,
+            Err(error) => {
+                self.bury(&message, &error.to_string()).await;
+                return;
+            }
+        };
+        if deliveries > MAX_DELIVERIES {
+            self.bury(&message, "it could not be decided in 5 deliveries").await;
+            let rejection =
+                Rejection::new("DEAD_LETTER", "the command could not be decided; it waits in the dead letters");
+            let outcome = Outcome { status: OutcomeStatus::Dead, ..Outcome::rejected(envelope.id, rejection) };
+            self.publish_outcome(&message, &outcome).await;
+            return;
+        }
+        let Some(outcome) = self.decide(&aggregate, &envelope, received).await else {
+            let _ = message.ack_with(AckKind::Nak(Some(Duration::from_millis(500)))).await;
+            return;
+        };
+        self.publish_outcome(&message, &outcome).await;
+        if let Err(error) = message.ack().await {
+            tracing::warn!(command = %envelope.id, %error, "command not acknowledged; it will come again and be recognised");
+        }
+    }
+
+    // None: not now.
+    async fn decide(
+        &self,
+        aggregate: &AggregateRef,
+        envelope: &CommandEnvelope,
+        received: OffsetDateTime,
+    ) -> Option<Outcome> {
+        let actor = match envelope.authenticate(self.store.keys(), aggregate, received, OffsetDateTime::now_utc()) {
+            Ok(actor) => actor,
+            Err(error) => {
+                tracing::warn!(command = %envelope.id, %aggregate, %error, "command refused");
+                return Some(Outcome::rejected(envelope.id, Rejection::new(error.code(), error.to_string())));
+            }
+        };
+        let Some(execute) = self.handlers.find(aggregate) else {
+            let unknown = format!("'{}' is no aggregate of {}", aggregate.kind, aggregate.service);
+            return Some(Outcome::rejected(envelope.id, Rejection::new("UNKNOWN_COMMAND", unknown)));
+        };
+        match execute(&self.store, aggregate, envelope, &actor).await {
+            Ok(outcome) => Some(outcome),
+            Err(error) => {
+                tracing::error!(command = %envelope.id, %aggregate, %error, "command not decided, giving it back");
+                None
+            }
+        }
+    }
+
+    async fn publish_outcome(&self, message: &Message, outcome: &Outcome) {
+        let named = message.headers.as_ref().and_then(|h| h.get(OUTCOME_HEADER)).map(|v| v.to_string());
+        let subject = named
+            .filter(|s| s.strip_prefix(OUTCOME_PREFIX).is_some_and(is_plain))
+            .unwrap_or_else(|| format!("{OUTCOME_PREFIX}{}", outcome.command_id));
+        match serde_json::to_vec(outcome) {
+            Ok(payload) => {
+                if let Err(error) = self.client.publish(subject, payload.into()).await {
+                    tracing::warn!(command = %outcome.command_id, %error, "outcome not published");
+                }
+            }
+            Err(error) => tracing::error!(command = %outcome.command_id, %error, "outcome cannot be written"),
+        }
+    }
+
+    // Into the dead letters, and off the queue only once it is there.
+    async fn bury(&self, message: &Message, reason: &str) {
+        let mut headers = message.headers.clone().unwrap_or_default();
+        headers.insert("Symbia-Reason", reason);
+        headers.insert("Nats-Msg-Id", format!("dead-{}", message.info().map_or(0, |i| i.stream_sequence)));
+        let subject = format!("symbia.dlq.{}", message.subject.trim_start_matches("symbia."));
+        let js = jetstream::new(self.client.clone());
+        let stored = match js.publish_with_headers(subject, headers, message.payload.clone()).await {
+            Ok(ack) => ack.await.map(|_| ()).map_err(|e| e.to_string()),
+            Err(error) => Err(error.to_string()),
+        };
+        match stored {
+            Ok(()) => {
+                tracing::error!(subject = %message.subject, reason, "command buried in the dead letters");
+                let _ = message.ack_with(AckKind::Term).await;
+            }
+            Err(error) => tracing::error!(subject = %message.subject, error, "dead letter not stored, trying again"),
+        }
+    }
+}
+
+// `symbia.cmd.<partition>.<service>.<tenant>.<aggregate>.<id>` as the stream stores it.
+fn address(subject: &str) -> Option<AggregateRef> {
+    let (_, rest) = subject.strip_prefix("symbia.cmd.")?.split_once('.')?;
+    AggregateRef::of_subject(&format!("symbia.cmd.{rest}"))
+}
+
+fn is_plain(rest: &str) -> bool {
+    rest.len() < 128 && rest.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-' || b == b'.')
+}
