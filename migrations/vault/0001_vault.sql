@@ -2,7 +2,7 @@
 -- A destroyed entry keeps its row without content, so that its reference is never used again.
 
 CREATE TABLE key_encryption (
-    only   boolean PRIMARY KEY DEFAULT true CHECK (only),
+    single boolean PRIMARY KEY DEFAULT true CHECK (single),
     kek_id text NOT NULL
 );
 

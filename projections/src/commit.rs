@@ -1,6 +1,6 @@
 //! One batch, one transaction: rows, checkpoint and quarantine change together or not at all.
 
-use sqlx::{AssertSqlSafe, Connection, PgConnection, PgPool, Postgres, Transaction, raw_sql};
+use sqlx::{AssertSqlSafe, Connection, PgConnection, PgPool, Postgres, Transaction};
 use symbia_events::Service;
 
 use crate::{FoldError, FoldEvent, Projection};

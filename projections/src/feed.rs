@@ -26,8 +26,9 @@ const WAIT: Duration = Duration::from_secs(5);
 /// Pause before a log that is missing or shorter than expected is asked for again.
 const RETRY: Duration = Duration::from_millis(250);
 
-/// Reads behind `after` for ever and sends what is there, at most `max` messages at a time. Ends when nobody listens.
-/// `trouble` hears of what keeps the log from being read, and of its end.
+/// Reads behind `after` for ever and sends what is there, at most `max` messages at a time. Ends when nobody listens, and
+/// when the log ends before `after`: the position must be read again. `trouble` hears of what keeps the log from being read,
+/// and of its end.
 pub(crate) async fn run(
     (jetstream, keys, service): (Context, Keys, Service),
     mut after: u64,
@@ -38,11 +39,14 @@ pub(crate) async fn run(
     let mut reader = loop {
         match LogReader::open(jetstream.clone(), service, after, Vec::new()).await {
             Ok(reader) => break reader,
-            Err(error) => trouble(Some(error)),
-        }
-        tokio::time::sleep(RETRY).await;
-        if batches.is_closed() {
-            return;
+            Err(error) => {
+                let ends = matches!(error, LogError::Ahead { .. });
+                trouble(Some(error));
+                tokio::time::sleep(RETRY).await;
+                if ends || batches.is_closed() {
+                    return;
+                }
+            }
         }
     };
     trouble(None);
@@ -57,10 +61,14 @@ pub(crate) async fn run(
             Err(error @ LogError::Gap { expected, found, .. }) => gap(service, expected, found, &error),
             Err(error) => {
                 well = false;
-                let lasting = !matches!(error, LogError::Unavailable(_));
+                let (lasting, ends) =
+                    (!matches!(error, LogError::Unavailable(_)), matches!(error, LogError::Ahead { .. }));
                 trouble(Some(error));
                 if lasting {
                     tokio::time::sleep(RETRY).await;
+                }
+                if ends {
+                    return;
                 }
                 continue;
             }

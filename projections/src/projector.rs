@@ -144,6 +144,7 @@ impl Run {
         loop {
             let batch = tokio::select! {
                 () = self.stop.cancelled() => return,
+                _ = feeds.join_next() => return,
                 batch = batches.recv() => batch,
             };
             let Some(batch) = batch else { return };

@@ -130,7 +130,7 @@ impl Rebuilder {
         if result.is_err() {
             _ = drop_schema(&mut owner, &shadow).await;
         }
-        _ = owner.close().await;
+        unlock(owner).await;
         result
     }
 
@@ -214,7 +214,7 @@ impl Rebuilder {
         let mut owner = self.lock(projection.name()).await?;
         let result = self.verify_against(&mut owner, projection, &check, on).await;
         _ = drop_schema(&mut owner, &check).await;
-        _ = owner.close().await;
+        unlock(owner).await;
         result
     }
 
@@ -255,6 +255,12 @@ impl Rebuilder {
                 .await?;
         if locked { Ok(owner) } else { Err(RebuildError::Running(name.to_owned())) }
     }
+}
+
+/// Gives the lock back at once: the server notices a closed connection only after a while.
+async fn unlock(mut owner: PgConnection) {
+    _ = sqlx::query("SELECT pg_advisory_unlock_all()").execute(&mut owner).await;
+    _ = owner.close().await;
 }
 
 async fn drop_schema(conn: &mut PgConnection, schema: &str) -> Result<(), sqlx::Error> {
