@@ -1,3 +1,4 @@
 //! Who asks: REST, Socket.IO and WebSocket, one router per service.
 
+pub mod feed;
 pub mod http;
