@@ -3,6 +3,7 @@
 pub mod append;
 pub mod broker;
 pub mod bus;
+pub mod log;
 pub mod process;
 pub mod read;
 mod snapshot;

@@ -1,3 +1,4 @@
 //! Who acts: command worker, rule engine, LLM router, inference, delivery.
 
 pub mod command;
+pub mod models;
