@@ -2,9 +2,12 @@
 
 mod actor;
 mod aggregate;
+pub mod assistants;
 pub mod claim;
 mod envelope;
 pub mod identity;
+pub mod integrations;
+pub mod messaging;
 mod outcome;
 pub mod testing;
 

@@ -1,12 +1,15 @@
 //! What happened: event types per service, the CloudEvents envelope, signing, the hash chain, sealing, ids.
 
+pub mod assistants;
 pub mod canonical;
 pub mod commit;
 mod domain;
 mod envelope;
 pub mod identity;
 mod ids;
+pub mod integrations;
 pub mod keys;
+pub mod messaging;
 mod seal;
 mod service;
 pub mod upcast;

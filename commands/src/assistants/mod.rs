@@ -1,0 +1,1 @@
+//! Commands and aggregates of the assistants service (assistants.md §21).
