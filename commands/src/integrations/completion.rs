@@ -4,9 +4,9 @@ use serde::{Deserialize, Serialize};
 use symbia_events::{
     Personal,
     integrations::{
-        CompletionAttemptFailed, CompletionAttemptStarted, CompletionCancelled, CompletionCompleted,
-        CompletionContext, CompletionEvent, CompletionFailed, CompletionRequested, DroppedParam, ErrorCategory,
-        FinishReason, PromptMessage, Sampling, Timing, Upstream, Usage,
+        CompletionAttemptFailed, CompletionAttemptStarted, CompletionCancelled, CompletionCompleted, CompletionContext,
+        CompletionEvent, CompletionFailed, CompletionRequested, DroppedParam, ErrorCategory, FinishReason,
+        PromptMessage, Sampling, Timing, Upstream, Usage,
     },
 };
 use time::{OffsetDateTime, format_description::well_known::Rfc3339};

@@ -156,12 +156,7 @@ mod tests {
 
     fn new(id: &str) -> NewParticipant {
         let principal_type = if id.contains(':') { ParticipantType::Agent } else { ParticipantType::User };
-        NewParticipant {
-            participant_id: format!("p-{id}"),
-            principal_id: id.into(),
-            principal_type,
-            entity_id: None,
-        }
+        NewParticipant { participant_id: format!("p-{id}"), principal_id: id.into(), principal_type, entity_id: None }
     }
 
     fn create(kind: ConversationType, others: &[&str]) -> CreateConversation {

@@ -212,7 +212,8 @@ mod tests {
     }
 
     fn sequences(events: &[ConversationEvent]) -> Vec<u64> {
-        let sent = |e: &ConversationEvent| if let ConversationEvent::MessageSent(m) = e { Some(m.sequence) } else { None };
+        let sent =
+            |e: &ConversationEvent| if let ConversationEvent::MessageSent(m) = e { Some(m.sequence) } else { None };
         events.iter().filter_map(sent).collect()
     }
 
