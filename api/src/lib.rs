@@ -1,1 +1,3 @@
 //! Who asks: REST, Socket.IO and WebSocket, one router per service.
+
+pub mod http;

@@ -3,15 +3,19 @@
 mod actor;
 mod aggregate;
 pub mod assistants;
+pub mod asyncapi;
+mod catalog;
 pub mod claim;
 mod envelope;
 pub mod identity;
 pub mod integrations;
+pub mod logging;
 pub mod messaging;
 mod outcome;
 pub mod testing;
 
 pub use actor::{Actor, AssertionError, Membership, Role};
 pub use aggregate::{Aggregate, Claim, ClaimChange, Decision, DomainCommand, Rejection, TenantRule};
+pub use catalog::catalog;
 pub use envelope::{CommandEnvelope, EnvelopeError, MAX_AGE, MAX_SKEW};
 pub use outcome::{EventRef, Outcome, OutcomeStatus};

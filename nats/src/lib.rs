@@ -3,8 +3,10 @@
 pub mod append;
 pub mod broker;
 pub mod bus;
+pub mod log;
 pub mod process;
 pub mod read;
 mod snapshot;
 pub mod store;
+pub mod timers;
 pub mod topology;

@@ -1,3 +1,25 @@
 //! What is known: read models in PostgreSQL, folded from the log.
 
+mod commit;
+mod feed;
+pub mod identity;
+mod position;
+mod projection;
+mod projector;
+mod read;
+mod rebuild;
+pub mod schema;
+pub mod secrets;
 pub mod server;
+mod state;
+
+pub use feed::{Keys, fixed_keys};
+pub use position::{Positions, subject as position_subject};
+pub use projection::{FoldError, FoldEvent, Migration, Projection};
+pub use projector::{Projector, ProjectorHandle, ProjectorOptions, ProjectorStatus};
+pub use read::{ReadError, ReadPool, Scope};
+pub use rebuild::{
+    OnProgress, Progress, ProjectionStatus, RebuildError, Rebuilder, Rebuilt, StreamStatus, TableCheck, Verified, list,
+};
+pub use schema::{MigrateError, Migrated, migrate};
+pub use state::{TableState, schema_hash};

@@ -1,3 +1,6 @@
 //! Who acts: command worker, rule engine, LLM router, inference, delivery.
 
 pub mod command;
+pub mod models;
+pub mod reactor;
+pub mod timer;

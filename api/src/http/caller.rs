@@ -1,0 +1,117 @@
+//! Extractors for who asks, and for which organization (platform.md §4.3, 7.2).
+
+use std::{ops::Deref, sync::Arc};
+
+use axum::{extract::FromRequestParts, http::request::Parts};
+
+use super::{
+    auth::resolve,
+    error::ApiError,
+    principal::{Principal, PrincipalKind},
+    request::RequestScope,
+};
+
+/// An authenticated caller; a route that takes it answers 401 to everyone else.
+#[derive(Clone, Debug)]
+pub struct Caller(Arc<Principal>);
+
+/// A caller, if there is one. A bearer token or API key that is not valid is still 401, and an unavailable directory 503.
+#[derive(Clone, Debug)]
+pub struct OptionalCaller(pub Option<Caller>);
+
+impl Deref for Caller {
+    type Target = Principal;
+
+    fn deref(&self) -> &Principal {
+        &self.0
+    }
+}
+
+impl From<Principal> for Caller {
+    fn from(principal: Principal) -> Self {
+        Self(Arc::new(principal))
+    }
+}
+
+impl<S: Send + Sync> FromRequestParts<S> for Caller {
+    type Rejection = ApiError;
+
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, ApiError> {
+        resolve(parts).await?.map(Caller).ok_or_else(ApiError::auth_required)
+    }
+}
+
+impl<S: Send + Sync> FromRequestParts<S> for OptionalCaller {
+    type Rejection = ApiError;
+
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, ApiError> {
+        Ok(Self(resolve(parts).await?.map(Caller)))
+    }
+}
+
+impl Caller {
+    /// The organization that the request acts in: `X-Org-Id` if the caller belongs there or may act anywhere; without it
+    /// the caller's only organization, else its default.
+    ///
+    /// # Errors
+    /// 403 ORG_ACCESS_DENIED, also for an organization that does not exist; 400 ORG_REQUIRED.
+    pub fn org(&self, scope: &RequestScope) -> Result<String, ApiError> {
+        if let Some(org) = &scope.org_id {
+            if self.belongs_to(org) {
+                return Ok(org.clone());
+            }
+            if self.bypasses_org_filter() {
+                tracing::info!(principal = %self.id, %org, "cross-tenant access");
+                return Ok(org.clone());
+            }
+            return Err(ApiError::org_access_denied());
+        }
+        if let [only] = self.organizations.as_slice() {
+            return Ok(only.id.clone());
+        }
+        self.org_id.clone().filter(|org| self.belongs_to(org)).ok_or_else(ApiError::org_required)
+    }
+
+    /// Only users.
+    ///
+    /// # Errors
+    /// 403 USER_PRINCIPAL_REQUIRED.
+    pub fn require_user(&self) -> Result<(), ApiError> {
+        if self.kind == PrincipalKind::User { Ok(()) } else { Err(ApiError::user_principal_required()) }
+    }
+
+    /// Only agents.
+    ///
+    /// # Errors
+    /// 403 AGENT_PRINCIPAL_REQUIRED.
+    pub fn require_agent(&self) -> Result<(), ApiError> {
+        if self.kind == PrincipalKind::Agent { Ok(()) } else { Err(ApiError::agent_principal_required()) }
+    }
+
+    /// Only super admins.
+    ///
+    /// # Errors
+    /// 403 SUPERADMIN_REQUIRED.
+    pub fn require_super_admin(&self) -> Result<(), ApiError> {
+        if self.is_super_admin { Ok(()) } else { Err(ApiError::superadmin_required()) }
+    }
+
+    /// Super admins and holders of the role.
+    ///
+    /// # Errors
+    /// 403 INSUFFICIENT_ROLE.
+    pub fn require_role(&self, role: &str) -> Result<(), ApiError> {
+        if self.has_role(role) { Ok(()) } else { Err(ApiError::insufficient_role(role)) }
+    }
+
+    /// Super admins and holders of one of the capabilities; the error names the first.
+    ///
+    /// # Errors
+    /// 403 MISSING_CAPABILITY.
+    pub fn require_capability(&self, any_of: &[&str]) -> Result<(), ApiError> {
+        if self.is_super_admin || any_of.iter().any(|c| self.has_capability(c)) {
+            return Ok(());
+        }
+        Err(ApiError::missing_capability(any_of.first().copied().unwrap_or_default()))
+    }
+}

@@ -1,0 +1,31 @@
+//! What every service of ours is served with: errors, request scope, CORS, health, docs, authentication, limits, shutdown
+//! (platform.md §2–4, 7.2, 9–13, 15).
+//!
+//! A service builds an [`server::ServiceApp`] from its router and gets an [`server::HttpService`] to `serve`.
+
+pub mod auth;
+pub mod body;
+pub mod caller;
+mod codes;
+pub mod cors;
+pub mod discovery;
+mod docs;
+mod edge;
+pub mod error;
+pub mod health;
+pub mod listen;
+mod llms;
+pub mod principal;
+pub mod rate;
+pub mod request;
+pub mod server;
+pub mod trace;
+
+pub use auth::{AuthError, Authenticator};
+pub use body::{Json, Path, Query, Validation};
+pub use caller::{Caller, OptionalCaller};
+pub use error::{ApiError, ApiResult, Detail};
+pub use health::Health;
+pub use principal::Principal;
+pub use request::RequestScope;
+pub use server::{HttpService, ServiceApp};

@@ -1,0 +1,67 @@
+//! Read model of the identity service: users, organizations, memberships, sessions, the audit trail and counters.
+
+mod audit;
+mod fold;
+mod load;
+mod organizations;
+mod save;
+mod sessions;
+mod state;
+mod users;
+
+pub use audit::{AuditEntry, AuditFilter, audit_trail};
+pub use organizations::{
+    Member, Membership, OrgRef, OrgSummary, Organization, member, members, membership_of, organization,
+    organization_by_slug, organization_summaries, organizations_of,
+};
+pub use sessions::{Session, session, sessions_of};
+pub use users::{Counts, Credentials, User, counts, credentials, initialized, user, user_by_email_key, users};
+
+use async_trait::async_trait;
+use sqlx::PgConnection;
+use symbia_events::Service;
+
+use crate::{FoldError, FoldEvent, Migration, Projection, secrets::SecretStore};
+
+/// The identity projection. Personal fields are opened while folding; without its key a field is NULL: erased.
+#[derive(Clone, Debug)]
+pub struct Identity {
+    secrets: SecretStore,
+}
+
+impl Identity {
+    /// The projection with the store that holds the subject keys.
+    #[must_use]
+    pub fn new(secrets: SecretStore) -> Self {
+        Identity { secrets }
+    }
+}
+
+#[async_trait]
+impl Projection for Identity {
+    fn name(&self) -> &'static str {
+        NAME
+    }
+
+    fn services(&self) -> &'static [Service] {
+        &[Service::Identity]
+    }
+
+    fn tables(&self) -> &'static [&'static str] {
+        &["users", "organizations", "memberships", "sessions", "audit_trail", "stats"]
+    }
+
+    fn migrations(&self) -> &'static [Migration] {
+        MIGRATIONS
+    }
+
+    async fn fold(&self, conn: &mut PgConnection, events: &[FoldEvent]) -> Result<(), FoldError> {
+        fold::fold(&self.secrets, conn, events).await
+    }
+}
+
+/// Name and schema of the projection.
+pub const NAME: &str = "identity";
+
+const MIGRATIONS: &[Migration] =
+    &[Migration { version: 1, name: "identity", sql: include_str!("../../../migrations/identity/0001_identity.sql") }];

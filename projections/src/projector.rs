@@ -1,0 +1,244 @@
+//! The projector: keeps one projection behind the log's head, exactly once, and heals by itself.
+
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
+
+use async_nats::jetstream::Context;
+use sqlx::{AssertSqlSafe, PgPool};
+use symbia_events::{Position, Service};
+use tokio::{
+    sync::{mpsc, watch},
+    task::{JoinHandle, JoinSet},
+};
+use tokio_util::sync::CancellationToken;
+
+use crate::{
+    FoldError, Keys, Projection,
+    commit::{Batch, Committed, Rejected, commit},
+    feed, position,
+};
+
+/// Shortest and longest pause before a database that failed is tried again.
+const BACKOFF: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(2));
+
+/// What a projector needs.
+#[derive(Clone, Debug)]
+pub struct ProjectorOptions {
+    /// The database, as a user that may take the projector's role. At least two connections.
+    pub pool: PgPool,
+    /// The log.
+    pub jetstream: Context,
+    /// Keys that events are verified with.
+    pub keys: Keys,
+    /// Most messages that one transaction folds.
+    pub batch: usize,
+}
+
+impl ProjectorOptions {
+    /// Batches of 500, where PostgreSQL's throughput levels off.
+    #[must_use]
+    pub fn new(pool: PgPool, jetstream: Context, keys: Keys) -> Self {
+        ProjectorOptions { pool, jetstream, keys, batch: 500 }
+    }
+
+    /// A projector of a projection whose schema has been migrated.
+    #[must_use]
+    pub fn build(self, projection: Arc<dyn Projection>) -> Projector {
+        Projector { options: self, projection }
+    }
+}
+
+/// How a projector stands.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct ProjectorStatus {
+    /// Last sequence folded, per stream.
+    pub positions: BTreeMap<Service, u64>,
+    /// What keeps it from going on, per service (`None` = the database); it is tried again all the time.
+    pub trouble: BTreeMap<Option<Service>, String>,
+}
+
+/// One projection's projector, to be started.
+pub struct Projector {
+    options: ProjectorOptions,
+    projection: Arc<dyn Projection>,
+}
+
+/// A running projector. It stops when it is told to, or dropped.
+#[derive(Debug)]
+pub struct ProjectorHandle {
+    status: watch::Receiver<ProjectorStatus>,
+    stop: CancellationToken,
+    task: Option<JoinHandle<()>>,
+}
+
+impl ProjectorHandle {
+    /// How it stands, now and from now on.
+    #[must_use]
+    pub fn status(&self) -> watch::Receiver<ProjectorStatus> {
+        self.status.clone()
+    }
+
+    /// Waits until it has folded `position`; false when it has not within `timeout`.
+    pub async fn wait_for(&self, position: Position, timeout: Duration) -> bool {
+        let mut status = self.status.clone();
+        let passed = |s: &ProjectorStatus| s.positions.get(&position.service) >= Some(&position.sequence);
+        matches!(tokio::time::timeout(timeout, status.wait_for(passed)).await, Ok(Ok(_)))
+    }
+
+    /// Lets it finish the batch at hand and end.
+    pub async fn stop(mut self) {
+        self.stop.cancel();
+        if let Some(task) = self.task.take() {
+            _ = task.await;
+        }
+    }
+}
+
+impl Drop for ProjectorHandle {
+    fn drop(&mut self) {
+        self.stop.cancel();
+    }
+}
+
+impl Projector {
+    /// Starts it.
+    #[must_use]
+    pub fn start(self) -> ProjectorHandle {
+        let (sender, status) = watch::channel(ProjectorStatus::default());
+        let stop = CancellationToken::new();
+        let run =
+            Run { options: self.options, projection: self.projection, status: Arc::new(sender), stop: stop.clone() };
+        ProjectorHandle { status, stop, task: Some(tokio::spawn(run.run())) }
+    }
+}
+
+struct Run {
+    options: ProjectorOptions,
+    projection: Arc<dyn Projection>,
+    status: Arc<watch::Sender<ProjectorStatus>>,
+    stop: CancellationToken,
+}
+
+impl Run {
+    async fn run(self) {
+        while !self.stop.is_cancelled() {
+            let Some(positions) = self.persist("read its checkpoint", || self.checkpoints()).await else { return };
+            self.status.send_modify(|status| status.positions.clone_from(&positions));
+            self.follow(positions).await;
+        }
+    }
+
+    /// Folds until it is stopped, or the checkpoint is found elsewhere.
+    async fn follow(&self, positions: BTreeMap<Service, u64>) {
+        // One batch in hand, one waiting, one being read: what arrives meanwhile comes together in the next.
+        let (sender, mut batches) = mpsc::channel(1);
+        let mut feeds = JoinSet::new();
+        for (service, after) in positions {
+            let log = (self.options.jetstream.clone(), self.options.keys.clone(), service);
+            let (status, name) = (self.status.clone(), self.projection.name());
+            let trouble = move |error: Option<symbia_nats::log::LogError>| {
+                report(&status, name, Some(service), error.map(|e| e.to_string()));
+            };
+            feeds.spawn(feed::run(log, after, self.options.batch, sender.clone(), trouble));
+        }
+        drop(sender);
+        loop {
+            let batch = tokio::select! {
+                () = self.stop.cancelled() => return,
+                _ = feeds.join_next() => return,
+                batch = batches.recv() => batch,
+            };
+            let Some(batch) = batch else { return };
+            let fold = || commit(&self.options.pool, &*self.projection, self.projection.name(), &batch);
+            match self.persist("fold", fold).await {
+                Some(Committed::Advanced(rejected)) => self.advanced(&batch, &rejected).await,
+                Some(Committed::Elsewhere) => {
+                    tracing::debug!(projection = self.projection.name(), "the checkpoint stands elsewhere");
+                    return;
+                }
+                None => return,
+            }
+        }
+    }
+
+    async fn advanced(&self, batch: &Batch, rejected: &[Rejected]) {
+        let client = self.options.jetstream.client();
+        let name = self.projection.name();
+        for entry in rejected {
+            tracing::error!(
+                projection = name, service = %entry.service, sequence = entry.sequence, subject = entry.subject,
+                reason = entry.reason, "quarantined: `symbia audit verify` tells more"
+            );
+            let notice = serde_json::json!({
+                "projection": name, "position": Position { service: entry.service, sequence: entry.sequence }.to_string(),
+                "subject": entry.subject, "reason": entry.reason,
+            });
+            _ = client.publish(format!("symbia.notice.quarantine.{name}"), notice.to_string().into()).await;
+        }
+        self.status.send_modify(|status| _ = status.positions.insert(batch.service, batch.last));
+        let position = Position { service: batch.service, sequence: batch.last };
+        _ = client.publish(position::subject(name), position.to_string().into()).await;
+    }
+
+    /// Repeats until it succeeds; `None` when it is stopped first.
+    async fn persist<T, F: Future<Output = Result<T, FoldError>>>(
+        &self,
+        what: &str,
+        attempt: impl Fn() -> F,
+    ) -> Option<T> {
+        let mut pause = BACKOFF.0;
+        loop {
+            match attempt().await {
+                Ok(value) => {
+                    report(&self.status, self.projection.name(), None, None);
+                    return Some(value);
+                }
+                Err(error) => {
+                    let reason = format!("cannot {what}: {error}");
+                    report(&self.status, self.projection.name(), None, Some(reason));
+                }
+            }
+            tokio::select! {
+                () = self.stop.cancelled() => return None,
+                () = tokio::time::sleep(pause) => pause = (pause * 2).min(BACKOFF.1),
+            }
+        }
+    }
+
+    async fn checkpoints(&self) -> Result<BTreeMap<Service, u64>, FoldError> {
+        Ok(checkpoints(&self.options.pool, &*self.projection, self.projection.name()).await?)
+    }
+}
+
+/// How far a schema is folded, for each of its projection's services.
+pub(crate) async fn checkpoints(
+    pool: &PgPool,
+    projection: &dyn Projection,
+    schema: &str,
+) -> Result<BTreeMap<Service, u64>, sqlx::Error> {
+    let mut tx = crate::commit::begin(pool, schema).await?;
+    let rows: Vec<(String, i64)> =
+        sqlx::query_as(AssertSqlSafe("SELECT service, sequence FROM checkpoint")).fetch_all(&mut *tx).await?;
+    let of = |service: &Service| rows.iter().find(|(name, _)| name == service.name()).map_or(0, |row| row.1);
+    Ok(projection.services().iter().map(|s| (*s, u64::try_from(of(s)).unwrap_or(0))).collect())
+}
+
+/// Tells trouble once when it begins or changes, and once when it is over.
+fn report(status: &watch::Sender<ProjectorStatus>, projection: &str, of: Option<Service>, reason: Option<String>) {
+    status.send_if_modified(|status| {
+        let changed = status.trouble.get(&of) != reason.as_ref();
+        match reason {
+            Some(reason) => {
+                if changed {
+                    tracing::warn!(projection, reason, "waiting to go on");
+                }
+                status.trouble.insert(of, reason);
+            }
+            None => {
+                if status.trouble.remove(&of).is_some() {
+                    tracing::info!(projection, "going on");
+                }
+            }
+        }
+        changed
+    });
+}

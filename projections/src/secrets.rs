@@ -1,0 +1,203 @@
+//! The secret store: subject keys and secrets by reference, each wrapped under a key-encryption key (identity.md §8.3).
+//!
+//! It is no projection: what is destroyed here is gone, which is how a person is erased from the log (DESIGN §3).
+
+use std::{collections::HashMap, fmt};
+
+use aes_gcm::{
+    Aes256Gcm, Nonce,
+    aead::{Aead, KeyInit, Payload},
+};
+use sha2::{Digest, Sha256};
+use sqlx::PgPool;
+use symbia_events::SubjectKey;
+use zeroize::Zeroizing;
+
+const SUBJECT_KEY: &str = "subject-key";
+const SECRET: &str = "secret";
+
+/// Why a secret cannot be kept or given.
+#[derive(Debug, thiserror::Error)]
+pub enum SecretError {
+    /// The key-encryption key has no entropy.
+    #[error("the key-encryption key is a constant: give 32 random bytes")]
+    WeakKey,
+    /// The store was filled under another key.
+    #[error(
+        "the secret store was made under key-encryption key {stored}, not {given}: give the key of this installation, it cannot be made again"
+    )]
+    OtherKey {
+        /// Id of the key it was made under.
+        stored: String,
+        /// Id of the key given.
+        given: String,
+    },
+    /// The reference holds another value; a reference is written once.
+    #[error("reference '{0}' holds another secret: use a new reference for a new value")]
+    Taken(String),
+    /// The reference was destroyed.
+    #[error("reference '{0}' was destroyed and is not used again")]
+    Destroyed(String),
+    /// An entry was changed outside of us.
+    #[error("the entry '{0}' of the secret store does not open: it was changed; restore it from a backup")]
+    Corrupt(String),
+    /// The value cannot be wrapped.
+    #[error("the secret '{0}' cannot be wrapped")]
+    Wrap(String),
+    /// The database refused or was away.
+    #[error("the secret store cannot be reached: {0}")]
+    Database(#[from] sqlx::Error),
+}
+
+/// The key that wraps all others. `Debug` shows its id only.
+#[derive(Clone)]
+pub struct KeyEncryptionKey {
+    id: String,
+    cipher: Aes256Gcm,
+}
+
+impl KeyEncryptionKey {
+    /// The key of an installation: 32 random bytes.
+    pub fn new(key: &Zeroizing<[u8; 32]>) -> Result<Self, SecretError> {
+        if key.iter().all(|byte| *byte == key[0]) {
+            return Err(SecretError::WeakKey);
+        }
+        let digest = Sha256::new_with_prefix(b"symbia/kek-id/").chain_update(key.as_ref()).finalize();
+        let id = digest.iter().take(8).map(|byte| format!("{byte:02x}")).collect();
+        Ok(KeyEncryptionKey { id, cipher: Aes256Gcm::new((&**key).into()) })
+    }
+
+    fn wrap(&self, kind: &str, reference: &str, value: &[u8]) -> Result<([u8; 12], Vec<u8>), SecretError> {
+        let nonce: [u8; 12] = rand::random();
+        let aad = self.context(kind, reference);
+        let wrapped = self.cipher.encrypt(&Nonce::from(nonce), Payload { msg: value, aad: &aad });
+        Ok((nonce, wrapped.map_err(|_| SecretError::Wrap(reference.to_owned()))?))
+    }
+
+    fn unwrap(&self, kind: &str, row: &Row) -> Result<Option<Zeroizing<Vec<u8>>>, SecretError> {
+        let (Some(nonce), Some(wrapped)) = (&row.nonce, &row.wrapped) else { return Ok(None) };
+        let corrupt = || SecretError::Corrupt(row.reference.clone());
+        let nonce: [u8; 12] = nonce.as_slice().try_into().map_err(|_| corrupt())?;
+        let aad = self.context(kind, &row.reference);
+        let value = self.cipher.decrypt(&Nonce::from(nonce), Payload { msg: wrapped, aad: &aad });
+        Ok(Some(Zeroizing::new(value.map_err(|_| corrupt())?)))
+    }
+
+    // An entry opens only in its own place.
+    fn context(&self, kind: &str, reference: &str) -> Vec<u8> {
+        format!("v1\0{}\0{kind}\0{reference}", self.id).into_bytes()
+    }
+}
+
+impl fmt::Debug for KeyEncryptionKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("KeyEncryptionKey").field(&self.id).finish()
+    }
+}
+
+#[derive(sqlx::FromRow)]
+struct Row {
+    #[sqlx(rename = "ref")]
+    reference: String,
+    nonce: Option<Vec<u8>>,
+    wrapped: Option<Vec<u8>>,
+}
+
+/// Keys and secrets by reference. Writing the same value under the same reference again changes nothing.
+#[derive(Clone, Debug)]
+pub struct SecretStore {
+    pool: PgPool,
+    kek: KeyEncryptionKey,
+}
+
+impl SecretStore {
+    /// Opens the store of a migrated database; the first key it is opened with is its key for ever.
+    pub async fn open(pool: PgPool, kek: KeyEncryptionKey) -> Result<Self, SecretError> {
+        let first = "INSERT INTO vault.key_encryption (kek_id) VALUES ($1) ON CONFLICT DO NOTHING";
+        sqlx::query(first).bind(&kek.id).execute(&pool).await?;
+        let stored: String = sqlx::query_scalar("SELECT kek_id FROM vault.key_encryption").fetch_one(&pool).await?;
+        if stored != kek.id {
+            return Err(SecretError::OtherKey { stored, given: kek.id });
+        }
+        Ok(SecretStore { pool, kek })
+    }
+
+    /// Keeps a person's key, before anything is sealed with it.
+    pub async fn put_subject_key(&self, key: &SubjectKey) -> Result<(), SecretError> {
+        self.put(SUBJECT_KEY, key.kid(), key.bytes()).await
+    }
+
+    /// A person's key; `None` when there is none, or no longer.
+    pub async fn subject_key(&self, kid: &str) -> Result<Option<SubjectKey>, SecretError> {
+        Ok(self.subject_keys(&[kid.to_owned()]).await?.remove(kid))
+    }
+
+    /// The keys of several people; those that do not exist or were destroyed are missing.
+    pub async fn subject_keys(&self, kids: &[String]) -> Result<HashMap<String, SubjectKey>, SecretError> {
+        if kids.is_empty() {
+            return Ok(HashMap::new());
+        }
+        let mut keys = HashMap::with_capacity(kids.len());
+        for row in self.rows(SUBJECT_KEY, kids).await? {
+            let Some(bytes) = self.kek.unwrap(SUBJECT_KEY, &row)? else { continue };
+            let bytes: [u8; 32] =
+                bytes.as_slice().try_into().map_err(|_| SecretError::Corrupt(row.reference.clone()))?;
+            keys.insert(row.reference.clone(), SubjectKey::from_bytes(row.reference, bytes));
+        }
+        Ok(keys)
+    }
+
+    /// Destroys a person's key: what is sealed under it can never be read again. True when there was one.
+    pub async fn destroy_subject_key(&self, kid: &str) -> Result<bool, SecretError> {
+        self.destroy(SUBJECT_KEY, kid).await
+    }
+
+    /// Keeps a secret (a password's hash, say) under a new reference.
+    pub async fn put_secret(&self, reference: &str, value: &Zeroizing<String>) -> Result<(), SecretError> {
+        self.put(SECRET, reference, value.as_bytes()).await
+    }
+
+    /// A secret; `None` when there is none, or no longer.
+    pub async fn secret(&self, reference: &str) -> Result<Option<Zeroizing<String>>, SecretError> {
+        let Some(row) = self.rows(SECRET, &[reference.to_owned()]).await?.pop() else { return Ok(None) };
+        let Some(mut value) = self.kek.unwrap(SECRET, &row)? else { return Ok(None) };
+        let text = String::from_utf8(std::mem::take(&mut *value));
+        Ok(Some(Zeroizing::new(text.map_err(|_| SecretError::Corrupt(reference.to_owned()))?)))
+    }
+
+    /// Destroys a secret. True when there was one.
+    pub async fn destroy_secret(&self, reference: &str) -> Result<bool, SecretError> {
+        self.destroy(SECRET, reference).await
+    }
+
+    async fn put(&self, kind: &str, reference: &str, value: &[u8]) -> Result<(), SecretError> {
+        let (nonce, wrapped) = self.kek.wrap(kind, reference, value)?;
+        let insert =
+            "INSERT INTO vault.secrets (kind, ref, nonce, wrapped) VALUES ($1, $2, $3, $4) ON CONFLICT DO NOTHING";
+        let inserted =
+            sqlx::query(insert).bind(kind).bind(reference).bind(&nonce[..]).bind(wrapped).execute(&self.pool).await?;
+        if inserted.rows_affected() == 1 {
+            return Ok(());
+        }
+        let kept = self.rows(kind, &[reference.to_owned()]).await?.pop();
+        match kept.map(|row| self.kek.unwrap(kind, &row)).transpose()?.flatten() {
+            Some(kept) if kept.as_slice() == value => Ok(()),
+            Some(_) => Err(SecretError::Taken(reference.to_owned())),
+            None => Err(SecretError::Destroyed(reference.to_owned())),
+        }
+    }
+
+    async fn rows(&self, kind: &str, references: &[String]) -> Result<Vec<Row>, sqlx::Error> {
+        sqlx::query_as("SELECT ref, nonce, wrapped FROM vault.secrets WHERE kind = $1 AND ref = ANY($2)")
+            .bind(kind)
+            .bind(references)
+            .fetch_all(&self.pool)
+            .await
+    }
+
+    async fn destroy(&self, kind: &str, reference: &str) -> Result<bool, SecretError> {
+        let destroy = "UPDATE vault.secrets SET nonce = NULL, wrapped = NULL, destroyed = now()
+                       WHERE kind = $1 AND ref = $2 AND destroyed IS NULL";
+        Ok(sqlx::query(destroy).bind(kind).bind(reference).execute(&self.pool).await?.rows_affected() == 1)
+    }
+}
