@@ -151,6 +151,8 @@ impl House {
         }
         self.clock += 1;
         let at = AT + time::Duration::milliseconds(self.clock);
+        // Ids of events need an address; which one does not matter here.
+        let aggregate = AggregateRef::new(command.service(), org(), "any", "any").unwrap();
         let events: Result<Vec<Happened>, Rejection> = match command {
             Command::Conversation(c) => {
                 decide(&mut self.conversation, c, by, at).map(|e| e.into_iter().map(Happened::Conversation).collect())
@@ -178,7 +180,7 @@ impl House {
         };
         self.decided.insert(id, events.is_ok());
         for (index, event) in events?.into_iter().enumerate() {
-            let cause = Cause { event_id: id.event_id(at, index), at, tenant: org() };
+            let cause = Cause { event_id: id.event_id(at, &aggregate, index), at, tenant: org() };
             self.log.push((cause.clone(), id, event.clone()));
             self.queue.push_back((cause, event));
         }
