@@ -189,6 +189,7 @@ macro_rules! domain_commands {
         $(#[$outer])*
         #[derive(Clone, Debug, PartialEq)]
         #[allow(missing_docs, reason = "each variant wraps the payload of the same name")]
+        #[allow(clippy::large_enum_variant, reason = "a command is moved once, from the wire to its decision")]
         pub enum $enum { $( $command($command) ),* }
 
         impl $crate::DomainCommand for $enum {

@@ -2,13 +2,17 @@
 
 mod actor;
 mod aggregate;
+pub mod asyncapi;
+mod catalog;
 pub mod claim;
 mod envelope;
 pub mod identity;
+pub mod logging;
 mod outcome;
 pub mod testing;
 
 pub use actor::{Actor, AssertionError, Membership, Role};
 pub use aggregate::{Aggregate, Claim, ClaimChange, Decision, DomainCommand, Rejection, TenantRule};
+pub use catalog::catalog;
 pub use envelope::{CommandEnvelope, EnvelopeError, MAX_AGE, MAX_SKEW};
 pub use outcome::{EventRef, Outcome, OutcomeStatus};

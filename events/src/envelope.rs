@@ -241,10 +241,9 @@ pub fn verify(keys: &KeyRing, bytes: &[u8]) -> Result<Signed, DecodeError> {
     if event.service().map(Service::name) != role {
         return Err(DecodeError::ForeignKey { origin: event.source, kid: event.hmackid });
     }
-    if let Some(rest) = cut_hmac(bytes, &event.hmac) {
-        if keys.verify(&event.hmackid, &rest, &event.hmac).is_ok() {
-            return Ok(Signed { event, bytes: bytes.to_vec(), hash: hash(bytes) });
-        }
+    let rest = cut_hmac(bytes, &event.hmac);
+    if rest.is_some_and(|rest| keys.verify(&event.hmackid, &rest, &event.hmac).is_ok()) {
+        return Ok(Signed { event, bytes: bytes.to_vec(), hash: hash(bytes) });
     }
     let mut value: serde_json::Value =
         serde_json::from_slice(bytes).map_err(|e| DecodeError::Envelope(e.to_string()))?;
@@ -253,6 +252,8 @@ pub fn verify(keys: &KeyRing, bytes: &[u8]) -> Result<Signed, DecodeError> {
         object.remove("hmac");
     }
     keys.verify(&event.hmackid, &canonical::to_vec(&value)?, &event.hmac)?;
+    // What was verified is what is read: members that stood twice stand once now.
+    let event = serde_json::from_slice(&bytes).map_err(|e| DecodeError::Envelope(e.to_string()))?;
     let hash = hash(&bytes);
     Ok(Signed { event, bytes, hash })
 }
@@ -260,6 +261,10 @@ pub fn verify(keys: &KeyRing, bytes: &[u8]) -> Result<Signed, DecodeError> {
 fn cut_hmac(bytes: &[u8], hmac: &str) -> Option<Vec<u8>> {
     let member = format!(",\"hmac\":\"{hmac}\"");
     let at = find_last(bytes, member.as_bytes())?;
+    // Anywhere else than in its canonical place the bytes are not those that were hashed.
+    if !bytes[at + member.len()..].starts_with(b",\"hmackid\":") {
+        return None;
+    }
     let mut rest = Vec::with_capacity(bytes.len() - member.len());
     rest.extend_from_slice(&bytes[..at]);
     rest.extend_from_slice(&bytes[at + member.len()..]);

@@ -1,16 +1,21 @@
 //! What happened: event types per service, the CloudEvents envelope, signing, the hash chain, sealing, ids.
 
+pub mod audit;
 pub mod canonical;
+mod catalog;
 pub mod commit;
 mod domain;
 mod envelope;
+pub mod example;
 pub mod identity;
 mod ids;
 pub mod keys;
+pub mod logging;
 mod seal;
 mod service;
 pub mod upcast;
 
+pub use catalog::{RecodeError, catalog, recode};
 pub use domain::{DecodeError, DomainEvent, MessageType, read_data};
 pub use envelope::{
     ActorType, AuthMethod, Context, EncodeError, Event, GENESIS, MAX_DATA, Signed, hash, sign_commit, sign_data, verify,

@@ -8,4 +8,5 @@ pub mod process;
 pub mod read;
 mod snapshot;
 pub mod store;
+pub mod timers;
 pub mod topology;

@@ -1,2 +1,81 @@
-//! The symbia binary.
-fn main() {}
+//! The `symbia` binary: one program, each role a flag.
+
+mod cli;
+mod command;
+mod config;
+mod connect;
+mod doctor;
+mod first_run;
+mod home;
+mod keys;
+mod projection;
+mod roles;
+mod up;
+
+use std::process::ExitCode;
+
+use clap::Parser;
+use cli::{Cli, Command};
+use config::Config;
+
+/// Exit codes, as the README lists them.
+pub mod exit {
+    /// Something went wrong; the message says what.
+    pub const FAILED: u8 = 1;
+    /// The command line or the configuration is wrong (clap uses the same).
+    pub const USAGE: u8 = 2;
+    /// A check found something: a tampered log, a projection that differs, a replay that is not identical.
+    pub const FOUND: u8 = 3;
+    /// A command was refused by the platform.
+    pub const REFUSED: u8 = 4;
+}
+
+/// What a subcommand ends with.
+pub type Ended = anyhow::Result<ExitCode>;
+
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    let config = match Config::of_environment(&cli.global) {
+        Ok(config) => config,
+        Err(error) => {
+            eprintln!("symbia: {error}");
+            return ExitCode::from(exit::USAGE);
+        }
+    };
+    start_logging(&config);
+    let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => {
+            eprintln!("symbia: cannot start: {error}");
+            return ExitCode::from(exit::FAILED);
+        }
+    };
+    match runtime.block_on(run(cli.command, config)) {
+        Ok(code) => code,
+        Err(error) => {
+            eprintln!("symbia: {error:#}");
+            ExitCode::from(exit::FAILED)
+        }
+    }
+}
+
+async fn run(command: Command, config: Config) -> Ended {
+    match command {
+        Command::Up(options) => up::run(config, options).await,
+        Command::Serve(options) => roles::serve_alone(config, options).await,
+        Command::Work(options) => roles::work_alone(config, options).await,
+        Command::Project => roles::project_alone(config).await,
+        Command::Migrate => roles::migrate_alone(config).await,
+        Command::Doctor => doctor::run(&config).await,
+        Command::Keys(command) => keys::run(&config, command),
+        Command::Command(command) => command::run(&config, command).await,
+        Command::Projection(command) => projection::run(&config, command).await,
+    }
+}
+
+fn start_logging(config: &Config) {
+    use tracing_subscriber::{EnvFilter, fmt};
+    let filter = EnvFilter::try_new(&config.log).unwrap_or_else(|_| EnvFilter::new(config::DEFAULT_LOG));
+    let builder = fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    if config.production { builder.json().init() } else { builder.init() }
+}

@@ -2,3 +2,5 @@
 
 pub mod command;
 pub mod models;
+pub mod reactor;
+pub mod timer;

@@ -14,9 +14,13 @@ use symbia_nats::{
     broker::{Broker, BrokerOptions, Durability},
     bus::CommandBus,
     store::{EventStore, Loaded, StoreOptions},
+    timers::{TimerCommand, Timers, When},
     topology,
 };
-use symbia_workers::command::{CommandWorker, Handlers, Options};
+use symbia_workers::{
+    command::{CommandWorker, Handlers, Options},
+    timer::TimerWorker,
+};
 use time::OffsetDateTime;
 use tokio_util::sync::CancellationToken;
 
@@ -279,6 +283,35 @@ async fn two_workers_racing_on_one_aggregate_lose_no_update() {
     assert_eq!(one + two, 2 * rounds);
     assert_eq!((loaded.state.total, u64::from(loaded.version)), (2 * rounds, 2 * rounds));
     house.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_timer_sends_its_command_once_and_a_cancelled_one_never() {
+    let house = House::open(Durability::Interval, 1).await;
+    let timer_worker = TimerWorker::new(house.client.clone(), Arc::clone(&house.keys)).run(house.stop.clone());
+    let timer_worker = tokio::spawn(timer_worker);
+    let timers = Timers::new(async_nats::jetstream::new(house.client.clone()));
+    let command = |id: &str| TimerCommand {
+        aggregate: counter(id),
+        command_type: "symbia.cmd.logging.count.v1".to_owned(),
+        data: serde_json::value::to_raw_value(&serde_json::json!({ "by": 1 })).unwrap(),
+    };
+    let soon = OffsetDateTime::now_utc() + time::Duration::seconds(2);
+    timers.command("kept", &When::At(soon), &command("kept")).await.unwrap();
+    timers.command("cancelled", &When::At(soon), &command("cancelled")).await.unwrap();
+    timers.command("later", &When::At(soon + time::Duration::seconds(2)), &command("later")).await.unwrap();
+    timers.cancel("cancelled").await.unwrap();
+    let store = house.store();
+    let fired = async {
+        while store.load::<Counter>(&counter("later")).await.unwrap().version == 0 {
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(20), fired).await.expect("the later timer");
+    assert_eq!(store.load::<Counter>(&counter("kept")).await.unwrap().version, 1);
+    assert_eq!(store.load::<Counter>(&counter("cancelled")).await.unwrap().version, 0);
+    house.close().await;
+    timer_worker.await.unwrap();
 }
 
 // kill -9 of the broker and loss of a worker under load: what was acknowledged is there once.

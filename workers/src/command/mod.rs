@@ -8,4 +8,5 @@ mod lanes;
 mod worker;
 
 pub use handlers::Handlers;
+pub(crate) use lanes::Lanes;
 pub use worker::{CommandWorker, CommandWorkerError, MAX_DELIVERIES, Options};

@@ -1,0 +1,17 @@
+//! Every command type there is, for documents and tests. A new kind of aggregate is added here.
+
+use symbia_events::MessageType;
+
+use crate::{DomainCommand, identity, logging};
+
+/// The command types of all services.
+#[must_use]
+pub fn catalog() -> Vec<MessageType> {
+    [
+        identity::UserCommand::types(),
+        identity::OrganizationCommand::types(),
+        identity::SessionCommand::types(),
+        logging::SealCommand::types(),
+    ]
+    .concat()
+}

@@ -1,0 +1,5 @@
+//! Commands and aggregates of the logging service (logging.md §14).
+
+mod seal;
+
+pub use seal::*;

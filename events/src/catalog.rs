@@ -1,0 +1,44 @@
+//! Every event type there is, for documents and tests. A new kind of aggregate is added here.
+
+use serde_json::value::RawValue;
+
+use crate::{DecodeError, DomainEvent, EncodeError, MessageType, identity, logging};
+
+macro_rules! catalog {
+    ($($events:ty),* $(,)?) => {
+        /// The event types of all services.
+        #[must_use]
+        pub fn catalog() -> Vec<MessageType> {
+            [$(<$events>::types()),*].concat()
+        }
+
+        /// Reads the payload of an event of any known type, upcasting older versions, and writes it in canonical form.
+        pub fn recode(event_type: &str, data: &str) -> Result<Box<RawValue>, RecodeError> {
+            $(
+                match <$events>::from_data(event_type, data) {
+                    Err(DecodeError::UnknownType(_)) => {}
+                    event => return Ok(event?.to_data()?),
+                }
+            )*
+            Err(DecodeError::UnknownType(event_type.to_owned()).into())
+        }
+    };
+}
+
+catalog! {
+    identity::UserEvent,
+    identity::OrganizationEvent,
+    identity::SessionEvent,
+    logging::SealEvent,
+}
+
+/// Why a payload cannot be read and written again.
+#[derive(Debug, thiserror::Error)]
+pub enum RecodeError {
+    /// It cannot be read.
+    #[error(transparent)]
+    Decode(#[from] DecodeError),
+    /// It cannot be written.
+    #[error(transparent)]
+    Encode(#[from] EncodeError),
+}

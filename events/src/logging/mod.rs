@@ -1,0 +1,5 @@
+//! Events of the logging service (logging.md §14).
+
+mod seal;
+
+pub use seal::*;

@@ -1,0 +1,175 @@
+//! The command line.
+
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use symbia_events::Service;
+
+/// Symbia: people and AI agents work together, and every step can be proved.
+#[derive(Debug, Parser)]
+#[command(
+    name = "symbia",
+    version,
+    propagate_version = true,
+    after_help = "Exit codes: 0 success, 1 failure, 2 wrong usage or configuration, 3 a check found something, 4 a command was refused."
+)]
+pub struct Cli {
+    #[command(flatten)]
+    pub global: Global,
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// Options of every subcommand.
+#[derive(Debug, Args)]
+pub struct Global {
+    /// Where keys, and the data of the servers that we start, are kept
+    #[arg(long, global = true, env = "SYMBIA_DATA_DIR", default_value = ".symbia")]
+    pub data_dir: PathBuf,
+    /// Print JSON instead of text
+    #[arg(long, global = true)]
+    pub json: bool,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Start everything: NATS and PostgreSQL unless configured, every service, worker and projection
+    Up(UpOptions),
+    /// Serve the APIs
+    Serve(ServeOptions),
+    /// Run workers
+    Work(WorkOptions),
+    /// Fold the log into the read models
+    Project,
+    /// Create or upgrade keys, streams and tables
+    Migrate,
+    /// Check what this machine has and lacks
+    Doctor,
+    /// The key ring
+    #[command(subcommand)]
+    Keys(KeysCommand),
+    /// Commands
+    #[command(subcommand)]
+    Command(CommandCommand),
+    /// Read models
+    #[command(subcommand)]
+    Projection(ProjectionCommand),
+}
+
+#[derive(Debug, Args)]
+pub struct UpOptions {
+    /// When an event counts as stored
+    #[arg(long, env = "SYMBIA_DURABILITY", value_enum, default_value_t = DurabilityOption::Fsync)]
+    pub durability: DurabilityOption,
+    /// Port of the NATS server that we start [default: 4222, or a free one when that is taken]
+    #[arg(long)]
+    pub nats_port: Option<u16>,
+    /// Keep everything in a temporary directory and remove it at exit
+    #[arg(long)]
+    pub memory: bool,
+    /// Add to every service's default port, so that several can run side by side
+    #[arg(long, default_value_t = 0)]
+    pub port_offset: u16,
+    /// Do not create the first super admin
+    #[arg(long)]
+    pub skip_admin: bool,
+    #[command(flatten)]
+    pub admin: AdminOptions,
+}
+
+/// The first super admin, when there is nobody to ask.
+#[derive(Clone, Debug, Args)]
+pub struct AdminOptions {
+    /// Name of the first super admin
+    #[arg(long, env = "SYMBIA_ADMIN_NAME")]
+    pub admin_name: Option<String>,
+    /// E-mail address of the first super admin
+    #[arg(long, env = "SYMBIA_ADMIN_EMAIL")]
+    pub admin_email: Option<String>,
+    /// File that holds the first super admin's password
+    #[arg(long, env = "SYMBIA_ADMIN_PASSWORD_FILE")]
+    pub admin_password_file: Option<PathBuf>,
+    /// Name of the first organization
+    #[arg(long, env = "SYMBIA_ADMIN_ORG")]
+    pub admin_org: Option<String>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum DurabilityOption {
+    /// Every write is on disk before it is acknowledged
+    Fsync,
+    /// Writes reach the disk within 0.1 s: a crash of the operating system may lose that much
+    Interval,
+}
+
+#[derive(Debug, Args)]
+pub struct ServeOptions {
+    /// Which services [default: all]
+    #[arg(long, value_delimiter = ',')]
+    pub services: Vec<Service>,
+}
+
+#[derive(Debug, Args)]
+pub struct WorkOptions {
+    /// Which workers [default: all]
+    #[arg(long, value_delimiter = ',')]
+    pub roles: Vec<WorkRole>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum WorkRole {
+    /// Decides commands
+    Command,
+}
+
+impl WorkRole {
+    pub const ALL: [WorkRole; 1] = [WorkRole::Command];
+}
+
+#[derive(Debug, Subcommand)]
+pub enum KeysCommand {
+    /// Show the keys, without their secrets
+    List,
+    /// Add a new active key; running processes pick it up when they start again
+    Rotate,
+    /// Stop accepting what a key signed
+    Retire {
+        /// Key id, e.g. k1
+        kid: String,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+pub enum CommandCommand {
+    /// Publish a command and print its outcome
+    Send {
+        /// Command type, e.g. symbia.cmd.identity.rename-organization.v1
+        command_type: String,
+        /// The aggregate: <service>/<tenant>/<kind>/<id>
+        aggregate: String,
+        /// The data as JSON; `-` reads it from standard input
+        data: String,
+        /// Repeat a command with the id it had
+        #[arg(long)]
+        id: Option<uuid::Uuid>,
+        /// Act as this principal [default: the operator of this data directory]
+        #[arg(long)]
+        actor: Option<String>,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+pub enum ProjectionCommand {
+    /// Show the read models and how far they are
+    List,
+    /// Build a read model anew beside the live one, and swap it in
+    Rebuild {
+        /// Which, e.g. identity
+        name: String,
+    },
+    /// Build read models beside the live ones and compare
+    Verify {
+        /// Which [default: all]
+        name: Option<String>,
+    },
+}

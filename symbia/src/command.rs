@@ -1,0 +1,76 @@
+//! `symbia command send`: publish a command from the shell.
+
+use std::{io::Read, process::ExitCode, time::Duration};
+
+use anyhow::{Context, bail};
+use serde_json::value::RawValue;
+use symbia_commands::{Actor, CommandEnvelope, OutcomeStatus};
+use symbia_events::{ActorType, AggregateRef, CommandId};
+use symbia_nats::bus::CommandBus;
+use time::OffsetDateTime;
+
+use crate::{Ended, cli::CommandCommand, config::Config, connect::Connected, exit};
+
+/// Runs the subcommand.
+pub async fn run(config: &Config, command: CommandCommand) -> Ended {
+    let CommandCommand::Send { command_type, aggregate, data, id, actor } = command;
+    let aggregate = address(&aggregate)?;
+    let data = if data == "-" {
+        let mut text = String::new();
+        std::io::stdin().read_to_string(&mut text)?;
+        text
+    } else {
+        data
+    };
+    let data = RawValue::from_string(data).context("the data is no JSON")?;
+    let (_, house) = Connected::open(config).await?;
+    let actor = match actor {
+        Some(id) => Actor { id, kind: ActorType::User, ..Actor::service("cli") },
+        None => Actor::system("operator"),
+    };
+    let now = OffsetDateTime::now_utc();
+    let id = id.map_or_else(CommandId::random, CommandId);
+    let envelope = CommandEnvelope {
+        specversion: "1.0".to_owned(),
+        id,
+        source: "symbia/cli".to_owned(),
+        command_type,
+        subject: aggregate.path(),
+        time: now,
+        datacontenttype: Some("application/json".to_owned()),
+        orgid: aggregate.tenant.clone(),
+        actorassertion: Some(actor.assert(&house.keys, now, time::Duration::minutes(5))),
+        correlationid: None,
+        causationid: None,
+        traceparent: None,
+        env: None,
+        dataclass: None,
+        policyref: None,
+        data,
+    };
+    let bus = CommandBus::open(house.client.clone()).await?;
+    let outcome = bus.send(&aggregate, &envelope, Duration::from_secs(15)).await?;
+    if config.json {
+        println!("{}", serde_json::to_string(&outcome)?);
+    } else {
+        println!("command  {id}{}", if outcome.repeated { " (decided before)" } else { "" });
+        for event in &outcome.events {
+            println!("event    {} (version {})", event.event_type, event.version);
+        }
+        if let Some(position) = outcome.position {
+            println!("position {position}");
+        }
+        if let Some(rejection) = &outcome.rejection {
+            println!("refused  {rejection}");
+        }
+    }
+    Ok(ExitCode::from(if outcome.status == OutcomeStatus::Accepted { 0 } else { exit::REFUSED }))
+}
+
+fn address(text: &str) -> anyhow::Result<AggregateRef> {
+    let parts: Vec<&str> = text.split('/').collect();
+    let [service, tenant, kind, id] = parts.as_slice() else {
+        bail!("'{text}' is no aggregate: write <service>/<tenant>/<kind>/<id>, e.g. identity/global/user/42");
+    };
+    Ok(AggregateRef::new(service.parse()?, tenant.parse()?, *kind, *id)?)
+}

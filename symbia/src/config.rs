@@ -1,0 +1,198 @@
+//! Configuration: read once from flags and environment, typed, and passed down (platform.md §25).
+
+use std::{
+    collections::BTreeMap,
+    env, fs,
+    path::{Path, PathBuf},
+};
+
+use symbia_api::http::{cors::CorsConfig, request::TrustedProxies, server::ServerConfig};
+use symbia_events::Service;
+use zeroize::Zeroizing;
+
+use crate::cli::Global;
+
+/// The log filter when `SYMBIA_LOG` is not set.
+pub const DEFAULT_LOG: &str =
+    "warn,symbia=info,symbia_api=info,symbia_workers=info,symbia_nats=info,symbia_projections=info,llama-cpp-2=error";
+
+// Read elsewhere (clap), or kept for old scripts.
+const KNOWN: [&str; 17] = [
+    "SYMBIA_DATA_DIR",
+    "SYMBIA_DURABILITY",
+    "SYMBIA_ADMIN_NAME",
+    "SYMBIA_ADMIN_EMAIL",
+    "SYMBIA_ADMIN_PASSWORD_FILE",
+    "SYMBIA_ADMIN_ORG",
+    "SYMBIA_NATS_URL",
+    "SYMBIA_NATS_MONITOR_URL",
+    "SYMBIA_EVENT_HMAC_KEYS",
+    "SYMBIA_KEK_REF",
+    "SYMBIA_ENV",
+    "SYMBIA_LOG",
+    "SYMBIA_REPLICAS",
+    "SYMBIA_TRUSTED_PROXIES",
+    "SYMBIA_CONTEXT",
+    "SYMBIA_OUTPUT_FORMAT",
+    "SYMBIA_ASSERTION",
+];
+
+// Secrets that stood in public documents (platform.md §21.3).
+const PUBLISHED: [&str; 9] = [
+    "symbia-dev-secret-change-in-production",
+    "symbia-local-dev-secret",
+    "symbia-network-dev-secret",
+    "symbia-network-local-secret",
+    "symbia-network-dev-only",
+    "symbia-agent-dev-secret-32chars-min!!",
+    "dev-secret-key-32chars-minimum!!",
+    "symbia_dev",
+    "password123",
+];
+
+/// The configuration is wrong.
+#[derive(Debug, thiserror::Error)]
+pub enum ConfigError {
+    /// A variable nobody reads: a typing mistake that would go unnoticed.
+    #[error("unknown variable {0}; the README lists those that exist")]
+    Unknown(String),
+    /// A value that cannot be used.
+    #[error("{variable}: {reason}")]
+    Invalid {
+        /// Which variable.
+        variable: String,
+        /// What is wrong with it.
+        reason: String,
+    },
+}
+
+/// How this process is set up.
+#[derive(Clone)]
+pub struct Config {
+    /// Where keys and data are kept.
+    pub data_dir: PathBuf,
+    /// Print JSON.
+    pub json: bool,
+    /// An external broker.
+    pub nats_url: Option<Zeroizing<String>>,
+    /// The monitoring address of an external broker.
+    pub nats_monitor: Option<String>,
+    /// An external database.
+    pub database_url: Option<Zeroizing<String>>,
+    /// The key ring's file, when it is not in the data directory.
+    pub key_ring: Option<PathBuf>,
+    /// The key-encryption key's file, when it is not in the data directory.
+    pub kek: Option<PathBuf>,
+    /// Signs tokens with HS256 instead of the EdDSA key pair.
+    pub session_secret: Option<Zeroizing<String>>,
+    /// All refusals on.
+    pub production: bool,
+    /// Copies of each stream.
+    pub replicas: usize,
+    /// bcrypt cost of new passwords.
+    pub bcrypt_cost: u32,
+    /// Registration makes the first user super admin, without a token. Tests only.
+    pub open_bootstrap: bool,
+    /// Interface to listen on.
+    pub host: String,
+    /// Ports, where they differ from the registry.
+    pub ports: BTreeMap<Service, u16>,
+    /// How services are served.
+    pub server: ServerConfig,
+    /// `tracing` filter.
+    pub log: String,
+}
+
+impl Config {
+    /// Reads the environment, once.
+    pub fn of_environment(global: &Global) -> Result<Self, ConfigError> {
+        let unknown = env::vars_os().filter_map(|(name, _)| name.into_string().ok()).find(|name| {
+            name.starts_with("SYMBIA_") && !name.starts_with("SYMBIA_TEST_") && !KNOWN.contains(&name.as_str())
+        });
+        if let Some(name) = unknown {
+            return Err(ConfigError::Unknown(name));
+        }
+        let production = match text("SYMBIA_ENV")?.as_deref() {
+            None | Some("dev" | "staging") => false,
+            Some("prod") => true,
+            Some(other) => return Err(invalid("SYMBIA_ENV", format!("'{other}' is none of dev, staging, prod"))),
+        };
+        let session_secret = text("SESSION_SECRET")?.map(Zeroizing::new);
+        if let Some(secret) = &session_secret {
+            if PUBLISHED.contains(&secret.as_str()) {
+                return Err(invalid("SESSION_SECRET", "this value is published; make one of your own"));
+            }
+            if secret.len() < 32 {
+                return Err(invalid("SESSION_SECRET", "at least 32 characters"));
+            }
+        }
+        let open_bootstrap = text("IDENTITY_OPEN_BOOTSTRAP")?.as_deref() == Some("true");
+        if open_bootstrap && production {
+            return Err(invalid("IDENTITY_OPEN_BOOTSTRAP", "refused when SYMBIA_ENV=prod"));
+        }
+        let origins = text("CORS_ALLOWED_ORIGINS")?.or(text("CORS_ORIGINS")?).unwrap_or_default();
+        let origins = origins.split(',').map(str::trim).filter(|o| !o.is_empty()).map(|o| o.trim_end_matches('/'));
+        let mut ports = BTreeMap::new();
+        for service in Service::ALL {
+            if let Some(port) = number(&service.port_variable())? {
+                ports.insert(service, port);
+            }
+        }
+        let mut server =
+            ServerConfig { cors: CorsConfig::new(origins, production), production, ..ServerConfig::default() };
+        if let Some(list) = text("SYMBIA_TRUSTED_PROXIES")? {
+            let networks = list.split(',').map(|n| n.trim().parse()).collect::<Result<Vec<_>, _>>();
+            let networks = networks
+                .map_err(|_| invalid("SYMBIA_TRUSTED_PROXIES", "write networks like 10.0.0.0/8,192.168.0.0/16"))?;
+            server.proxies = TrustedProxies::new(networks);
+        }
+        Ok(Config {
+            data_dir: global.data_dir.clone(),
+            json: global.json,
+            nats_url: text("SYMBIA_NATS_URL")?.map(Zeroizing::new),
+            nats_monitor: text("SYMBIA_NATS_MONITOR_URL")?,
+            database_url: text("DATABASE_URL")?.map(Zeroizing::new),
+            key_ring: text("SYMBIA_EVENT_HMAC_KEYS")?.map(PathBuf::from),
+            kek: text("SYMBIA_KEK_REF")?.map(PathBuf::from),
+            session_secret,
+            production,
+            replicas: number("SYMBIA_REPLICAS")?.unwrap_or(1),
+            bcrypt_cost: number("BCRYPT_COST")?.unwrap_or(10),
+            open_bootstrap,
+            host: text("HOST")?.unwrap_or_else(|| "0.0.0.0".to_owned()),
+            ports,
+            server,
+            log: text("SYMBIA_LOG")?.unwrap_or_else(|| DEFAULT_LOG.to_owned()),
+        })
+    }
+
+    /// Port of a service.
+    #[must_use]
+    pub fn port(&self, service: Service) -> u16 {
+        self.ports.get(&service).copied().unwrap_or_else(|| service.default_port())
+    }
+}
+
+fn invalid(variable: &str, reason: impl Into<String>) -> ConfigError {
+    ConfigError::Invalid { variable: variable.to_owned(), reason: reason.into() }
+}
+
+fn text(variable: &str) -> Result<Option<String>, ConfigError> {
+    match env::var(variable) {
+        Ok(value) if value.is_empty() => Ok(None),
+        Ok(value) => Ok(Some(value)),
+        Err(env::VarError::NotPresent) => Ok(None),
+        Err(env::VarError::NotUnicode(_)) => Err(invalid(variable, "is not UTF-8")),
+    }
+}
+
+fn number<T: std::str::FromStr>(variable: &str) -> Result<Option<T>, ConfigError> {
+    let parse = |value: String| value.parse().map_err(|_| invalid(variable, format!("'{value}' is no usable number")));
+    text(variable)?.map(parse).transpose()
+}
+
+/// Reads a file that holds one secret, without its line end.
+pub fn secret_file(path: &Path) -> anyhow::Result<Zeroizing<String>> {
+    let text = fs::read_to_string(path).map_err(|e| anyhow::anyhow!("{}: {e}", path.display()))?;
+    Ok(Zeroizing::new(text.trim_end_matches(['\r', '\n']).to_owned()))
+}

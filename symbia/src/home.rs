@@ -1,0 +1,136 @@
+//! The data directory: secrets made once and kept in files that only the owner can read, and where a running `up` is.
+
+use std::{
+    fs,
+    io::Write,
+    os::unix::fs::{DirBuilderExt, OpenOptionsExt},
+    path::{Path, PathBuf},
+};
+
+use anyhow::Context;
+use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD as BASE64URL};
+use serde::{Deserialize, Serialize};
+use symbia_events::KeyRing;
+use time::OffsetDateTime;
+use zeroize::Zeroizing;
+
+use crate::config::Config;
+
+/// Where a running `symbia up` can be reached; written for the tools that work beside it.
+#[derive(Clone, Serialize, Deserialize)]
+pub struct Running {
+    /// Process id of `up`.
+    pub pid: u32,
+    /// Broker, with credentials.
+    pub nats_url: Zeroizing<String>,
+    /// Database, with credentials.
+    pub database_url: Zeroizing<String>,
+}
+
+/// A data directory.
+#[derive(Clone, Debug)]
+pub struct Home {
+    dir: PathBuf,
+    ring: PathBuf,
+    kek: PathBuf,
+}
+
+impl Home {
+    /// The directory, made when missing (mode 0700).
+    pub fn open(config: &Config) -> anyhow::Result<Self> {
+        let keys = config.data_dir.join("keys");
+        let private = fs::DirBuilder::new().recursive(true).mode(0o700).create(&keys);
+        private.with_context(|| format!("the data directory {} cannot be made", config.data_dir.display()))?;
+        let dir = config.data_dir.canonicalize()?;
+        Ok(Home {
+            ring: config.key_ring.clone().unwrap_or_else(|| dir.join("keys/ring.json")),
+            kek: config.kek.clone().unwrap_or_else(|| dir.join("keys/kek")),
+            dir,
+        })
+    }
+
+    /// The directory's path.
+    pub fn dir(&self) -> &Path {
+        &self.dir
+    }
+
+    /// The key ring; fails when there is none.
+    pub fn key_ring(&self) -> anyhow::Result<KeyRing> {
+        let text = fs::read_to_string(&self.ring)
+            .with_context(|| format!("no key ring at {}; `symbia migrate` makes one", self.ring.display()))?;
+        KeyRing::from_json(&text).with_context(|| self.ring.display().to_string())
+    }
+
+    /// The key ring, made when there is none.
+    pub fn ensure_key_ring(&self) -> anyhow::Result<KeyRing> {
+        if !self.ring.exists() {
+            self.save_key_ring(&KeyRing::generate(OffsetDateTime::now_utc()))?;
+        }
+        self.key_ring()
+    }
+
+    /// Replaces the key ring's file in one step.
+    pub fn save_key_ring(&self, ring: &KeyRing) -> anyhow::Result<()> {
+        replace(&self.ring, ring.to_json().as_bytes())
+    }
+
+    /// The key-encryption key, made when there is none.
+    pub fn kek(&self) -> anyhow::Result<Zeroizing<[u8; 32]>> {
+        let text = self.ensure(&self.kek, random_key)?;
+        let bytes = Zeroizing::new(BASE64URL.decode(text.trim()).with_context(|| self.kek.display().to_string())?);
+        let key: [u8; 32] = bytes
+            .as_slice()
+            .try_into()
+            .with_context(|| format!("{} holds {} bytes instead of 32", self.kek.display(), bytes.len()))?;
+        Ok(Zeroizing::new(key))
+    }
+
+    /// A secret of this directory, made at random when there is none.
+    pub fn secret(&self, name: &str) -> anyhow::Result<Zeroizing<String>> {
+        self.ensure(&self.dir.join("keys").join(name), random_key)
+    }
+
+    /// A secret of this directory, made by `make` when there is none.
+    pub fn secret_or(&self, name: &str, make: impl FnOnce() -> Zeroizing<String>) -> anyhow::Result<Zeroizing<String>> {
+        self.ensure(&self.dir.join("keys").join(name), make)
+    }
+
+    /// Notes where a running `up` is.
+    pub fn note_running(&self, running: &Running) -> anyhow::Result<()> {
+        replace(&self.dir.join("run.json"), &serde_json::to_vec_pretty(running)?)
+    }
+
+    /// Forgets it.
+    pub fn forget_running(&self) {
+        let _ = fs::remove_file(self.dir.join("run.json"));
+    }
+
+    /// Where a running `up` is, when there is one.
+    pub fn running(&self) -> Option<Running> {
+        let running: Running = serde_json::from_slice(&fs::read(self.dir.join("run.json")).ok()?).ok()?;
+        Path::new("/proc").join(running.pid.to_string()).exists().then_some(running)
+    }
+
+    fn ensure(&self, path: &Path, make: impl FnOnce() -> Zeroizing<String>) -> anyhow::Result<Zeroizing<String>> {
+        if !path.exists() {
+            replace(path, make().as_bytes())?;
+        }
+        crate::config::secret_file(path)
+    }
+}
+
+fn random_key() -> Zeroizing<String> {
+    Zeroizing::new(BASE64URL.encode(rand::random::<[u8; 32]>()))
+}
+
+// Written beside and renamed: a crash leaves the old file or the new one, never half.
+fn replace(path: &Path, bytes: &[u8]) -> anyhow::Result<()> {
+    let new = path.with_extension("new");
+    let write = || {
+        let mut file = fs::File::options().create(true).write(true).truncate(true).mode(0o600).open(&new)?;
+        file.write_all(bytes)?;
+        file.sync_all()?;
+        fs::rename(&new, path)
+    };
+    write().with_context(|| format!("{} cannot be written", path.display()))
+}

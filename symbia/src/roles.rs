@@ -1,0 +1,209 @@
+//! The roles a process can play: serve the APIs, work, project, migrate. `up` plays them all.
+
+use std::{process::ExitCode, sync::Arc, time::Duration};
+
+use anyhow::Context;
+use serde_json::{Map, json};
+use symbia_api::http::{discovery::ServiceInfo, health::Health, listen, server::ServiceApp};
+use symbia_events::Service;
+use symbia_nats::{
+    append::Grouping,
+    store::{EventStore, StoreOptions},
+    topology,
+};
+use symbia_projections::{
+    Projection, ProjectorHandle, ProjectorOptions, fixed_keys,
+    identity::Identity,
+    migrate,
+    secrets::{KeyEncryptionKey, SecretStore},
+};
+use symbia_workers::command::{CommandWorker, Handlers, Options};
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+
+use crate::{
+    Ended,
+    cli::{ServeOptions, WorkOptions, WorkRole},
+    config::Config,
+    connect::{Addresses, Connected},
+    home::Home,
+};
+
+/// Version shown by health and documents.
+pub const VERSION: &str = env!("CARGO_PKG_VERSION");
+
+/// Every projection of the platform.
+pub fn projections(secrets: &SecretStore) -> Vec<Arc<dyn Projection>> {
+    vec![Arc::new(Identity::new(secrets.clone()))]
+}
+
+/// The secret store, opened with the data directory's key-encryption key.
+pub async fn secrets(home: &Home, house: &Connected) -> anyhow::Result<SecretStore> {
+    let kek = KeyEncryptionKey::new(&home.kek()?)?;
+    SecretStore::open(house.pool.clone(), kek).await.context("the secret store cannot be opened")
+}
+
+/// Creates or upgrades keys, streams and tables.
+pub async fn migrate_all(config: &Config, home: &Home, house: &Connected) -> anyhow::Result<()> {
+    topology::ensure(&house.js, config.replicas).await?;
+    // The tables must stand before the secret store can be opened, and the projections are built over the store.
+    migrate(&house.pool, &[]).await?;
+    let projections = projections(&secrets(home, house).await?);
+    let borrowed: Vec<&dyn Projection> = projections.iter().map(AsRef::as_ref).collect();
+    let done = migrate(&house.pool, &borrowed).await?;
+    for step in &done.applied {
+        tracing::info!(step, "migrated");
+    }
+    for name in &done.to_rebuild {
+        tracing::warn!(name, "its tables changed: run `symbia projection rebuild`");
+    }
+    Ok(())
+}
+
+/// `symbia migrate`.
+pub async fn migrate_alone(config: Config) -> Ended {
+    let home = Home::open(&config)?;
+    let keys = Arc::new(home.ensure_key_ring()?);
+    let house = Connected::to(&Addresses::find(&config, &home)?, keys).await?;
+    migrate_all(&config, &home, &house).await?;
+    Ok(ExitCode::SUCCESS)
+}
+
+/// `symbia work`.
+pub async fn work_alone(config: Config, options: WorkOptions) -> Ended {
+    let (_, house) = Connected::open(&config).await?;
+    let roles = if options.roles.is_empty() { WorkRole::ALL.to_vec() } else { options.roles };
+    let stop = stop_on_signal();
+    let mut workers = work(&house, &roles, Grouping::Group, &stop);
+    while let Some(ended) = workers.join_next().await {
+        ended??;
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Starts workers; each ends after `stop`, with what it has begun done.
+pub fn work(
+    house: &Connected,
+    roles: &[WorkRole],
+    grouping: Grouping,
+    stop: &CancellationToken,
+) -> JoinSet<anyhow::Result<()>> {
+    let mut workers = JoinSet::new();
+    for role in roles {
+        match role {
+            WorkRole::Command => {
+                let options = StoreOptions { grouping, ..StoreOptions::default() };
+                let store = EventStore::new(house.client.clone(), Arc::clone(&house.keys), &options);
+                let worker = CommandWorker::new(house.client.clone(), store, Handlers::all(), Options::default());
+                let stop = stop.clone();
+                workers.spawn(async move { Ok(worker.run(stop).await?) });
+            }
+        }
+    }
+    workers
+}
+
+/// `symbia project`.
+pub async fn project_alone(config: Config) -> Ended {
+    let (home, house) = Connected::open(&config).await?;
+    let stop = stop_on_signal();
+    let projectors = project(&house, &secrets(&home, &house).await?);
+    stop.cancelled().await;
+    for projector in projectors {
+        projector.stop().await;
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Starts the projectors.
+pub fn project(house: &Connected, secrets: &SecretStore) -> Vec<ProjectorHandle> {
+    let keys = fixed_keys(house.keys.as_ref().clone());
+    let start = |projection| {
+        ProjectorOptions::new(house.pool.clone(), house.js.clone(), keys.clone()).build(projection).start()
+    };
+    projections(secrets).into_iter().map(start).collect()
+}
+
+/// `symbia serve`.
+pub async fn serve_alone(config: Config, options: ServeOptions) -> Ended {
+    let (home, house) = Connected::open(&config).await?;
+    let services = if options.services.is_empty() { Service::ALL.to_vec() } else { options.services };
+    let stop = stop_on_signal();
+    let mut servers = serve(&config, &home, &house, &services, &stop).await?;
+    while let Some(ended) = servers.join_next().await {
+        ended?;
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Binds and serves; each server ends after `stop`, with its requests answered.
+pub async fn serve(
+    config: &Config,
+    _home: &Home,
+    house: &Connected,
+    services: &[Service],
+    stop: &CancellationToken,
+) -> anyhow::Result<JoinSet<()>> {
+    let mut bound = Vec::new();
+    for service in services {
+        bound.push((*service, listen::bind(*service, &config.host, config.port(*service)).await?));
+    }
+    let mut servers = JoinSet::new();
+    for (service, listener) in bound {
+        let health = health(service, house);
+        let info = ServiceInfo::new(service, format!("Symbia {service}"), format!("The {service} service."));
+        let app = ServiceApp::new(info, health.clone(), config.server.clone());
+        health.set_ready(true);
+        servers.spawn(app.build().serve(listener, stop.clone()));
+    }
+    Ok(servers)
+}
+
+fn health(service: Service, house: &Connected) -> Health {
+    let health = Health::new(service, VERSION);
+    let client = house.client.clone();
+    health.check("eventBus", move || {
+        let client = client.clone();
+        async move {
+            if client.connection_state() != async_nats::connection::State::Connected {
+                return Err("not connected to NATS".to_owned());
+            }
+            client.flush().await.map_err(|_| "NATS does not answer".to_owned())?;
+            Ok(Map::new())
+        }
+    });
+    let pool = house.pool.clone();
+    health.check("database", move || {
+        let pool = pool.clone();
+        async move {
+            let asked = sqlx::query("SELECT 1").execute(&pool);
+            let asked = tokio::time::timeout(Duration::from_millis(1500), asked).await;
+            match asked {
+                Ok(Ok(_)) => Ok(Map::from_iter([("kind".to_owned(), json!("postgresql"))])),
+                _ => Err("PostgreSQL does not answer".to_owned()),
+            }
+        }
+    });
+    health
+}
+
+/// Cancelled by SIGINT or SIGTERM; a second one ends the process at once.
+pub fn stop_on_signal() -> CancellationToken {
+    use tokio::signal::unix::{SignalKind, signal};
+    let stop = CancellationToken::new();
+    let told = stop.clone();
+    tokio::spawn(async move {
+        let (Ok(mut interrupt), Ok(mut terminate)) = (signal(SignalKind::interrupt()), signal(SignalKind::terminate()))
+        else {
+            return;
+        };
+        for round in 0..2 {
+            tokio::select! { _ = interrupt.recv() => {}, _ = terminate.recv() => {} }
+            if round == 1 {
+                std::process::exit(130);
+            }
+            told.cancel();
+        }
+    });
+    stop
+}

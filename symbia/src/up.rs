@@ -1,0 +1,230 @@
+//! `symbia up`: everything in one process, on servers of our own unless others are configured.
+
+use std::{
+    collections::BTreeMap,
+    io::IsTerminal,
+    os::unix::fs::PermissionsExt,
+    process::ExitCode,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use anyhow::Context;
+use serde_json::json;
+use symbia_events::Service;
+use symbia_nats::{
+    append::Grouping,
+    broker::{Broker, BrokerOptions, Durability, StoreKey},
+    process::port_is_free,
+};
+use symbia_projections::server::{DatabaseServer, DatabaseServerOptions};
+use zeroize::Zeroizing;
+
+use crate::{
+    Ended,
+    cli::{DurabilityOption, UpOptions, WorkRole},
+    config::Config,
+    connect::{Addresses, Connected},
+    doctor::{self, binary_dirs},
+    first_run::Admin,
+    home::{Home, Running},
+    roles,
+};
+
+const NATS_PORT: u16 = 4222;
+
+/// Runs until a signal.
+pub async fn run(mut config: Config, options: UpOptions) -> Ended {
+    let started = Instant::now();
+    let scratch = if options.memory { Some(scratch(&mut config)?) } else { None };
+    if options.port_offset > 0 {
+        for service in Service::ALL {
+            config.ports.entry(service).or_insert(service.default_port() + options.port_offset);
+        }
+    }
+    let home = Home::open(&config)?;
+    let admin = if options.skip_admin { None } else { Some(options.admin.clone()) };
+    let stop = roles::stop_on_signal();
+
+    let servers = Servers::start(&config, &home, &options).await?;
+    let addresses = servers.addresses(&config)?;
+    let keys = Arc::new(home.ensure_key_ring()?);
+    let house = Connected::to(&addresses, keys).await?;
+    roles::migrate_all(&config, &home, &house).await?;
+
+    let secrets = roles::secrets(&home, &house).await?;
+    let projectors = roles::project(&house, &secrets);
+    let grouping = match options.durability {
+        DurabilityOption::Fsync => Grouping::Group,
+        DurabilityOption::Interval => Grouping::Single,
+    };
+    let mut workers = roles::work(&house, &WorkRole::ALL, grouping, &stop);
+    let mut apis = roles::serve(&config, &home, &house, &Service::ALL, &stop).await?;
+    home.note_running(&Running {
+        pid: std::process::id(),
+        nats_url: addresses.nats.clone(),
+        database_url: addresses.database.clone(),
+    })?;
+
+    let durability = servers.durability(&config, options.durability).await;
+    banner(&config, &home, &servers, &durability, started.elapsed());
+    if let Some(admin) = admin {
+        if let Err(error) = first_admin(&config, &home, &admin).await {
+            stop.cancel();
+            eprintln!("symbia: {error:#}");
+        }
+    }
+
+    stop.cancelled().await;
+    home.forget_running();
+    while apis.join_next().await.is_some() {}
+    while workers.join_next().await.is_some() {}
+    for projector in projectors {
+        projector.stop().await;
+    }
+    house.pool.close().await;
+    servers.stop().await;
+    drop(scratch);
+    Ok(ExitCode::SUCCESS)
+}
+
+// PostgreSQL may run as another user, who must be able to pass through.
+fn scratch(config: &mut Config) -> anyhow::Result<tempfile::TempDir> {
+    let dir = tempfile::Builder::new().prefix("symbia-").tempdir()?;
+    std::fs::set_permissions(dir.path(), std::fs::Permissions::from_mode(0o711))?;
+    config.data_dir = dir.path().join("data");
+    Ok(dir)
+}
+
+struct Servers {
+    broker: Option<Broker>,
+    broker_password: Zeroizing<String>,
+    client_password: Zeroizing<String>,
+    database: Option<DatabaseServer>,
+}
+
+impl Servers {
+    async fn start(config: &Config, home: &Home, options: &UpOptions) -> anyhow::Result<Self> {
+        let broker_password = home.secret("nats-symbia")?;
+        let client_password = home.secret("nats-client")?;
+        let broker = async {
+            if config.nats_url.is_some() {
+                return anyhow::Ok(None);
+            }
+            let mut broker = BrokerOptions::new(home.dir().join("nats"));
+            broker.port = match options.nats_port {
+                Some(port) => port,
+                None if port_is_free(NATS_PORT)? => NATS_PORT,
+                None => 0,
+            };
+            broker.durability = match options.durability {
+                DurabilityOption::Fsync => Durability::Fsync,
+                DurabilityOption::Interval => Durability::Interval,
+            };
+            broker.encryption_key = Some(StoreKey::new(home.secret("nats-store")?.to_string()));
+            broker.binary_dirs = binary_dirs();
+            broker.extra_config = authorization(&broker_password, &client_password);
+            Ok(Some(Broker::start(broker).await?))
+        };
+        let database = async {
+            if config.database_url.is_some() {
+                return anyhow::Ok(None);
+            }
+            Ok(Some(DatabaseServer::start(DatabaseServerOptions::new(home.dir().join("postgres"))).await?))
+        };
+        let (broker, database) = tokio::join!(broker, database);
+        Ok(Servers { broker: broker?, database: database?, broker_password, client_password })
+    }
+
+    fn addresses(&self, config: &Config) -> anyhow::Result<Addresses> {
+        let nats = match (&self.broker, &config.nats_url) {
+            (Some(broker), _) => Zeroizing::new(with_user(&broker.url(), "symbia", &self.broker_password)),
+            (None, Some(url)) => url.clone(),
+            (None, None) => anyhow::bail!("no broker"),
+        };
+        let database = match (&self.database, &config.database_url) {
+            (Some(database), _) => Zeroizing::new(database.url()),
+            (None, Some(url)) => url.clone(),
+            (None, None) => anyhow::bail!("no database"),
+        };
+        Ok(Addresses { nats, database })
+    }
+
+    async fn durability(&self, config: &Config, option: DurabilityOption) -> String {
+        match (&self.broker, option) {
+            (Some(_), DurabilityOption::Fsync) => "every acknowledged write is on disk".to_owned(),
+            (Some(_), DurabilityOption::Interval) => {
+                "NATS ACKNOWLEDGES BEFORE IT SYNCS: a crash of the operating system may lose the last 0.1 s".to_owned()
+            }
+            (None, _) => match doctor::durability(config).await {
+                Ok(known) => known,
+                Err(warning) => warning.to_uppercase(),
+            },
+        }
+    }
+
+    // The log last: what still runs may want to write to it.
+    async fn stop(self) {
+        if let Some(database) = self.database {
+            database.stop().await;
+        }
+        if let Some(broker) = self.broker {
+            broker.stop().await;
+        }
+    }
+}
+
+// Everyone else on this machine may send commands and hear outcomes, and nothing else: not write to the log.
+fn authorization(platform: &str, client: &str) -> String {
+    format!(
+        "authorization {{\n  users = [\n    {{ user: symbia, password: \"{platform}\" }}\n    {{ user: client, password: \"{client}\", \
+         permissions: {{ publish: [\"symbia.cmd.>\"], subscribe: [\"symbia.out.>\", \"_INBOX.>\"] }} }}\n  ]\n}}\n"
+    )
+}
+
+fn with_user(url: &str, user: &str, password: &str) -> String {
+    url.replacen("nats://", &format!("nats://{user}:{password}@"), 1)
+}
+
+fn banner(config: &Config, home: &Home, servers: &Servers, durability: &str, took: Duration) {
+    let urls: BTreeMap<&str, String> =
+        Service::ALL.into_iter().map(|s| (s.name(), format!("http://localhost:{}", config.port(s)))).collect();
+    let nats = servers.broker.as_ref().map(|b| with_user(&b.url(), "client", &servers.client_password));
+    if config.json {
+        let line =
+            json!({ "ready": true, "services": urls, "nats": nats, "dataDir": home.dir(), "durability": durability });
+        println!("{line}");
+        return;
+    }
+    println!("\nSymbia is up after {:.1} s.\n", took.as_secs_f32());
+    for service in Service::ALL {
+        println!("  {:<14} {}", service.name(), urls[service.name()]);
+    }
+    if let Some(nats) = nats {
+        println!("  {:<14} {nats}", "commands");
+    }
+    println!("\n  Data in {}; {durability}.", home.dir().display());
+    println!("  Ctrl-C stops everything; nothing is lost.\n");
+}
+
+async fn first_admin(config: &Config, home: &Home, options: &crate::cli::AdminOptions) -> anyhow::Result<()> {
+    let identity = format!("http://127.0.0.1:{}", config.port(Service::Identity));
+    let state = reqwest::get(format!("{identity}/api/bootstrap/state")).await?.error_for_status()?;
+    let state: serde_json::Value = state.json().await.context("the identity service does not answer")?;
+    if state["initialized"] == true {
+        return Ok(());
+    }
+    let options = options.clone();
+    // Off the async threads: it may wait for a person to type.
+    let Some(admin) = tokio::task::spawn_blocking(move || Admin::find(&options)).await?? else {
+        if !std::io::stdin().is_terminal() {
+            println!(
+                "  There is no super admin yet: start with --admin-name, --admin-email, --admin-password-file and --admin-org.\n"
+            );
+        }
+        return Ok(());
+    };
+    admin.claim(&identity, &home.secret("setup-token")?).await?;
+    println!("  The first super admin is created: sign in at {identity}/api/auth/login.\n");
+    Ok(())
+}

@@ -1,0 +1,196 @@
+//! Reactors: durable consumers of the log that act on what happened (DESIGN §6).
+//!
+//! A reactor sees every event that its subjects name, verified, at least once and in order per aggregate. What it causes
+//! must therefore be recognisable: commands with ids derived from the event. Each states its [`OnError`].
+
+use std::{sync::Arc, time::Duration};
+
+use async_nats::{
+    Client,
+    jetstream::{
+        self, AckKind, Message,
+        consumer::{AckPolicy, pull},
+    },
+};
+use async_trait::async_trait;
+use futures::StreamExt;
+use symbia_events::{Event, KeyRing, Position, Service, commit};
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+
+use crate::command::Lanes;
+
+/// What happens to an event whose handling failed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum OnError {
+    /// It comes again, at growing intervals, for ever: for effects that must happen.
+    Retry,
+    /// It is put into the dead letters after this many deliveries.
+    Bury {
+        /// Deliveries.
+        after: i64,
+    },
+}
+
+/// Acts on events.
+#[async_trait]
+pub trait Reactor: Send + Sync + 'static {
+    /// Name of its consumers: its position survives under it.
+    fn name(&self) -> &'static str;
+    /// The streams it follows, each with subject filters after `symbia.evt.<service>.`, e.g. `*.conversation.*`.
+    fn follows(&self) -> Vec<(Service, &'static [&'static str])>;
+    /// What happens when handling fails.
+    fn on_error(&self) -> OnError;
+    /// Longest time one event may take without a sign of life; beyond it another process gets the event too.
+    fn patience(&self) -> Duration {
+        Duration::from_secs(10)
+    }
+    /// Acts on one event.
+    async fn react(&self, event: &Event, at: Position) -> anyhow::Result<()>;
+}
+
+/// Runs one reactor.
+#[derive(Clone)]
+pub struct ReactorRunner {
+    client: Client,
+    keys: Arc<KeyRing>,
+    reactor: Arc<dyn Reactor>,
+}
+
+impl ReactorRunner {
+    /// A runner over a connection.
+    #[must_use]
+    pub fn new(client: Client, keys: Arc<KeyRing>, reactor: Arc<dyn Reactor>) -> Self {
+        ReactorRunner { client, keys, reactor }
+    }
+
+    /// Works until `stop`, then finishes what it has begun.
+    pub async fn run(self, stop: CancellationToken) {
+        let lanes = Lanes::default();
+        let mut streams = JoinSet::new();
+        for (service, filters) in self.reactor.follows() {
+            let (runner, lanes, stop) = (self.clone(), lanes.clone(), stop.clone());
+            streams.spawn(async move { runner.follow(service, filters, lanes, stop).await });
+        }
+        while streams.join_next().await.is_some() {}
+        while !lanes.idle() {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    }
+
+    async fn follow(
+        self,
+        service: Service,
+        filters: &'static [&'static str],
+        lanes: Lanes<Message>,
+        stop: CancellationToken,
+    ) {
+        while !stop.is_cancelled() {
+            tokio::select! {
+                () = stop.cancelled() => return,
+                Err(error) = self.consume(service, filters, &lanes) => {
+                    tracing::warn!(reactor = self.reactor.name(), %service, %error, "events not received, trying again");
+                    tokio::time::sleep(Duration::from_millis(250)).await;
+                }
+            }
+        }
+    }
+
+    async fn consume(
+        &self,
+        service: Service,
+        filters: &[&str],
+        lanes: &Lanes<Message>,
+    ) -> Result<std::convert::Infallible, async_nats::Error> {
+        let js = jetstream::new(self.client.clone());
+        let config = pull::Config {
+            durable_name: Some(format!("reactor-{}", self.reactor.name())),
+            filter_subjects: filters.iter().map(|f| format!("symbia.evt.{service}.{f}")).collect(),
+            ack_policy: AckPolicy::Explicit,
+            ack_wait: self.reactor.patience(),
+            max_ack_pending: 1024,
+            ..pull::Config::default()
+        };
+        let consumer = js.get_stream(service.event_stream()).await?.create_consumer(config).await?;
+        let messages = consumer.stream().max_messages_per_batch(256).expires(Duration::from_secs(5));
+        let mut messages = messages.heartbeat(Duration::from_secs(2)).messages().await?;
+        while let Some(message) = messages.next().await {
+            let message = message?;
+            let runner = self.clone();
+            lanes.push(message.subject.to_string(), message, move |message| {
+                let runner = runner.clone();
+                async move { runner.handle(service, message).await }
+            });
+        }
+        Err("the subscription ended".into())
+    }
+
+    async fn handle(&self, service: Service, message: Message) {
+        let (sequence, deliveries) = match message.info() {
+            Ok(info) => (info.stream_sequence, info.delivered),
+            Err(error) => {
+                tracing::error!(%error, "an event without JetStream metadata");
+                return;
+            }
+        };
+        let at = Position { service, sequence };
+        let events = match commit::decode(&self.keys, &message.payload) {
+            Ok(events) => events,
+            // What does not verify is not acted on; the projector quarantines it and the audit names it.
+            Err(error) => {
+                tracing::error!(reactor = self.reactor.name(), position = %at, %error, "event not believed, passed over");
+                let _ = message.ack().await;
+                return;
+            }
+        };
+        for signed in &events {
+            let Err(error) = self.react(&message, &signed.event, at).await else { continue };
+            let name = self.reactor.name();
+            match self.reactor.on_error() {
+                OnError::Bury { after } if deliveries >= after => self.bury(&js(&self.client), &message, &error).await,
+                _ => {
+                    let pause = Duration::from_millis(200 << deliveries.clamp(0, 7));
+                    tracing::warn!(reactor = name, position = %at, %error, ?pause, "event not handled, trying again");
+                    let _ = message.ack_with(AckKind::Nak(Some(pause))).await;
+                }
+            }
+            return;
+        }
+        if let Err(error) = message.ack().await {
+            tracing::warn!(reactor = self.reactor.name(), position = %at, %error, "event not acknowledged; it will come again");
+        }
+    }
+
+    // Long work shows signs of life, so that nobody else begins it too.
+    async fn react(&self, message: &Message, event: &Event, at: Position) -> anyhow::Result<()> {
+        let mut alive = tokio::time::interval(self.reactor.patience() / 3);
+        alive.tick().await;
+        let work = self.reactor.react(event, at);
+        tokio::pin!(work);
+        loop {
+            tokio::select! {
+                result = &mut work => return result,
+                _ = alive.tick() => { let _ = message.ack_with(AckKind::Progress).await; }
+            }
+        }
+    }
+
+    async fn bury(&self, js: &jetstream::Context, message: &Message, error: &anyhow::Error) {
+        let mut headers = message.headers.clone().unwrap_or_default();
+        headers.insert("Symbia-Reason", format!("{error:#}").replace(['\r', '\n'], " "));
+        headers.insert("Symbia-Reactor", self.reactor.name());
+        let subject = format!("symbia.dlq.{}.{}", self.reactor.name(), message.subject.trim_start_matches("symbia."));
+        let stored = async { js.publish_with_headers(subject, headers, message.payload.clone()).await?.await };
+        match stored.await {
+            Ok(_) => {
+                tracing::error!(reactor = self.reactor.name(), subject = %message.subject, %error, "event buried in the dead letters");
+                let _ = message.ack_with(AckKind::Term).await;
+            }
+            Err(error) => tracing::error!(subject = %message.subject, %error, "dead letter not stored, trying again"),
+        }
+    }
+}
+
+fn js(client: &Client) -> jetstream::Context {
+    jetstream::new(client.clone())
+}
