@@ -1,6 +1,6 @@
 //! Every route of an organization, asked by the admin of another one.
 
-use std::time::Duration;
+use std::{collections::BTreeSet, time::Duration};
 
 use serde_json::{Value, json};
 use symbia_commands::{
@@ -107,7 +107,26 @@ async fn bad_input_is_named_and_changes_nothing() {
     let unknown = house.get("/api/orgs/no.such*org", &ada.token).await;
     assert_eq!(unknown.refused(), (404, "NOT_FOUND"));
     assert_eq!(house.head().await, before);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_document_lists_the_routes() {
+    let house = House::open().await;
     let document: Value = house.send("GET", "/docs/openapi.json", &[], None).await.ok();
     assert!(document["paths"]["/auth/register"]["post"]["summary"].as_str().unwrap().to_lowercase().contains("register"));
     assert_eq!(document["servers"][0]["url"], "/api");
+    let paths = document["paths"].as_object().unwrap();
+    let routes = paths.iter().flat_map(|(path, item)| {
+        let methods = item.as_object().unwrap().keys().filter(|k| ["get", "post", "patch", "delete"].contains(&k.as_str()));
+        methods.map(move |method| format!("{method} {path}"))
+    });
+    let ours: BTreeSet<String> = routes.filter(|r| !r.contains(" /docs") && !r.contains(" /health")).collect();
+    let expected = "\
+        get /.well-known/jwks.json|get /symbia-namespace|get /stats|get /dashboard|get /bootstrap/service|\
+        get /bootstrap/state|post /bootstrap/claim|post /auth/register|post /auth/login|post /auth/logout|\
+        post /auth/logout-all|post /auth/refresh|post /auth/introspect|post /auth/assertion|get /auth/me|\
+        get /auth/user/me|get /auth/config|get /auth/sessions|delete /auth/sessions/{id}|get /users/me|patch /users/me|\
+        get /orgs|post /orgs|get /orgs/{id}|patch /orgs/{id}|delete /orgs/{id}|post /orgs/{id}/members/invite|\
+        delete /orgs/{id}/members/me|patch /orgs/{id}/members/{memberId}|delete /orgs/{id}/members/{memberId}";
+    assert_eq!(ours, expected.split('|').map(str::to_owned).collect());
 }
