@@ -301,7 +301,11 @@ impl From<Rejection> for ApiError {
     fn from(rejection: Rejection) -> Self {
         let status = match rejection.code.as_ref() {
             "AUTH_REQUIRED" | "TOKEN_INVALID" | "TOKEN_EXPIRED" | "SESSION_REVOKED" => StatusCode::UNAUTHORIZED,
-            "FORBIDDEN" | "INSUFFICIENT_ROLE" | "MISSING_CAPABILITY" | "SUPERADMIN_REQUIRED" | "ORG_ACCESS_DENIED"
+            "FORBIDDEN"
+            | "INSUFFICIENT_ROLE"
+            | "MISSING_CAPABILITY"
+            | "SUPERADMIN_REQUIRED"
+            | "ORG_ACCESS_DENIED"
             | "WRONG_TENANT" => StatusCode::FORBIDDEN,
             "NOT_FOUND" => StatusCode::NOT_FOUND,
             "CONFLICT" | "LAST_ADMIN" | "ALREADY_INITIALIZED" | "QUOTA_EXCEEDED" => StatusCode::CONFLICT,
@@ -324,9 +328,7 @@ impl From<sqlx::Error> for ApiError {
         let away = match &error {
             Io(_) | PoolClosed | PoolTimedOut | Protocol(_) | Tls(_) => true,
             // Connection exceptions, too many connections, and a server that stops or starts (PostgreSQL, appendix A).
-            Database(e) => {
-                e.code().is_some_and(|code| ["08", "53", "57P"].iter().any(|class| code.starts_with(class)))
-            }
+            Database(e) => e.code().is_some_and(|code| ["08", "53", "57P"].iter().any(|class| code.starts_with(class))),
             _ => false,
         };
         if !away {

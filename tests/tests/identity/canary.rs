@@ -23,12 +23,15 @@ async fn passwords_and_tokens_stay_out_of_streams_tables_and_answers() {
     });
 
     let claim = json!({ "email": "ada@example.test", "password": PASSWORD, "name": "Ada", "orgName": "Acme" });
-    let claimed = house.send("POST", "/api/bootstrap/claim", &[("x-setup-token", SETUP_TOKEN)], Some(claim.clone())).await.ok();
+    let claimed =
+        house.send("POST", "/api/bootstrap/claim", &[("x-setup-token", SETUP_TOKEN)], Some(claim.clone())).await.ok();
     house.send("POST", "/api/bootstrap/claim", &[("x-setup-token", SETUP_TOKEN)], Some(claim)).await;
     let refreshed = house.post("/api/auth/refresh", json!({ "refreshToken": claimed["refreshToken"] })).await.ok();
     let login = house.post("/api/auth/login", json!({ "email": "ada@example.test", "password": PASSWORD })).await.ok();
     let token = login["token"].as_str().unwrap();
-    house.post("/api/auth/login", json!({ "email": "ada@example.test", "password": format!("{PASSWORD}-wrong") })).await;
+    house
+        .post("/api/auth/login", json!({ "email": "ada@example.test", "password": format!("{PASSWORD}-wrong") }))
+        .await;
     let org = claimed["organization"]["id"].as_str().unwrap();
     for path in ["/api/auth/me", "/api/users/me", "/api/orgs", &format!("/api/orgs/{org}"), "/api/auth/sessions"] {
         house.get(path, token).await.ok();
@@ -39,7 +42,11 @@ async fn passwords_and_tokens_stay_out_of_streams_tables_and_answers() {
         ("the password", PASSWORD.to_owned(), vec![]),
         ("the setup token", SETUP_TOKEN.to_owned(), vec![]),
         ("a refresh token", claimed["refreshToken"].as_str().unwrap().to_owned(), vec!["POST /api/bootstrap/claim"]),
-        ("the next refresh token", refreshed["refreshToken"].as_str().unwrap().to_owned(), vec!["POST /api/auth/refresh"]),
+        (
+            "the next refresh token",
+            refreshed["refreshToken"].as_str().unwrap().to_owned(),
+            vec!["POST /api/auth/refresh"],
+        ),
         ("the login's refresh token", login["refreshToken"].as_str().unwrap().to_owned(), vec!["POST /api/auth/login"]),
         ("an access token's signature", jti(token), vec!["POST /api/auth/login"]),
     ];

@@ -69,7 +69,10 @@ async fn a_revocation_through_the_log_is_seen_within_a_second() {
     let ada = house.register("ada").await;
     house.get("/api/auth/me", &ada.token).await.ok();
     // Not through this service: as another process would.
-    use symbia_commands::{Actor, CommandEnvelope, identity::{RevokeSession, SessionCommand}};
+    use symbia_commands::{
+        Actor, CommandEnvelope,
+        identity::{RevokeSession, SessionCommand},
+    };
     use symbia_events::{AggregateRef, CommandId, OrgId, Service};
     let session = ada.refresh_token.split('.').next().unwrap();
     let address = AggregateRef::new(Service::Identity, OrgId::global(), "session", session).unwrap();
@@ -121,11 +124,17 @@ async fn forged_and_stale_tokens_are_refused() {
             assert_eq!(introspected, json!({ "active": false }), "{what}");
         }
     }
-    assert_eq!(house.send("GET", "/api/auth/me", &[("x-api-key", "sk_any")], None).await.refused(), (401, "API_KEY_INVALID"));
+    assert_eq!(
+        house.send("GET", "/api/auth/me", &[("x-api-key", "sk_any")], None).await.refused(),
+        (401, "API_KEY_INVALID")
+    );
     let jwks = house.send("GET", "/.well-known/jwks.json", &[], None).await;
     assert_eq!(jwks.headers["cache-control"], "public, max-age=3600");
     let jwks = jwks.ok();
-    assert_eq!((&jwks["keys"][0]["crv"], &jwks["introspect_endpoint"]), (&json!("Ed25519"), &json!("/api/auth/introspect")));
+    assert_eq!(
+        (&jwks["keys"][0]["crv"], &jwks["introspect_endpoint"]),
+        (&json!("Ed25519"), &json!("/api/auth/introspect"))
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -25,7 +25,10 @@ async fn from_the_first_claim_to_a_second_member_and_out_again() {
     assert_eq!(login["user"]["organizations"].as_array().unwrap().len(), 2);
     assert!(login["user"].get("isSuperAdmin").is_none() && login["expiresAt"].is_i64());
     let me = house.get("/api/auth/me", &ada.token).await.ok();
-    assert_eq!((&me["type"], &me["user"]["isSuperAdmin"], &me["user"]["name"]), (&json!("user"), &json!(true), &json!("Ada")));
+    assert_eq!(
+        (&me["type"], &me["user"]["isSuperAdmin"], &me["user"]["name"]),
+        (&json!("user"), &json!(true), &json!("Ada"))
+    );
     let orgs: Vec<&str> = me["organizations"].as_array().unwrap().iter().map(|o| o["slug"].as_str().unwrap()).collect();
     assert_eq!(orgs, ["acme-sons", "symbia-system"]);
     let by_cookie = house.send("GET", "/api/users/me", &[("cookie", &format!("token={}", ada.token))], None).await.ok();
@@ -37,12 +40,14 @@ async fn from_the_first_claim_to_a_second_member_and_out_again() {
     assert_eq!(taken.refused(), (400, "SLUG_TAKEN"));
     let path = format!("/api/orgs/{}", org["id"].as_str().unwrap());
     let invite = format!("{path}/members/invite");
-    let stranger = house.call("POST", &invite, &ada.token, json!({ "email": "bob@example.test", "role": "member" })).await;
+    let stranger =
+        house.call("POST", &invite, &ada.token, json!({ "email": "bob@example.test", "role": "member" })).await;
     assert_eq!(stranger.refused(), (400, "USER_UNKNOWN"));
     let bob = house.register("bob").await;
     let wrong = house.call("POST", &invite, &ada.token, json!({ "email": bob.email, "role": "owner" })).await;
     assert_eq!(wrong.refused(), (400, "VALIDATION_FAILED"));
-    let membership = house.call("POST", &invite, &ada.token, json!({ "email": bob.email, "role": "viewer" })).await.ok();
+    let membership =
+        house.call("POST", &invite, &ada.token, json!({ "email": bob.email, "role": "viewer" })).await.ok();
     assert_eq!((&membership["userId"], &membership["role"]), (&json!(bob.id), &json!("viewer")));
     let again = house.call("POST", &invite, &ada.token, json!({ "email": bob.email, "role": "viewer" })).await;
     assert_eq!(again.refused(), (400, "ALREADY_MEMBER"));

@@ -35,8 +35,13 @@ async fn a_stranger_reads_and_changes_nothing() {
     ] {
         for forged in [
             vec![("authorization", bearer.as_str())],
-            vec![("authorization", bearer.as_str()), ("x-org-id", &ada.org), ("x-service-id", "identity"),
-                ("x-as-user-id", &ada.id), ("x-forwarded-for", "127.0.0.1")],
+            vec![
+                ("authorization", bearer.as_str()),
+                ("x-org-id", &ada.org),
+                ("x-service-id", "identity"),
+                ("x-as-user-id", &ada.id),
+                ("x-forwarded-for", "127.0.0.1"),
+            ],
         ] {
             let answer = house.send(method, &path, &forged, body.clone()).await;
             assert!([403, 404].contains(&answer.status.as_u16()), "{method} {path}: {} {}", answer.status, answer.body);
@@ -65,7 +70,8 @@ async fn a_stranger_reads_and_changes_nothing() {
         OrganizationCommand::from(DeleteOrganization { org_id: org_id.clone() }),
     ] {
         let (actor, now) = (Actor::service("nobody"), OffsetDateTime::now_utc());
-        let mut envelope = CommandEnvelope::new(&house.keys, &address, &command, &actor, CommandId::random(), now).unwrap();
+        let mut envelope =
+            CommandEnvelope::new(&house.keys, &address, &command, &actor, CommandId::random(), now).unwrap();
         envelope.actorassertion = assertion["assertion"].as_str().map(str::to_owned);
         let outcome = house.platform.bus.send(&address, &envelope, Duration::from_secs(20)).await.unwrap();
         assert_eq!(outcome.status, OutcomeStatus::Rejected);
@@ -82,13 +88,26 @@ async fn bad_input_is_named_and_changes_nothing() {
     for (path, body, code) in [
         ("/api/auth/register", json!({ "email": "x", "password": "short", "name": "" }), "VALIDATION_FAILED"),
         ("/api/auth/register", json!({ "password": "long enough", "name": "A" }), "VALIDATION_FAILED"),
-        ("/api/auth/register",
-            json!({ "email": "b@example.test", "password": "x".repeat(73), "name": "B" }), "VALIDATION_FAILED"),
-        ("/api/auth/register",
-            json!({ "email": "b@example.test", "password": "long enough", "name": "B", "orgName": "ada org" }), "SLUG_TAKEN"),
-        ("/api/auth/register",
-            json!({ "email": "b@example.test", "password": "long enough", "name": "B", "orgName": "Symbia System" }), "SLUG_TAKEN"),
-        ("/api/auth/register", json!({ "email": "ADA@example.test", "password": "long enough", "name": "A" }), "EMAIL_TAKEN"),
+        (
+            "/api/auth/register",
+            json!({ "email": "b@example.test", "password": "x".repeat(73), "name": "B" }),
+            "VALIDATION_FAILED",
+        ),
+        (
+            "/api/auth/register",
+            json!({ "email": "b@example.test", "password": "long enough", "name": "B", "orgName": "ada org" }),
+            "SLUG_TAKEN",
+        ),
+        (
+            "/api/auth/register",
+            json!({ "email": "b@example.test", "password": "long enough", "name": "B", "orgName": "Symbia System" }),
+            "SLUG_TAKEN",
+        ),
+        (
+            "/api/auth/register",
+            json!({ "email": "ADA@example.test", "password": "long enough", "name": "A" }),
+            "EMAIL_TAKEN",
+        ),
         ("/api/orgs", json!({}), "VALIDATION_FAILED"),
         ("/api/orgs", json!({ "name": "A", "slug": "Not A Slug" }), "VALIDATION_FAILED"),
         ("/api/orgs", json!({ "name": "A", "slug": "ada-org" }), "SLUG_TAKEN"),
@@ -100,7 +119,8 @@ async fn bad_input_is_named_and_changes_nothing() {
     }
     let other = house.call("PATCH", "/api/users/me", &ada.token, json!({ "email": "other@example.test" })).await;
     assert_eq!(other.refused(), (400, "VALIDATION_FAILED"));
-    let same = house.call("PATCH", "/api/users/me", &ada.token, json!({ "email": "ada@example.test", "name": "" })).await;
+    let same =
+        house.call("PATCH", "/api/users/me", &ada.token, json!({ "email": "ada@example.test", "name": "" })).await;
     assert_eq!(same.ok()["name"], "ada");
     let odd = house.post("/api/auth/introspect", json!({ "token": 5 })).await.ok();
     assert_eq!(odd, json!({ "active": false }));
@@ -113,11 +133,14 @@ async fn bad_input_is_named_and_changes_nothing() {
 async fn the_document_lists_the_routes() {
     let house = House::open().await;
     let document: Value = house.send("GET", "/docs/openapi.json", &[], None).await.ok();
-    assert!(document["paths"]["/auth/register"]["post"]["summary"].as_str().unwrap().to_lowercase().contains("register"));
+    assert!(
+        document["paths"]["/auth/register"]["post"]["summary"].as_str().unwrap().to_lowercase().contains("register")
+    );
     assert_eq!(document["servers"][0]["url"], "/api");
     let paths = document["paths"].as_object().unwrap();
     let routes = paths.iter().flat_map(|(path, item)| {
-        let methods = item.as_object().unwrap().keys().filter(|k| ["get", "post", "patch", "delete"].contains(&k.as_str()));
+        let methods =
+            item.as_object().unwrap().keys().filter(|k| ["get", "post", "patch", "delete"].contains(&k.as_str()));
         methods.map(move |method| format!("{method} {path}"))
     });
     let ours: BTreeSet<String> = routes.filter(|r| !r.contains(" /docs") && !r.contains(" /health")).collect();
