@@ -3,7 +3,7 @@
 use std::{collections::HashMap, sync::Arc};
 
 use futures::future::BoxFuture;
-use symbia_commands::{Actor, Aggregate, CommandEnvelope, Outcome, identity};
+use symbia_commands::{Actor, Aggregate, CommandEnvelope, Outcome, identity, logging};
 use symbia_events::{AggregateRef, DomainEvent, Service};
 use symbia_nats::store::{EventStore, StoreError};
 
@@ -26,7 +26,11 @@ impl Handlers {
     /// Every aggregate of the platform.
     #[must_use]
     pub fn all() -> Self {
-        Self::default().with::<identity::User>().with::<identity::Organization>().with::<identity::Session>()
+        Self::default()
+            .with::<identity::User>()
+            .with::<identity::Organization>()
+            .with::<identity::Session>()
+            .with::<logging::LogSeal>()
     }
 
     /// And this aggregate.
