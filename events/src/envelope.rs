@@ -198,7 +198,7 @@ pub fn sign_data(
             env: context.env.clone(),
             hmac: String::new(),
             hmackid: keys.active_id(aggregate.service.name()),
-            id: context.command_id.event_id(context.at, index),
+            id: context.command_id.event_id(context.at, aggregate, index),
             onbehalfof: context.on_behalf_of.clone(),
             orgid: aggregate.tenant.clone(),
             policyref: context.policy_ref.clone(),

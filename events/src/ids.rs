@@ -101,10 +101,11 @@ impl CommandId {
         Uuid::new_v5(&self.0, b"commit")
     }
 
-    /// Id of the `index`-th event of the commit: a UUIDv7 of the command's time whose random part is derived from the command id.
+    /// Id of an aggregate's `index`-th event in the commit: a UUIDv7 of the command's time whose random part is derived from
+    /// the command id and the aggregate. A commit may hold events of two aggregates: one and its claims.
     #[must_use]
-    pub fn event_id(self, at: OffsetDateTime, index: usize) -> Uuid {
-        let seed = Uuid::new_v5(&self.0, format!("event-{index}").as_bytes());
+    pub fn event_id(self, at: OffsetDateTime, aggregate: &AggregateRef, index: usize) -> Uuid {
+        let seed = Uuid::new_v5(&self.0, format!("event {aggregate} {index}").as_bytes());
         let mut random = [0u8; 10];
         random.copy_from_slice(&seed.as_bytes()[..10]);
         let millis = u64::try_from(at.unix_timestamp_nanos() / 1_000_000).unwrap_or(0);

@@ -29,7 +29,7 @@ use crate::{
     first_run::Admin,
     home::{Home, Running},
     log::refuse_unfinished,
-    roles,
+    roles, serve,
 };
 
 const NATS_PORT: u16 = 4222;
@@ -61,7 +61,7 @@ pub async fn run(mut config: Config, options: UpOptions) -> Ended {
         DurabilityOption::Interval => Grouping::Single,
     };
     let mut workers = roles::work(&house, &WorkRole::ALL, grouping, &stop);
-    let mut apis = roles::serve(&config, &home, &house, &Service::ALL, &stop).await?;
+    let mut apis = serve::serve(&config, &home, &house, &Service::ALL, &stop).await?;
     home.note_running(&Running {
         pid: std::process::id(),
         nats_url: addresses.nats.clone(),
@@ -70,11 +70,13 @@ pub async fn run(mut config: Config, options: UpOptions) -> Ended {
 
     let durability = servers.durability(&config, options.durability).await;
     banner(&config, &home, &servers, &durability, started.elapsed());
-    if let Some(admin) = admin {
-        if let Err(error) = first_admin(&config, &home, &admin).await {
-            stop.cancel();
-            eprintln!("symbia: {error:#}");
-        }
+    let mut ended = Ok(ExitCode::SUCCESS);
+    if let Some(admin) = admin
+        && let Err(error) = first_admin(&config, &home, &admin).await
+    {
+        // Without its first super admin the platform is of no use: stop in order, and say so.
+        ended = Err(error);
+        stop.cancel();
     }
 
     stop.cancelled().await;
@@ -87,7 +89,7 @@ pub async fn run(mut config: Config, options: UpOptions) -> Ended {
     house.pool.close().await;
     servers.stop().await;
     drop(scratch);
-    Ok(ExitCode::SUCCESS)
+    ended
 }
 
 // PostgreSQL may run as another user, who must be able to pass through.
