@@ -2,12 +2,15 @@
 
 mod actor;
 mod aggregate;
+pub mod assistants;
 pub mod asyncapi;
 mod catalog;
 pub mod claim;
 mod envelope;
 pub mod identity;
+pub mod integrations;
 pub mod logging;
+pub mod messaging;
 mod outcome;
 pub mod testing;
 

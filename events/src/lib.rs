@@ -1,5 +1,6 @@
 //! What happened: event types per service, the CloudEvents envelope, signing, the hash chain, sealing, ids.
 
+pub mod assistants;
 pub mod audit;
 pub mod canonical;
 mod catalog;
@@ -9,8 +10,10 @@ mod envelope;
 pub mod example;
 pub mod identity;
 mod ids;
+pub mod integrations;
 pub mod keys;
 pub mod logging;
+pub mod messaging;
 mod seal;
 mod service;
 pub mod upcast;

@@ -7,7 +7,10 @@ use aes_gcm::{
     aead::{Aead, KeyInit, Payload},
 };
 use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD as BASE64URL};
+use hkdf::Hkdf;
+use hmac::{Hmac, Mac};
 use serde::{Deserialize, Serialize};
+use sha2::Sha256;
 use zeroize::Zeroizing;
 
 /// A personal field as it stands in commands and events (platform.md §26.3).
@@ -22,6 +25,15 @@ pub struct Personal {
     pub nonce: String,
     /// Ciphertext with its tag, base64url. The additional data is the kid.
     pub ct: String,
+}
+
+impl Personal {
+    /// Length of the sealed text in bytes, as its ciphertext tells it: nobody needs the key to keep a limit.
+    #[must_use]
+    pub fn text_len(&self) -> usize {
+        const TAG: usize = 16;
+        (self.ct.len() * 3 / 4).saturating_sub(TAG)
+    }
 }
 
 /// Why a field cannot be read.
@@ -83,6 +95,23 @@ impl SubjectKey {
             alg: "A256GCM".to_owned(),
             nonce: BASE64URL.encode(nonce),
             ct: BASE64URL.encode(ct),
+        }
+    }
+
+    /// HMAC-SHA-256 of a text under this key, base64url: tells equal texts apart from others, and means nothing once the
+    /// key is destroyed.
+    #[must_use]
+    pub fn digest(&self, text: &str) -> String {
+        // A key of its own for it (RFC 5869), so that one key serves one algorithm.
+        let mut derived = Zeroizing::new([0u8; 32]);
+        let expanded = Hkdf::<Sha256>::new(None, &*self.key).expand(b"symbia digest v1", &mut *derived);
+        match (expanded, Hmac::<Sha256>::new_from_slice(&*derived)) {
+            (Ok(()), Ok(mut mac)) => {
+                mac.update(text.as_bytes());
+                BASE64URL.encode(mac.finalize().into_bytes())
+            }
+            // Neither can fail for 32 bytes.
+            _ => String::new(),
         }
     }
 

@@ -1,0 +1,405 @@
+//! The completion aggregate: numbered attempts, and exactly one end (integrations.md §25.3, DESIGN §6).
+
+use serde::{Deserialize, Serialize};
+use symbia_events::{
+    Personal,
+    integrations::{
+        CompletionAttemptFailed, CompletionAttemptStarted, CompletionCancelled, CompletionCompleted, CompletionContext,
+        CompletionEvent, CompletionFailed, CompletionRequested, DroppedParam, ErrorCategory, FinishReason,
+        PromptMessage, Sampling, Timing, Upstream, Usage,
+    },
+};
+use time::{OffsetDateTime, format_description::well_known::Rfc3339};
+
+use crate::{Actor, Aggregate, Decision, Rejection, domain_commands};
+
+/// The one operation so far.
+pub const CHAT: &str = "chat.completions";
+/// Most messages of a prompt.
+pub const MAX_MESSAGES: usize = 1000;
+
+domain_commands! {
+    /// What a completion can be asked to do. All but the request and the cancellation come from workers.
+    CompletionCommand: Integrations / "completion" {
+        /// Asks a model.
+        RequestCompletion = "symbia.cmd.integrations.request-completion.v1" {
+            request_id: String,
+            /// Absent: the router chooses.
+            #[serde(default)]
+            provider: Option<String>,
+            #[serde(default)]
+            model: Option<String>,
+            operation: String,
+            messages: Vec<PromptMessage>,
+            #[serde(default)]
+            sampling: Sampling,
+            #[serde(default)]
+            stream: bool,
+            #[serde(default)]
+            credential_id: Option<String>,
+            #[serde(default)]
+            idempotency_key: Option<String>,
+            /// RFC 3339.
+            #[serde(default)]
+            deadline: Option<String>,
+            #[serde(default)]
+            context: CompletionContext,
+            /// Keyed digest of the prompt.
+            prompt_digest: String,
+        }
+        /// A worker takes it. The next number while an attempt is open: the worker of that one is lost.
+        StartCompletionAttempt = "symbia.cmd.integrations.start-completion-attempt.v1" {
+            request_id: String,
+            attempt: u32,
+            provider: String,
+            model: String,
+            #[serde(default)]
+            model_digest: Option<String>,
+            worker_id: String,
+            #[serde(default)]
+            credential_id: Option<String>,
+            credential_source: String,
+            #[serde(default)]
+            dropped_params: Vec<DroppedParam>,
+        }
+        /// An attempt came to nothing, another will follow.
+        FailCompletionAttempt = "symbia.cmd.integrations.fail-completion-attempt.v1" {
+            request_id: String,
+            attempt: u32,
+            category: ErrorCategory,
+            #[serde(default)]
+            code: Option<String>,
+            #[serde(default)]
+            upstream: Option<Upstream>,
+            #[serde(default)]
+            message: Option<Personal>,
+            #[serde(default)]
+            retry_after_ms: Option<u64>,
+        }
+        /// The model answered.
+        CompleteCompletion = "symbia.cmd.integrations.complete-completion.v1" {
+            request_id: String,
+            attempt: u32,
+            model: String,
+            content: Personal,
+            content_digest: String,
+            finish_reason: FinishReason,
+            #[serde(default)]
+            raw_finish_reason: Option<String>,
+            usage: Usage,
+            timing: Timing,
+            #[serde(default)]
+            provider_request_id: Option<String>,
+            #[serde(default)]
+            warnings: Vec<String>,
+        }
+        /// No answer will come. Without an attempt when none could be made.
+        FailCompletion = "symbia.cmd.integrations.fail-completion.v1" {
+            request_id: String,
+            /// The attempt that failed; absent when none was made.
+            #[serde(default)]
+            attempt: Option<u32>,
+            category: ErrorCategory,
+            #[serde(default)]
+            code: Option<String>,
+            #[serde(default)]
+            message: Option<Personal>,
+            #[serde(default)]
+            upstream: Option<Upstream>,
+            #[serde(default)]
+            partial_content: Option<Personal>,
+            #[serde(default)]
+            usage: Option<Usage>,
+        }
+        /// Stops it.
+        CancelCompletion = "symbia.cmd.integrations.cancel-completion.v1" {
+            request_id: String,
+            /// `client_disconnect`, `user`, `preempt`, `deadline` or `admin`.
+            reason: String,
+            #[serde(default)]
+            partial_content: Option<Personal>,
+            #[serde(default)]
+            usage: Option<Usage>,
+        }
+    }
+}
+
+/// A completion.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Completion {
+    request_id: String,
+    requested_by: String,
+    requested_model: Option<String>,
+    operation: String,
+    context: CompletionContext,
+    attempts: u32,
+    attempt_provider: String,
+    phase: Phase,
+}
+
+/// Where a completion stands.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Phase {
+    /// Never requested.
+    #[default]
+    Unknown,
+    /// Waits for a worker.
+    Waiting,
+    /// An attempt is under way.
+    Running,
+    /// It has its one end.
+    Over,
+}
+
+impl Completion {
+    /// Where it stands.
+    #[must_use]
+    pub fn phase(&self) -> Phase {
+        self.phase
+    }
+
+    /// How many attempts were started.
+    #[must_use]
+    pub fn attempts(&self) -> u32 {
+        self.attempts
+    }
+
+    /// On whose behalf it was requested.
+    #[must_use]
+    pub fn context(&self) -> &CompletionContext {
+        &self.context
+    }
+
+    fn live(&self) -> Result<(), Rejection> {
+        match self.phase {
+            Phase::Unknown => Err(Rejection::not_found("completion")),
+            Phase::Over => Err(Rejection::new("COMPLETION_OVER", "the completion has its end already")),
+            Phase::Waiting | Phase::Running => Ok(()),
+        }
+    }
+
+    fn worked_on(&self, by: &Actor) -> Result<(), Rejection> {
+        if !by.is_platform() {
+            return Err(Rejection::forbidden("completions are worked on by the platform"));
+        }
+        self.live()
+    }
+
+    // A worker that was taken for lost and comes back must not end what another has begun again.
+    fn current(&self, attempt: u32) -> Result<(), Rejection> {
+        if self.phase == Phase::Running && attempt == self.attempts {
+            return Ok(());
+        }
+        let text = format!("attempt {attempt} is not under way; the last one is {}", self.attempts);
+        Err(Rejection::new("STALE_ATTEMPT", text))
+    }
+
+    fn request(&self, c: RequestCompletion, by: &Actor) -> Result<Decision<CompletionEvent>, Rejection> {
+        if self.phase != Phase::Unknown {
+            return Err(Rejection::new("CONFLICT", "this request id is in use"));
+        }
+        // Who could name a run could end it.
+        let context = &c.context;
+        let claims = [&context.rule_run_id, &context.action_id, &context.assistant_id, &context.reply_message_id];
+        if !by.is_platform() && claims.iter().any(|claim| claim.is_some()) {
+            return Err(Rejection::forbidden("only the platform asks on behalf of an assistant's run"));
+        }
+        if c.request_id.is_empty() || c.operation != CHAT {
+            return Err(Rejection::invalid(format!("requestId must not be empty, operation is '{CHAT}'")));
+        }
+        if c.messages.is_empty() || c.messages.len() > MAX_MESSAGES {
+            return Err(Rejection::invalid(format!("messages: 1 to {MAX_MESSAGES}")));
+        }
+        check(&c.sampling)?;
+        if c.deadline.as_ref().is_some_and(|d| OffsetDateTime::parse(d, &Rfc3339).is_err()) {
+            return Err(Rejection::invalid("deadline: an RFC 3339 time"));
+        }
+        Ok(Decision::one(CompletionRequested {
+            request_id: c.request_id,
+            provider: c.provider,
+            model: c.model,
+            operation: c.operation,
+            messages: c.messages,
+            sampling: c.sampling,
+            stream: c.stream,
+            credential_id: c.credential_id,
+            idempotency_key: c.idempotency_key,
+            deadline: c.deadline,
+            context: c.context,
+            prompt_digest: c.prompt_digest,
+            requested_by: by.id.clone(),
+        }))
+    }
+
+    fn start(&self, c: StartCompletionAttempt, by: &Actor) -> Result<Decision<CompletionEvent>, Rejection> {
+        self.worked_on(by)?;
+        if c.attempt != self.attempts + 1 {
+            let text = format!("the next attempt is number {}", self.attempts + 1);
+            return Err(Rejection::new("STALE_ATTEMPT", text));
+        }
+        let lost = (self.phase == Phase::Running).then(|| CompletionAttemptFailed {
+            request_id: c.request_id.clone(),
+            attempt: self.attempts,
+            category: ErrorCategory::Internal,
+            code: Some("worker_lost".to_owned()),
+            upstream: None,
+            message: None,
+            retry_after_ms: None,
+            will_retry: true,
+        });
+        let started = CompletionAttemptStarted {
+            request_id: c.request_id,
+            attempt: c.attempt,
+            provider: c.provider,
+            model: c.model,
+            model_digest: c.model_digest,
+            worker_id: c.worker_id,
+            credential_id: c.credential_id,
+            credential_source: c.credential_source,
+            dropped_params: c.dropped_params,
+        };
+        Ok(lost.map_or_else(Decision::nothing, Decision::one).and(started))
+    }
+
+    fn fail_attempt(&self, c: FailCompletionAttempt, by: &Actor) -> Result<Decision<CompletionEvent>, Rejection> {
+        self.worked_on(by)?;
+        self.current(c.attempt)?;
+        Ok(Decision::one(CompletionAttemptFailed {
+            request_id: c.request_id,
+            attempt: c.attempt,
+            category: c.category,
+            code: c.code,
+            upstream: c.upstream,
+            message: c.message,
+            retry_after_ms: c.retry_after_ms,
+            will_retry: true,
+        }))
+    }
+
+    fn complete(&self, c: CompleteCompletion, by: &Actor) -> Result<Decision<CompletionEvent>, Rejection> {
+        self.worked_on(by)?;
+        self.current(c.attempt)?;
+        Ok(Decision::one(CompletionCompleted {
+            request_id: c.request_id,
+            attempt: c.attempt,
+            provider: self.attempt_provider.clone(),
+            requested_model: self.requested_model.clone(),
+            model: c.model,
+            operation: self.operation.clone(),
+            content: c.content,
+            content_digest: c.content_digest,
+            finish_reason: c.finish_reason,
+            raw_finish_reason: c.raw_finish_reason,
+            usage: c.usage,
+            timing: c.timing,
+            attempts: self.attempts,
+            provider_request_id: c.provider_request_id,
+            context: self.context.clone(),
+            warnings: c.warnings,
+        }))
+    }
+
+    fn fail(&self, c: FailCompletion, by: &Actor) -> Result<Decision<CompletionEvent>, Rejection> {
+        self.worked_on(by)?;
+        match c.attempt {
+            Some(attempt) => self.current(attempt)?,
+            None if self.phase == Phase::Running => {
+                return Err(Rejection::new("STALE_ATTEMPT", "an attempt is under way: name the attempt that failed"));
+            }
+            None => {}
+        }
+        Ok(Decision::one(CompletionFailed {
+            request_id: c.request_id,
+            category: c.category,
+            code: c.code,
+            message: c.message,
+            retryable: c.category.is_retryable(),
+            status_code: c.category.status(),
+            upstream: c.upstream,
+            attempts: self.attempts,
+            partial_content: c.partial_content,
+            usage: c.usage,
+            context: self.context.clone(),
+        }))
+    }
+
+    fn cancel(&self, c: CancelCompletion, by: &Actor) -> Result<Decision<CompletionEvent>, Rejection> {
+        let theirs = by.is_platform() || by.super_admin || by.id == self.requested_by;
+        if !theirs {
+            return Err(Rejection::not_found("completion"));
+        }
+        self.live()?;
+        Ok(Decision::one(CompletionCancelled {
+            request_id: c.request_id,
+            by: by.id.clone(),
+            reason: c.reason,
+            attempts: self.attempts,
+            partial_content: c.partial_content,
+            usage: c.usage,
+            context: self.context.clone(),
+        }))
+    }
+}
+
+fn check(s: &Sampling) -> Result<(), Rejection> {
+    let within = |value: Option<f64>, low: f64, high: f64| value.is_none_or(|v| (low..=high).contains(&v));
+    let limits = [
+        (within(s.temperature, 0.0, 2.0), "temperature: 0 to 2"),
+        (within(s.top_p, 0.0, 1.0), "topP: 0 to 1"),
+        (within(s.frequency_penalty, -2.0, 2.0), "frequencyPenalty: -2 to 2"),
+        (within(s.presence_penalty, -2.0, 2.0), "presencePenalty: -2 to 2"),
+        (s.max_tokens != Some(0), "maxTokens: at least 1"),
+        (s.top_k != Some(0), "topK: at least 1"),
+    ];
+    match limits.iter().find(|(kept, _)| !kept) {
+        Some((_, limit)) => Err(Rejection::invalid(*limit)),
+        None => Ok(()),
+    }
+}
+
+impl Aggregate for Completion {
+    const STATE_VERSION: u32 = 1;
+    type Command = CompletionCommand;
+    type Event = CompletionEvent;
+
+    fn apply(&mut self, event: &CompletionEvent) {
+        match event {
+            CompletionEvent::CompletionRequested(e) => {
+                self.request_id.clone_from(&e.request_id);
+                self.requested_by.clone_from(&e.requested_by);
+                self.requested_model.clone_from(&e.model);
+                self.operation.clone_from(&e.operation);
+                self.context.clone_from(&e.context);
+                self.phase = Phase::Waiting;
+            }
+            CompletionEvent::CompletionAttemptStarted(e) => {
+                self.attempts = e.attempt;
+                self.attempt_provider.clone_from(&e.provider);
+                self.phase = Phase::Running;
+            }
+            CompletionEvent::CompletionAttemptFailed(_) => self.phase = Phase::Waiting,
+            CompletionEvent::CompletionCompleted(_)
+            | CompletionEvent::CompletionFailed(_)
+            | CompletionEvent::CompletionCancelled(_) => self.phase = Phase::Over,
+        }
+    }
+
+    fn decide(
+        &self,
+        command: CompletionCommand,
+        by: &Actor,
+        _at: OffsetDateTime,
+    ) -> Result<Decision<CompletionEvent>, Rejection> {
+        match command {
+            CompletionCommand::RequestCompletion(c) => self.request(c, by),
+            CompletionCommand::StartCompletionAttempt(c) => self.start(c, by),
+            CompletionCommand::FailCompletionAttempt(c) => self.fail_attempt(c, by),
+            CompletionCommand::CompleteCompletion(c) => self.complete(c, by),
+            CompletionCommand::FailCompletion(c) => self.fail(c, by),
+            CompletionCommand::CancelCompletion(c) => self.cancel(c, by),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

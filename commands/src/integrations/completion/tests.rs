@@ -1,0 +1,214 @@
+//! What a completion decides.
+
+use proptest::prelude::*;
+use symbia_events::{ActorType, SubjectKey, integrations::PromptRole};
+
+use super::*;
+use crate::testing::{AT, given};
+
+fn key() -> SubjectKey {
+    SubjectKey::from_bytes("k1", [1; 32])
+}
+
+fn worker() -> Actor {
+    Actor::service("integrations")
+}
+
+fn person(id: &str) -> Actor {
+    Actor { id: id.into(), kind: ActorType::User, ..worker() }
+}
+
+fn request() -> RequestCompletion {
+    RequestCompletion {
+        request_id: "r1".into(),
+        provider: None,
+        model: Some("pico".into()),
+        operation: CHAT.into(),
+        messages: vec![PromptMessage { role: PromptRole::User, content: key().seal("hi"), name: None }],
+        sampling: Sampling::default(),
+        stream: true,
+        credential_id: None,
+        idempotency_key: None,
+        deadline: None,
+        context: CompletionContext::default(),
+        prompt_digest: key().digest("hi"),
+    }
+}
+
+fn start(attempt: u32) -> StartCompletionAttempt {
+    StartCompletionAttempt {
+        request_id: "r1".into(),
+        attempt,
+        provider: "symbia-labs".into(),
+        model: "pico".into(),
+        model_digest: None,
+        worker_id: "w1".into(),
+        credential_id: None,
+        credential_source: "none".into(),
+        dropped_params: Vec::new(),
+    }
+}
+
+fn complete(attempt: u32) -> CompleteCompletion {
+    CompleteCompletion {
+        request_id: "r1".into(),
+        attempt,
+        model: "pico".into(),
+        content: key().seal("hello"),
+        content_digest: key().digest("hello"),
+        finish_reason: FinishReason::Stop,
+        raw_finish_reason: None,
+        usage: Usage { prompt_tokens: 1, completion_tokens: 2, total_tokens: 3, ..Usage::default() },
+        timing: Timing::default(),
+        provider_request_id: None,
+        warnings: Vec::new(),
+    }
+}
+
+fn fail(attempt: Option<u32>) -> FailCompletion {
+    FailCompletion {
+        request_id: "r1".into(),
+        attempt,
+        category: ErrorCategory::Timeout,
+        code: None,
+        message: None,
+        upstream: None,
+        partial_content: None,
+        usage: None,
+    }
+}
+
+fn fail_attempt(attempt: u32) -> FailCompletionAttempt {
+    FailCompletionAttempt {
+        request_id: "r1".into(),
+        attempt,
+        category: ErrorCategory::Network,
+        code: None,
+        upstream: None,
+        message: None,
+        retry_after_ms: None,
+    }
+}
+
+fn cancel() -> CancelCompletion {
+    CancelCompletion { request_id: "r1".into(), reason: "user".into(), partial_content: None, usage: None }
+}
+
+// The events of commands that are all accepted.
+fn history(commands: impl IntoIterator<Item = CompletionCommand>) -> Vec<CompletionEvent> {
+    let (mut state, mut events) = (Completion::default(), Vec::new());
+    for command in commands {
+        let decision = state.decide(command, &worker(), AT).unwrap();
+        decision.events.iter().for_each(|e| state.apply(e));
+        events.extend(decision.events);
+    }
+    events
+}
+
+fn kinds(events: &[CompletionEvent]) -> Vec<&'static str> {
+    use symbia_events::DomainEvent;
+    let kind = |e: &CompletionEvent| {
+        e.event_type().trim_start_matches("symbia.integrations.completion.completion-").trim_end_matches(".v1")
+    };
+    events.iter().map(kind).collect()
+}
+
+#[test]
+fn a_completion_is_requested_attempted_and_completed() {
+    let events = history([request().into(), start(1).into(), complete(1).into()]);
+    assert_eq!(kinds(&events), ["requested", "attempt-started", "completed"]);
+    let CompletionEvent::CompletionCompleted(end) = &events[2] else { unreachable!() };
+    assert_eq!((end.provider.as_str(), end.attempts, end.usage.total_tokens), ("symbia-labs", 1, 3));
+    given::<Completion>(events).when(complete(1), &worker()).rejected("COMPLETION_OVER");
+}
+
+#[test]
+fn a_lost_worker_is_superseded_and_its_late_answer_is_refused() {
+    let events = history([request().into(), start(1).into(), start(2).into()]);
+    assert_eq!(kinds(&events), ["requested", "attempt-started", "attempt-failed", "attempt-started"]);
+    given::<Completion>(events.clone()).when(complete(1), &worker()).rejected("STALE_ATTEMPT");
+    given::<Completion>(events.clone()).when(start(2), &worker()).rejected("STALE_ATTEMPT");
+    assert!(given_state(&events).decide(complete(2).into(), &worker(), AT).is_ok());
+}
+
+fn given_state(events: &[CompletionEvent]) -> Completion {
+    let mut state = Completion::default();
+    events.iter().for_each(|e| state.apply(e));
+    state
+}
+
+#[test]
+fn it_may_fail_without_an_attempt_but_not_past_one() {
+    assert_eq!(kinds(&history([request().into(), fail(None).into()])), ["requested", "failed"]);
+    let running = || history([request().into(), start(1).into()]);
+    given::<Completion>(running()).when(fail(None), &worker()).rejected("STALE_ATTEMPT");
+    let retried = history([request().into(), start(1).into(), fail_attempt(1).into()]);
+    given::<Completion>(retried.clone()).when(complete(1), &worker()).rejected("STALE_ATTEMPT");
+    let CompletionEvent::CompletionFailed(end) =
+        given_state(&retried).decide(fail(None).into(), &worker(), AT).unwrap().events.remove(0)
+    else {
+        unreachable!()
+    };
+    assert_eq!((end.status_code, end.retryable, end.attempts), (504, true, 1));
+}
+
+#[test]
+fn only_the_platform_works_on_it_and_only_its_requester_stops_it() {
+    let running = || history([request().into(), start(1).into()]);
+    given::<Completion>(running()).when(complete(1), &person("eve")).rejected("FORBIDDEN");
+    given::<Completion>(running()).when(cancel(), &person("eve")).rejected("NOT_FOUND");
+    let requested = Completion::default().decide(request().into(), &person("ada"), AT).unwrap().events;
+    assert!(given_state(&requested).decide(cancel().into(), &person("ada"), AT).is_ok());
+}
+
+#[test]
+fn nobody_but_the_platform_asks_for_a_run() {
+    let mut forged = request();
+    forged.context.rule_run_id = Some("run".into());
+    given::<Completion>([]).when(forged, &person("eve")).rejected("FORBIDDEN");
+}
+
+#[test]
+fn a_request_that_makes_no_sense_is_refused() {
+    let refused = |c: RequestCompletion| given::<Completion>([]).when(c, &worker()).rejected("VALIDATION_FAILED");
+    refused(RequestCompletion { messages: Vec::new(), ..request() });
+    refused(RequestCompletion { operation: "sing".into(), ..request() });
+    refused(RequestCompletion { deadline: Some("soon".into()), ..request() });
+    refused(RequestCompletion { sampling: Sampling { temperature: Some(3.0), ..Sampling::default() }, ..request() });
+    refused(RequestCompletion { sampling: Sampling { max_tokens: Some(0), ..Sampling::default() }, ..request() });
+    given::<Completion>(history([request().into()])).when(request(), &worker()).rejected("CONFLICT");
+    given::<Completion>([]).when(start(1), &worker()).rejected("NOT_FOUND");
+}
+
+fn any_command() -> impl Strategy<Value = CompletionCommand> {
+    (0..6u8, 0..4u32).prop_map(|(which, n)| match which {
+        0 => request().into(),
+        1 => start(n).into(),
+        2 => fail_attempt(n).into(),
+        3 => complete(n).into(),
+        4 => fail((n > 0).then_some(n)).into(),
+        _ => cancel().into(),
+    })
+}
+
+proptest! {
+    #[test]
+    fn there_is_at_most_one_end_and_nothing_follows_it(commands in proptest::collection::vec(any_command(), 0..40)) {
+        let (mut state, mut events) = (Completion::default(), Vec::new());
+        for command in commands {
+            if let Ok(decision) = state.decide(command, &worker(), AT) {
+                decision.events.iter().for_each(|e| state.apply(e));
+                events.extend(decision.events);
+            }
+        }
+        let kinds = kinds(&events);
+        let end = |kind: &&str| ["completed", "failed", "cancelled"].contains(kind);
+        prop_assert!(kinds.iter().filter(|kind| end(kind)).count() <= 1);
+        prop_assert!(kinds.iter().position(|kind| end(&kind)).is_none_or(|at| at + 1 == kinds.len()));
+        let started = events.iter().filter_map(|e| match e {
+            CompletionEvent::CompletionAttemptStarted(e) => Some(e.attempt),
+            _ => None,
+        });
+        prop_assert!(started.enumerate().all(|(index, attempt)| attempt as usize == index + 1));
+    }
+}

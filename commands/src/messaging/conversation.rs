@@ -1,0 +1,258 @@
+//! The conversation aggregate: who takes part, and one dense sequence of messages (messaging.md §13.1).
+
+use std::collections::{BTreeMap, VecDeque};
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+use symbia_events::{
+    Personal,
+    messaging::{ConversationEvent, ConversationType, ParticipantRole, ParticipantType, Priority},
+};
+use time::OffsetDateTime;
+
+use crate::{Actor, Aggregate, Decision, Rejection, domain_commands};
+
+/// Most bytes of a message's text (messaging.md §8.16).
+pub const MAX_CONTENT: usize = 64 * 1024;
+/// Most bytes of a message's metadata (messaging.md §8.16).
+pub const MAX_METADATA: usize = 32 * 1024;
+/// Most participants of a conversation (messaging.md §8.16).
+pub const MAX_PARTICIPANTS: usize = 500;
+/// What the principal ids of assistants begin with; the assistant's key follows.
+pub const ASSISTANT_PREFIX: &str = "assistant:";
+/// Messages whose content a repetition is compared with; an older one counts as the same without a look.
+const COMPARED: usize = 256;
+
+/// Somebody who is to take part.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct NewParticipant {
+    /// Id of the membership.
+    pub participant_id: String,
+    /// Who.
+    pub principal_id: String,
+    /// What they are.
+    pub principal_type: ParticipantType,
+    /// Their entry in identity's directory.
+    #[serde(default)]
+    pub entity_id: Option<String>,
+}
+
+fn yes() -> bool {
+    true
+}
+
+domain_commands! {
+    /// What a conversation can be asked to do.
+    ConversationCommand: Messaging / "conversation" {
+        /// Opens it.
+        CreateConversation = "symbia.cmd.messaging.create-conversation.v1" {
+            conversation_id: String,
+            #[serde(rename = "type")]
+            conversation_type: ConversationType,
+            #[serde(default)]
+            name: Option<Personal>,
+            #[serde(default)]
+            description: Option<Personal>,
+            org_id: String,
+            #[serde(default)]
+            metadata: Option<Personal>,
+            /// The key that seals what is said here.
+            content_key_id: String,
+            /// Anyone but the platform can only name themselves.
+            owner: NewParticipant,
+            /// Who else takes part.
+            #[serde(default)]
+            participants: Vec<NewParticipant>,
+        }
+        /// Adds a member; to add one twice changes nothing.
+        AddParticipant = "symbia.cmd.messaging.add-participant.v1" { participant: NewParticipant }
+        /// Removes a member.
+        RemoveParticipant = "symbia.cmd.messaging.remove-participant.v1" { principal_id: String }
+        /// Takes the sender out.
+        LeaveConversation = "symbia.cmd.messaging.leave-conversation.v1" {}
+        /// Says something, as oneself.
+        SendMessage = "symbia.cmd.messaging.send-message.v1" {
+            /// A UUID; the same id with the same content again changes nothing.
+            message_id: String,
+            content: Personal,
+            /// HMAC of the content under the key that seals it.
+            content_digest: String,
+            content_type: String,
+            #[serde(default)]
+            reply_to: Option<String>,
+            #[serde(default)]
+            run_id: Option<String>,
+            #[serde(default)]
+            trace_id: Option<String>,
+            #[serde(default)]
+            priority: Priority,
+            #[serde(default = "yes")]
+            interruptible: bool,
+            #[serde(default)]
+            preempted_by: Option<String>,
+            #[serde(default)]
+            metadata: Option<Personal>,
+        }
+        /// Replaces the text of one's own message.
+        EditMessage = "symbia.cmd.messaging.edit-message.v1" {
+            message_id: String,
+            content: Personal,
+            content_digest: String,
+            #[serde(default)]
+            expected_version: Option<u32>,
+        }
+        /// Hides a message: one's own, or anyone's as owner or admin.
+        DeleteMessage = "symbia.cmd.messaging.delete-message.v1" {
+            message_id: String,
+            #[serde(default)]
+            reason: Option<Personal>,
+        }
+    }
+}
+
+/// A conversation. It knows of each message who sent it and whether it still stands, not what it says.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Conversation {
+    pub(super) conversation_id: String,
+    pub(super) conversation_type: ConversationType,
+    pub(super) content_key_id: String,
+    pub(super) participants: Vec<Participant>,
+    pub(super) last_sequence: u64,
+    // Senders by index, so that a message takes few bytes in a snapshot.
+    pub(super) senders: Vec<String>,
+    pub(super) messages: BTreeMap<String, Message>,
+    pub(super) newest: VecDeque<(String, String)>,
+}
+
+/// A member of a conversation.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Participant {
+    /// Who.
+    pub principal_id: String,
+    /// What they are.
+    pub principal_type: ParticipantType,
+    /// What they may do.
+    pub role: ParticipantRole,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Message {
+    #[serde(rename = "s")]
+    pub(super) sender: usize,
+    #[serde(rename = "v")]
+    pub(super) version: u32,
+    #[serde(rename = "d", default, skip_serializing_if = "std::ops::Not::not")]
+    pub(super) deleted: bool,
+}
+
+impl Conversation {
+    /// Who takes part.
+    #[must_use]
+    pub fn participants(&self) -> &[Participant] {
+        &self.participants
+    }
+
+    /// Keys of the assistants that take part.
+    pub fn assistants(&self) -> impl Iterator<Item = &str> {
+        self.participants.iter().filter_map(|p| p.principal_id.strip_prefix(ASSISTANT_PREFIX))
+    }
+
+    /// Id of the key that seals what is said here.
+    #[must_use]
+    pub fn content_key_id(&self) -> &str {
+        &self.content_key_id
+    }
+
+    /// Sequence of the last message; 0 before the first.
+    #[must_use]
+    pub fn last_sequence(&self) -> u64 {
+        self.last_sequence
+    }
+
+    pub(super) fn exists(&self) -> Result<(), Rejection> {
+        if self.conversation_id.is_empty() {
+            return Err(Rejection::new("CONVERSATION_NOT_FOUND", "there is no such conversation"));
+        }
+        Ok(())
+    }
+
+    pub(super) fn participant(&self, principal_id: &str) -> Option<&Participant> {
+        self.participants.iter().find(|p| p.principal_id == principal_id)
+    }
+
+    pub(super) fn as_participant(&self, by: &Actor) -> Result<&Participant, Rejection> {
+        self.exists()?;
+        let not_one = || Rejection::new("NOT_PARTICIPANT", "only participants of the conversation may do this");
+        self.participant(&by.id).ok_or_else(not_one)
+    }
+
+    pub(super) fn is_led_by(&self, by: &Actor) -> bool {
+        let leads = |p: &Participant| matches!(p.role, ParticipantRole::Owner | ParticipantRole::Admin);
+        by.is_platform() || self.participant(&by.id).is_some_and(leads)
+    }
+}
+
+impl Aggregate for Conversation {
+    const STATE_VERSION: u32 = 1;
+    type Command = ConversationCommand;
+    type Event = ConversationEvent;
+
+    fn apply(&mut self, event: &ConversationEvent) {
+        match event {
+            ConversationEvent::ConversationCreated(e) => {
+                self.conversation_id.clone_from(&e.conversation_id);
+                self.conversation_type = e.conversation_type;
+                self.content_key_id.clone_from(&e.content_key_id);
+            }
+            ConversationEvent::ParticipantAdded(e) => self.participants.push(Participant {
+                principal_id: e.principal_id.clone(),
+                principal_type: e.principal_type,
+                role: e.role,
+            }),
+            ConversationEvent::ParticipantRemoved(e) => {
+                self.participants.retain(|p| p.principal_id != e.principal_id);
+            }
+            ConversationEvent::MessageSent(e) => {
+                self.last_sequence = e.sequence;
+                let known = self.senders.iter().position(|s| *s == e.sender_id);
+                let sender = known.unwrap_or_else(|| {
+                    self.senders.push(e.sender_id.clone());
+                    self.senders.len() - 1
+                });
+                self.messages.insert(e.message_id.clone(), Message { sender, version: 1, deleted: false });
+                self.newest.push_back((e.message_id.clone(), e.content_digest.clone()));
+                if self.newest.len() > COMPARED {
+                    self.newest.pop_front();
+                }
+            }
+            ConversationEvent::MessageEdited(e) => {
+                if let Some(message) = self.messages.get_mut(&e.message_id) {
+                    message.version = e.version;
+                }
+            }
+            ConversationEvent::MessageDeleted(e) => {
+                if let Some(message) = self.messages.get_mut(&e.message_id) {
+                    message.deleted = true;
+                }
+            }
+        }
+    }
+
+    fn decide(
+        &self,
+        command: ConversationCommand,
+        by: &Actor,
+        _at: OffsetDateTime,
+    ) -> Result<Decision<ConversationEvent>, Rejection> {
+        match command {
+            ConversationCommand::CreateConversation(c) => self.create(c, by),
+            ConversationCommand::AddParticipant(c) => self.add(c.participant, by),
+            ConversationCommand::RemoveParticipant(c) => self.remove(c.principal_id, by),
+            ConversationCommand::LeaveConversation(_) => self.leave(by),
+            ConversationCommand::SendMessage(c) => self.send(c, by),
+            ConversationCommand::EditMessage(c) => self.edit(c, by),
+            ConversationCommand::DeleteMessage(c) => self.delete(c, by),
+        }
+    }
+}

@@ -1,0 +1,236 @@
+//! Opening a conversation, and who takes part in it (messaging.md §8.10, §13.2).
+
+use symbia_events::messaging::{
+    ConversationCreated, ConversationEvent, ConversationType, ParticipantAdded, ParticipantRemoved, ParticipantRole,
+    ParticipantType,
+};
+
+use super::{
+    ASSISTANT_PREFIX, Conversation, CreateConversation, MAX_METADATA, MAX_PARTICIPANTS, NewParticipant, Participant,
+};
+use crate::{Actor, Decision, Rejection};
+
+/// Longest name and principal id.
+const MAX_NAME: usize = 255;
+
+fn usable(participant: &NewParticipant) -> Result<(), Rejection> {
+    let id = &participant.principal_id;
+    if id.is_empty() || id.len() > MAX_NAME || participant.participant_id.is_empty() {
+        return Err(Rejection::invalid("a participant has a participantId, and a principalId of 1 to 255 bytes"));
+    }
+    if id.starts_with(ASSISTANT_PREFIX) && participant.principal_type != ParticipantType::Agent {
+        return Err(Rejection::invalid(format!("'{id}' is an assistant: its principalType is 'agent'")));
+    }
+    Ok(())
+}
+
+fn added(participant: NewParticipant, role: ParticipantRole, by: &Actor, via: &str) -> ParticipantAdded {
+    ParticipantAdded {
+        participant_id: participant.participant_id,
+        principal_id: participant.principal_id,
+        principal_type: participant.principal_type,
+        role,
+        entity_id: participant.entity_id,
+        added_by: by.id.clone(),
+        via: via.to_owned(),
+    }
+}
+
+fn full() -> Rejection {
+    Rejection::new("PRIVATE_CONVERSATION", "a private conversation is for at most two people: make it a group")
+}
+
+impl Conversation {
+    pub(super) fn create(&self, c: CreateConversation, by: &Actor) -> Result<Decision<ConversationEvent>, Rejection> {
+        if !self.conversation_id.is_empty() {
+            return Err(Rejection::new("CONFLICT", "this conversation id is in use"));
+        }
+        let member = by.orgs.iter().any(|m| m.id.as_str() == c.org_id);
+        if !by.is_platform() && !by.super_admin && !member {
+            return Err(Rejection::new("ORG_ACCESS_DENIED", "conversations are opened in one's own organization"));
+        }
+        if !by.is_platform() && by.id != c.owner.principal_id {
+            return Err(Rejection::forbidden("a conversation is opened in one's own name"));
+        }
+        if c.conversation_id.is_empty() || c.content_key_id.is_empty() {
+            return Err(Rejection::invalid("conversationId and contentKeyId must not be empty"));
+        }
+        let name = c.name.as_ref().map_or(0, |n| n.text_len());
+        if c.conversation_type == ConversationType::Group && name == 0 {
+            return Err(Rejection::invalid("name: a group has one"));
+        }
+        if name > MAX_NAME {
+            return Err(Rejection::invalid("name: at most 255 bytes"));
+        }
+        if c.metadata.as_ref().is_some_and(|m| m.text_len() > MAX_METADATA) {
+            return Err(Rejection::new("TOO_LARGE", "metadata: at most 32 kB"));
+        }
+        if c.participants.len() >= MAX_PARTICIPANTS {
+            return Err(Rejection::invalid(format!("participants: at most {MAX_PARTICIPANTS} with the owner")));
+        }
+        usable(&c.owner)?;
+        let mut others: Vec<NewParticipant> = Vec::with_capacity(c.participants.len());
+        for participant in c.participants {
+            usable(&participant)?;
+            let id = &participant.principal_id;
+            if *id != c.owner.principal_id && others.iter().all(|o| o.principal_id != *id) {
+                others.push(participant);
+            }
+        }
+        let people = others.iter().chain([&c.owner]).filter(|p| p.principal_type == ParticipantType::User);
+        let people = people.count();
+        if c.conversation_type == ConversationType::Private && people > 2 {
+            return Err(full());
+        }
+        let created = ConversationCreated {
+            conversation_id: c.conversation_id,
+            conversation_type: c.conversation_type,
+            name: c.name,
+            description: c.description,
+            org_id: c.org_id,
+            created_by: c.owner.principal_id.clone(),
+            metadata: c.metadata,
+            content_key_id: c.content_key_id,
+        };
+        let decision = Decision::one(created).and(added(c.owner, ParticipantRole::Owner, by, "create"));
+        let member = |d: Decision<ConversationEvent>, p| d.and(added(p, ParticipantRole::Member, by, "create"));
+        Ok(others.into_iter().fold(decision, member))
+    }
+
+    pub(super) fn add(&self, new: NewParticipant, by: &Actor) -> Result<Decision<ConversationEvent>, Rejection> {
+        self.led_by(by)?;
+        usable(&new)?;
+        if self.participant(&new.principal_id).is_some() {
+            return Ok(Decision::nothing());
+        }
+        if self.participants.len() >= MAX_PARTICIPANTS {
+            return Err(Rejection::invalid(format!("a conversation has at most {MAX_PARTICIPANTS} participants")));
+        }
+        let people = self.participants.iter().filter(|p| p.principal_type == ParticipantType::User).count();
+        let person = new.principal_type == ParticipantType::User;
+        if self.conversation_type == ConversationType::Private && person && people >= 2 {
+            return Err(full());
+        }
+        Ok(Decision::one(added(new, ParticipantRole::Member, by, "invite")))
+    }
+
+    pub(super) fn remove(&self, principal_id: String, by: &Actor) -> Result<Decision<ConversationEvent>, Rejection> {
+        self.led_by(by)?;
+        let target = self.participant(&principal_id).ok_or_else(|| Rejection::not_found("participant"))?;
+        stays_owned_without(target)?;
+        Ok(Decision::one(ParticipantRemoved { principal_id, removed_by: by.id.clone(), via: "remove".to_owned() }))
+    }
+
+    pub(super) fn leave(&self, by: &Actor) -> Result<Decision<ConversationEvent>, Rejection> {
+        stays_owned_without(self.as_participant(by)?)?;
+        let (principal_id, removed_by) = (by.id.clone(), by.id.clone());
+        Ok(Decision::one(ParticipantRemoved { principal_id, removed_by, via: "leave".to_owned() }))
+    }
+
+    fn led_by(&self, by: &Actor) -> Result<(), Rejection> {
+        self.exists()?;
+        if self.is_led_by(by) {
+            return Ok(());
+        }
+        self.as_participant(by)?;
+        Err(Rejection::new("INSUFFICIENT_ROLE", "only an owner or admin of the conversation may do this"))
+    }
+}
+
+fn stays_owned_without(participant: &Participant) -> Result<(), Rejection> {
+    if participant.role == ParticipantRole::Owner {
+        return Err(Rejection::new("OWNER_MUST_TRANSFER", "the owner stays until somebody else owns the conversation"));
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::messages::testing::{ada, created, entered, people};
+    use super::*;
+    use crate::{
+        messaging::{AddParticipant, LeaveConversation, RemoveParticipant},
+        testing::given,
+    };
+    use symbia_events::SubjectKey;
+
+    fn new(id: &str) -> NewParticipant {
+        let principal_type = if id.contains(':') { ParticipantType::Agent } else { ParticipantType::User };
+        NewParticipant { participant_id: format!("p-{id}"), principal_id: id.into(), principal_type, entity_id: None }
+    }
+
+    fn create(kind: ConversationType, others: &[&str]) -> CreateConversation {
+        CreateConversation {
+            conversation_id: "c1".into(),
+            conversation_type: kind,
+            name: None,
+            description: None,
+            org_id: "org".into(),
+            metadata: None,
+            content_key_id: "k1".into(),
+            owner: new("ada"),
+            participants: others.iter().map(|id| new(id)).collect(),
+        }
+    }
+
+    #[test]
+    fn a_conversation_opens_with_its_owner_and_whoever_is_named_once() {
+        let command = create(ConversationType::Private, &["assistant:symbia", "ada", "assistant:symbia"]);
+        given::<Conversation>([]).when(command, &ada()).then(created());
+    }
+
+    #[test]
+    fn a_conversation_is_opened_in_ones_own_name_and_organization() {
+        let private = || create(ConversationType::Private, &[]);
+        given::<Conversation>([]).when(private(), &people("bob", "org")).rejected("FORBIDDEN");
+        given::<Conversation>([]).when(private(), &people("ada", "other")).rejected("ORG_ACCESS_DENIED");
+        given::<Conversation>(created()).when(private(), &ada()).rejected("CONFLICT");
+    }
+
+    #[test]
+    fn a_private_conversation_is_for_two_and_a_group_has_a_name() {
+        let three = create(ConversationType::Private, &["bob", "eve"]);
+        given::<Conversation>([]).when(three.clone(), &ada()).rejected("PRIVATE_CONVERSATION");
+        let mut group = CreateConversation { conversation_type: ConversationType::Group, ..three };
+        given::<Conversation>([]).when(group.clone(), &ada()).rejected("VALIDATION_FAILED");
+        let key = SubjectKey::from_bytes("k1", [1; 32]);
+        group.name = Some(key.seal(&"x".repeat(256)));
+        given::<Conversation>([]).when(group, &ada()).rejected("VALIDATION_FAILED");
+        let bob = AddParticipant { participant: new("bob") };
+        given::<Conversation>(created()).when(bob, &ada()).then([entered("bob", "invite")]);
+        let eve = AddParticipant { participant: new("eve") };
+        let history = created().into_iter().chain([entered("bob", "invite")]);
+        given::<Conversation>(history).when(eve, &ada()).rejected("PRIVATE_CONVERSATION");
+    }
+
+    #[test]
+    fn an_assistant_is_an_agent() {
+        let mut assistant = new("assistant:x");
+        assistant.principal_type = ParticipantType::User;
+        let add = AddParticipant { participant: assistant };
+        given::<Conversation>(created()).when(add, &ada()).rejected("VALIDATION_FAILED");
+    }
+
+    #[test]
+    fn members_are_managed_by_those_who_lead() {
+        let history = || created().into_iter().chain([entered("bob", "invite")]);
+        let bob = people("bob", "org");
+        let add = AddParticipant { participant: new("assistant:other") };
+        given::<Conversation>(history()).when(add.clone(), &bob).rejected("INSUFFICIENT_ROLE");
+        given::<Conversation>(history()).when(add, &people("eve", "org")).rejected("NOT_PARTICIPANT");
+        let again = AddParticipant { participant: new("bob") };
+        given::<Conversation>(history()).when(again, &ada()).then([]);
+        let remove = |id: &str| RemoveParticipant { principal_id: id.into() };
+        given::<Conversation>(history()).when(remove("ada"), &ada()).rejected("OWNER_MUST_TRANSFER");
+        given::<Conversation>(history()).when(remove("eve"), &ada()).rejected("NOT_FOUND");
+        let gone = |by: &str, via: &str| ParticipantRemoved {
+            principal_id: "bob".into(),
+            removed_by: by.into(),
+            via: via.into(),
+        };
+        given::<Conversation>(history()).when(remove("bob"), &ada()).then([gone("ada", "remove").into()]);
+        given::<Conversation>(history()).when(LeaveConversation {}, &bob).then([gone("bob", "leave").into()]);
+        given::<Conversation>(history()).when(LeaveConversation {}, &ada()).rejected("OWNER_MUST_TRANSFER");
+        given::<Conversation>([]).when(remove("bob"), &ada()).rejected("CONVERSATION_NOT_FOUND");
+    }
+}

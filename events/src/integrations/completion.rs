@@ -1,0 +1,286 @@
+//! Events of a completion: one request to a language model, its attempts and its one end (integrations.md §25.3).
+//!
+//! Local inference is an attempt like any other (models.md §16.1). Deltas are live and not stored.
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use crate::{Personal, domain_events};
+
+/// What kind of failure (integrations.md §9).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+#[allow(missing_docs, reason = "described in integrations.md §9")]
+pub enum ErrorCategory {
+    Auth,
+    Validation,
+    RateLimit,
+    Timeout,
+    Provider,
+    Network,
+    NotFound,
+    ContentFilter,
+    Quota,
+    Internal,
+}
+
+impl ErrorCategory {
+    /// Whether the same request may succeed later.
+    #[must_use]
+    pub fn is_retryable(self) -> bool {
+        use ErrorCategory::{Network, Provider, RateLimit, Timeout};
+        matches!(self, Timeout | Network | RateLimit | Provider)
+    }
+
+    /// HTTP status for it.
+    #[must_use]
+    pub fn status(self) -> u16 {
+        match self {
+            ErrorCategory::Validation => 400,
+            ErrorCategory::Auth => 401,
+            ErrorCategory::Quota => 402,
+            ErrorCategory::NotFound => 404,
+            ErrorCategory::ContentFilter => 422,
+            ErrorCategory::RateLimit => 429,
+            ErrorCategory::Internal => 500,
+            ErrorCategory::Provider | ErrorCategory::Network => 502,
+            ErrorCategory::Timeout => 504,
+        }
+    }
+}
+
+/// Why the model stopped.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+#[allow(missing_docs, reason = "named as in integrations.md §3.1")]
+pub enum FinishReason {
+    Stop,
+    Length,
+    ContentFilter,
+    ToolCalls,
+    Error,
+    Incomplete,
+}
+
+/// Who speaks in a prompt.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+#[allow(missing_docs, reason = "named as in integrations.md §3.2")]
+pub enum PromptRole {
+    System,
+    User,
+    Assistant,
+    Tool,
+}
+
+/// One message of a prompt.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct PromptMessage {
+    /// Who speaks.
+    pub role: PromptRole,
+    /// What they say.
+    pub content: Personal,
+    /// Which of several speakers.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub name: Option<String>,
+}
+
+/// How tokens are chosen; what is absent is the model's own.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", default)]
+#[allow(missing_docs, reason = "named as in integrations.md §3.2")]
+pub struct Sampling {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub temperature: Option<f64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub top_p: Option<f64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub top_k: Option<u32>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub max_tokens: Option<u32>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub stop: Vec<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub seed: Option<i64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub frequency_penalty: Option<f64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub presence_penalty: Option<f64>,
+}
+
+/// On whose behalf a model is asked.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", default)]
+#[allow(missing_docs, reason = "named as in integrations.md §25.3")]
+pub struct CompletionContext {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub conversation_id: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub message_id: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub assistant_id: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub rule_run_id: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub action_id: Option<String>,
+    /// Id of the message that will carry the answer: live deltas name it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub reply_message_id: Option<String>,
+}
+
+/// Tokens read and written.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Usage {
+    /// Tokens of the prompt.
+    pub prompt_tokens: u64,
+    /// Tokens of the answer.
+    pub completion_tokens: u64,
+    /// Their sum.
+    pub total_tokens: u64,
+    /// Prompt tokens that were in a cache.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cached_prompt_tokens: Option<u64>,
+    /// Counted by us, not by the provider.
+    #[serde(default)]
+    pub estimated: bool,
+}
+
+/// How long it took.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Timing {
+    /// From the request to the attempt, milliseconds.
+    pub queue_ms: u64,
+    /// From the attempt to its first token, milliseconds.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ttft_ms: Option<u64>,
+    /// From the request to the end, milliseconds.
+    pub total_ms: u64,
+    /// Speed of the answer.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tokens_per_sec: Option<f64>,
+}
+
+/// What the provider said of a failure.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", default)]
+#[allow(missing_docs, reason = "named as in integrations.md §25.3")]
+pub struct Upstream {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub status: Option<u16>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub code: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub request_id: Option<String>,
+}
+
+/// A parameter that the chosen model does not take.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[allow(missing_docs, reason = "named as in integrations.md §25.3")]
+pub struct DroppedParam {
+    pub param: String,
+    pub reason: String,
+}
+
+domain_events! {
+    /// What can have happened to a completion. It ends with exactly one of completed, failed and cancelled.
+    CompletionEvent: Integrations / "completion" {
+        /// A model is to answer.
+        CompletionRequested = "symbia.integrations.completion.completion-requested.v1" {
+            request_id: String,
+            /// Absent: the router chooses.
+            provider: Option<String>,
+            /// Absent: the provider's default.
+            model: Option<String>,
+            /// `chat.completions`.
+            operation: String,
+            messages: Vec<PromptMessage>,
+            sampling: Sampling,
+            stream: bool,
+            credential_id: Option<String>,
+            idempotency_key: Option<String>,
+            /// RFC 3339; past it the request times out.
+            deadline: Option<String>,
+            context: CompletionContext,
+            /// Keyed digest of the prompt.
+            prompt_digest: String,
+            requested_by: String,
+        }
+        /// A worker asks a provider.
+        CompletionAttemptStarted = "symbia.integrations.completion.completion-attempt-started.v1" {
+            request_id: String,
+            /// From 1; readers of the stream drop what belongs to an earlier one.
+            attempt: u32,
+            provider: String,
+            model: String,
+            /// Digest of the weights, for a local model.
+            model_digest: Option<String>,
+            worker_id: String,
+            credential_id: Option<String>,
+            /// `personal`, `org-wide` or `none`.
+            credential_source: String,
+            dropped_params: Vec<DroppedParam>,
+        }
+        /// An attempt came to nothing; another may follow.
+        CompletionAttemptFailed = "symbia.integrations.completion.completion-attempt-failed.v1" {
+            request_id: String,
+            attempt: u32,
+            category: ErrorCategory,
+            /// Finer reason, e.g. `worker_lost`.
+            code: Option<String>,
+            upstream: Option<Upstream>,
+            message: Option<Personal>,
+            retry_after_ms: Option<u64>,
+            will_retry: bool,
+        }
+        /// The model answered.
+        CompletionCompleted = "symbia.integrations.completion.completion-completed.v1" {
+            request_id: String,
+            attempt: u32,
+            provider: String,
+            requested_model: Option<String>,
+            /// As the provider names it.
+            model: String,
+            operation: String,
+            content: Personal,
+            /// Keyed digest of the content.
+            content_digest: String,
+            finish_reason: FinishReason,
+            raw_finish_reason: Option<String>,
+            usage: Usage,
+            timing: Timing,
+            /// How many attempts it took.
+            attempts: u32,
+            provider_request_id: Option<String>,
+            context: CompletionContext,
+            warnings: Vec<String>,
+        }
+        /// No answer will come.
+        CompletionFailed = "symbia.integrations.completion.completion-failed.v1" {
+            request_id: String,
+            category: ErrorCategory,
+            /// Finer reason, e.g. `context_length_exceeded`.
+            code: Option<String>,
+            message: Option<Personal>,
+            retryable: bool,
+            status_code: u16,
+            upstream: Option<Upstream>,
+            attempts: u32,
+            partial_content: Option<Personal>,
+            usage: Option<Usage>,
+            context: CompletionContext,
+        }
+        /// It was stopped.
+        CompletionCancelled = "symbia.integrations.completion.completion-cancelled.v1" {
+            request_id: String,
+            by: String,
+            /// `client_disconnect`, `user`, `preempt`, `deadline` or `admin`.
+            reason: String,
+            attempts: u32,
+            partial_content: Option<Personal>,
+            usage: Option<Usage>,
+            context: CompletionContext,
+        }
+    }
+}

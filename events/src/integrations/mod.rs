@@ -1,0 +1,5 @@
+//! Events of the integrations service (integrations.md §25).
+
+mod completion;
+
+pub use completion::*;

@@ -1,0 +1,152 @@
+//! Events of a conversation: who takes part, and what is said in which order (messaging.md §13.3).
+//!
+//! What people write is sealed under the conversation's content key, named when the conversation is created.
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use crate::{ActorType, Personal, domain_events};
+
+/// Kind of conversation.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum ConversationType {
+    /// At most two people; assistants do not count.
+    #[default]
+    Private,
+    /// Any number, with a name.
+    Group,
+}
+
+/// Kind of a participant.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum ParticipantType {
+    /// A person.
+    User,
+    /// An assistant or other software; the id of an assistant is `assistant:<key>`.
+    Agent,
+}
+
+/// What a participant may do (messaging.md §8.10).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum ParticipantRole {
+    /// Everything.
+    Owner,
+    /// Members, settings, other people's messages.
+    Admin,
+    /// Reads and writes.
+    Member,
+}
+
+/// Kind of a message's sender.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum SenderType {
+    /// A person.
+    User,
+    /// An assistant or other software.
+    Agent,
+    /// A service of the platform.
+    Service,
+    /// An external bot.
+    Bot,
+}
+
+impl SenderType {
+    /// As which an actor speaks; `None` for nobody known.
+    #[must_use]
+    pub fn of(actor: ActorType) -> Option<Self> {
+        match actor {
+            ActorType::User => Some(SenderType::User),
+            ActorType::Agent => Some(SenderType::Agent),
+            ActorType::Service | ActorType::System => Some(SenderType::Service),
+            ActorType::Anonymous => None,
+        }
+    }
+}
+
+/// How urgent a message is.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+#[allow(missing_docs, reason = "the names say it")]
+pub enum Priority {
+    Low,
+    #[default]
+    Normal,
+    High,
+    Critical,
+}
+
+domain_events! {
+    /// What can have happened in a conversation.
+    ConversationEvent: Messaging / "conversation" {
+        /// It exists.
+        ConversationCreated = "symbia.messaging.conversation.conversation-created.v1" {
+            conversation_id: String,
+            #[serde(rename = "type")]
+            conversation_type: ConversationType,
+            name: Option<Personal>,
+            description: Option<Personal>,
+            org_id: String,
+            created_by: String,
+            /// A sealed JSON object.
+            metadata: Option<Personal>,
+            /// The key under which names, metadata and messages are sealed.
+            content_key_id: String,
+        }
+        /// Somebody takes part.
+        ParticipantAdded = "symbia.messaging.conversation.participant-added.v1" {
+            participant_id: String,
+            principal_id: String,
+            principal_type: ParticipantType,
+            role: ParticipantRole,
+            entity_id: Option<String>,
+            added_by: String,
+            /// `create` or `invite`.
+            via: String,
+        }
+        /// Somebody takes part no more.
+        ParticipantRemoved = "symbia.messaging.conversation.participant-removed.v1" {
+            principal_id: String,
+            removed_by: String,
+            /// `leave` or `remove`.
+            via: String,
+        }
+        /// A message was written.
+        MessageSent = "symbia.messaging.conversation.message-sent.v1" {
+            message_id: String,
+            /// Place in the conversation, from 1, without gaps.
+            sequence: u64,
+            sender_id: String,
+            sender_type: SenderType,
+            content: Personal,
+            /// HMAC of the content under the key that seals it: tells a repetition from a conflict, and dies with the key.
+            content_digest: String,
+            content_type: String,
+            reply_to: Option<String>,
+            run_id: Option<String>,
+            trace_id: Option<String>,
+            priority: Priority,
+            interruptible: bool,
+            preempted_by: Option<String>,
+            /// A sealed JSON object.
+            metadata: Option<Personal>,
+        }
+        /// Its sender replaced the text of a message.
+        MessageEdited = "symbia.messaging.conversation.message-edited.v1" {
+            message_id: String,
+            /// Version of the text, 2 with the first edit.
+            version: u32,
+            content: Personal,
+            content_digest: String,
+        }
+        /// A message is shown no more.
+        MessageDeleted = "symbia.messaging.conversation.message-deleted.v1" {
+            message_id: String,
+            deleted_by: String,
+            reason: Option<Personal>,
+        }
+    }
+}
