@@ -1,3 +1,7 @@
 //! Who asks: REST, Socket.IO and WebSocket, one router per service.
 
 pub mod http;
+pub mod identity;
+pub mod platform;
+
+pub use platform::Platform;
