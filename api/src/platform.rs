@@ -225,8 +225,18 @@ impl Platform {
         Ok(self.reader.read(scope).await?)
     }
 
-    /// Adds the readiness checks of a service: `eventBus`, `database`, and `projections` with their lag.
+    /// Adds the readiness checks of a service with read models: `eventBus`, `database`, and `projections` with their lag.
     pub fn watch(&self, health: &Health, service: Service) {
+        self.watch_bus_and_database(health);
+        let platform = self.clone();
+        health.check("projections", move || {
+            let platform = platform.clone();
+            async move { platform.lag(service).await }
+        });
+    }
+
+    /// Adds the readiness checks of a service without read models of its own.
+    pub fn watch_bus_and_database(&self, health: &Health) {
         let platform = self.clone();
         health.check("eventBus", move || {
             let platform = platform.clone();
@@ -241,11 +251,6 @@ impl Platform {
                     "the database does not answer".to_owned()
                 })
             }
-        });
-        let platform = self.clone();
-        health.check("projections", move || {
-            let platform = platform.clone();
-            async move { platform.lag(service).await }
         });
     }
 
@@ -301,7 +306,11 @@ impl From<Rejection> for ApiError {
     fn from(rejection: Rejection) -> Self {
         let status = match rejection.code.as_ref() {
             "AUTH_REQUIRED" | "TOKEN_INVALID" | "TOKEN_EXPIRED" | "SESSION_REVOKED" => StatusCode::UNAUTHORIZED,
-            "FORBIDDEN" | "INSUFFICIENT_ROLE" | "MISSING_CAPABILITY" | "SUPERADMIN_REQUIRED" | "ORG_ACCESS_DENIED"
+            "FORBIDDEN"
+            | "INSUFFICIENT_ROLE"
+            | "MISSING_CAPABILITY"
+            | "SUPERADMIN_REQUIRED"
+            | "ORG_ACCESS_DENIED"
             | "WRONG_TENANT" => StatusCode::FORBIDDEN,
             "NOT_FOUND" => StatusCode::NOT_FOUND,
             "CONFLICT" | "LAST_ADMIN" | "ALREADY_INITIALIZED" | "QUOTA_EXCEEDED" => StatusCode::CONFLICT,
@@ -324,9 +333,7 @@ impl From<sqlx::Error> for ApiError {
         let away = match &error {
             Io(_) | PoolClosed | PoolTimedOut | Protocol(_) | Tls(_) => true,
             // Connection exceptions, too many connections, and a server that stops or starts (PostgreSQL, appendix A).
-            Database(e) => {
-                e.code().is_some_and(|code| ["08", "53", "57P"].iter().any(|class| code.starts_with(class)))
-            }
+            Database(e) => e.code().is_some_and(|code| ["08", "53", "57P"].iter().any(|class| code.starts_with(class))),
             _ => false,
         };
         if !away {

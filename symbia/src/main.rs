@@ -10,6 +10,7 @@ mod home;
 mod keys;
 mod projection;
 mod roles;
+mod serve;
 mod up;
 
 use std::process::ExitCode;
@@ -62,7 +63,7 @@ fn main() -> ExitCode {
 async fn run(command: Command, config: Config) -> Ended {
     match command {
         Command::Up(options) => up::run(config, options).await,
-        Command::Serve(options) => roles::serve_alone(config, options).await,
+        Command::Serve(options) => serve::run(config, options).await,
         Command::Work(options) => roles::work_alone(config, options).await,
         Command::Project => roles::project_alone(config).await,
         Command::Migrate => roles::migrate_alone(config).await,

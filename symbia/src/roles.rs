@@ -1,11 +1,8 @@
-//! The roles a process can play: serve the APIs, work, project, migrate. `up` plays them all.
+//! The roles a process can play beside serving: work, project, migrate. `up` plays them all.
 
-use std::{process::ExitCode, sync::Arc, time::Duration};
+use std::{process::ExitCode, sync::Arc};
 
 use anyhow::Context;
-use serde_json::{Map, json};
-use symbia_api::http::{discovery::ServiceInfo, health::Health, listen, server::ServiceApp};
-use symbia_events::Service;
 use symbia_nats::{
     append::Grouping,
     store::{EventStore, StoreOptions},
@@ -23,14 +20,11 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{
     Ended,
-    cli::{ServeOptions, WorkOptions, WorkRole},
+    cli::{WorkOptions, WorkRole},
     config::Config,
     connect::{Addresses, Connected},
     home::Home,
 };
-
-/// Version shown by health and documents.
-pub const VERSION: &str = env!("CARGO_PKG_VERSION");
 
 /// Every projection of the platform.
 pub fn projections(secrets: &SecretStore) -> Vec<Arc<dyn Projection>> {
@@ -122,69 +116,6 @@ pub fn project(house: &Connected, secrets: &SecretStore) -> Vec<ProjectorHandle>
         ProjectorOptions::new(house.pool.clone(), house.js.clone(), keys.clone()).build(projection).start()
     };
     projections(secrets).into_iter().map(start).collect()
-}
-
-/// `symbia serve`.
-pub async fn serve_alone(config: Config, options: ServeOptions) -> Ended {
-    let (home, house) = Connected::open(&config).await?;
-    let services = if options.services.is_empty() { Service::ALL.to_vec() } else { options.services };
-    let stop = stop_on_signal();
-    let mut servers = serve(&config, &home, &house, &services, &stop).await?;
-    while let Some(ended) = servers.join_next().await {
-        ended?;
-    }
-    Ok(ExitCode::SUCCESS)
-}
-
-/// Binds and serves; each server ends after `stop`, with its requests answered.
-pub async fn serve(
-    config: &Config,
-    _home: &Home,
-    house: &Connected,
-    services: &[Service],
-    stop: &CancellationToken,
-) -> anyhow::Result<JoinSet<()>> {
-    let mut bound = Vec::new();
-    for service in services {
-        bound.push((*service, listen::bind(*service, &config.host, config.port(*service)).await?));
-    }
-    let mut servers = JoinSet::new();
-    for (service, listener) in bound {
-        let health = health(service, house);
-        let info = ServiceInfo::new(service, format!("Symbia {service}"), format!("The {service} service."));
-        let app = ServiceApp::new(info, health.clone(), config.server.clone());
-        health.set_ready(true);
-        servers.spawn(app.build().serve(listener, stop.clone()));
-    }
-    Ok(servers)
-}
-
-fn health(service: Service, house: &Connected) -> Health {
-    let health = Health::new(service, VERSION);
-    let client = house.client.clone();
-    health.check("eventBus", move || {
-        let client = client.clone();
-        async move {
-            if client.connection_state() != async_nats::connection::State::Connected {
-                return Err("not connected to NATS".to_owned());
-            }
-            client.flush().await.map_err(|_| "NATS does not answer".to_owned())?;
-            Ok(Map::new())
-        }
-    });
-    let pool = house.pool.clone();
-    health.check("database", move || {
-        let pool = pool.clone();
-        async move {
-            let asked = sqlx::query("SELECT 1").execute(&pool);
-            let asked = tokio::time::timeout(Duration::from_millis(1500), asked).await;
-            match asked {
-                Ok(Ok(_)) => Ok(Map::from_iter([("kind".to_owned(), json!("postgresql"))])),
-                _ => Err("PostgreSQL does not answer".to_owned()),
-            }
-        }
-    });
-    health
 }
 
 /// Cancelled by SIGINT or SIGTERM; a second one ends the process at once.

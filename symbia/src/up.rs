@@ -28,7 +28,7 @@ use crate::{
     doctor::{self, binary_dirs},
     first_run::Admin,
     home::{Home, Running},
-    roles,
+    roles, serve,
 };
 
 const NATS_PORT: u16 = 4222;
@@ -59,7 +59,7 @@ pub async fn run(mut config: Config, options: UpOptions) -> Ended {
         DurabilityOption::Interval => Grouping::Single,
     };
     let mut workers = roles::work(&house, &WorkRole::ALL, grouping, &stop);
-    let mut apis = roles::serve(&config, &home, &house, &Service::ALL, &stop).await?;
+    let mut apis = serve::serve(&config, &home, &house, &Service::ALL, &stop).await?;
     home.note_running(&Running {
         pid: std::process::id(),
         nats_url: addresses.nats.clone(),

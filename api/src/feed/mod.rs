@@ -25,8 +25,8 @@ use async_nats::{
     Client,
     jetstream::{self, Context},
 };
-use symbia_events::{Event, KeyRing};
-use tokio::sync::watch;
+use symbia_events::Event;
+use symbia_projections::Keys;
 use tokio_util::sync::CancellationToken;
 use utoipa_axum::{router::OpenApiRouter, routes};
 
@@ -92,7 +92,7 @@ pub struct Feed(Arc<Inner>);
 struct Inner {
     client: Client,
     jetstream: Context,
-    keys: watch::Receiver<Arc<KeyRing>>,
+    keys: Keys,
     audience: Arc<dyn Audience>,
     config: FeedConfig,
     slots: access::Slots,
@@ -101,12 +101,7 @@ struct Inner {
 
 impl Feed {
     /// Feeds from the log behind `client`, verified with `keys` as they are at the time.
-    pub fn new(
-        client: Client,
-        keys: watch::Receiver<Arc<KeyRing>>,
-        audience: Arc<dyn Audience>,
-        config: FeedConfig,
-    ) -> Self {
+    pub fn new(client: Client, keys: Keys, audience: Arc<dyn Audience>, config: FeedConfig) -> Self {
         let jetstream = jetstream::new(client.clone());
         let (slots, cut) = (access::Slots::default(), AtomicU64::new(0));
         Self(Arc::new(Inner { client, jetstream, keys, audience, config, slots, cut }))

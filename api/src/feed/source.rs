@@ -1,16 +1,14 @@
 //! From the log to one follower: a reader per service's stream, limited by the broker to the tenant's subjects. Everything
 //! is verified before it goes on. The queue is short, and a reader waits for room in it: the log itself is the buffer.
 
-use std::{sync::Arc, time::Duration};
+use std::time::Duration;
 
 use async_nats::jetstream::Context;
 use futures::future::try_join_all;
 use symbia_events::{AggregateRef, KeyRing, OrgId, Service, Signed, commit};
 use symbia_nats::log::{self, LogError, LogMessage, LogReader};
-use tokio::{
-    sync::{mpsc, watch},
-    task::JoinSet,
-};
+use symbia_projections::Keys;
+use tokio::{sync::mpsc, task::JoinSet};
 
 use super::{
     follow::{Follow, type_matches},
@@ -59,13 +57,7 @@ pub(super) struct Source {
 
 impl Source {
     /// Reads on from each place of the cursor.
-    pub fn start(
-        js: &Context,
-        keys: &watch::Receiver<Arc<KeyRing>>,
-        tenant: &OrgId,
-        follow: &Follow,
-        at: &Cursor,
-    ) -> Self {
+    pub fn start(js: &Context, keys: &Keys, tenant: &OrgId, follow: &Follow, at: &Cursor) -> Self {
         let (sender, chunks) = mpsc::channel(CHUNKS);
         let mut readers = JoinSet::new();
         for (service, place) in at.places() {
@@ -130,7 +122,7 @@ struct Reader {
     place: Place,
     subjects: Vec<String>,
     types: Vec<String>,
-    keys: watch::Receiver<Arc<KeyRing>>,
+    keys: Keys,
     sender: mpsc::Sender<Result<Chunk, Replaced>>,
 }
 
@@ -160,11 +152,13 @@ impl Reader {
 
     // A broker that is away comes back, and the log is read on. A log that ends too early does not grow its end back.
     async fn is_lasting(&self, error: &LogError) -> bool {
-        tracing::warn!(service = %self.service, %error, "a feed waits for the log");
         if matches!(error, LogError::Ahead { .. }) {
+            tracing::warn!(service = %self.service, %error, "a feed ends");
             let _ = self.sender.send(Err(Replaced)).await;
             return true;
         }
+        // Every open feed sees the same: health and projections report it.
+        tracing::debug!(service = %self.service, %error, "a feed waits for the log");
         tokio::time::sleep(RETRY).await;
         false
     }
@@ -195,7 +189,7 @@ impl Reader {
         let events = match verified(&keys, message) {
             Ok(events) => events,
             Err(reason) => {
-                tracing::warn!(service = %self.service, sequence, reason, "a message is not delivered: it does not verify");
+                tracing::debug!(service = %self.service, sequence, reason, "a message is not delivered: it does not verify");
                 entries.push((sequence, Entry::Quarantined));
                 return;
             }

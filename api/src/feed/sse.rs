@@ -17,7 +17,7 @@ use super::{
     Mounted,
     access::Access,
     follow::FollowQuery,
-    item::Item,
+    item::{End, Item},
     stream::{Gone, Outlet, Stream},
 };
 use crate::http::{ApiError, ApiResult, Query};
@@ -56,8 +56,12 @@ pub(super) async fn follow_sse(
     let (items, queue) = mpsc::channel(QUEUE);
     let (last, said) = oneshot::channel();
     tokio::spawn(async move {
-        let gone = items.clone();
-        let closing = stream.run(&mut Lines(items), gone.closed()).await;
+        let connection = items.clone();
+        let client = async {
+            connection.closed().await;
+            End::Gone
+        };
+        let closing = stream.run(&mut Lines(items), client).await;
         if let Some(closing) = closing {
             // Not into the queue, which may be full.
             let _ = last.send(line(closing.item));

@@ -73,15 +73,16 @@ impl Stream {
         Ok(Self { feed, access, caller, tenant, drained, opening, cursor, source, live })
     }
 
-    /// Runs until the end, and tells what is to be said last. `gone` ends when the client has gone.
-    pub async fn run(self, outlet: &mut impl Outlet, gone: impl Future<Output = ()> + Send) -> Option<Closing> {
+    /// Runs until the end, and tells what is to be said last. `client` tells when
+    /// the client has gone, or seems to have.
+    pub async fn run(self, outlet: &mut impl Outlet, client: impl Future<Output = End> + Send) -> Option<Closing> {
         let Self { feed, access, caller, tenant, drained, opening, mut cursor, source, live } = self;
         let mut pump = Pump { feed: &feed, caller: &caller, cursor: &mut cursor, source, live };
         let end = tokio::select! {
             biased;
             () = drained.cancelled() => End::Stopping,
             end = no_longer_admitted(&feed, &access, &tenant, &caller) => end,
-            () = gone => End::Gone,
+            end = client => end,
             end = pump.run(opening, outlet) => end,
         };
         drop(pump);

@@ -21,7 +21,7 @@ use super::{
     Mounted,
     access::{Access, Slot},
     follow::FollowQuery,
-    item::{Closing, Item},
+    item::{Closing, End, Item},
     stream::{Gone, Outlet, Stream},
 };
 use crate::http::{ApiError, ApiResult, Query};
@@ -35,7 +35,7 @@ const FIRST_MESSAGE: Duration = Duration::from_secs(10);
 const BAD_FIRST_MESSAGE: u16 = 4400;
 /// Clients have little to say.
 const INBOUND_MAX: usize = 64 * 1024;
-/// A client that has not answered so many pings is gone.
+/// A client that has not answered so many pings is cut.
 const UNANSWERED: u32 = 3;
 
 /// Follow events over WebSocket
@@ -124,19 +124,21 @@ async fn run(
     slot: Slot,
 ) {
     let config = &feed.0.config;
-    let closing = stream.run(&mut Socket(sink), gone(inbound, config.heartbeat * UNANSWERED)).await;
+    let closing = stream.run(&mut Socket(sink), client(inbound, config.heartbeat * UNANSWERED)).await;
     if let Some(closing) = closing {
         close(sink, inbound, closing, config.close_timeout).await;
     }
     drop(slot);
 }
 
-/// Ends when the client has closed, or has been silent for too long.
-async fn gone(inbound: &mut SplitStream<WebSocket>, silence: Duration) {
+/// Tells when the client has closed, or has not answered for too long.
+async fn client(inbound: &mut SplitStream<WebSocket>, silence: Duration) -> End {
     // Answers to our pings arrive here; the library answers theirs.
-    while let Ok(Some(Ok(message))) = timeout(silence, inbound.next()).await {
-        if matches!(message, Message::Close(_)) {
-            return;
+    loop {
+        match timeout(silence, inbound.next()).await {
+            Ok(Some(Ok(Message::Close(_)) | Err(_)) | None) => return End::Gone,
+            Ok(Some(Ok(_))) => {}
+            Err(_) => return End::Slow,
         }
     }
 }

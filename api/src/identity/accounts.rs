@@ -20,7 +20,9 @@ use super::{
     sessions::{Person, SignedIn},
     shapes::{UserRef, epoch_ms},
 };
-use crate::http::{ApiError, ApiResult, Json, RequestScope, Validation, principal::Membership as OrgRef, rate::RateLimits};
+use crate::http::{
+    ApiError, ApiResult, Json, RequestScope, Validation, principal::Membership as OrgRef, rate::RateLimits,
+};
 
 pub(super) fn routes() -> OpenApiRouter<Identity> {
     OpenApiRouter::new()

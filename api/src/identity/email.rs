@@ -42,9 +42,20 @@ mod tests {
         for good in ["ada@example.test", "a.b+c@sub.example.test", "ü@bücher.example", "o'neil@example.test"] {
             assert!(is_address(good), "{good}");
         }
-        for bad in ["", "ada", "ada@", "@example.test", "ada@localhost", "a b@example.test", "a@b@example.test",
-            ".a@example.test", "a@-x.test", "a@x..test", "a\r\nBcc:x@example.test", "<a@example.test>"]
-        {
+        for bad in [
+            "",
+            "ada",
+            "ada@",
+            "@example.test",
+            "ada@localhost",
+            "a b@example.test",
+            "a@b@example.test",
+            ".a@example.test",
+            "a@-x.test",
+            "a@x..test",
+            "a\r\nBcc:x@example.test",
+            "<a@example.test>",
+        ] {
             assert!(!is_address(bad), "{bad}");
         }
     }

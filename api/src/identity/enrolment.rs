@@ -78,7 +78,12 @@ impl Identity {
 }
 
 impl Enrolment<'_> {
-    async fn run(&mut self, registration: &Registration, email_key: String, admission: Admission) -> ApiResult<Account> {
+    async fn run(
+        &mut self,
+        registration: &Registration,
+        email_key: String,
+        admission: Admission,
+    ) -> ApiResult<Account> {
         let org_id = self.ids.of("organization");
         let slug = registration.org_name.as_deref().map(orgs::slug_of);
         let (known, initialized) = self.precheck(&email_key, slug.as_deref(), &org_id).await?;
@@ -151,7 +156,9 @@ impl Enrolment<'_> {
                 // The same request, at the same time.
                 Err(SecretError::Taken(_)) => kept = secrets.secret(&reference).await?,
                 Err(SecretError::Destroyed(_)) => {
-                    return Err(ApiError::conflict("This registration was refused before: send it with a new Idempotency-Key"));
+                    return Err(ApiError::conflict(
+                        "This registration was refused before: send it with a new Idempotency-Key",
+                    ));
                 }
                 Err(error) => return Err(error.into()),
             }
@@ -195,11 +202,8 @@ impl Enrolment<'_> {
             source: source.to_owned(),
         });
         let id = self.ids.command(&format!("register:{source}"));
-        let submitted = self
-            .identity
-            .platform
-            .submit_as(id, &address, &command, &edge(), self.scope, Consistency::Eventual)
-            .await;
+        let submitted =
+            self.identity.platform.submit_as(id, &address, &command, &edge(), self.scope, Consistency::Eventual).await;
         match submitted {
             Ok(_) => Ok(bootstrap),
             Err(error) if bootstrap && error.code() == "ALREADY_INITIALIZED" => match admission {
@@ -235,8 +239,7 @@ impl Enrolment<'_> {
     }
 
     async fn create_organization(&self, org_id: &str, name: &str, slug: &str, purpose: &str) -> ApiResult<()> {
-        let founder =
-            Actor { id: self.user_id.clone(), kind: ActorType::User, auth: AuthMethod::Session, ..edge() };
+        let founder = Actor { id: self.user_id.clone(), kind: ActorType::User, auth: AuthMethod::Session, ..edge() };
         let command = OrganizationCommand::from(CreateOrganization {
             org_id: org_id.to_owned(),
             name: name.to_owned(),

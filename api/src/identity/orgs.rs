@@ -26,10 +26,7 @@ pub(super) const SYSTEM_SLUG: &str = "symbia-system";
 const SLUG_MAX: usize = 100;
 
 pub(super) fn routes() -> OpenApiRouter<Identity> {
-    OpenApiRouter::new()
-        .routes(routes!(list, create))
-        .routes(routes!(read, change, delete))
-        .routes(routes!(dashboard))
+    OpenApiRouter::new().routes(routes!(list, create)).routes(routes!(read, change, delete)).routes(routes!(dashboard))
 }
 
 /// The address of an organization: it is its own tenant.

@@ -38,12 +38,7 @@ impl Passwords {
 
     /// The rules for a new password.
     pub fn check(rules: &mut Validation, path: &str, password: &str) {
-        rules.check(
-            password.chars().count() >= MIN_CHARACTERS,
-            path,
-            "length",
-            "must have at least 8 characters",
-        );
+        rules.check(password.chars().count() >= MIN_CHARACTERS, path, "length", "must have at least 8 characters");
         rules.check(
             password.len() <= MAX_BYTES,
             path,
@@ -66,11 +61,7 @@ impl Passwords {
     ///
     /// # Errors
     /// 500 when the hash is none.
-    pub async fn verify(
-        &self,
-        password: Zeroizing<String>,
-        hash: Option<Zeroizing<String>>,
-    ) -> Result<bool, ApiError> {
+    pub async fn verify(&self, password: Zeroizing<String>, hash: Option<Zeroizing<String>>) -> Result<bool, ApiError> {
         let known = hash.is_some() && password.len() <= MAX_BYTES;
         let hash = hash.unwrap_or_else(|| Zeroizing::new((**self.nobody).clone()));
         let fits = self.run(move || bcrypt::verify(password.as_bytes(), &hash)).await?;
@@ -118,7 +109,8 @@ mod tests {
 
     #[test]
     fn short_and_overlong_passwords_are_refused_by_name() {
-        for (password, fits) in [("1234567", false), ("12345678", true), (&"ü".repeat(36), true), (&"ü".repeat(37), false)]
+        for (password, fits) in
+            [("1234567", false), ("12345678", true), (&"ü".repeat(36), true), (&"ü".repeat(37), false)]
         {
             let mut rules = Validation::new();
             Passwords::check(&mut rules, "password", password);

@@ -49,7 +49,8 @@ pub(super) fn routes() -> OpenApiRouter<Identity> {
 }
 
 pub(super) fn aggregate(session: &str) -> ApiResult<AggregateRef> {
-    AggregateRef::new(Service::Identity, OrgId::global(), "session", session).map_err(|_| ApiError::not_found("Session"))
+    AggregateRef::new(Service::Identity, OrgId::global(), "session", session)
+        .map_err(|_| ApiError::not_found("Session"))
 }
 
 /// What a client gets to keep.
@@ -98,17 +99,8 @@ impl Identity {
         Ok(SignedIn { issued: self.issue(person, &session_id, at, at + LIFETIME)?, refresh_token })
     }
 
-    fn issue(
-        &self,
-        person: &Person<'_>,
-        session: &str,
-        at: OffsetDateTime,
-        end: OffsetDateTime,
-    ) -> ApiResult<Issued> {
-        self.platform
-            .tokens
-            .issue((person.id, person.email, person.name), session, at, end)
-            .map_err(ApiError::internal)
+    fn issue(&self, person: &Person<'_>, session: &str, at: OffsetDateTime, end: OffsetDateTime) -> ApiResult<Issued> {
+        self.platform.tokens.issue((person.id, person.email, person.name), session, at, end).map_err(ApiError::internal)
     }
 
     /// The cookie that holds a token, `Set-Cookie`. Lax: pages of other sites cannot make it go with what they send.

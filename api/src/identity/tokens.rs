@@ -37,7 +37,9 @@ const PKCS8_PREFIX: [u8; 16] =
 #[derive(Debug, thiserror::Error)]
 pub enum TokenError {
     /// The file holds no key of the right kind.
-    #[error("the token signing keys cannot be read: {0}; expected Ed25519 private keys in PEM (PKCS #8), the active one first")]
+    #[error(
+        "the token signing keys cannot be read: {0}; expected Ed25519 private keys in PEM (PKCS #8), the active one first"
+    )]
     Keys(String),
     /// The shared secret can be guessed.
     #[error("SESSION_SECRET {0}: give at least 32 random characters, or leave it out to sign with a key pair")]
@@ -95,7 +97,11 @@ impl SigningKeys {
             let der = BASE64.decode(body.as_bytes()).map_err(|e| TokenError::Keys(e.to_string()))?;
             keys.push(SigningKey::new(Zeroizing::new(der))?);
         }
-        if keys.is_empty() { Err(TokenError::Keys("there is no private key".to_owned())) } else { Ok(SigningKeys(keys)) }
+        if keys.is_empty() {
+            Err(TokenError::Keys("there is no private key".to_owned()))
+        } else {
+            Ok(SigningKeys(keys))
+        }
     }
 
     /// PEM of all keys, with the secrets: write it to a file that only the owner can read.
@@ -232,9 +238,7 @@ impl Tokens {
                 let header = Header { kid: Some(keys.0[0].kid.clone()), ..Header::new(Algorithm::EdDSA) };
                 jsonwebtoken::encode(&header, &claims, encoding)?
             }
-            Method::Secret { encoding, .. } => {
-                jsonwebtoken::encode(&Header::new(Algorithm::HS256), &claims, encoding)?
-            }
+            Method::Secret { encoding, .. } => jsonwebtoken::encode(&Header::new(Algorithm::HS256), &claims, encoding)?,
         };
         Ok(Issued { token, expires_at })
     }
@@ -351,7 +355,8 @@ mod tests {
 
     #[test]
     fn a_secret_that_can_be_guessed_is_refused() {
-        let with = |secret: &str| Tokens::with_secret(&Zeroizing::new(secret.to_owned()), "symbia-test", Duration::days(7));
+        let with =
+            |secret: &str| Tokens::with_secret(&Zeroizing::new(secret.to_owned()), "symbia-test", Duration::days(7));
         assert!(with("short").is_err());
         assert!(with("symbia-dev-secret-change-in-production").is_err());
         let shared = with("kR1vY8nQ2wX5zA7cE9fH3jL6mP0sT4uB").unwrap();

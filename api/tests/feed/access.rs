@@ -16,10 +16,12 @@ async fn only_those_who_belong_get_in_and_the_rest_is_refused_before_the_upgrade
     let stage = Stage::new().await;
     stage.directory.knows("old", Err(AuthError::Expired));
     stage.directory.knows("both", Ok(member("both", &["org-a", "org-b"])));
+    let reader = Principal { entitlements: vec!["cap:global.read".to_owned()], ..member("reader", &["org-a"]) };
+    stage.directory.knows("reader", Ok(reader));
     let cors = CorsConfig::new(["https://console.example"], true);
     let server = stage.serve(FeedConfig { cors, ..FeedConfig::default() }).await;
     type Case = (&'static str, Option<&'static str>, Option<(&'static str, &'static str)>, u16, &'static str);
-    let cases: [Case; 9] = [
+    let cases: [Case; 10] = [
         ("", None, None, 401, "AUTH_REQUIRED"),
         ("access_token=a", None, None, 401, "AUTH_REQUIRED"),
         ("", Some("nobody"), None, 401, "TOKEN_INVALID"),
@@ -27,6 +29,7 @@ async fn only_those_who_belong_get_in_and_the_rest_is_refused_before_the_upgrade
         ("", Some("both"), None, 400, "ORG_REQUIRED"),
         ("tenant=org-b", Some("a"), None, 403, "ORG_ACCESS_DENIED"),
         ("tenant=global", Some("a"), None, 403, "SUPERADMIN_REQUIRED"),
+        ("", Some("reader"), Some(("x-org-id", "global")), 403, "SUPERADMIN_REQUIRED"),
         ("", Some("a"), Some(("x-org-id", "org-b")), 403, "ORG_ACCESS_DENIED"),
         ("", Some("a"), Some(("origin", "https://evil.example")), 403, "ORIGIN_NOT_ALLOWED"),
     ];
@@ -37,7 +40,9 @@ async fn only_those_who_belong_get_in_and_the_rest_is_refused_before_the_upgrade
         let (got, body) = server.refused(query, &headers).await;
         assert_eq!((got, &body["code"]), (status, &json!(code)), "{query} {headers:?}");
     }
-    for (query, token) in [("tenant=org-b", "both"), ("tenant=org-b", "root"), ("tenant=global", "root")] {
+    for (query, token) in
+        [("tenant=org-b", "both"), ("tenant=org-b", "root"), ("tenant=org-b", "reader"), ("tenant=global", "root")]
+    {
         server.follow(token, query).await;
     }
     let origin = ("origin", "https://console.example");

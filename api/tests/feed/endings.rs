@@ -4,6 +4,8 @@ use std::time::{Duration, Instant};
 
 use serde_json::json;
 use symbia_api::{feed::FeedConfig, http::AuthError};
+use symbia_events::Service;
+use symbia_nats::topology;
 
 use crate::stage::{ParcelEvent, ParcelSent, Stage, member, numbers, sent, until};
 
@@ -123,4 +125,18 @@ async fn a_client_that_goes_leaves_nothing_behind() {
     assert_eq!(server.feed.open(), 1);
     follower.socket.close(None).await.unwrap();
     until("the feed ends", || server.feed.open() == 0).await;
+}
+
+#[tokio::test]
+async fn a_log_that_was_replaced_ends_the_feed_instead_of_repeating_its_positions() {
+    let stage = Stage::new().await;
+    let server = stage.serve(FeedConfig::default()).await;
+    let mut follower = server.follow("a", "service=identity").await;
+    stage.append("org-a", "1", &[sent(1)]).await;
+    follower.events(1).await;
+    stage.js.delete_stream(Service::Identity.event_stream()).await.unwrap();
+    stage.js.create_stream(topology::event_stream(Service::Identity, 1)).await.unwrap();
+    let (items, code, reason) = follower.rest().await;
+    assert_eq!((items.len(), code), (1, 4009));
+    assert_eq!(reason, "the log was replaced: begin with latest or earliest");
 }

@@ -1,5 +1,7 @@
 //! Parameters, the first message, and server-sent events.
 
+use std::time::Duration;
+
 use serde_json::{Value, json};
 use symbia_api::feed::FeedConfig;
 use tokio::{
@@ -7,7 +9,7 @@ use tokio::{
     net::TcpStream,
 };
 
-use crate::stage::{Server, Stage, note, numbers, sent, until, within};
+use crate::stage::{ParcelEvent, ParcelSent, Server, Stage, note, numbers, sent, until, within};
 
 const A: (&str, &str) = ("authorization", "Bearer a");
 
@@ -184,4 +186,36 @@ async fn a_last_event_id_that_is_no_cursor_is_400() {
         let (head, body) = plain(&server, "/events", headers).await;
         assert!(head.starts_with("HTTP/1.1 400 ") && body.contains("VALIDATION_FAILED"), "{head} {body}");
     }
+}
+
+#[tokio::test]
+async fn a_slow_reader_of_server_sent_events_is_cut_and_told_where_to_go_on() {
+    const EVENTS: u64 = 150;
+    let stage = Stage::new().await;
+    let config = FeedConfig { write_timeout: Duration::from_secs(1), ..FeedConfig::default() };
+    let server = stage.serve(config).await;
+    let mut events = Events::open(&server, "service=identity", "").await;
+    events.next().await.expect("the opening");
+    // More than the sockets' buffers hold.
+    let text = "x".repeat(200_000);
+    for number in 0..EVENTS {
+        stage.append("org-a", "1", &[ParcelEvent::ParcelSent(ParcelSent { number, text: text.clone() })]).await;
+    }
+    until("the slow reader is cut", || server.feed.cut() == 1).await;
+    assert_eq!(server.feed.open(), 1, "what is still unread is held for the client, and counts");
+    let mut got = 0;
+    let cursor = loop {
+        let [name, id, data] = events.next().await.expect("a close event at the end");
+        let data: Value = serde_json::from_str(&data.unwrap()).unwrap();
+        if name.as_deref() == Some("close") {
+            assert_eq!((&data["code"], &data["cursor"]), (&json!(4008), &json!(id)));
+            break id.unwrap();
+        }
+        assert_eq!(data["event"]["data"]["number"], got);
+        got += 1;
+    };
+    assert_eq!(cursor, format!("identity:{got}"));
+    assert!((1..EVENTS).contains(&got), "{got}");
+    assert_eq!(events.next().await, None);
+    until("the place is free", || server.feed.open() == 0).await;
 }

@@ -179,7 +179,7 @@ impl Stage {
 
     pub async fn serve_to(&self, config: FeedConfig, audience: Arc<dyn Audience>) -> Server {
         let client = async_nats::connect(self.broker.url()).await.unwrap();
-        let keys = tokio::sync::watch::channel(Arc::new(self.keys.clone())).1;
+        let keys = symbia_projections::fixed_keys(self.keys.clone());
         let feed = Feed::new(client, keys, audience, config);
         let health = Health::new(Service::Messaging, "1.0.0");
         let limits = Limits { drain: Duration::ZERO, ..Limits::default() };

@@ -207,6 +207,7 @@ impl Organization {
 
 impl Aggregate for Organization {
     const STATE_VERSION: u32 = 1;
+    const ID_FIELD: Option<&'static str> = Some("orgId");
     type Command = OrganizationCommand;
     type Event = OrganizationEvent;
 
