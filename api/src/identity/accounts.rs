@@ -49,7 +49,7 @@ pub(super) struct Registration {
     #[serde(default)]
     pub org_name: Option<String>,
     /// For the claim of the first super admin; the `X-Setup-Token` header does as well.
-    #[serde(default)]
+    #[serde(default, alias = "token")]
     #[schema(value_type = Option<String>)]
     setup_token: Option<Zeroizing<String>>,
 }

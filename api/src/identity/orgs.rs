@@ -262,13 +262,6 @@ async fn delete(
 ) -> ApiResult<Json<Msg>> {
     if !caller.is_super_admin {
         identity.require_admin(&caller, &id).await?;
-        let mut tx = identity.platform.read(&Scope::platform()).await?;
-        let members = model::members(&mut tx, &id).await?;
-        if members.iter().any(|m| m.membership.role == "admin" && m.membership.user_id != caller.id) {
-            let refused = "Only the sole admin of an organization or a super admin can delete it";
-            return Err(ApiError::new(StatusCode::FORBIDDEN, "INSUFFICIENT_ROLE", refused)
-                .with_hint("Demote or remove the other admins first."));
-        }
     }
     let command = OrganizationCommand::from(DeleteOrganization { org_id: id.clone() });
     identity.platform.submit(&aggregate(&id)?, &command, &Actor::from(&*caller), &scope).await?;
