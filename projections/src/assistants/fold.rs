@@ -5,7 +5,9 @@ use serde_json::{Value, json};
 use sqlx::PgConnection;
 use symbia_events::{
     DomainEvent, Event,
-    assistants::{AssistantDefinition, AssistantEvent, Rule, RuleRunEvent, RuleRunStarted, RuleSetCreated, RuleSetEvent},
+    assistants::{
+        AssistantDefinition, AssistantEvent, Rule, RuleRunEvent, RuleRunStarted, RuleSetCreated, RuleSetEvent,
+    },
 };
 
 use super::rows::{Assistant, Key, RuleRun, RuleSet, State};
@@ -90,7 +92,14 @@ impl State {
         let version = |version: u32| i32::try_from(version).unwrap_or(i32::MAX);
         match change {
             RuleSetEvent::RuleSetCreated(RuleSetCreated {
-                rule_set_id, name, description, rules, llm_config, version: at, digest, ..
+                rule_set_id,
+                name,
+                description,
+                rules,
+                llm_config,
+                version: at,
+                digest,
+                ..
             }) => {
                 *row = Some(RuleSet {
                     org_id: key.0,
@@ -187,7 +196,8 @@ impl State {
 }
 
 fn started(event: &Event, (org_id, id): Key, e: RuleRunStarted) -> RuleRun {
-    let rule = e.rule.as_ref().map(|Rule { id, name, priority, .. }| json!({ "id": id, "name": name, "priority": priority }));
+    let rule =
+        e.rule.as_ref().map(|Rule { id, name, priority, .. }| json!({ "id": id, "name": name, "priority": priority }));
     let why = json!({
         "trigger": e.trigger, "eventRef": e.event_ref, "awardReason": e.award_reason, "candidates": e.candidates,
         "ruleSetKey": e.rule_set_key, "ruleSetId": e.rule_set_id, "ruleSetVersion": e.rule_set_version,

@@ -199,11 +199,7 @@ pub async fn rule_sets(conn: &mut PgConnection, org: &str) -> Result<Vec<RuleSet
 }
 
 /// The rule set by which an assistant answers in an organization: its own, else the platform's.
-pub async fn rule_set(
-    conn: &mut PgConnection,
-    org: &str,
-    assistant: &str,
-) -> Result<Option<RuleSet>, sqlx::Error> {
+pub async fn rule_set(conn: &mut PgConnection, org: &str, assistant: &str) -> Result<Option<RuleSet>, sqlx::Error> {
     sqlx::query_as(
         "SELECT * FROM assistants.rule_sets
          WHERE (org_id = $1 AND key = $2 || ':' || $1) OR (org_id = 'global' AND key = $2 || ':default')

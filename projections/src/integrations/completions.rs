@@ -90,7 +90,8 @@ pub(super) async fn fold(conn: &mut PgConnection, events: &[FoldEvent]) -> Resul
         return Ok(());
     }
     let (orgs, ids): (Vec<String>, Vec<String>) = rows.keys().cloned().unzip();
-    let select = "SELECT t.* FROM completions t JOIN unnest($1::text[], $2::text[]) AS k (org_id, id) USING (org_id, id)";
+    let select =
+        "SELECT t.* FROM completions t JOIN unnest($1::text[], $2::text[]) AS k (org_id, id) USING (org_id, id)";
     for row in sqlx::query_as::<_, Row>(select).bind(orgs).bind(ids).fetch_all(&mut *conn).await? {
         rows.insert((row.org_id.clone(), row.id.clone()), Some(row));
     }

@@ -45,11 +45,7 @@ pub async fn access(
 }
 
 /// A conversation.
-pub async fn conversation(
-    conn: &mut PgConnection,
-    org: &str,
-    id: &str,
-) -> Result<Option<Conversation>, sqlx::Error> {
+pub async fn conversation(conn: &mut PgConnection, org: &str, id: &str) -> Result<Option<Conversation>, sqlx::Error> {
     sqlx::query_as("SELECT * FROM messaging.conversations WHERE org_id = $1 AND id = $2")
         .bind(org)
         .bind(id)

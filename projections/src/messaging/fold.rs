@@ -78,7 +78,8 @@ fn read(event: &Event) -> Result<ConversationEvent, FoldError> {
 // What an object in a sealed field says; anything else counts as empty.
 fn object(key: Option<&SubjectKey>, sealed: Option<&Personal>) -> String {
     let opened = sealed.and_then(|sealed| open(key, sealed));
-    let object = opened.and_then(|text| serde_json::from_str::<HashMap<String, serde_json::Value>>(&text).ok().map(|_| text));
+    let object =
+        opened.and_then(|text| serde_json::from_str::<HashMap<String, serde_json::Value>>(&text).ok().map(|_| text));
     object.unwrap_or_else(|| "{}".to_owned())
 }
 

@@ -5,7 +5,7 @@ mod fold;
 mod messages;
 mod rows;
 
-pub use conversations::{conversation, conversations_of, counts, participant, participants, Access, Counts, access};
+pub use conversations::{Access, Counts, access, conversation, conversations_of, counts, participant, participants};
 pub use messages::{Anchor, Page, message, messages, open_questions};
 pub use rows::{Conversation, Message, Participant};
 
@@ -68,5 +68,8 @@ impl Projection for Messaging {
     }
 }
 
-const MIGRATIONS: &[Migration] =
-    &[Migration { version: 1, name: "messaging", sql: include_str!("../../../migrations/messaging/0001_messaging.sql") }];
+const MIGRATIONS: &[Migration] = &[Migration {
+    version: 1,
+    name: "messaging",
+    sql: include_str!("../../../migrations/messaging/0001_messaging.sql"),
+}];

@@ -156,7 +156,8 @@ impl State {
             sqlx::query(delete).bind(orgs).bind(conversations).bind(users).execute(&mut *conn).await?;
         }
         write_columns!(
-            conn, self.participants.into_values().flatten().collect::<Vec<_>>(),
+            conn,
+            self.participants.into_values().flatten().collect::<Vec<_>>(),
             (org_id, conversation_id, user_id, id, user_type, role, entity_id, joined_at),
             "INSERT INTO participants (org_id, conversation_id, user_id, id, user_type, role, entity_id, joined_at)
              SELECT * FROM unnest($1::text[], $2::text[], $3::text[], $4::text[], $5::text[], $6::text[], $7::text[],
