@@ -54,6 +54,11 @@ impl Home {
         &self.dir
     }
 
+    /// Whether a key ring was made.
+    pub fn has_key_ring(&self) -> bool {
+        self.ring.exists()
+    }
+
     /// The key ring; fails when there is none.
     pub fn key_ring(&self) -> anyhow::Result<KeyRing> {
         let text = fs::read_to_string(&self.ring)

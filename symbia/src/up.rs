@@ -68,11 +68,13 @@ pub async fn run(mut config: Config, options: UpOptions) -> Ended {
 
     let durability = servers.durability(&config, options.durability).await;
     banner(&config, &home, &servers, &durability, started.elapsed());
-    if let Some(admin) = admin {
-        if let Err(error) = first_admin(&config, &home, &admin).await {
-            stop.cancel();
-            eprintln!("symbia: {error:#}");
-        }
+    let mut ended = Ok(ExitCode::SUCCESS);
+    if let Some(admin) = admin
+        && let Err(error) = first_admin(&config, &home, &admin).await
+    {
+        // Without its first super admin the platform is of no use: stop in order, and say so.
+        ended = Err(error);
+        stop.cancel();
     }
 
     stop.cancelled().await;
@@ -85,7 +87,7 @@ pub async fn run(mut config: Config, options: UpOptions) -> Ended {
     house.pool.close().await;
     servers.stop().await;
     drop(scratch);
-    Ok(ExitCode::SUCCESS)
+    ended
 }
 
 // PostgreSQL may run as another user, who must be able to pass through.

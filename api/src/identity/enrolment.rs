@@ -292,7 +292,9 @@ impl Enrolment<'_> {
         let (id, address) = (self.ids.command("undo"), user_aggregate(&self.user_id)?);
         let command = UserCommand::from(DeleteUser { user_id: self.user_id.clone() });
         let platform = &self.identity.platform;
-        platform.submit_as(id, &address, &command, &edge(), self.scope, Consistency::Visible).await?;
+        let done = platform.submit_as(id, &address, &command, &edge(), self.scope, Consistency::Eventual).await?;
+        // The refusal is certain, also when the read models lag.
+        platform.visible(&done).await;
         self.destroy().await;
         Ok(())
     }

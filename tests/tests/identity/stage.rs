@@ -48,7 +48,8 @@ pub struct House {
     base: String,
     http: reqwest::Client,
     stop: CancellationToken,
-    _projector: ProjectorHandle,
+    projector: tokio::sync::Mutex<Option<ProjectorHandle>>,
+    projection: Arc<Identity>,
     pub servers: TestServers,
 }
 
@@ -113,8 +114,6 @@ impl House {
         let store = EventStore::new(nats.clone(), Arc::clone(&keys), &StoreOptions::default());
         let worker = CommandWorker::new(nats.clone(), store, Handlers::all(), Options::default());
         tokio::spawn(worker.run(stop.clone()));
-        let ring = fixed_keys(KeyRing::clone(&keys));
-        let projector = ProjectorOptions::new(pool.clone(), jetstream.clone(), ring).build(projection).start();
 
         let generous = Quota::per_minute(100_000);
         let mut settings = Settings {
@@ -144,7 +143,7 @@ impl House {
         let listener = TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
         let base = format!("http://{}", listener.local_addr().unwrap());
         tokio::spawn(service.serve(listener, stop.clone()));
-        House {
+        let house = House {
             platform,
             jetstream,
             pool,
@@ -154,8 +153,24 @@ impl House {
             base,
             http: reqwest::Client::new(),
             stop,
-            _projector: projector,
+            projector: tokio::sync::Mutex::default(),
+            projection,
             servers,
+        };
+        house.start_projector().await;
+        house
+    }
+
+    pub async fn start_projector(&self) {
+        let ring = fixed_keys(KeyRing::clone(&self.keys));
+        let options = ProjectorOptions::new(self.pool.clone(), self.jetstream.clone(), ring);
+        *self.projector.lock().await = Some(options.build(self.projection.clone()).start());
+    }
+
+    /// From now on the read models stand still.
+    pub async fn stop_projector(&self) {
+        if let Some(projector) = self.projector.lock().await.take() {
+            projector.stop().await;
         }
     }
 

@@ -1,8 +1,10 @@
 //! The main story, and asking twice for the same thing.
 
+use std::time::Duration;
+
 use serde_json::{Value, json};
 
-use super::stage::{House, PASSWORD, SETUP_TOKEN};
+use super::stage::{House, PASSWORD, SETUP_TOKEN, eventually};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn from_the_first_claim_to_a_second_member_and_out_again() {
@@ -147,4 +149,29 @@ async fn a_registration_whose_slug_is_lost_meanwhile_leaves_nothing() {
     }
     let stats = house.send("GET", "/api/stats", &[], None).await.ok();
     assert_eq!(stats, json!({ "totalUsers": 3, "totalOrgs": 1, "totalAgents": 0 }));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_registration_is_undone_when_only_the_log_knows_that_the_slug_is_taken() {
+    let house = House::with(|settings| settings.visible_within = Duration::from_millis(200)).await;
+    house.stop_projector().await;
+    let body = |name: &str| json!({ "email": format!("{name}@example.test"), "password": PASSWORD, "name": name, "orgName": "Same Name" });
+    let ada = house.post("/api/auth/register", body("ada")).await.ok();
+    let token = ada["token"].as_str().unwrap();
+    // The token is good; whether it is accepted cannot be known yet.
+    assert_eq!(house.get("/api/auth/me", token).await.refused(), (503, "SERVICE_UNAVAILABLE"));
+    assert_eq!(house.post("/api/auth/register", body("bob")).await.refused(), (400, "SLUG_TAKEN"));
+    assert_eq!(house.post("/api/auth/register", body("ada")).await.refused(), (400, "EMAIL_TAKEN"));
+
+    house.start_projector().await;
+    eventually("accepted", async || Some(house.get("/api/auth/me", token).await).filter(|a| a.status == 200)).await;
+    let login = house.post("/api/auth/login", json!({ "email": "bob@example.test", "password": PASSWORD })).await;
+    assert_eq!(login.refused(), (401, "CREDENTIALS_INVALID"));
+    let kept: i64 = sqlx::query_scalar("SELECT count(*) FROM vault.secrets WHERE destroyed IS NULL")
+        .fetch_one(&house.pool)
+        .await
+        .unwrap();
+    assert_eq!(kept, 2, "ada's key and password");
+    let free = json!({ "email": "bob@example.test", "password": PASSWORD, "name": "Bob" });
+    house.post("/api/auth/register", free).await.ok();
 }

@@ -3,7 +3,9 @@
 use std::{collections::HashMap, sync::Arc};
 
 use futures::future::BoxFuture;
-use symbia_commands::{Actor, Aggregate, CommandEnvelope, Outcome, identity};
+use symbia_commands::{
+    Actor, Aggregate, CommandEnvelope, Outcome, assistants, identity, integrations, logging, messaging,
+};
 use symbia_events::{AggregateRef, DomainEvent, Service};
 use symbia_nats::store::{EventStore, StoreError};
 
@@ -26,7 +28,16 @@ impl Handlers {
     /// Every aggregate of the platform.
     #[must_use]
     pub fn all() -> Self {
-        Self::default().with::<identity::User>().with::<identity::Organization>().with::<identity::Session>()
+        Self::default()
+            .with::<identity::User>()
+            .with::<identity::Organization>()
+            .with::<identity::Session>()
+            .with::<logging::LogSeal>()
+            .with::<messaging::Conversation>()
+            .with::<assistants::Assistant>()
+            .with::<assistants::RuleSet>()
+            .with::<assistants::RuleRun>()
+            .with::<integrations::Completion>()
     }
 
     /// And this aggregate.
