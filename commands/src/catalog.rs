@@ -2,7 +2,7 @@
 
 use symbia_events::MessageType;
 
-use crate::{DomainCommand, identity, logging};
+use crate::{DomainCommand, assistants, identity, integrations, logging, messaging};
 
 /// The command types of all services.
 #[must_use]
@@ -12,6 +12,11 @@ pub fn catalog() -> Vec<MessageType> {
         identity::OrganizationCommand::types(),
         identity::SessionCommand::types(),
         logging::SealCommand::types(),
+        messaging::ConversationCommand::types(),
+        assistants::AssistantCommand::types(),
+        assistants::RuleSetCommand::types(),
+        assistants::RuleRunCommand::types(),
+        integrations::CompletionCommand::types(),
     ]
     .concat()
 }

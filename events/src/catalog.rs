@@ -2,7 +2,7 @@
 
 use serde_json::value::RawValue;
 
-use crate::{DecodeError, DomainEvent, EncodeError, MessageType, identity, logging};
+use crate::{DecodeError, DomainEvent, EncodeError, MessageType, assistants, identity, integrations, logging, messaging};
 
 macro_rules! catalog {
     ($($events:ty),* $(,)?) => {
@@ -30,6 +30,11 @@ catalog! {
     identity::OrganizationEvent,
     identity::SessionEvent,
     logging::SealEvent,
+    messaging::ConversationEvent,
+    assistants::AssistantEvent,
+    assistants::RuleSetEvent,
+    assistants::RuleRunEvent,
+    integrations::CompletionEvent,
 }
 
 /// Why a payload cannot be read and written again.
