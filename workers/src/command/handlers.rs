@@ -3,7 +3,13 @@
 use std::{collections::HashMap, sync::Arc};
 
 use futures::future::BoxFuture;
-use symbia_commands::{Actor, Aggregate, CommandEnvelope, Outcome, identity};
+use symbia_commands::{
+    Actor, Aggregate, CommandEnvelope, Outcome,
+    assistants::{Assistant, RuleRun, RuleSet},
+    identity,
+    integrations::Completion,
+    messaging::Conversation,
+};
 use symbia_events::{AggregateRef, DomainEvent, Service};
 use symbia_nats::store::{EventStore, StoreError};
 
@@ -26,7 +32,15 @@ impl Handlers {
     /// Every aggregate of the platform.
     #[must_use]
     pub fn all() -> Self {
-        Self::default().with::<identity::User>().with::<identity::Organization>().with::<identity::Session>()
+        Self::default()
+            .with::<identity::User>()
+            .with::<identity::Organization>()
+            .with::<identity::Session>()
+            .with::<Conversation>()
+            .with::<Assistant>()
+            .with::<RuleSet>()
+            .with::<RuleRun>()
+            .with::<Completion>()
     }
 
     /// And this aggregate.
