@@ -3,15 +3,15 @@
 //! A feed is read from the log, not from the database, and the API keeps nothing about it: a client resumes on any process
 //! with the cursor of the last item it has.
 
-mod access;
+pub(crate) mod access;
 mod audience;
-mod follow;
-mod item;
+pub(crate) mod follow;
+pub(crate) mod item;
 mod live;
 pub mod position;
 mod source;
-mod sse;
-mod stream;
+pub(crate) mod sse;
+pub(crate) mod stream;
 mod ws;
 
 use std::{
@@ -102,7 +102,7 @@ impl Feed {
         self.0.cut.fetch_add(1, Ordering::Relaxed);
     }
 
-    fn slot(&self, access: &access::Access) -> ApiResult<access::Slot> {
+    pub(crate) fn slot(&self, access: &access::Access) -> ApiResult<access::Slot> {
         self.0.slots.take(&access.caller.id, self.0.config.per_principal)
     }
 }
