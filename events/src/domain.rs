@@ -97,6 +97,7 @@ macro_rules! domain_events {
         $(#[$outer])*
         #[derive(Clone, Debug, PartialEq)]
         #[allow(missing_docs, reason = "each variant wraps the payload of the same name")]
+        #[allow(clippy::large_enum_variant, reason = "an event is moved a few times; a box would cost each of them")]
         pub enum $enum { $( $event($event) ),* }
 
         impl $crate::DomainEvent for $enum {

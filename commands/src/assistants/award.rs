@@ -1,6 +1,8 @@
 //! Which assistant answers a message, by which rule: the candidates' conditions are evaluated, one is chosen, and the
 //! inputs of its run are pinned (assistants.md §6.3, §8.4, §12.4).
 
+use std::cmp::Reverse;
+
 use serde_json::{Value, json};
 use symbia_events::{
     OrgId, SubjectKey,
@@ -65,8 +67,9 @@ pub(super) fn award(
     let mut keys: Vec<String> = candidates.iter().map(|c| c.key.to_owned()).collect();
     keys.sort();
     let mut claims: Vec<_> = candidates.into_iter().map(|candidate| claim(cause, inputs, *candidate)).collect();
-    // Deterministic: a match first, then the higher priority, then the smaller key.
-    claims.sort_by(|a, b| b.priority().cmp(&a.priority()).then_with(|| a.candidate.key.cmp(b.candidate.key)));
+    // Deterministic: a match by the higher priority, then one that exists, then the smaller key.
+    let rank = |c: &Claim| (Reverse(c.priority()), c.candidate.definition.is_none());
+    claims.sort_by(|a, b| rank(a).cmp(&rank(b)).then_with(|| a.candidate.key.cmp(b.candidate.key)));
     let alone = claims.len() == 1;
     let winner = claims.into_iter().next()?;
     let reason = match (winner.evaluation.matched, winner.mentioned, alone) {

@@ -84,10 +84,9 @@ fn check_rule(rule: &Rule) -> Result<(), String> {
         if !OPERATORS.contains(&condition.operator.as_str()) {
             problem.get_or_insert(format!("operator '{}' is none of {}", condition.operator, OPERATORS.join(", ")));
         }
-        if let (true, Some(pattern)) = (has_pattern(&condition.operator), condition.value.as_str()) {
-            if let Err(reason) = compile(pattern) {
-                problem.get_or_insert(format!("condition on '{}': {reason}", condition.field));
-            }
+        let pattern = condition.value.as_str().filter(|_| has_pattern(&condition.operator));
+        if let Some(Err(reason)) = pattern.map(compile) {
+            problem.get_or_insert(format!("condition on '{}': {reason}", condition.field));
         }
     });
     if count > MAX_CONDITIONS {

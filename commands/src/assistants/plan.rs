@@ -21,12 +21,10 @@ use super::{
     template::{Rendered, render},
 };
 use crate::{
-    integrations::{CHAT, RequestCompletion},
+    integrations::{CHAT, MAX_TEXT, RequestCompletion},
     messaging::{ASSISTANT_PREFIX, MAX_CONTENT, SendMessage},
 };
 
-/// Most bytes of a prompt: sealed, it must fit into an event. The oldest messages are left out first.
-const MAX_PROMPT: usize = 128 * 1024;
 /// Most earlier messages of a prompt.
 const MAX_HISTORY: u64 = 50;
 /// Milliseconds that an answer may take unless the settings say otherwise.
@@ -149,12 +147,12 @@ fn ask(
     let template = text(&config.params, &["promptTemplate", "userPrompt"]).unwrap_or("{{message.content}}");
     let prompt = rendered(template, scope)?;
     let size = system.text.len() + prompt.text.len();
-    if size > MAX_PROMPT {
+    if size > MAX_TEXT {
         return Err(Failure::of_completion(ErrorCategory::Validation, Some("context_length_exceeded")));
     }
     let limit = config.params.get("history").and_then(|h| h.get("limit")).and_then(Value::as_u64).unwrap_or(0);
     let mut messages = vec![(PromptRole::System, system.text.as_str())];
-    messages.extend(history(started, inputs, limit.min(MAX_HISTORY), MAX_PROMPT - size));
+    messages.extend(history(started, inputs, limit.min(MAX_HISTORY), MAX_TEXT - size));
     messages.push((PromptRole::User, prompt.text.as_str()));
     let prompt_digest = key.digest(&json!(messages).to_string());
     let sampling = Sampling {
@@ -206,7 +204,7 @@ fn is_reply(step: &ActionConfig) -> bool {
     step.action_type == MESSAGE_SEND
 }
 
-// The newest of the pinned earlier messages that fit, oldest first.
+// The newest of the pinned earlier messages that fit beside the rest, oldest first.
 fn history<'a>(started: &RuleRunStarted, inputs: &'a Inputs, limit: u64, room: usize) -> Vec<(PromptRole, &'a str)> {
     let pinned = |m: &&Text| started.history.contains(&m.id);
     let (mut kept, mut room) = (Vec::new(), room);

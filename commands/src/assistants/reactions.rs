@@ -95,6 +95,7 @@ pub struct Inputs {
 /// A command of any aggregate that takes part.
 #[derive(Clone, Debug, PartialEq)]
 #[allow(missing_docs, reason = "each variant wraps the commands of its aggregate")]
+#[allow(clippy::large_enum_variant, reason = "a command is moved a few times; a box would cost each of them")]
 pub enum Command {
     Conversation(ConversationCommand),
     RuleRun(RuleRunCommand),

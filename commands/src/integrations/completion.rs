@@ -16,7 +16,9 @@ use crate::{Actor, Aggregate, Decision, Rejection, domain_commands};
 /// The one operation so far.
 pub const CHAT: &str = "chat.completions";
 /// Most messages of a prompt.
-pub const MAX_MESSAGES: usize = 1000;
+pub const MAX_MESSAGES: usize = 500;
+/// Most bytes of a prompt and of an answer: sealed, each must fit into an event.
+pub const MAX_TEXT: usize = 128 * 1024;
 
 domain_commands! {
     /// What a completion can be asked to do. All but the request and the cancellation come from workers.
@@ -210,6 +212,7 @@ impl Completion {
         if c.messages.is_empty() || c.messages.len() > MAX_MESSAGES {
             return Err(Rejection::invalid(format!("messages: 1 to {MAX_MESSAGES}")));
         }
+        fits("messages", c.messages.iter().map(|m| m.content.text_len()).sum())?;
         check(&c.sampling)?;
         if c.deadline.as_ref().is_some_and(|d| OffsetDateTime::parse(d, &Rfc3339).is_err()) {
             return Err(Rejection::invalid("deadline: an RFC 3339 time"));
@@ -279,6 +282,7 @@ impl Completion {
     fn complete(&self, c: CompleteCompletion, by: &Actor) -> Result<Decision<CompletionEvent>, Rejection> {
         self.worked_on(by)?;
         self.current(c.attempt)?;
+        fits("content", c.content.text_len())?;
         Ok(Decision::one(CompletionCompleted {
             request_id: c.request_id,
             attempt: c.attempt,
@@ -339,6 +343,13 @@ impl Completion {
             context: self.context.clone(),
         }))
     }
+}
+
+fn fits(what: &str, length: usize) -> Result<(), Rejection> {
+    if length > MAX_TEXT {
+        return Err(Rejection::new("TOO_LARGE", format!("{what}: {length} bytes, the limit is {MAX_TEXT}")));
+    }
+    Ok(())
 }
 
 fn check(s: &Sampling) -> Result<(), Rejection> {

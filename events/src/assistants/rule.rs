@@ -53,10 +53,10 @@ pub enum Logic {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(untagged)]
 pub enum ConditionNode {
-    /// A group.
-    Group(ConditionGroup),
     /// A condition.
     Condition(Condition),
+    /// A group.
+    Group(ConditionGroup),
 }
 
 /// A comparison of a field with a value.

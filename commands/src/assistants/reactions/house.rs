@@ -151,6 +151,8 @@ impl House {
         }
         self.clock += 1;
         let at = AT + time::Duration::milliseconds(self.clock);
+        // Ids of events need an address; which one does not matter here.
+        let aggregate = AggregateRef::new(command.service(), org(), "any", "any").unwrap();
         let events: Result<Vec<Happened>, Rejection> = match command {
             Command::Conversation(c) => {
                 decide(&mut self.conversation, c, by, at).map(|e| e.into_iter().map(Happened::Conversation).collect())
@@ -178,7 +180,7 @@ impl House {
         };
         self.decided.insert(id, events.is_ok());
         for (index, event) in events?.into_iter().enumerate() {
-            let cause = Cause { event_id: id.event_id(at, index), at, tenant: org() };
+            let cause = Cause { event_id: id.event_id(at, &aggregate, index), at, tenant: org() };
             self.log.push((cause.clone(), id, event.clone()));
             self.queue.push_back((cause, event));
         }
@@ -188,17 +190,16 @@ impl House {
     fn handle(&mut self, cause: &Cause, event: &Happened) {
         let key = self.key.clone();
         let reactions = match event {
-            Happened::Conversation(ConversationEvent::MessageSent(sent)) => match self.run_of(sent.run_id.as_deref()) {
-                Some((_, started)) => {
-                    on_reply(cause, &started, sent, Some(&self.inputs(&started.message_id)), &key).unwrap()
-                }
-                None => {
-                    let inputs = self.inputs(&sent.message_id);
-                    let started = self.run_of(Some(&run_id(cause).to_string())).map(|(_, started)| started);
-                    on_message(cause, &inputs, &self.candidates(), started.as_ref(), &key)
-                }
-            },
-            Happened::Completion(CompletionEvent::CompletionRequested(asked)) => return self.model(asked),
+            Happened::Conversation(ConversationEvent::MessageSent(sent)) if sent.sender_type == SenderType::Agent => {
+                let Some((_, started)) = self.run_of(sent.run_id.as_deref()) else { return };
+                on_reply(cause, &started, sent, Some(&self.inputs(&started.message_id)), &key).unwrap()
+            }
+            Happened::Conversation(ConversationEvent::MessageSent(sent)) => {
+                let inputs = self.inputs(&sent.message_id);
+                let started = self.run_of(Some(&run_id(cause).to_string())).map(|(_, started)| started);
+                on_message(cause, &inputs, &self.candidates(), started.as_ref(), &key)
+            }
+            Happened::Completion(CompletionEvent::CompletionRequested(asked)) => return self.works(asked),
             Happened::Completion(event) => {
                 let Some(run) = context_of(event).and_then(|c| c.rule_run_id.clone()) else { return };
                 let Some((_, started)) = self.run_of(Some(&run)) else { return };
@@ -256,7 +257,8 @@ impl House {
         }
     }
 
-    fn model(&mut self, asked: &CompletionRequested) {
+    /// The model does its work.
+    pub(crate) fn works(&mut self, asked: &CompletionRequested) {
         let (request_id, router) = (asked.request_id.clone(), Actor::service("integrations"));
         let id = |purpose: &str| CommandId::derived(Uuid::try_parse(&asked.request_id).unwrap(), purpose);
         let start = StartCompletionAttempt {

@@ -8,7 +8,12 @@ use super::{
     *,
 };
 use crate::{
-    assistants::{RunEnd, replay::redecide, rules::Rules, seed},
+    assistants::{
+        RunEnd,
+        replay::{Recorded, redecide},
+        rules::Rules,
+        seed,
+    },
     messaging::RemoveParticipant,
 };
 
@@ -86,7 +91,7 @@ fn a_run_goes_on_by_its_pinned_rule_when_the_rules_have_changed() {
     let again = on_message(&recorded.cause, &recorded.inputs, &[], Some(started), &house.key);
     let [Reaction { command: Command::Completion(CompletionCommand::RequestCompletion(request)), .. }] = &again[..]
     else {
-        panic!("{again:?}")
+        unreachable!("{again:?}")
     };
     assert_eq!(request.prompt_digest, recorded.requests[0].prompt_digest);
 }
@@ -97,12 +102,12 @@ fn the_prompt_holds_the_earlier_messages_in_order() {
     house.asks("my name is Ada");
     house.runs.clear();
     house.asks("who am I? {{orgId}}");
-    let asked = house.log.iter().filter_map(|(_, _, e)| match e {
+    let mut asked = house.log.iter().filter_map(|(_, _, e)| match e {
         Happened::Completion(CompletionEvent::CompletionRequested(e)) => Some(e),
         _ => None,
     });
     let prompt: Vec<_> =
-        asked.last().unwrap().messages.iter().map(|m| (m.role, house.key.open(&m.content).unwrap())).collect();
+        asked.next_back().unwrap().messages.iter().map(|m| (m.role, house.key.open(&m.content).unwrap())).collect();
     let expected = [
         (PromptRole::System, "You are a helpful assistant."),
         (PromptRole::User, "my name is Ada"),
@@ -177,26 +182,13 @@ fn a_reply_that_is_refused_fails_the_run() {
     let remove = RemoveParticipant { principal_id: "assistant:coordinator".into() };
     house.send(Command::Conversation(remove.into()), &ada(), CommandId(Uuid::from_u128(7))).unwrap();
     house.model = Model::Answers("hi");
-    let request = house.log.iter().find_map(|(cause, _, e)| match e {
-        Happened::Completion(CompletionEvent::CompletionRequested(e)) => Some((cause.clone(), e.clone())),
-        _ => None,
-    });
-    let (_, asked) = request.unwrap();
-    let end_of = crate::integrations::FailCompletion {
-        request_id: asked.request_id,
-        attempt: Some(1),
-        category: ErrorCategory::Internal,
-        code: None,
-        message: None,
-        upstream: None,
-        partial_content: None,
-        usage: None,
-    };
-    let router = Actor::service("integrations");
-    house.send(Command::Completion(end_of.into()), &router, CommandId(Uuid::from_u128(9))).unwrap();
+    let asked = house.recorded().requests[0].clone();
+    house.works(&asked);
     house.settle();
-    assert_eq!(end(&house), Some(RunEnd::Failed));
+    assert_eq!(house.story().last().map(String::as_str), Some("rule-run-failed"));
     assert_eq!(house.said().len(), 1);
+    let replay = redecide(&house.recorded(), &house.key);
+    assert_eq!((replay.same, replay.outside, replay.divergences), (2, 1, Vec::new()));
 }
 
 #[test]
@@ -309,6 +301,29 @@ fn replay_finds_a_changed_rule_a_changed_reply_and_a_missing_decision() {
     let mut recorded = house.recorded();
     recorded.commits[1].events.retain(|e| !matches!(e, RuleRunEvent::ActionRequested(_)));
     assert!(!redecide(&recorded, &house.key).divergences.is_empty());
+}
+
+#[test]
+fn every_event_and_command_of_an_exchange_reads_back() {
+    use symbia_events::DomainEvent;
+    fn back<E: DomainEvent + PartialEq>(event: &E) {
+        assert_eq!(E::from_data(event.event_type(), event.to_data().unwrap().get()).unwrap(), *event);
+    }
+    let mut house = House::new(Model::Answers("4"));
+    house.asks("what is 2+2?");
+    for (_, _, event) in &house.log {
+        match event {
+            Happened::Conversation(e) => back(e),
+            Happened::Run(e) => back(e),
+            Happened::Completion(e) => back(e),
+        }
+    }
+    let Recorded { cause, inputs, candidates, .. } = house.recorded();
+    for reaction in on_message(&cause, &inputs, &candidates, None, &house.key) {
+        let data = reaction.command.to_data().unwrap();
+        let read = Command::from_data(reaction.command.command_type(), data.get()).unwrap();
+        assert_eq!(read, reaction.command);
+    }
 }
 
 #[test]

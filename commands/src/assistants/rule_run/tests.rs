@@ -93,8 +93,8 @@ fn a_run_does_its_actions_in_order_and_tells_how_long_each_took() {
         done("a0", Next::Do(planned(1))).into(),
         done("a1", Next::End).into(),
     ]);
-    let RuleRunEvent::ActionCompleted(first) = &events[2] else { panic!("{events:?}") };
-    let RuleRunEvent::ActionCompleted(second) = &events[4] else { panic!("{events:?}") };
+    let RuleRunEvent::ActionCompleted(first) = &events[2] else { unreachable!("{events:?}") };
+    let RuleRunEvent::ActionCompleted(second) = &events[4] else { unreachable!("{events:?}") };
     assert_eq!((first.duration_ms, second.duration_ms), (10, 10));
     let end =
         RuleRunCompleted { rules_evaluated: 0, rules_matched: 1, message_ids: vec!["m2".into()], duration_ms: 20 };

@@ -172,6 +172,12 @@ fn nobody_but_the_platform_asks_for_a_run() {
 fn a_request_that_makes_no_sense_is_refused() {
     let refused = |c: RequestCompletion| given::<Completion>([]).when(c, &worker()).rejected("VALIDATION_FAILED");
     refused(RequestCompletion { messages: Vec::new(), ..request() });
+    let long = PromptMessage { role: PromptRole::User, content: key().seal(&"x".repeat(MAX_TEXT + 1)), name: None };
+    let long = RequestCompletion { messages: vec![long], ..request() };
+    given::<Completion>([]).when(long, &worker()).rejected("TOO_LARGE");
+    let running = history([request().into(), start(1).into()]);
+    let long = CompleteCompletion { content: key().seal(&"x".repeat(MAX_TEXT + 1)), ..complete(1) };
+    given::<Completion>(running).when(long, &worker()).rejected("TOO_LARGE");
     refused(RequestCompletion { operation: "sing".into(), ..request() });
     refused(RequestCompletion { deadline: Some("soon".into()), ..request() });
     refused(RequestCompletion { sampling: Sampling { temperature: Some(3.0), ..Sampling::default() }, ..request() });
@@ -204,7 +210,7 @@ proptest! {
         let kinds = kinds(&events);
         let end = |kind: &&str| ["completed", "failed", "cancelled"].contains(kind);
         prop_assert!(kinds.iter().filter(|kind| end(kind)).count() <= 1);
-        prop_assert!(kinds.iter().position(|kind| end(&kind)).is_none_or(|at| at + 1 == kinds.len()));
+        prop_assert!(kinds.iter().position(end).is_none_or(|at| at + 1 == kinds.len()));
         let started = events.iter().filter_map(|e| match e {
             CompletionEvent::CompletionAttemptStarted(e) => Some(e.attempt),
             _ => None,
