@@ -24,6 +24,9 @@ pub trait DomainCommand: Clone + fmt::Debug + Send + Sync + Sized + 'static {
 pub trait Aggregate: Default + Clone + Serialize + DeserializeOwned + Send + Sync + 'static {
     /// Version of the state's shape; snapshots of another version are dropped.
     const STATE_VERSION: u32;
+    /// The member of its commands' data that repeats the aggregate's id, where there is one. A command that names another
+    /// aggregate in its data than the one it is sent to is refused; so is one whose `orgId` is not its tenant.
+    const ID_FIELD: Option<&'static str> = None;
     /// What it can be asked to do.
     type Command: DomainCommand;
     /// What can have happened to it.

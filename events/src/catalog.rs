@@ -2,7 +2,9 @@
 
 use serde_json::value::RawValue;
 
-use crate::{DecodeError, DomainEvent, EncodeError, MessageType, assistants, identity, integrations, logging, messaging};
+use crate::{
+    DecodeError, DomainEvent, EncodeError, MessageType, assistants, identity, integrations, logging, messaging,
+};
 
 macro_rules! catalog {
     ($($events:ty),* $(,)?) => {

@@ -65,10 +65,10 @@ CREATE INDEX sessions_by_principal ON sessions (principal_id, created_at DESC);
 CREATE POLICY reader ON sessions FOR SELECT TO symbia_reader
     USING (symbia.bypass() OR principal_id = symbia.actor());
 
--- Every event of the service, without personal data and secrets. The key on the event's id also keeps a replayed message
--- from being folded twice.
+-- Every event of the service, without personal data and secrets. The key also keeps a message that somebody appended a
+-- second time from being folded again: its version is taken.
 CREATE TABLE audit_trail (
-    id                uuid PRIMARY KEY,
+    id                uuid NOT NULL,
     org_id            text NOT NULL,
     sequence          bigint NOT NULL,
     at                timestamptz NOT NULL,
@@ -85,7 +85,8 @@ CREATE TABLE audit_trail (
     causation_id      text NOT NULL,
     details           jsonb NOT NULL,
     hash              text NOT NULL,
-    prev_hash         text NOT NULL
+    prev_hash         text NOT NULL,
+    PRIMARY KEY (aggregate_id, aggregate_type, org_id, aggregate_version)
 );
 CREATE INDEX audit_trail_by_org ON audit_trail (org_id, sequence);
 CREATE POLICY reader ON audit_trail FOR SELECT TO symbia_reader

@@ -34,7 +34,8 @@ pub enum BusError {
     Malformed(#[from] serde_json::Error),
 }
 
-type Waiting = Arc<Mutex<HashMap<CommandId, oneshot::Sender<Outcome>>>>;
+/// Those who wait, by command: a command that is sent twice at once has two of them, and one outcome is for all.
+type Waiting = Arc<Mutex<HashMap<CommandId, Vec<oneshot::Sender<Outcome>>>>>;
 
 /// Sends commands and receives their outcomes over one subscription. Cheap to clone.
 #[derive(Clone)]
@@ -54,9 +55,9 @@ impl CommandBus {
         tokio::spawn(async move {
             while let Some(message) = outcomes.next().await {
                 let Ok(outcome) = serde_json::from_slice::<Outcome>(&message.payload) else { continue };
-                let waiter = waiting.lock().unwrap_or_else(PoisonError::into_inner).remove(&outcome.command_id);
-                if let Some(waiter) = waiter {
-                    let _ = waiter.send(outcome);
+                let waiters = waiting.lock().unwrap_or_else(PoisonError::into_inner).remove(&outcome.command_id);
+                for waiter in waiters.into_iter().flatten() {
+                    let _ = waiter.send(outcome.clone());
                 }
             }
         });
@@ -74,9 +75,11 @@ impl CommandBus {
             return Err(BusError::Unavailable);
         }
         let payload: bytes::Bytes = serde_json::to_vec(envelope)?.into();
-        let (sender, mut outcome) = oneshot::channel();
-        self.waiting.lock().unwrap_or_else(PoisonError::into_inner).insert(envelope.id, sender);
+        let (sender, outcome) = oneshot::channel();
+        self.waiting.lock().unwrap_or_else(PoisonError::into_inner).entry(envelope.id).or_default().push(sender);
         let _forget = Forget(&self.waiting, envelope.id);
+        // Declared after `_forget`, so that it is closed when its entry is looked for.
+        let mut outcome = outcome;
         let deadline = tokio::time::Instant::now() + patience;
         for attempt in 0.. {
             let mut headers = HeaderMap::new();
@@ -97,10 +100,17 @@ impl CommandBus {
     }
 }
 
+/// Takes the entries of a command that nobody waits for any more away.
 struct Forget<'a>(&'a Waiting, CommandId);
 
 impl Drop for Forget<'_> {
     fn drop(&mut self) {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).remove(&self.1);
+        let mut waiting = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(waiters) = waiting.get_mut(&self.1) {
+            waiters.retain(|waiter| !waiter.is_closed());
+            if waiters.is_empty() {
+                waiting.remove(&self.1);
+            }
+        }
     }
 }

@@ -36,10 +36,12 @@ pub(crate) enum Committed {
 }
 
 /// Begins a transaction of the projector in a schema. Losing its tail at a crash of the database is harmless: rows and
-/// checkpoint are lost together and folded again.
+/// checkpoint are lost together and folded again. Rows are looked up by key only: a plan that was made when a table was
+/// empty, and is kept, must not read the whole table for each batch once it is not.
 pub(crate) async fn begin(pool: &PgPool, schema: &str) -> Result<Transaction<'static, Postgres>, sqlx::Error> {
     let begin = format!(
-        "BEGIN; SET LOCAL synchronous_commit = off; SET LOCAL ROLE symbia_projector; SET LOCAL search_path TO {schema}"
+        "BEGIN; SET LOCAL synchronous_commit = off; SET LOCAL enable_seqscan = off; \
+         SET LOCAL ROLE symbia_projector; SET LOCAL search_path TO {schema}"
     );
     pool.begin_with(AssertSqlSafe(begin)).await
 }

@@ -12,14 +12,14 @@ pub mod schema;
 pub mod secrets;
 pub mod server;
 mod state;
+mod status;
 
 pub use feed::{Keys, fixed_keys};
 pub use position::{Positions, subject as position_subject};
 pub use projection::{FoldError, FoldEvent, Migration, Projection};
 pub use projector::{Projector, ProjectorHandle, ProjectorOptions, ProjectorStatus};
 pub use read::{ReadError, ReadPool, Scope};
-pub use rebuild::{
-    OnProgress, Progress, ProjectionStatus, RebuildError, Rebuilder, Rebuilt, StreamStatus, TableCheck, Verified, list,
-};
+pub use rebuild::{OnProgress, Progress, RebuildError, Rebuilder, Rebuilt, TableCheck, Verified};
 pub use schema::{MigrateError, Migrated, migrate};
 pub use state::{TableState, schema_hash};
+pub use status::{ProjectionStatus, StreamStatus, list};

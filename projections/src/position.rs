@@ -56,10 +56,12 @@ impl Positions {
         let mut pause = POLL.0;
         loop {
             let until = deadline.min(Instant::now() + pause);
-            match tokio::time::timeout_at(until, known.wait_for(passed)).await {
-                Ok(Ok(_)) => return true,
+            // Without the guard of what is known, which must not be held while waiting.
+            let waited = tokio::time::timeout_at(until, known.wait_for(passed)).await.map(|known| known.is_ok());
+            match waited {
+                Ok(true) => return true,
                 // Nobody listens any more: the checkpoints remain.
-                Ok(Err(_)) => tokio::time::sleep_until(until).await,
+                Ok(false) => tokio::time::sleep_until(until).await,
                 Err(_) => {}
             }
             let asked = tokio::time::timeout_at(deadline, self.checkpoint(projection, position.service)).await;

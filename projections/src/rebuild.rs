@@ -16,7 +16,6 @@ use crate::{
     FoldError, Keys, Projection,
     commit::{Batch, Committed, commit},
     feed,
-    projector::checkpoints,
     schema::create_shadow,
     state::{TableState, state_hash, table_states},
 };
@@ -355,49 +354,4 @@ impl Batch {
             self.rejected.retain(|entry| entry.sequence <= last);
         }
     }
-}
-
-/// How far the live schema of each projection is, against the log.
-pub async fn list(
-    pool: &PgPool,
-    jetstream: &Context,
-    projections: &[&dyn Projection],
-) -> Result<Vec<ProjectionStatus>, RebuildError> {
-    let mut all = Vec::with_capacity(projections.len());
-    for projection in projections {
-        let name = projection.name();
-        let mut streams = Vec::new();
-        for (service, position) in checkpoints(pool, *projection, name).await? {
-            let head = log::head(jetstream, service).await?.1;
-            streams.push(StreamStatus { service, position, head, lag: head.saturating_sub(position) });
-        }
-        let mut tx = crate::commit::begin(pool, name).await?;
-        let quarantined: i64 = sqlx::query_scalar("SELECT count(*) FROM quarantine").fetch_one(&mut *tx).await?;
-        all.push(ProjectionStatus { name, streams, quarantined: quarantined.unsigned_abs() });
-    }
-    Ok(all)
-}
-
-/// A projection in [`list`].
-#[derive(Clone, Debug)]
-pub struct ProjectionStatus {
-    /// Its name.
-    pub name: &'static str,
-    /// Each stream it folds.
-    pub streams: Vec<StreamStatus>,
-    /// Messages and events put aside.
-    pub quarantined: u64,
-}
-
-/// A stream of a projection in [`list`].
-#[derive(Clone, Debug)]
-pub struct StreamStatus {
-    /// Whose stream.
-    pub service: Service,
-    /// Last sequence folded.
-    pub position: u64,
-    /// Last sequence of the stream.
-    pub head: u64,
-    /// Messages between the two.
-    pub lag: u64,
 }

@@ -129,22 +129,33 @@ impl SecretStore {
 
     /// A person's key; `None` when there is none, or no longer.
     pub async fn subject_key(&self, kid: &str) -> Result<Option<SubjectKey>, SecretError> {
-        Ok(self.subject_keys(&[kid.to_owned()]).await?.remove(kid))
+        let row = self.rows(SUBJECT_KEY, &[kid.to_owned()]).await?.pop();
+        row.map_or(Ok(None), |row| self.open_subject_key(row))
     }
 
-    /// The keys of several people; those that do not exist or were destroyed are missing.
+    /// The keys of several people; those that do not exist, were destroyed or do not open are missing: one damaged entry
+    /// must not keep the others from being read.
     pub async fn subject_keys(&self, kids: &[String]) -> Result<HashMap<String, SubjectKey>, SecretError> {
         if kids.is_empty() {
             return Ok(HashMap::new());
         }
         let mut keys = HashMap::with_capacity(kids.len());
         for row in self.rows(SUBJECT_KEY, kids).await? {
-            let Some(bytes) = self.kek.unwrap(SUBJECT_KEY, &row)? else { continue };
-            let bytes: [u8; 32] =
-                bytes.as_slice().try_into().map_err(|_| SecretError::Corrupt(row.reference.clone()))?;
-            keys.insert(row.reference.clone(), SubjectKey::from_bytes(row.reference, bytes));
+            match self.open_subject_key(row) {
+                Ok(Some(key)) => _ = keys.insert(key.kid().to_owned(), key),
+                Ok(None) => {}
+                Err(error) => tracing::error!(%error, "a person's data cannot be read"),
+            }
         }
         Ok(keys)
+    }
+
+    fn open_subject_key(&self, row: Row) -> Result<Option<SubjectKey>, SecretError> {
+        let Some(bytes) = self.kek.unwrap(SUBJECT_KEY, &row)? else { return Ok(None) };
+        match bytes.as_slice().try_into() {
+            Ok(bytes) => Ok(Some(SubjectKey::from_bytes(row.reference, bytes))),
+            Err(_) => Err(SecretError::Corrupt(row.reference)),
+        }
     }
 
     /// Destroys a person's key: what is sealed under it can never be read again. True when there was one.

@@ -37,19 +37,6 @@ const KNOWN: [&str; 17] = [
     "SYMBIA_ASSERTION",
 ];
 
-// Secrets that stood in public documents (platform.md §21.3).
-const PUBLISHED: [&str; 9] = [
-    "symbia-dev-secret-change-in-production",
-    "symbia-local-dev-secret",
-    "symbia-network-dev-secret",
-    "symbia-network-local-secret",
-    "symbia-network-dev-only",
-    "symbia-agent-dev-secret-32chars-min!!",
-    "dev-secret-key-32chars-minimum!!",
-    "symbia_dev",
-    "password123",
-];
-
 /// The configuration is wrong.
 #[derive(Debug, thiserror::Error)]
 pub enum ConfigError {
@@ -91,6 +78,8 @@ pub struct Config {
     pub replicas: usize,
     /// bcrypt cost of new passwords.
     pub bcrypt_cost: u32,
+    /// Public address of the identity service.
+    pub base_url: String,
     /// Registration makes the first user super admin, without a token. Tests only.
     pub open_bootstrap: bool,
     /// Interface to listen on.
@@ -118,14 +107,6 @@ impl Config {
             Some(other) => return Err(invalid("SYMBIA_ENV", format!("'{other}' is none of dev, staging, prod"))),
         };
         let session_secret = text("SESSION_SECRET")?.map(Zeroizing::new);
-        if let Some(secret) = &session_secret {
-            if PUBLISHED.contains(&secret.as_str()) {
-                return Err(invalid("SESSION_SECRET", "this value is published; make one of your own"));
-            }
-            if secret.len() < 32 {
-                return Err(invalid("SESSION_SECRET", "at least 32 characters"));
-            }
-        }
         let open_bootstrap = text("IDENTITY_OPEN_BOOTSTRAP")?.as_deref() == Some("true");
         if open_bootstrap && production {
             return Err(invalid("IDENTITY_OPEN_BOOTSTRAP", "refused when SYMBIA_ENV=prod"));
@@ -158,6 +139,7 @@ impl Config {
             production,
             replicas: number("SYMBIA_REPLICAS")?.unwrap_or(1),
             bcrypt_cost: number("BCRYPT_COST")?.unwrap_or(10),
+            base_url: text("IDENTITY_BASE_URL")?.unwrap_or_default(),
             open_bootstrap,
             host: text("HOST")?.unwrap_or_else(|| "0.0.0.0".to_owned()),
             ports,

@@ -44,7 +44,14 @@ pub async fn run(config: &Config) -> Ended {
         note("postgresql", found.map(|b| format!("{} {}", b.path.display(), b.version)).map_err(|e| e.to_string()));
     }
     if let Ok(home) = &home {
-        note("key ring", home.key_ring().map(|r| format!("{} keys", r.list().count())).map_err(|e| format!("{e:#}")));
+        let ring = home.has_key_ring().then(|| home.key_ring());
+        note(
+            "key ring",
+            match ring {
+                None => Ok("made at the first start".to_owned()),
+                Some(ring) => ring.map(|r| format!("{} keys", r.list().count())).map_err(|e| format!("{e:#}")),
+            },
+        );
         match Addresses::find(config, home) {
             Ok(addresses) => {
                 let house = match home.key_ring() {

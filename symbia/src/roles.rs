@@ -1,11 +1,8 @@
-//! The roles a process can play: serve the APIs, work, project, migrate. `up` plays them all.
+//! The roles a process can play beside serving: work, project, migrate. `up` plays them all.
 
-use std::{process::ExitCode, sync::Arc, time::Duration};
+use std::{process::ExitCode, sync::Arc};
 
 use anyhow::Context;
-use serde_json::{Map, json};
-use symbia_api::http::{discovery::ServiceInfo, health::Health, listen, server::ServiceApp};
-use symbia_events::Service;
 use symbia_nats::{
     append::Grouping,
     store::{EventStore, StoreOptions},
@@ -17,20 +14,21 @@ use symbia_projections::{
     migrate,
     secrets::{KeyEncryptionKey, SecretStore},
 };
-use symbia_workers::command::{CommandWorker, Handlers, Options};
+use symbia_workers::{
+    command::{CommandWorker, Handlers, Options},
+    seal::Sealer,
+};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use crate::{
     Ended,
-    cli::{ServeOptions, WorkOptions, WorkRole},
+    cli::{WorkOptions, WorkRole},
     config::Config,
     connect::{Addresses, Connected},
     home::Home,
+    log::refuse_unfinished,
 };
-
-/// Version shown by health and documents.
-pub const VERSION: &str = env!("CARGO_PKG_VERSION");
 
 /// Every projection of the platform.
 pub fn projections(secrets: &SecretStore) -> Vec<Arc<dyn Projection>> {
@@ -45,6 +43,12 @@ pub async fn secrets(home: &Home, house: &Connected) -> anyhow::Result<SecretSto
 
 /// Creates or upgrades keys, streams and tables.
 pub async fn migrate_all(config: &Config, home: &Home, house: &Connected) -> anyhow::Result<()> {
+    refuse_unfinished(home)?;
+    migrate_unmarked(config, home, house).await
+}
+
+/// The same while an import or restore is being finished.
+pub async fn migrate_unmarked(config: &Config, home: &Home, house: &Connected) -> anyhow::Result<()> {
     topology::ensure(&house.js, config.replicas).await?;
     // The tables must stand before the secret store can be opened, and the projections are built over the store.
     migrate(&house.pool, &[]).await?;
@@ -98,6 +102,13 @@ pub fn work(
                 let stop = stop.clone();
                 workers.spawn(async move { Ok(worker.run(stop).await?) });
             }
+            WorkRole::Seal => {
+                let (sealer, stop) = (Sealer::new(house.client.clone(), Arc::clone(&house.keys)), stop.clone());
+                workers.spawn(async move {
+                    sealer.run(stop).await;
+                    Ok(())
+                });
+            }
         }
     }
     workers
@@ -122,69 +133,6 @@ pub fn project(house: &Connected, secrets: &SecretStore) -> Vec<ProjectorHandle>
         ProjectorOptions::new(house.pool.clone(), house.js.clone(), keys.clone()).build(projection).start()
     };
     projections(secrets).into_iter().map(start).collect()
-}
-
-/// `symbia serve`.
-pub async fn serve_alone(config: Config, options: ServeOptions) -> Ended {
-    let (home, house) = Connected::open(&config).await?;
-    let services = if options.services.is_empty() { Service::ALL.to_vec() } else { options.services };
-    let stop = stop_on_signal();
-    let mut servers = serve(&config, &home, &house, &services, &stop).await?;
-    while let Some(ended) = servers.join_next().await {
-        ended?;
-    }
-    Ok(ExitCode::SUCCESS)
-}
-
-/// Binds and serves; each server ends after `stop`, with its requests answered.
-pub async fn serve(
-    config: &Config,
-    _home: &Home,
-    house: &Connected,
-    services: &[Service],
-    stop: &CancellationToken,
-) -> anyhow::Result<JoinSet<()>> {
-    let mut bound = Vec::new();
-    for service in services {
-        bound.push((*service, listen::bind(*service, &config.host, config.port(*service)).await?));
-    }
-    let mut servers = JoinSet::new();
-    for (service, listener) in bound {
-        let health = health(service, house);
-        let info = ServiceInfo::new(service, format!("Symbia {service}"), format!("The {service} service."));
-        let app = ServiceApp::new(info, health.clone(), config.server.clone());
-        health.set_ready(true);
-        servers.spawn(app.build().serve(listener, stop.clone()));
-    }
-    Ok(servers)
-}
-
-fn health(service: Service, house: &Connected) -> Health {
-    let health = Health::new(service, VERSION);
-    let client = house.client.clone();
-    health.check("eventBus", move || {
-        let client = client.clone();
-        async move {
-            if client.connection_state() != async_nats::connection::State::Connected {
-                return Err("not connected to NATS".to_owned());
-            }
-            client.flush().await.map_err(|_| "NATS does not answer".to_owned())?;
-            Ok(Map::new())
-        }
-    });
-    let pool = house.pool.clone();
-    health.check("database", move || {
-        let pool = pool.clone();
-        async move {
-            let asked = sqlx::query("SELECT 1").execute(&pool);
-            let asked = tokio::time::timeout(Duration::from_millis(1500), asked).await;
-            match asked {
-                Ok(Ok(_)) => Ok(Map::from_iter([("kind".to_owned(), json!("postgresql"))])),
-                _ => Err("PostgreSQL does not answer".to_owned()),
-            }
-        }
-    });
-    health
 }
 
 /// Cancelled by SIGINT or SIGTERM; a second one ends the process at once.

@@ -6,5 +6,6 @@ pub mod content_keys;
 pub mod integrations;
 pub mod models;
 pub mod reactor;
+pub mod seal;
 pub mod sender;
 pub mod timer;

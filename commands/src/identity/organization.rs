@@ -199,6 +199,11 @@ impl Organization {
         }
         if !by.super_admin {
             self.administered_by(by)?;
+            let shared = self.members.iter().any(|m| m.role == ADMIN && m.user_id != by.id);
+            if shared && !by.is_platform() {
+                let others = "only a super admin or the sole admin of an organization can delete it: demote the other admins first";
+                return Err(Rejection::new("INSUFFICIENT_ROLE", others));
+            }
         }
         let claim = slug_claim(&self.slug, &c.org_id);
         Ok(Decision::one(OrganizationDeleted { org_id: c.org_id, by: by.id.clone() }).releasing(claim))
@@ -207,6 +212,7 @@ impl Organization {
 
 impl Aggregate for Organization {
     const STATE_VERSION: u32 = 1;
+    const ID_FIELD: Option<&'static str> = Some("orgId");
     type Command = OrganizationCommand;
     type Event = OrganizationEvent;
 
@@ -294,6 +300,18 @@ mod tests {
             role: role.into(),
             by: "ada".into(),
         }
+    }
+
+    #[test]
+    fn an_organization_with_two_admins_is_not_deleted_by_one_of_them() {
+        let delete = DeleteOrganization { org_id: "o1".into() };
+        let [org, ada] = created();
+        let second = member("m2", "bob", "admin").into();
+        given::<Organization>([org.clone(), ada.clone(), second])
+            .when(delete.clone(), &person("ada"))
+            .rejected("INSUFFICIENT_ROLE");
+        let deleted = OrganizationDeleted { org_id: "o1".into(), by: "ada".into() };
+        given::<Organization>([org, ada]).when(delete, &person("ada")).then([deleted.into()]);
     }
 
     fn add(user: &str, role: &str) -> AddMember {

@@ -137,6 +137,7 @@ impl Session {
 
 impl Aggregate for Session {
     const STATE_VERSION: u32 = 1;
+    const ID_FIELD: Option<&'static str> = Some("sessionId");
     type Command = SessionCommand;
     type Event = SessionEvent;
 

@@ -108,6 +108,7 @@ impl User {
 
 impl Aggregate for User {
     const STATE_VERSION: u32 = 1;
+    const ID_FIELD: Option<&'static str> = Some("userId");
     type Command = UserCommand;
     type Event = UserEvent;
 

@@ -119,21 +119,39 @@ impl World {
     pub async fn person(&self, name: &str) -> Vec<(String, Vec<u8>)> {
         let key = SubjectKey::generate(name);
         self.secrets.put_subject_key(&key).await.unwrap();
-        let org = format!("org-{name}");
+        let (org, ring) = (format!("org-{name}"), &self.ring);
+        // One command for all: the events of its aggregates may carry the same ids, like those of claims.
+        let command = CommandId::random();
+        let founding = [founded(&org), joined(&org, name)];
         vec![
-            message(&self.ring, "global", name, &[registered(name, &key)]),
-            message::<OrganizationEvent>(&self.ring, &org, &org, &[founded(&org), joined(&org, name)]),
-            message::<SessionEvent>(&self.ring, "global", &format!("s-{name}"), &session(name, &key)),
+            encoded(signed_for(command, ring, "global", name, 0, &[registered(name, &key)])),
+            encoded(signed_for(command, ring, &org, &org, 0, &founding)),
+            encoded(signed_for(command, ring, "global", &format!("s-{name}"), 0, &session(name, &key))),
         ]
     }
 }
 
 pub fn message<E: DomainEvent>(ring: &KeyRing, tenant: &str, id: &str, events: &[E]) -> (String, Vec<u8>) {
-    let (aggregate, signed) = signed(ring, tenant, id, 0, events);
+    encoded(signed(ring, tenant, id, 0, events))
+}
+
+fn encoded((aggregate, signed): (AggregateRef, Vec<Signed>)) -> (String, Vec<u8>) {
     (aggregate.event_subject(), commit::encode(&signed).0)
 }
 
 pub fn signed<E: DomainEvent>(
+    ring: &KeyRing,
+    tenant: &str,
+    id: &str,
+    version: u32,
+    events: &[E],
+) -> (AggregateRef, Vec<Signed>) {
+    signed_for(CommandId::random(), ring, tenant, id, version, events)
+}
+
+/// Signs what one command leads to, in one of its aggregates.
+pub fn signed_for<E: DomainEvent>(
+    command_id: CommandId,
     ring: &KeyRing,
     tenant: &str,
     id: &str,
@@ -147,7 +165,7 @@ pub fn signed<E: DomainEvent>(
         actor_type: ActorType::System,
         on_behalf_of: None,
         auth_method: AuthMethod::Service,
-        command_id: CommandId::random(),
+        command_id,
         correlation_id: "c".into(),
         causation_id: "c".into(),
         traceparent: None,

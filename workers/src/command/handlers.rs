@@ -4,11 +4,7 @@ use std::{collections::HashMap, sync::Arc};
 
 use futures::future::BoxFuture;
 use symbia_commands::{
-    Actor, Aggregate, CommandEnvelope, Outcome,
-    assistants::{Assistant, RuleRun, RuleSet},
-    identity,
-    integrations::Completion,
-    messaging::Conversation,
+    Actor, Aggregate, CommandEnvelope, Outcome, assistants, identity, integrations, logging, messaging,
 };
 use symbia_events::{AggregateRef, DomainEvent, Service};
 use symbia_nats::store::{EventStore, StoreError};
@@ -36,11 +32,12 @@ impl Handlers {
             .with::<identity::User>()
             .with::<identity::Organization>()
             .with::<identity::Session>()
-            .with::<Conversation>()
-            .with::<Assistant>()
-            .with::<RuleSet>()
-            .with::<RuleRun>()
-            .with::<Completion>()
+            .with::<logging::LogSeal>()
+            .with::<messaging::Conversation>()
+            .with::<assistants::Assistant>()
+            .with::<assistants::RuleSet>()
+            .with::<assistants::RuleRun>()
+            .with::<integrations::Completion>()
     }
 
     /// And this aggregate.

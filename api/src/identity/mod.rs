@@ -1,0 +1,102 @@
+//! The identity service: principals, tenants, sessions (identity.md). It is the example that the other services follow:
+//! [`service`] assembles the routes of one area per file over the shared [`Platform`].
+
+mod accounts;
+mod authenticator;
+mod discovery;
+mod email;
+mod enrolment;
+mod members;
+mod orgs;
+mod passwords;
+mod principals;
+mod sessions;
+mod shapes;
+mod tokens;
+
+use std::sync::Arc;
+
+use axum::http::Method;
+use symbia_events::Service;
+use utoipa_axum::router::OpenApiRouter;
+
+pub use authenticator::Directory;
+pub use tokens::{AUDIENCE, Claims, Issued, SigningKeys, TokenError, Tokens};
+
+use crate::{
+    http::{
+        Health, ServiceApp,
+        discovery::ServiceInfo,
+        rate::{RateLimits, RouteClass, TokenBuckets},
+        server::ServerConfig,
+    },
+    platform::Platform,
+};
+use passwords::Passwords;
+
+/// Version of the API.
+const VERSION: &str = "1.0.0";
+
+/// What the handlers work with.
+#[derive(Clone)]
+struct Identity {
+    platform: Platform,
+    directory: Directory,
+    passwords: Passwords,
+}
+
+/// The service, to be built and served.
+#[must_use]
+pub fn service(platform: Platform, health: Health, config: ServerConfig) -> ServiceApp {
+    platform.watch(&health, Service::Identity);
+    let directory = Directory::new(platform.clone());
+    let settings = &platform.settings;
+    let limits = RateLimits::new(Service::Identity, Arc::new(TokenBuckets::default()), settings.rates, class_of);
+    let passwords = Passwords::new(settings.bcrypt_cost);
+    let identity = Identity { passwords, directory: directory.clone(), platform };
+    let api = OpenApiRouter::new()
+        .merge(accounts::routes())
+        .merge(sessions::routes())
+        .merge(principals::routes())
+        .merge(orgs::routes())
+        .merge(members::routes())
+        .merge(discovery::routes());
+    ServiceApp::new(info(), health, config)
+        .api(api.with_state(identity.clone()))
+        .root(discovery::root().with_state(identity))
+        .authenticator(Arc::new(directory))
+        .rate_limits(limits)
+}
+
+fn class_of(method: &Method, route: &str) -> RouteClass {
+    match route {
+        "/api/auth/register"
+        | "/api/auth/user/register"
+        | "/api/auth/login"
+        | "/api/auth/user/login"
+        | "/api/bootstrap/claim"
+            if method == Method::POST =>
+        {
+            RouteClass::Auth
+        }
+        "/api/auth/introspect" => RouteClass::Verify,
+        _ => RouteClass::Standard,
+    }
+}
+
+fn info() -> ServiceInfo {
+    let description = "Users, organizations, memberships and sessions of the platform.";
+    ServiceInfo {
+        version: VERSION.to_owned(),
+        highlights: [
+            "Access tokens are JWTs signed with Ed25519; the key set is at /.well-known/jwks.json",
+            "A token is bound to a session and refused within a second of its end",
+            "Refresh tokens work once; presenting one again ends the session",
+        ]
+        .map(str::to_owned)
+        .to_vec(),
+        endpoints: vec![("auth", "/api/auth"), ("users", "/api/users"), ("orgs", "/api/orgs")],
+        jwks: Some("/.well-known/jwks.json".to_owned()),
+        ..ServiceInfo::new(Service::Identity, "Symbia Identity", description)
+    }
+}

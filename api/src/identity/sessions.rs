@@ -1,0 +1,335 @@
+//! Sessions: beginning, refreshing, listing and ending them (identity.md §4.3, 4.4, 6.14).
+//!
+//! A refresh token is `<session>.<random>.<mac>`. The mac lets garbage be told from a token that was ours: only the second
+//! presentation of a real one ends the family, so that knowing a session's id is not enough to end it.
+
+use axum::{
+    extract::State,
+    http::{HeaderMap, HeaderValue, StatusCode, header},
+    response::{AppendHeaders, IntoResponse},
+};
+use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD as BASE64URL};
+use futures::{StreamExt, TryStreamExt, stream};
+use serde::{Deserialize, Serialize};
+use symbia_commands::{
+    Actor,
+    identity::{LIFETIME, RefreshSession, RevokeSession, SessionCommand, StartSession},
+};
+use symbia_events::{AggregateRef, CommandId, KeyRing, OrgId, Service, SubjectKey};
+use symbia_projections::{Scope, identity as model};
+use time::OffsetDateTime;
+use utoipa::ToSchema;
+use utoipa_axum::{router::OpenApiRouter, routes};
+use uuid::Uuid;
+use zeroize::Zeroizing;
+
+use super::{
+    Identity,
+    shapes::{self, Msg, Session, UserRef, epoch_ms},
+    tokens::Issued,
+};
+use crate::{
+    http::{ApiError, ApiResult, Caller, Json, OptionalCaller, Path, RequestScope},
+    platform::Consistency,
+};
+
+/// Longest text of a client that is kept.
+const USER_AGENT_MAX: usize = 256;
+/// Sessions ended side by side.
+const SIDE_BY_SIDE: usize = 16;
+
+pub(super) fn routes() -> OpenApiRouter<Identity> {
+    OpenApiRouter::new()
+        .routes(routes!(logout))
+        .routes(routes!(logout_all))
+        .routes(routes!(refresh))
+        .route("/auth/user/refresh", axum::routing::post(refresh))
+        .routes(routes!(list))
+        .routes(routes!(revoke))
+}
+
+pub(super) fn aggregate(session: &str) -> ApiResult<AggregateRef> {
+    AggregateRef::new(Service::Identity, OrgId::global(), "session", session)
+        .map_err(|_| ApiError::not_found("Session"))
+}
+
+/// What a client gets to keep.
+pub(super) struct SignedIn {
+    pub issued: Issued,
+    pub refresh_token: Zeroizing<String>,
+}
+
+/// Who signs in.
+pub(super) struct Person<'a> {
+    pub id: &'a str,
+    pub email: Option<&'a str>,
+    pub name: Option<&'a str>,
+}
+
+impl Identity {
+    /// Begins a session of a person who proved who they are. It answers from the aggregate: when the read models lag, the
+    /// token is issued all the same and accepted once they have caught up.
+    pub(super) async fn sign_in(
+        &self,
+        person: &Person<'_>,
+        method: &str,
+        key: Option<&SubjectKey>,
+        scope: &RequestScope,
+        headers: &HeaderMap,
+    ) -> ApiResult<SignedIn> {
+        // Not derived from an idempotency key: the tokens of a session are given out once, to whom it was begun for.
+        let session_id = Uuid::new_v4().to_string();
+        let refresh_token = refresh_token(&self.platform.keys, &session_id);
+        let user_agent = headers.get(header::USER_AGENT).and_then(|v| v.to_str().ok());
+        let user_agent: Option<String> = user_agent.map(|text| text.chars().take(USER_AGENT_MAX).collect());
+        let command = SessionCommand::from(StartSession {
+            session_id: session_id.clone(),
+            principal_id: person.id.to_owned(),
+            principal_type: "user".to_owned(),
+            method: method.to_owned(),
+            refresh_hash: self.platform.keys.lookup_hash("refresh", &refresh_token),
+            client_ip: key.map(|key| key.seal(&scope.client_ip.to_string())),
+            user_agent: key.zip(user_agent).map(|(key, text)| key.seal(&text)),
+        });
+        let at = OffsetDateTime::now_utc();
+        let edge = Actor::service("identity");
+        let (id, address) = (CommandId::random(), aggregate(&session_id)?);
+        let done = self.platform.submit_as(id, &address, &command, &edge, scope, Consistency::Eventual).await?;
+        self.platform.visible(&done).await;
+        Ok(SignedIn { issued: self.issue(person, &session_id, at, at + LIFETIME)?, refresh_token })
+    }
+
+    fn issue(&self, person: &Person<'_>, session: &str, at: OffsetDateTime, end: OffsetDateTime) -> ApiResult<Issued> {
+        self.platform.tokens.issue((person.id, person.email, person.name), session, at, end).map_err(ApiError::internal)
+    }
+
+    /// The cookie that holds a token, `Set-Cookie`. Lax: pages of other sites cannot make it go with what they send.
+    pub(super) fn cookie(&self, issued: &Issued) -> AppendHeaders<[(header::HeaderName, HeaderValue); 1]> {
+        let age = (issued.expires_at - OffsetDateTime::now_utc()).whole_seconds().max(0);
+        let secure = if self.platform.settings.cookie_secure { "; Secure" } else { "" };
+        let text = format!("token={}; Path=/; HttpOnly; SameSite=Lax; Max-Age={age}{secure}", issued.token);
+        set_cookie(&text)
+    }
+
+    async fn end(&self, session: &str, reason: &str, caller: &Caller, scope: &RequestScope) -> ApiResult<()> {
+        let command = RevokeSession { session_id: session.to_owned(), reason: reason.to_owned() };
+        // One request may end several sessions: each has its own command.
+        let first = scope.command_id(&caller.id);
+        let id = CommandId::derived(first, &format!("revoke:{session}"));
+        let (address, actor) = (aggregate(session)?, Actor::from(&**caller));
+        let command = SessionCommand::from(command);
+        self.platform.submit_as(id, &address, &command, &actor, scope, Consistency::Visible).await?;
+        Ok(())
+    }
+}
+
+fn set_cookie(text: &str) -> AppendHeaders<[(header::HeaderName, HeaderValue); 1]> {
+    let value = HeaderValue::from_str(text).unwrap_or(HeaderValue::from_static("token="));
+    AppendHeaders([(header::SET_COOKIE, value)])
+}
+
+fn refresh_token(keys: &KeyRing, session: &str) -> Zeroizing<String> {
+    let random = Zeroizing::new(BASE64URL.encode(Zeroizing::new(rand::random::<[u8; 32]>()).as_ref()));
+    let mac = mac(keys, session, &random);
+    Zeroizing::new(format!("{session}.{}.{mac}", *random))
+}
+
+fn mac(keys: &KeyRing, session: &str, random: &str) -> String {
+    keys.lookup_hash("refresh-mac", &format!("{session}.{random}"))
+}
+
+/// The session of a refresh token that was ours.
+fn session_of<'t>(keys: &KeyRing, token: &'t str) -> Option<&'t str> {
+    let mut parts = token.split('.');
+    let (session, random, given) = (parts.next()?, parts.next()?, parts.next()?);
+    (parts.next().is_none() && mac(keys, session, random) == given).then_some(session)
+}
+
+/// Log out: end the session and clear the cookie
+#[utoipa::path(post, path = "/auth/logout", tag = "Authentication", security(()),
+    responses((status = 200, description = "Logged out", body = Msg)))]
+async fn logout(
+    State(identity): State<Identity>,
+    scope: RequestScope,
+    caller: Result<OptionalCaller, ApiError>,
+) -> ApiResult<impl IntoResponse> {
+    let caller = match caller {
+        Ok(OptionalCaller(caller)) => caller,
+        Err(error) if error.status() == StatusCode::SERVICE_UNAVAILABLE => return Err(error),
+        // Whoever holds no good token is logged out.
+        Err(_) => None,
+    };
+    if let Some((caller, session)) = caller.as_ref().and_then(|c| c.session_id.as_ref().map(|s| (c, s))) {
+        identity.end(session, "logout", caller, &scope).await?;
+    }
+    let cleared = set_cookie("token=; Path=/; HttpOnly; Max-Age=0; Expires=Thu, 01 Jan 1970 00:00:00 GMT");
+    Ok((cleared, Json(Msg { message: "Logged out" })))
+}
+
+/// Log out everywhere: end all sessions
+#[utoipa::path(post, path = "/auth/logout-all", tag = "Authentication",
+    responses((status = 200, description = "All sessions are ended", body = Msg)))]
+async fn logout_all(State(identity): State<Identity>, scope: RequestScope, caller: Caller) -> ApiResult<Json<Msg>> {
+    let mut tx = identity.platform.read(&Scope::user(&caller.id)).await?;
+    let sessions = model::sessions_of(&mut tx, &caller.id, OffsetDateTime::now_utc()).await?;
+    drop(tx);
+    stream::iter(sessions)
+        .map(|session| {
+            let (identity, caller, scope) = (&identity, &caller, &scope);
+            async move { identity.end(&session.id, "logout-all", caller, scope).await }
+        })
+        .buffer_unordered(SIDE_BY_SIDE)
+        .try_collect::<()>()
+        .await?;
+    Ok(Json(Msg { message: "Logged out everywhere" }))
+}
+
+/// What may be refreshed with.
+#[derive(Deserialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+struct Refresh {
+    /// The refresh token; it is replaced. Without it, a still valid access token of the request is exchanged.
+    #[serde(default)]
+    #[schema(value_type = Option<String>)]
+    refresh_token: Option<Zeroizing<String>>,
+}
+
+/// New tokens of a session.
+#[derive(Serialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+struct Refreshed {
+    /// Always `user`.
+    #[serde(rename = "type")]
+    kind: &'static str,
+    user: UserRef,
+    /// The access token.
+    token: String,
+    /// The next refresh token; absent when an access token was exchanged.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    refresh_token: Option<String>,
+    /// When the access token expires, in milliseconds since 1970.
+    expires_at: i64,
+}
+
+/// Exchange a refresh token, or a still valid access token, for a new access token
+///
+/// A refresh token works once; presenting it again ends the session. An access token that is exchanged for another one does
+/// not prolong the session.
+#[utoipa::path(post, path = "/auth/refresh", tag = "Authentication", security(()), request_body = Refresh,
+    responses((status = 200, description = "New tokens", body = Refreshed)))]
+async fn refresh(
+    State(identity): State<Identity>,
+    scope: RequestScope,
+    caller: Result<OptionalCaller, ApiError>,
+    Json(body): Json<Refresh>,
+) -> ApiResult<impl IntoResponse> {
+    let at = OffsetDateTime::now_utc();
+    let (session_id, user, end, next) = match body.refresh_token {
+        Some(token) => {
+            let keys = &identity.platform.keys;
+            let session_id = session_of(keys, &token).ok_or_else(ApiError::token_invalid)?.to_owned();
+            let next = refresh_token(keys, &session_id);
+            identity.exchange(&session_id, &token, &next, &scope).await?;
+            let mut tx = identity.platform.read(&Scope::platform()).await?;
+            let session = model::session(&mut tx, &session_id).await?.ok_or_else(ApiError::token_invalid)?;
+            let user = model::user(&mut tx, &session.principal_id).await?.ok_or_else(ApiError::token_invalid)?;
+            (session_id, user, at + LIFETIME, Some(next))
+        }
+        None => {
+            let caller = caller?.0.ok_or_else(ApiError::auth_required)?;
+            caller.require_user()?;
+            let session_id = caller.session_id.clone().ok_or_else(ApiError::token_invalid)?;
+            let mut tx = identity.platform.read(&Scope::user(&caller.id)).await?;
+            let session = model::session(&mut tx, &session_id).await?.ok_or_else(ApiError::session_revoked)?;
+            let user = model::user(&mut tx, &caller.id).await?.ok_or_else(ApiError::session_revoked)?;
+            (session_id, user, session.expires_at.unwrap_or(at), None)
+        }
+    };
+    let person = Person { id: &user.id, email: user.email.as_deref(), name: user.name.as_deref() };
+    let issued = identity.issue(&person, &session_id, at, end)?;
+    let cookie = identity.cookie(&issued);
+    let body = Refreshed {
+        kind: "user",
+        user: UserRef { id: user.id, email: user.email, name: user.name, is_super_admin: None, organizations: None },
+        token: issued.token,
+        refresh_token: next.map(|token| token.to_string()),
+        expires_at: epoch_ms(issued.expires_at),
+    };
+    Ok((cookie, Json(body)))
+}
+
+impl Identity {
+    async fn exchange(&self, session: &str, presented: &str, next: &str, scope: &RequestScope) -> ApiResult<()> {
+        let keys = &self.platform.keys;
+        let command = SessionCommand::from(RefreshSession {
+            session_id: session.to_owned(),
+            presented_hash: keys.lookup_hash("refresh", presented),
+            next_hash: keys.lookup_hash("refresh", next),
+        });
+        let edge = Actor::service("identity");
+        let (id, address) = (CommandId::random(), aggregate(session)?);
+        let done = self.platform.submit_as(id, &address, &command, &edge, scope, Consistency::Eventual).await;
+        let done = done.map_err(|error| match error.code() {
+            "NOT_FOUND" => ApiError::token_invalid(),
+            "TOKEN_EXPIRED" => ApiError::token_expired(),
+            _ => error,
+        })?;
+        self.platform.visible(&done).await;
+        if done.has("session-reuse-detected") {
+            tracing::warn!(session, "a refresh token was presented again: the session is ended");
+            return Err(ApiError::session_revoked());
+        }
+        Ok(())
+    }
+}
+
+/// The caller's sessions.
+#[derive(Serialize, ToSchema)]
+struct Sessions {
+    sessions: Vec<Session>,
+}
+
+/// List the caller's live sessions
+#[utoipa::path(get, path = "/auth/sessions", tag = "Authentication",
+    responses((status = 200, description = "The newest first", body = Sessions)))]
+async fn list(State(identity): State<Identity>, caller: Caller) -> ApiResult<Json<Sessions>> {
+    let mut tx = identity.platform.read(&Scope::user(&caller.id)).await?;
+    let sessions = model::sessions_of(&mut tx, &caller.id, OffsetDateTime::now_utc()).await?;
+    let current = caller.session_id.as_deref();
+    Ok(Json(Sessions { sessions: sessions.into_iter().map(|s| shapes::Session::of(s, current)).collect() }))
+}
+
+/// End one of the caller's sessions
+#[utoipa::path(delete, path = "/auth/sessions/{id}", tag = "Authentication",
+    params(("id" = String, Path, description = "Id of the session")),
+    responses((status = 200, description = "Ended", body = Msg)))]
+async fn revoke(
+    State(identity): State<Identity>,
+    scope: RequestScope,
+    caller: Caller,
+    Path(id): Path<String>,
+) -> ApiResult<Json<Msg>> {
+    let mut tx = identity.platform.read(&Scope::user(&caller.id)).await?;
+    let session = model::session(&mut tx, &id).await?.filter(|s| s.principal_id == caller.id);
+    let session = session.ok_or_else(|| ApiError::not_found("Session"))?;
+    drop(tx);
+    identity.end(&session.id, "revoked", &caller, &scope).await?;
+    Ok(Json(Msg { message: "Session ended" }))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_refresh_token_is_told_from_garbage_that_names_a_session() {
+        let keys = KeyRing::generate(OffsetDateTime::UNIX_EPOCH);
+        let token = refresh_token(&keys, "s1");
+        assert_eq!(session_of(&keys, &token), Some("s1"));
+        assert_eq!(session_of(&keys, &token.replace("s1", "s2")), None);
+        for garbage in ["", "s1", "s1.x.y", "s1..", &format!("{}.", *token)] {
+            assert_eq!(session_of(&keys, garbage), None, "{garbage}");
+        }
+        assert_ne!(*token, *refresh_token(&keys, "s1"));
+    }
+}

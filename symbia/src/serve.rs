@@ -1,0 +1,116 @@
+//! Serving the APIs: one router per service, each on its port.
+
+use std::{process::ExitCode, sync::Arc};
+
+use anyhow::Context;
+use symbia_api::{
+    Platform,
+    feed::{self, Feed, FeedConfig, PrivateConversations},
+    http::{Health, ServiceApp, discovery::ServiceInfo, listen},
+    identity::{self, Directory, SigningKeys, Tokens},
+    platform::{Parts, SecretText, Settings},
+};
+use symbia_commands::identity::LIFETIME as SESSION_LIFETIME;
+use symbia_events::Service;
+use symbia_nats::bus::CommandBus;
+use symbia_projections::{Positions, ReadPool, fixed_keys};
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+
+use crate::{
+    Ended,
+    cli::ServeOptions,
+    config::Config,
+    connect::Connected,
+    home::Home,
+    roles::{secrets, stop_on_signal},
+};
+
+const READ_CONNECTIONS: u32 = 16;
+
+/// `symbia serve`.
+pub async fn run(config: Config, options: ServeOptions) -> Ended {
+    let (home, house) = Connected::open(&config).await?;
+    let services = if options.services.is_empty() { Service::ALL.to_vec() } else { options.services };
+    let stop = stop_on_signal();
+    let mut servers = serve(&config, &home, &house, &services, &stop).await?;
+    while let Some(ended) = servers.join_next().await {
+        ended?;
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Binds and serves; each server ends after `stop`, with its requests answered.
+pub async fn serve(
+    config: &Config,
+    home: &Home,
+    house: &Connected,
+    services: &[Service],
+    stop: &CancellationToken,
+) -> anyhow::Result<JoinSet<()>> {
+    // All ports first: an occupied one stops everything before anything is served.
+    let mut bound = Vec::new();
+    for service in services {
+        bound.push((*service, listen::bind(*service, &config.host, config.port(*service)).await?));
+    }
+    let platform = platform(config, home, house).await?;
+    let feed = Feed::new(
+        house.client.clone(),
+        fixed_keys(house.keys.as_ref().clone()),
+        Arc::new(PrivateConversations),
+        FeedConfig { cors: config.server.cors.clone(), ..FeedConfig::default() },
+    );
+    let mut servers = JoinSet::new();
+    for (service, listener) in bound {
+        let health = Health::new(service, env!("CARGO_PKG_VERSION"));
+        let app = app(config, &platform, service, &health).root(feed::routes(&feed, &health));
+        health.set_ready(true);
+        servers.spawn(app.build().serve(listener, stop.clone()));
+    }
+    Ok(servers)
+}
+
+fn app(config: &Config, platform: &Platform, service: Service, health: &Health) -> ServiceApp {
+    let server = config.server.clone();
+    match service {
+        Service::Identity => identity::service(platform.clone(), health.clone(), server),
+        // No routes of its own yet: health, documents, discovery and the event feed.
+        _ => {
+            platform.watch_bus_and_database(health);
+            let info = ServiceInfo::new(service, format!("Symbia {service}"), format!("The {service} service."));
+            let directory = Arc::new(Directory::new(platform.clone()));
+            ServiceApp::new(info, health.clone(), server).authenticator(directory)
+        }
+    }
+}
+
+async fn platform(config: &Config, home: &Home, house: &Connected) -> anyhow::Result<Platform> {
+    let issuer = if config.base_url.is_empty() { "symbia/identity" } else { config.base_url.as_str() };
+    let tokens = match &config.session_secret {
+        Some(secret) => Tokens::with_secret(secret, issuer, SESSION_LIFETIME).context("SESSION_SECRET")?,
+        None => {
+            let fresh = SigningKeys::generate()?;
+            let pem = home.secret_or("tokens.pem", || fresh.to_pem())?;
+            Tokens::new(SigningKeys::from_pem(&pem).context("keys/tokens.pem")?, issuer, SESSION_LIFETIME)
+        }
+    };
+    let reader = ReadPool::new(house.database.clone(), READ_CONNECTIONS);
+    Ok(Platform::new(Parts {
+        nats: house.client.clone(),
+        keys: Arc::clone(&house.keys),
+        bus: CommandBus::open(house.client.clone()).await?,
+        positions: Positions::follow(house.client.clone(), reader.clone()),
+        reader,
+        secrets: secrets(home, house).await?,
+        tokens,
+        settings: Settings {
+            production: config.production,
+            bcrypt_cost: config.bcrypt_cost,
+            setup_token: Some(SecretText::new(home.secret("setup-token")?.as_str())),
+            open_bootstrap: config.open_bootstrap,
+            cookie_secure: config.production,
+            base_url: config.base_url.clone(),
+            ..Settings::default()
+        },
+    }))
+}

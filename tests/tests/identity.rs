@@ -1,0 +1,17 @@
+//! The identity service end to end: real broker, real database, a command worker and a projector, REST on a port.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, missing_docs, reason = "tests")]
+
+#[path = "identity/bootstrap.rs"]
+mod bootstrap;
+#[path = "identity/canary.rs"]
+mod canary;
+#[path = "identity/outage.rs"]
+mod outage;
+#[path = "identity/sessions.rs"]
+mod sessions;
+#[path = "identity/stage.rs"]
+mod stage;
+#[path = "identity/story.rs"]
+mod story;
+#[path = "identity/tenants.rs"]
+mod tenants;
