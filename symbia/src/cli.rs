@@ -5,6 +5,8 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use symbia_events::Service;
 
+use crate::chat::ChatOptions;
+
 /// Symbia: people and AI agents work together, and every step can be proved.
 #[derive(Debug, Parser)]
 #[command(
@@ -54,6 +56,8 @@ pub enum Command {
     /// Read models
     #[command(subcommand)]
     Projection(ProjectionCommand),
+    /// Talk to an assistant
+    Chat(ChatOptions),
 }
 
 #[derive(Debug, Args)]

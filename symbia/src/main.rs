@@ -1,5 +1,6 @@
 //! The `symbia` binary: one program, each role a flag.
 
+mod chat;
 mod cli;
 mod command;
 mod config;
@@ -71,6 +72,7 @@ async fn run(command: Command, config: Config) -> Ended {
         Command::Keys(command) => keys::run(&config, command),
         Command::Command(command) => command::run(&config, command).await,
         Command::Projection(command) => projection::run(&config, command).await,
+        Command::Chat(options) => chat::run(&config, options).await,
     }
 }
 
