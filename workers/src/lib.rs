@@ -7,4 +7,5 @@ pub mod integrations;
 pub mod models;
 pub mod reactor;
 pub mod sender;
+pub mod story;
 pub mod timer;

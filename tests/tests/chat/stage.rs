@@ -14,7 +14,11 @@ use symbia_api::{
     messaging,
     platform::{Parts, Settings},
 };
-use symbia_events::{KeyRing, Service};
+use symbia_commands::{
+    Actor, OutcomeStatus,
+    identity::{AddMember, OrganizationCommand},
+};
+use symbia_events::{AggregateRef, CommandId, KeyRing, Service};
 use symbia_nats::{
     bus::CommandBus,
     store::{EventStore, StoreOptions},
@@ -37,6 +41,7 @@ use symbia_workers::{
     content_keys::ContentKeys,
     integrations::{LlmRouter, Providers, RouterOptions},
     reactor::{Reactor, ReactorRunner},
+    sender::Sender,
 };
 use time::OffsetDateTime;
 use tokio::{net::TcpListener, time::timeout};
@@ -234,10 +239,17 @@ impl House {
     /// Registers somebody and adds them to another's organization.
     pub async fn colleague(&self, of: &Person, name: &str) -> Person {
         let person = self.register(name).await;
-        let path = format!("/api/orgs/{}/members", of.org);
-        let body = json!({ "email": format!("{name}@example.test"), "role": "member" });
-        let added = self.post(of, &path, body).await;
-        assert!(added.status.is_success(), "{added:?}");
+        let add = OrganizationCommand::from(AddMember {
+            org_id: of.org.clone(),
+            membership_id: format!("{name}-of-{}", of.org),
+            user_id: person.id.clone(),
+            role: "member".to_owned(),
+        });
+        let address = AggregateRef::new(Service::Identity, of.org.parse().unwrap(), "organization", &of.org).unwrap();
+        let sender = Sender::new(self.platform.bus.clone(), Arc::clone(&self.keys));
+        let added = sender.send(None, &address, &add, &Actor::system("test"), CommandId::random()).await.unwrap();
+        assert_eq!(added.status, OutcomeStatus::Accepted, "{added:?}");
+        assert!(self.platform.positions.wait_for("identity", added.position.unwrap(), SOON).await);
         person
     }
 
