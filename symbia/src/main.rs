@@ -1,5 +1,6 @@
 //! The `symbia` binary: one program, each role a flag.
 
+mod audit;
 mod chat;
 mod cli;
 mod command;
@@ -9,7 +10,10 @@ mod doctor;
 mod first_run;
 mod home;
 mod keys;
+mod log;
+mod opened;
 mod projection;
+mod replay;
 mod roles;
 mod serve;
 mod up;
@@ -73,6 +77,9 @@ async fn run(command: Command, config: Config) -> Ended {
         Command::Command(command) => command::run(&config, command).await,
         Command::Projection(command) => projection::run(&config, command).await,
         Command::Chat(options) => chat::run(&config, options).await,
+        Command::Log(command) => log::run(&config, command).await,
+        Command::Audit(command) => audit::run(&config, command).await,
+        Command::Replay(options) => replay::run(&config, options).await,
     }
 }
 

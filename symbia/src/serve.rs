@@ -5,7 +5,7 @@ use std::{process::ExitCode, sync::Arc};
 use anyhow::Context;
 use symbia_api::{
     Platform, assistants,
-    feed::{self, Feed, FeedConfig, WholeTenant},
+    feed::{self, Feed, FeedConfig, PrivateConversations},
     http::{Health, ServiceApp, discovery::ServiceInfo, listen},
     identity::{self, Directory, SigningKeys, Tokens},
     integrations, messaging,
@@ -58,7 +58,7 @@ pub async fn serve(
     let feed = Feed::new(
         house.client.clone(),
         fixed_keys(house.keys.as_ref().clone()),
-        Arc::new(WholeTenant),
+        Arc::new(PrivateConversations),
         FeedConfig { cors: config.server.cors.clone(), ..FeedConfig::default() },
     );
     let mut servers = JoinSet::new();

@@ -6,6 +6,7 @@ pub mod content_keys;
 pub mod integrations;
 pub mod models;
 pub mod reactor;
+pub mod seal;
 pub mod sender;
 pub mod story;
 pub mod timer;

@@ -4,6 +4,7 @@
 //! with the cursor of the last item it has.
 
 pub(crate) mod access;
+mod audience;
 pub(crate) mod follow;
 pub(crate) mod item;
 mod live;
@@ -25,12 +26,13 @@ use async_nats::{
     Client,
     jetstream::{self, Context},
 };
-use symbia_events::Event;
 use symbia_projections::Keys;
 use tokio_util::sync::CancellationToken;
 use utoipa_axum::{router::OpenApiRouter, routes};
 
-use crate::http::{ApiResult, Health, Principal, cors::CorsConfig};
+pub use audience::{Audience, PrivateConversations, WholeTenant};
+
+use crate::http::{ApiResult, Health, cors::CorsConfig};
 
 /// Sizes and times of feeds.
 #[derive(Clone, Debug)]
@@ -59,29 +61,6 @@ impl Default for FeedConfig {
             heartbeat: Duration::from_secs(20),
             recheck: Duration::from_secs(1),
         }
-    }
-}
-
-/// What of its tenant's events a caller may have. Asked for each item; must be quick.
-pub trait Audience: Send + Sync + 'static {
-    /// May have a stored event.
-    fn may_see(&self, caller: &Principal, event: &Event) -> bool;
-
-    /// May have a live message; `subject` is what stands behind `symbia.live.<tenant>.`.
-    fn may_hear(&self, caller: &Principal, subject: &str) -> bool;
-}
-
-/// Everyone in the tenant may have everything.
-#[derive(Clone, Copy, Debug)]
-pub struct WholeTenant;
-
-impl Audience for WholeTenant {
-    fn may_see(&self, _: &Principal, _: &Event) -> bool {
-        true
-    }
-
-    fn may_hear(&self, _: &Principal, _: &str) -> bool {
-        true
     }
 }
 
