@@ -11,5 +11,7 @@ mod isolation;
 mod model;
 #[path = "chat/stage.rs"]
 mod stage;
+#[path = "chat/story.rs"]
+mod story;
 #[path = "chat/stream.rs"]
 mod stream;

@@ -79,7 +79,8 @@ impl Story {
             }
             for Evidence { position, id, event_type, doubt } in &chapter.evidence {
                 let kind = event_type.split('.').nth(3).unwrap_or(event_type);
-                let verdict = doubt.as_deref().map_or_else(String::new, |doubt| format!("  NOT TO BE BELIEVED: {doubt}"));
+                let verdict =
+                    doubt.as_deref().map_or_else(String::new, |doubt| format!("  NOT TO BE BELIEVED: {doubt}"));
                 let _ = writeln!(text, "    · {position}  {id}  {kind}{verdict}");
             }
         }
@@ -94,12 +95,7 @@ impl Story {
 }
 
 /// Tells the story of a conversation. Texts whose keys are not in the vault are told as erased.
-pub async fn tell(
-    client: &Client,
-    keys: &KeyRing,
-    secrets: &SecretStore,
-    conversation: &str,
-) -> anyhow::Result<Story> {
+pub async fn tell(client: &Client, keys: &KeyRing, secrets: &SecretStore, conversation: &str) -> anyhow::Result<Story> {
     symbia_events::check_token(conversation)?;
     let log = Log { client, keys };
     let subject = format!("symbia.evt.messaging.*.conversation.{conversation}");
@@ -108,7 +104,8 @@ pub async fn tell(
         bail!("there is no conversation '{conversation}' in the log");
     };
     let mut teller = Teller { log, secrets, tenant: tenant.clone(), names: BTreeMap::new() };
-    let mut story = Story { conversation: conversation.to_owned(), organization: tenant.to_string(), ..Story::default() };
+    let mut story =
+        Story { conversation: conversation.to_owned(), organization: tenant.to_string(), ..Story::default() };
     for entry in read {
         let chapter = teller.chapter(&entry).await?;
         let question = entry.believed::<ConversationEvent>().and_then(|(event, what)| match what {
