@@ -5,6 +5,8 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use symbia_events::{Position, Service};
 
+use crate::chat::ChatOptions;
+
 /// Symbia: people and AI agents work together, and every step can be proved.
 #[derive(Debug, Parser)]
 #[command(
@@ -57,6 +59,8 @@ pub enum Command {
     /// Read models
     #[command(subcommand)]
     Projection(ProjectionCommand),
+    /// Talk to an assistant
+    Chat(ChatOptions),
     /// The log: look at it, take it elsewhere, mend it
     #[command(subcommand)]
     Log(LogCommand),
@@ -198,10 +202,14 @@ pub enum ProjectionCommand {
 pub enum LogCommand {
     /// Print the last events
     Tail(TailOptions),
-    /// Print a message, an event, or every event of an aggregate, and whether their signatures verify
+    /// Print a message, an event, every event of an aggregate, or the story of a conversation, and whether signatures verify
     Show {
         /// A position (identity:12), an event's id, or an aggregate (<service>/<tenant>/<kind>/<id>)
-        what: String,
+        #[arg(required_unless_present = "conversation")]
+        what: Option<String>,
+        /// A conversation's id: who said what, why which rule answered, by which model
+        #[arg(long, conflicts_with = "what")]
+        conversation: Option<String>,
     },
     /// Write the log to a file, auditing it on the way; the last line is its signed heads
     Export {

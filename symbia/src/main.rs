@@ -1,6 +1,7 @@
 //! The `symbia` binary: one program, each role a flag.
 
 mod audit;
+mod chat;
 mod cli;
 mod command;
 mod config;
@@ -78,6 +79,7 @@ async fn run(command: Command, config: Config) -> Ended {
         Command::Keys(command) => keys::run(&config, command),
         Command::Command(command) => command::run(&config, command).await,
         Command::Projection(command) => projection::run(&config, command).await,
+        Command::Chat(options) => chat::run(&config, options).await,
         Command::Log(command) => log::run(&config, command).await,
         Command::Audit(command) => audit::run(&config, command).await,
         Command::Replay(ReplayOptions { what: Some(ReplayCommand::Run { run_id }), .. }) => {
