@@ -2,16 +2,22 @@
 
 use std::{fmt, time::Duration};
 
-use async_nats::jetstream::{
-    self, Context, Message,
-    consumer::{AckPolicy, DeliverPolicy, pull},
-    context::GetStreamErrorKind,
+use async_nats::{
+    HeaderMap,
+    jetstream::{
+        self, Context, Message,
+        consumer::{AckPolicy, DeliverPolicy, pull},
+        context::GetStreamErrorKind,
+    },
 };
 use bytes::Bytes;
 use futures::{FutureExt, StreamExt};
 use symbia_events::Service;
-use time::OffsetDateTime;
+use time::{OffsetDateTime, format_description::well_known::Rfc3339};
 use tokio::{task::coop::unconstrained, time::Instant};
+
+/// Header of a message that was brought in from an export: when the broker that it came from stored it (RFC 3339).
+pub const STORED_AT_HEADER: &str = "Symbia-Stored-At";
 
 /// Messages that one pull asks the broker for; the next pull goes out when half of them are here.
 const PULL: usize = 4096;
@@ -31,7 +37,7 @@ pub struct LogMessage {
     pub subject: String,
     /// The commit, as [`symbia_events::commit::encode`] wrote it; not verified.
     pub payload: Bytes,
-    /// When the broker stored it.
+    /// When the broker stored it, wherever it was then.
     pub stored_at: OffsetDateTime,
     /// `Nats-Msg-Id`: the commit id.
     pub message_id: Option<String>,
@@ -288,6 +294,12 @@ fn stored(message: Message, sequence: u64, stored_at: OffsetDateTime) -> LogMess
         message_id: message_id.map(ToString::to_string),
         subject: message.subject.to_string(),
         payload: message.payload,
-        stored_at,
+        stored_at: message.headers.as_ref().and_then(first_stored).unwrap_or(stored_at),
     }
+}
+
+/// When a message was first stored, where it was brought in from elsewhere.
+#[must_use]
+pub fn first_stored(headers: &HeaderMap) -> Option<OffsetDateTime> {
+    OffsetDateTime::parse(headers.get(STORED_AT_HEADER)?.as_str(), &Rfc3339).ok()
 }

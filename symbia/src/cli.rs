@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
-use symbia_events::Service;
+use symbia_events::{Position, Service};
 
 /// Symbia: people and AI agents work together, and every step can be proved.
 #[derive(Debug, Parser)]
@@ -54,6 +54,14 @@ pub enum Command {
     /// Read models
     #[command(subcommand)]
     Projection(ProjectionCommand),
+    /// The log: look at it, take it elsewhere, mend it
+    #[command(subcommand)]
+    Log(LogCommand),
+    /// Proofs that the log is whole
+    #[command(subcommand)]
+    Audit(AuditCommand),
+    /// Fold the log into a scratch database, up to a point, and compare with the live one
+    Replay(ReplayOptions),
 }
 
 #[derive(Debug, Args)]
@@ -120,10 +128,12 @@ pub struct WorkOptions {
 pub enum WorkRole {
     /// Decides commands
     Command,
+    /// Seals the log every hour
+    Seal,
 }
 
 impl WorkRole {
-    pub const ALL: [WorkRole; 1] = [WorkRole::Command];
+    pub const ALL: [WorkRole; 2] = [WorkRole::Command, WorkRole::Seal];
 }
 
 #[derive(Debug, Subcommand)]
@@ -172,4 +182,107 @@ pub enum ProjectionCommand {
         /// Which [default: all]
         name: Option<String>,
     },
+}
+
+#[derive(Debug, Subcommand)]
+pub enum LogCommand {
+    /// Print the last events
+    Tail(TailOptions),
+    /// Print a message, an event, or every event of an aggregate, and whether their signatures verify
+    Show {
+        /// A position (identity:12), an event's id, or an aggregate (<service>/<tenant>/<kind>/<id>)
+        what: String,
+    },
+    /// Write the log to a file, auditing it on the way; the last line is its signed heads
+    Export {
+        /// Where to [default: standard output]
+        #[arg(long)]
+        out: Option<PathBuf>,
+        /// Which streams [default: all]
+        #[arg(long, value_delimiter = ',')]
+        service: Vec<Service>,
+    },
+    /// Fill an empty log from an export, after verifying all of it
+    Import {
+        /// The export
+        file: PathBuf,
+    },
+    /// Mend broken streams from an export; without --yes it only shows what would change
+    Restore {
+        /// An export whose signed heads and chains verify
+        #[arg(long)]
+        from: PathBuf,
+        /// Which streams [default: all of the export]
+        #[arg(long, value_delimiter = ',')]
+        service: Vec<Service>,
+        /// Do it
+        #[arg(long)]
+        yes: bool,
+    },
+    /// Finish an import or restore that was interrupted
+    Resume,
+}
+
+#[derive(Debug, Args)]
+pub struct TailOptions {
+    /// Which streams [default: all]
+    #[arg(long, value_delimiter = ',')]
+    pub service: Vec<Service>,
+    /// Only events of this organization, or `global`
+    #[arg(long)]
+    pub tenant: Option<String>,
+    /// Go on with what comes
+    #[arg(long, short)]
+    pub follow: bool,
+    /// Start here, e.g. identity:12; may be given once for each stream
+    #[arg(long)]
+    pub from: Vec<Position>,
+    /// So many messages of each stream, where no start is given
+    #[arg(long, short = 'n', default_value_t = 20)]
+    pub lines: u64,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum AuditCommand {
+    /// Check every signature, chain, gap and order against seals, checkpoints and heads
+    Verify {
+        /// An export, instead of the live log
+        #[arg(long)]
+        file: Option<PathBuf>,
+        /// Signed heads that the log must contain
+        #[arg(long)]
+        heads: Option<PathBuf>,
+    },
+    /// Write signed heads, to be kept where the log is not
+    Heads {
+        /// Where to [default: standard output]
+        #[arg(long)]
+        out: Option<PathBuf>,
+    },
+    /// Write the proof that an event is in a sealed stretch of the log
+    Prove {
+        /// An event's id, or the position of a message with one event (identity:12)
+        what: String,
+        /// Where to [default: standard output]
+        #[arg(long)]
+        out: Option<PathBuf>,
+    },
+    /// Check such a proof with nothing but the key ring
+    CheckProof {
+        /// The proof
+        file: PathBuf,
+    },
+    /// Seal what is not sealed yet, now
+    Seal,
+}
+
+#[derive(Debug, Args)]
+pub struct ReplayOptions {
+    /// Up to where: positions (identity:120,logging:7; streams that are not named are taken whole), a time (RFC 3339, as stored
+    /// by the broker), or `latest`
+    #[arg(long, default_value = "latest")]
+    pub to: String,
+    /// Keep the scratch database
+    #[arg(long)]
+    pub keep: bool,
 }

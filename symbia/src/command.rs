@@ -67,7 +67,8 @@ pub async fn run(config: &Config, command: CommandCommand) -> Ended {
     Ok(ExitCode::from(if outcome.status == OutcomeStatus::Accepted { 0 } else { exit::REFUSED }))
 }
 
-fn address(text: &str) -> anyhow::Result<AggregateRef> {
+/// An aggregate, written as `<service>/<tenant>/<kind>/<id>`.
+pub fn address(text: &str) -> anyhow::Result<AggregateRef> {
     let parts: Vec<&str> = text.split('/').collect();
     let [service, tenant, kind, id] = parts.as_slice() else {
         bail!("'{text}' is no aggregate: write <service>/<tenant>/<kind>/<id>, e.g. identity/global/user/42");

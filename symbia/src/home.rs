@@ -128,8 +128,8 @@ fn random_key() -> Zeroizing<String> {
     Zeroizing::new(BASE64URL.encode(rand::random::<[u8; 32]>()))
 }
 
-// Written beside and renamed: a crash leaves the old file or the new one, never half.
-fn replace(path: &Path, bytes: &[u8]) -> anyhow::Result<()> {
+/// Writes a file beside and renames it: a crash leaves the old one or the new one, never half.
+pub fn replace(path: &Path, bytes: &[u8]) -> anyhow::Result<()> {
     let new = path.with_extension("new");
     let write = || {
         let mut file = fs::File::options().create(true).write(true).truncate(true).mode(0o600).open(&new)?;

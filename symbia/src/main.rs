@@ -1,5 +1,6 @@
 //! The `symbia` binary: one program, each role a flag.
 
+mod audit;
 mod cli;
 mod command;
 mod config;
@@ -8,7 +9,10 @@ mod doctor;
 mod first_run;
 mod home;
 mod keys;
+mod log;
+mod opened;
 mod projection;
+mod replay;
 mod roles;
 mod serve;
 mod up;
@@ -71,6 +75,9 @@ async fn run(command: Command, config: Config) -> Ended {
         Command::Keys(command) => keys::run(&config, command),
         Command::Command(command) => command::run(&config, command).await,
         Command::Projection(command) => projection::run(&config, command).await,
+        Command::Log(command) => log::run(&config, command).await,
+        Command::Audit(command) => audit::run(&config, command).await,
+        Command::Replay(options) => replay::run(&config, options).await,
     }
 }
 

@@ -14,7 +14,10 @@ use symbia_projections::{
     migrate,
     secrets::{KeyEncryptionKey, SecretStore},
 };
-use symbia_workers::command::{CommandWorker, Handlers, Options};
+use symbia_workers::{
+    command::{CommandWorker, Handlers, Options},
+    seal::Sealer,
+};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
@@ -24,6 +27,7 @@ use crate::{
     config::Config,
     connect::{Addresses, Connected},
     home::Home,
+    log::refuse_unfinished,
 };
 
 /// Every projection of the platform.
@@ -39,6 +43,12 @@ pub async fn secrets(home: &Home, house: &Connected) -> anyhow::Result<SecretSto
 
 /// Creates or upgrades keys, streams and tables.
 pub async fn migrate_all(config: &Config, home: &Home, house: &Connected) -> anyhow::Result<()> {
+    refuse_unfinished(home)?;
+    migrate_unmarked(config, home, house).await
+}
+
+/// The same while an import or restore is being finished.
+pub async fn migrate_unmarked(config: &Config, home: &Home, house: &Connected) -> anyhow::Result<()> {
     topology::ensure(&house.js, config.replicas).await?;
     // The tables must stand before the secret store can be opened, and the projections are built over the store.
     migrate(&house.pool, &[]).await?;
@@ -91,6 +101,13 @@ pub fn work(
                 let worker = CommandWorker::new(house.client.clone(), store, Handlers::all(), Options::default());
                 let stop = stop.clone();
                 workers.spawn(async move { Ok(worker.run(stop).await?) });
+            }
+            WorkRole::Seal => {
+                let (sealer, stop) = (Sealer::new(house.client.clone(), Arc::clone(&house.keys)), stop.clone());
+                workers.spawn(async move {
+                    sealer.run(stop).await;
+                    Ok(())
+                });
             }
         }
     }

@@ -46,7 +46,7 @@ pub async fn run(mut config: Config, options: UpOptions) -> Ended {
     let admin = if options.skip_admin { None } else { Some(options.admin.clone()) };
     let stop = roles::stop_on_signal();
 
-    let servers = Servers::start(&config, &home, &options).await?;
+    let servers = Servers::start(&config, &home, options.durability, options.nats_port).await?;
     let addresses = servers.addresses(&config)?;
     let keys = Arc::new(home.ensure_key_ring()?);
     let house = Connected::to(&addresses, keys).await?;
@@ -98,7 +98,8 @@ fn scratch(config: &mut Config) -> anyhow::Result<tempfile::TempDir> {
     Ok(dir)
 }
 
-struct Servers {
+/// The servers that we start, where none are configured.
+pub struct Servers {
     broker: Option<Broker>,
     broker_password: Zeroizing<String>,
     client_password: Zeroizing<String>,
@@ -106,7 +107,13 @@ struct Servers {
 }
 
 impl Servers {
-    async fn start(config: &Config, home: &Home, options: &UpOptions) -> anyhow::Result<Self> {
+    /// Starts them on the data directory; without a port the broker takes the usual one when it is free.
+    pub async fn start(
+        config: &Config,
+        home: &Home,
+        durability: DurabilityOption,
+        nats_port: Option<u16>,
+    ) -> anyhow::Result<Self> {
         let broker_password = home.secret("nats-symbia")?;
         let client_password = home.secret("nats-client")?;
         let broker = async {
@@ -114,12 +121,12 @@ impl Servers {
                 return anyhow::Ok(None);
             }
             let mut broker = BrokerOptions::new(home.dir().join("nats"));
-            broker.port = match options.nats_port {
+            broker.port = match nats_port {
                 Some(port) => port,
                 None if port_is_free(NATS_PORT)? => NATS_PORT,
                 None => 0,
             };
-            broker.durability = match options.durability {
+            broker.durability = match durability {
                 DurabilityOption::Fsync => Durability::Fsync,
                 DurabilityOption::Interval => Durability::Interval,
             };
@@ -138,7 +145,8 @@ impl Servers {
         Ok(Servers { broker: broker?, database: database?, broker_password, client_password })
     }
 
-    fn addresses(&self, config: &Config) -> anyhow::Result<Addresses> {
+    /// Where they, or the configured ones, are.
+    pub fn addresses(&self, config: &Config) -> anyhow::Result<Addresses> {
         let nats = match (&self.broker, &config.nats_url) {
             (Some(broker), _) => Zeroizing::new(with_user(&broker.url(), "symbia", &self.broker_password)),
             (None, Some(url)) => url.clone(),
@@ -165,8 +173,8 @@ impl Servers {
         }
     }
 
-    // The log last: what still runs may want to write to it.
-    async fn stop(self) {
+    /// Stops them, the log last: what still runs may want to write to it.
+    pub async fn stop(self) {
         if let Some(database) = self.database {
             database.stop().await;
         }

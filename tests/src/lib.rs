@@ -1,3 +1,4 @@
 //! End-to-end, compatibility, fault and isolation tests against the real binary, NATS and PostgreSQL.
 
+pub mod binary;
 pub mod cluster;

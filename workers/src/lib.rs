@@ -3,4 +3,5 @@
 pub mod command;
 pub mod models;
 pub mod reactor;
+pub mod seal;
 pub mod timer;
