@@ -1,8 +1,12 @@
 //! What is known: read models in PostgreSQL, folded from the log.
 
+pub mod assistants;
+mod columns;
 mod commit;
 mod feed;
 pub mod identity;
+pub mod integrations;
+pub mod messaging;
 mod position;
 mod projection;
 mod projector;

@@ -88,6 +88,9 @@ async fn point(open: &Opened, to: &str) -> anyhow::Result<Option<Positions>> {
 /// Sequence of the last message stored at or before a time.
 async fn last_before(js: &jetstream::Context, service: Service, time: OffsetDateTime) -> anyhow::Result<u64> {
     let (first, last) = head(js, service).await?;
+    if last == 0 || first > last {
+        return Ok(last);
+    }
     let stream = js.get_stream(service.event_stream()).await?;
     let (mut low, mut high) = (first, last + 1);
     while low < high {

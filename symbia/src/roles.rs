@@ -9,8 +9,12 @@ use symbia_nats::{
     topology,
 };
 use symbia_projections::{
-    Projection, ProjectorHandle, ProjectorOptions, fixed_keys,
+    Projection, ProjectorHandle, ProjectorOptions,
+    assistants::Assistants,
+    fixed_keys,
     identity::Identity,
+    integrations::Integrations,
+    messaging::Messaging,
     migrate,
     secrets::{KeyEncryptionKey, SecretStore},
 };
@@ -32,7 +36,12 @@ use crate::{
 
 /// Every projection of the platform.
 pub fn projections(secrets: &SecretStore) -> Vec<Arc<dyn Projection>> {
-    vec![Arc::new(Identity::new(secrets.clone()))]
+    vec![
+        Arc::new(Identity::new(secrets.clone())),
+        Arc::new(Messaging::new(secrets.clone())),
+        Arc::new(Assistants),
+        Arc::new(Integrations),
+    ]
 }
 
 /// The secret store, opened with the data directory's key-encryption key.

@@ -4,10 +4,11 @@ use std::{process::ExitCode, sync::Arc};
 
 use anyhow::Context;
 use symbia_api::{
-    Platform,
-    feed::{self, Feed, FeedConfig, WholeTenant},
+    Platform, assistants,
+    feed::{self, Feed, FeedConfig, PrivateConversations},
     http::{Health, ServiceApp, discovery::ServiceInfo, listen},
     identity::{self, Directory, SigningKeys, Tokens},
+    integrations, messaging,
     platform::{Parts, SecretText, Settings},
 };
 use symbia_commands::identity::LIFETIME as SESSION_LIFETIME;
@@ -57,23 +58,26 @@ pub async fn serve(
     let feed = Feed::new(
         house.client.clone(),
         fixed_keys(house.keys.as_ref().clone()),
-        Arc::new(WholeTenant),
+        Arc::new(PrivateConversations),
         FeedConfig { cors: config.server.cors.clone(), ..FeedConfig::default() },
     );
     let mut servers = JoinSet::new();
     for (service, listener) in bound {
         let health = Health::new(service, env!("CARGO_PKG_VERSION"));
-        let app = app(config, &platform, service, &health).root(feed::routes(&feed, &health));
+        let app = app(config, &platform, &feed, service, &health).root(feed::routes(&feed, &health));
         health.set_ready(true);
         servers.spawn(app.build().serve(listener, stop.clone()));
     }
     Ok(servers)
 }
 
-fn app(config: &Config, platform: &Platform, service: Service, health: &Health) -> ServiceApp {
+fn app(config: &Config, platform: &Platform, feed: &Feed, service: Service, health: &Health) -> ServiceApp {
     let server = config.server.clone();
     match service {
         Service::Identity => identity::service(platform.clone(), health.clone(), server),
+        Service::Messaging => messaging::service(platform.clone(), feed, health.clone(), server),
+        Service::Assistants => assistants::service(platform.clone(), health.clone(), server),
+        Service::Integrations => integrations::service(platform.clone(), health.clone(), server),
         // No routes of its own yet: health, documents, discovery and the event feed.
         _ => {
             platform.watch_bus_and_database(health);

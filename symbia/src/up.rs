@@ -28,6 +28,7 @@ use crate::{
     doctor::{self, binary_dirs},
     first_run::Admin,
     home::{Home, Running},
+    log::refuse_unfinished,
     roles, serve,
 };
 
@@ -43,6 +44,7 @@ pub async fn run(mut config: Config, options: UpOptions) -> Ended {
         }
     }
     let home = Home::open(&config)?;
+    refuse_unfinished(&home)?;
     let admin = if options.skip_admin { None } else { Some(options.admin.clone()) };
     let stop = roles::stop_on_signal();
 

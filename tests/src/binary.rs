@@ -159,7 +159,7 @@ impl Installation {
             r#"{{"orgId":"{id}","name":"Org {number}","slug":"org-{number}","membershipId":"m{number}","ownerId":"u{number}"}}"#
         );
         let (kind, address) =
-            ("symbia.cmd.identity.create-organization.v1", format!("identity/global/organization/{id}"));
+            ("symbia.cmd.identity.create-organization.v1", format!("identity/{id}/organization/{id}"));
         self.run(&["command", "send", kind, &address, &data])?.expect(0)?.json()
     }
 
@@ -168,7 +168,7 @@ impl Installation {
         let id = organization(number);
         let data = format!(r#"{{"orgId":"{id}","name":"{name}"}}"#);
         let (kind, address) =
-            ("symbia.cmd.identity.rename-organization.v1", format!("identity/global/organization/{id}"));
+            ("symbia.cmd.identity.rename-organization.v1", format!("identity/{id}/organization/{id}"));
         self.run(&["command", "send", kind, &address, &data])?.expect(0)?.json()
     }
 }
@@ -177,6 +177,10 @@ impl Drop for Installation {
     fn drop(&mut self) {
         if self.stop().is_err() {
             eprintln!("symbia up did not end as it should");
+        }
+        // For root the database may lie elsewhere.
+        if let Ok(place) = fs::read_to_string(self.data().join("postgres/postgres.location")) {
+            let _ = fs::remove_dir_all(place);
         }
     }
 }

@@ -1,7 +1,11 @@
 //! Who acts: command worker, rule engine, LLM router, inference, delivery.
 
+pub mod assistants;
 pub mod command;
+pub mod content_keys;
+pub mod integrations;
 pub mod models;
 pub mod reactor;
 pub mod seal;
+pub mod sender;
 pub mod timer;

@@ -18,7 +18,7 @@ const BEARER_PROTOCOL: &str = "bearer.";
 const X_ORG_ID: &str = "x-org-id";
 
 /// An authenticated follower with the credential it came with. 401 to everyone else.
-pub(super) struct Access {
+pub(crate) struct Access {
     pub caller: Caller,
     headers: HeaderMap,
     authenticator: Arc<dyn Authenticator>,
@@ -97,11 +97,11 @@ fn protocol_token(headers: &HeaderMap) -> Option<HeaderValue> {
 
 /// How many feeds each principal has open.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Slots(Arc<Mutex<HashMap<String, usize>>>);
+pub(crate) struct Slots(Arc<Mutex<HashMap<String, usize>>>);
 
 /// One open feed; gives its place back when dropped.
 #[derive(Debug)]
-pub(super) struct Slot {
+pub(crate) struct Slot {
     slots: Slots,
     principal: String,
 }

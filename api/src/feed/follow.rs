@@ -35,12 +35,11 @@ pub struct FollowQuery {
 
 /// A feed's parameters, checked.
 #[derive(Debug)]
-pub(super) struct Follow {
+pub(crate) struct Follow {
     pub from: From,
     pub services: Vec<Service>,
     pub aggregates: Vec<(String, Option<String>)>,
     pub types: Vec<String>,
-    pub live: bool,
 }
 
 impl Follow {
@@ -78,7 +77,7 @@ impl Follow {
         if types.iter().any(|t| t.trim_end_matches('*').contains('*') || t.ends_with("**")) {
             return Err(ApiError::invalid("type", "format", "may have a * only at its end"));
         }
-        Ok(Self { from, services, aggregates, types, live: query.live })
+        Ok(Self { from, services, aggregates, types })
     }
 
     /// The subjects to follow in a service's stream. The tenant stands in each of them, so that the broker sends nothing of

@@ -10,7 +10,7 @@ use crate::http::ApiError;
 
 /// One item of a feed.
 #[derive(Clone, Debug)]
-pub(super) struct Item {
+pub(crate) struct Item {
     /// Name of the SSE event; a stored event has none.
     pub name: Option<&'static str>,
     /// Where to go on after it; what is not stored has none.
@@ -41,7 +41,7 @@ impl Item {
     }
 
     /// Messages that cannot be delivered any more.
-    pub fn gap(gap: &Gap, cursor: &Cursor) -> Self {
+    pub(super) fn gap(gap: &Gap, cursor: &Cursor) -> Self {
         let Gap { service, from, to } = gap;
         let data = json!({ "position": format!("{service}:{to}"), "service": service, "from": from, "to": to });
         Self::typed("gap", cursor, data)
@@ -66,7 +66,7 @@ impl Item {
 
 /// Why a feed ends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum End {
+pub(crate) enum End {
     /// The client went.
     Gone,
     /// The service stops.
@@ -100,7 +100,7 @@ impl End {
 
 /// The last item of a feed.
 #[derive(Clone, Debug)]
-pub(super) struct Closing {
+pub(crate) struct Closing {
     /// Close code.
     pub code: u16,
     /// Text of the close frame.

@@ -16,7 +16,7 @@ use tokio::{sync::mpsc, task::JoinHandle};
 const MESSAGES: usize = 256;
 const BYTES: usize = 1 << 20;
 
-/// The live messages of one tenant. Dropping it ends the subscription.
+/// The live messages of one tenant, all or those below one subject. Dropping it ends the subscription.
 pub(super) struct Live {
     prefix: usize,
     messages: mpsc::Receiver<Message>,
@@ -25,9 +25,9 @@ pub(super) struct Live {
 }
 
 impl Live {
-    pub async fn subscribe(client: &Client, tenant: &OrgId) -> Result<Self, SubscribeError> {
+    pub async fn subscribe(client: &Client, tenant: &OrgId, which: &str) -> Result<Self, SubscribeError> {
         let prefix = format!("symbia.live.{tenant}.");
-        let mut subscription = client.subscribe(format!("{prefix}>")).await?;
+        let mut subscription = client.subscribe(format!("{prefix}{which}")).await?;
         let (sender, messages) = mpsc::channel(MESSAGES);
         let queued = Arc::new(AtomicUsize::new(0));
         let count = Arc::clone(&queued);

@@ -3,14 +3,15 @@
 //! A feed is read from the log, not from the database, and the API keeps nothing about it: a client resumes on any process
 //! with the cursor of the last item it has.
 
-mod access;
-mod follow;
-mod item;
+pub(crate) mod access;
+mod audience;
+pub(crate) mod follow;
+pub(crate) mod item;
 mod live;
 pub mod position;
 mod source;
-mod sse;
-mod stream;
+pub(crate) mod sse;
+pub(crate) mod stream;
 mod ws;
 
 use std::{
@@ -25,12 +26,13 @@ use async_nats::{
     Client,
     jetstream::{self, Context},
 };
-use symbia_events::Event;
 use symbia_projections::Keys;
 use tokio_util::sync::CancellationToken;
 use utoipa_axum::{router::OpenApiRouter, routes};
 
-use crate::http::{ApiResult, Health, Principal, cors::CorsConfig};
+pub use audience::{Audience, PrivateConversations, WholeTenant};
+
+use crate::http::{ApiResult, Health, cors::CorsConfig};
 
 /// Sizes and times of feeds.
 #[derive(Clone, Debug)]
@@ -59,29 +61,6 @@ impl Default for FeedConfig {
             heartbeat: Duration::from_secs(20),
             recheck: Duration::from_secs(1),
         }
-    }
-}
-
-/// What of its tenant's events a caller may have. Asked for each item; must be quick.
-pub trait Audience: Send + Sync + 'static {
-    /// May have a stored event.
-    fn may_see(&self, caller: &Principal, event: &Event) -> bool;
-
-    /// May have a live message; `subject` is what stands behind `symbia.live.<tenant>.`.
-    fn may_hear(&self, caller: &Principal, subject: &str) -> bool;
-}
-
-/// Everyone in the tenant may have everything.
-#[derive(Clone, Copy, Debug)]
-pub struct WholeTenant;
-
-impl Audience for WholeTenant {
-    fn may_see(&self, _: &Principal, _: &Event) -> bool {
-        true
-    }
-
-    fn may_hear(&self, _: &Principal, _: &str) -> bool {
-        true
     }
 }
 
@@ -123,7 +102,7 @@ impl Feed {
         self.0.cut.fetch_add(1, Ordering::Relaxed);
     }
 
-    fn slot(&self, access: &access::Access) -> ApiResult<access::Slot> {
+    pub(crate) fn slot(&self, access: &access::Access) -> ApiResult<access::Slot> {
         self.0.slots.take(&access.caller.id, self.0.config.per_principal)
     }
 }

@@ -15,7 +15,7 @@ use tokio::sync::{mpsc, oneshot};
 
 use super::{
     Mounted,
-    access::Access,
+    access::{Access, Slot},
     follow::FollowQuery,
     item::{End, Item},
     stream::{Gone, Outlet, Stream},
@@ -48,20 +48,29 @@ pub(super) async fn follow_sse(
 ) -> ApiResult<Response> {
     let slot = feed.slot(&access)?;
     let Query(mut query) = query;
-    if let Some(id) = headers.get("last-event-id") {
-        let id = id.to_str().map_err(|_| ApiError::invalid("Last-Event-ID", "format", "must be a cursor"))?;
-        query.from = Some(id.to_owned());
-    }
+    query.from = resume_from(&headers)?.or(query.from);
     let stream = Stream::open(feed, drained, access, &query).await?;
+    Ok(answer(stream, slot, |lines| lines))
+}
+
+/// Where a client that connects again wants to go on.
+pub(crate) fn resume_from(headers: &HeaderMap) -> ApiResult<Option<String>> {
+    let id = headers.get("last-event-id").map(|id| id.to_str().map(str::to_owned)).transpose();
+    id.map_err(|_| ApiError::invalid("Last-Event-ID", "format", "must be a cursor"))
+}
+
+/// Runs a stream into the answer to a request, through an outlet of choice.
+pub(crate) fn answer<O: Outlet + 'static>(stream: Stream, slot: Slot, outlet: impl FnOnce(Lines) -> O) -> Response {
     let (items, queue) = mpsc::channel(QUEUE);
     let (last, said) = oneshot::channel();
+    let connection = items.clone();
+    let mut outlet = outlet(Lines(items));
     tokio::spawn(async move {
-        let connection = items.clone();
         let client = async {
             connection.closed().await;
             End::Gone
         };
-        let closing = stream.run(&mut Lines(items), client).await;
+        let closing = stream.run(&mut outlet, client).await;
         if let Some(closing) = closing {
             // Not into the queue, which may be full.
             let _ = last.send(line(closing.item));
@@ -80,7 +89,7 @@ pub(super) async fn follow_sse(
     // Proxies would hold the items back.
     let unbuffered = (HeaderName::from_static("x-accel-buffering"), axum::http::HeaderValue::from_static("no"));
     response.headers_mut().extend([unbuffered]);
-    Ok(response)
+    response
 }
 
 fn line(item: Item) -> Event {
@@ -94,7 +103,8 @@ fn line(item: Item) -> Event {
     event
 }
 
-struct Lines(mpsc::Sender<Event>);
+/// The connection.
+pub(crate) struct Lines(mpsc::Sender<Event>);
 
 impl Outlet for Lines {
     async fn put(&mut self, item: Item) -> Result<(), Gone> {

@@ -7,7 +7,7 @@ use std::{
 };
 
 use axum::http::StatusCode;
-use symbia_events::OrgId;
+use symbia_events::{OrgId, Position, Service};
 use tokio::time::{Instant, MissedTickBehavior, interval_at, timeout};
 use tokio_util::sync::CancellationToken;
 
@@ -29,17 +29,17 @@ const DIRECTORY_GRACE: Duration = Duration::from_secs(30);
 
 /// The client's end of a feed. What `put` has taken goes out before anything that comes later, also when the caller gives up
 /// waiting for `flush`; an error means that the client went.
-pub(super) trait Outlet: Send {
+pub(crate) trait Outlet: Send {
     fn put(&mut self, item: Item) -> impl Future<Output = Result<(), Gone>> + Send;
     fn flush(&mut self) -> impl Future<Output = Result<(), Gone>> + Send;
     fn beat(&mut self) -> impl Future<Output = Result<(), Gone>> + Send;
 }
 
 /// The client went.
-pub(super) struct Gone;
+pub(crate) struct Gone;
 
 /// A feed that is ready to run.
-pub(super) struct Stream {
+pub(crate) struct Stream {
     feed: Feed,
     access: Access,
     caller: RwLock<Caller>,
@@ -55,14 +55,27 @@ impl Stream {
     /// Checks what is asked for and starts reading.
     pub async fn open(feed: Feed, drained: CancellationToken, access: Access, query: &FollowQuery) -> ApiResult<Self> {
         let tenant = access.tenant(query.tenant.as_deref())?;
+        let live = query.live.then_some(">");
+        Self::of(feed, drained, access, tenant, query, live).await
+    }
+
+    /// The same for a tenant that the caller was admitted to otherwise; `live` is which of its live subjects to follow.
+    pub async fn of(
+        feed: Feed,
+        drained: CancellationToken,
+        access: Access,
+        tenant: OrgId,
+        query: &FollowQuery,
+        live: Option<&str>,
+    ) -> ApiResult<Self> {
         let follow = Follow::new(query)?;
         // First, so that nothing is missed between the beginning of the one and of the other.
-        let live = match follow.live {
-            true => Some(Live::subscribe(&feed.0.client, &tenant).await.map_err(|error| {
+        let live = match live {
+            Some(which) => Some(Live::subscribe(&feed.0.client, &tenant, which).await.map_err(|error| {
                 tracing::warn!(%error, "a feed cannot begin");
                 ApiError::unavailable("The event bus", 2)
             })?),
-            false => None,
+            None => None,
         };
         let (cursor, gaps) = source::begin(&feed.0.jetstream, &follow).await?;
         let source = Source::start(&feed.0.jetstream, &feed.0.keys, &tenant, &follow, &cursor);
@@ -71,6 +84,11 @@ impl Stream {
         tracing::info!(principal = %access.caller.id, %tenant, %cursor, "feed opened");
         let caller = RwLock::new(access.caller.clone());
         Ok(Self { feed, access, caller, tenant, drained, opening, cursor, source, live })
+    }
+
+    /// Where it begins in a service's stream.
+    pub fn beginning(&self, service: Service) -> Position {
+        Position { service, sequence: self.cursor.get(service).unwrap_or_default().passed }
     }
 
     /// Runs until the end, and tells what is to be said last. `client` tells when

@@ -22,6 +22,9 @@ mod service;
 mod tests;
 #[cfg_attr(not(feature = "llama"), allow(dead_code, reason = "only the engine writes text"))]
 mod text;
+pub mod wire;
+#[cfg(feature = "llama")]
+mod worker;
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -32,6 +35,8 @@ use tokio_util::sync::CancellationToken;
 pub use directory::{Details, Model};
 #[cfg(feature = "llama")]
 pub use service::{Handle, Service};
+#[cfg(feature = "llama")]
+pub use worker::{InferenceWorker, InferenceWorkerError};
 
 /// How the engine runs.
 #[derive(Clone, Debug)]

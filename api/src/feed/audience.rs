@@ -1,0 +1,99 @@
+//! Who may follow what of a tenant's events.
+
+use symbia_events::{Event, Service};
+
+use crate::http::Principal;
+
+/// What of its tenant's events a caller may have. Asked for each item; must be quick.
+pub trait Audience: Send + Sync + 'static {
+    /// May have a stored event.
+    fn may_see(&self, caller: &Principal, event: &Event) -> bool;
+
+    /// May have a live message; `subject` is what stands behind `symbia.live.<tenant>.`.
+    fn may_hear(&self, caller: &Principal, subject: &str) -> bool;
+}
+
+/// Everyone in the tenant may have everything.
+#[derive(Clone, Copy, Debug)]
+pub struct WholeTenant;
+
+impl Audience for WholeTenant {
+    fn may_see(&self, _: &Principal, _: &Event) -> bool {
+        true
+    }
+
+    fn may_hear(&self, _: &Principal, _: &str) -> bool {
+        true
+    }
+}
+
+/// Conversations, runs and completions belong to those who take part: their events, though sealed, tell who speaks with whom,
+/// and live tokens are in clear. Members follow theirs at `/api/conversations/:id/stream`; here they are for admins of the
+/// tenant and holders of `cap:messaging.observe`. Live messages are for the latter alone.
+#[derive(Clone, Copy, Debug)]
+pub struct PrivateConversations;
+
+const OBSERVE: &str = "cap:messaging.observe";
+
+impl Audience for PrivateConversations {
+    fn may_see(&self, caller: &Principal, event: &Event) -> bool {
+        let open = !matches!(event.service(), Some(Service::Messaging | Service::Assistants | Service::Integrations));
+        open || caller.role_in(event.orgid.as_str()) == Some("admin") || caller.has_capability(OBSERVE)
+    }
+
+    fn may_hear(&self, caller: &Principal, _: &str) -> bool {
+        caller.has_capability(OBSERVE)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use symbia_events::{Service, domain_events};
+
+    use super::*;
+    use crate::http::principal::{AuthType, Membership, PrincipalKind};
+
+    domain_events! {
+        /// An event of a private conversation.
+        PrivateEvent: Messaging / "conversation" { Said = "symbia.messaging.conversation.said.v1" { by: String } }
+    }
+
+    fn event(service: Service) -> Event {
+        use symbia_events::{ActorType, AggregateRef, AuthMethod, CommandId, Context, GENESIS, KeyRing, sign_commit};
+        let at = time::OffsetDateTime::UNIX_EPOCH;
+        let context = Context {
+            actor_id: "ada".into(),
+            actor_type: ActorType::User,
+            on_behalf_of: None,
+            auth_method: AuthMethod::Jwt,
+            command_id: CommandId::random(),
+            correlation_id: "c".into(),
+            causation_id: "c".into(),
+            traceparent: None,
+            data_class: None,
+            env: None,
+            policy_ref: None,
+            at,
+        };
+        let aggregate = AggregateRef::new(service, "acme".parse().unwrap(), "conversation", "x").unwrap();
+        let said = [PrivateEvent::from(Said { by: "ada".into() })];
+        sign_commit(&KeyRing::generate(at), &aggregate, &context, 0, GENESIS, &said).unwrap().remove(0).event
+    }
+
+    fn caller(role: &str) -> Principal {
+        let membership = Membership { id: "acme".into(), name: "Acme".into(), slug: "acme".into(), role: role.into() };
+        let organizations = vec![membership];
+        Principal { organizations, ..Principal::new("bob", PrincipalKind::User, AuthType::Jwt) }
+    }
+
+    #[test]
+    fn a_member_follows_the_organization_but_not_other_peoples_conversations() {
+        let member = caller("member");
+        assert!(PrivateConversations.may_see(&member, &event(Service::Identity)));
+        assert!(!PrivateConversations.may_see(&member, &event(Service::Messaging)));
+        assert!(PrivateConversations.may_see(&caller("admin"), &event(Service::Messaging)));
+        assert!(!PrivateConversations.may_hear(&caller("admin"), "conversation.x"));
+        let observer = Principal { entitlements: vec![OBSERVE.into()], ..caller("viewer") };
+        assert!(PrivateConversations.may_hear(&observer, "conversation.x"));
+    }
+}

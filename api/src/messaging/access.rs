@@ -1,0 +1,125 @@
+//! Who may do what to a conversation, its content key, and what refusals mean over HTTP (messaging.md §5.2, 8.2).
+
+use axum::http::StatusCode;
+use serde_json::{Map, Value};
+use symbia_commands::{
+    Actor,
+    messaging::{ConversationCommand, MAX_METADATA},
+};
+use symbia_events::{AggregateRef, OrgId, Personal, Service, SubjectKey};
+use symbia_projections::{
+    Scope,
+    messaging::{self as model, content_key_id},
+    secrets::SecretError,
+};
+
+use super::Messaging;
+use crate::{
+    http::{ApiError, ApiResult, Caller, RequestScope},
+    platform::Done,
+};
+
+/// A conversation that the caller takes part in.
+pub(super) struct Place {
+    pub conversation: model::Conversation,
+    pub tenant: OrgId,
+    pub address: AggregateRef,
+}
+
+/// 404 for a conversation that is not there, or is another organization's: the two look the same.
+pub(super) fn unknown() -> ApiError {
+    ApiError::new(StatusCode::NOT_FOUND, "CONVERSATION_NOT_FOUND", "There is no such conversation")
+}
+
+pub(super) fn no_message() -> ApiError {
+    ApiError::new(StatusCode::NOT_FOUND, "MESSAGE_NOT_FOUND", "There is no such message in this conversation")
+}
+
+/// The address of a conversation.
+pub(super) fn address(org: &str, id: &str) -> ApiResult<(OrgId, AggregateRef)> {
+    let tenant: OrgId = org.parse().map_err(|_| unknown())?;
+    let address = AggregateRef::new(Service::Messaging, tenant.clone(), "conversation", id).map_err(|_| unknown())?;
+    Ok((tenant, address))
+}
+
+/// Statuses of the codes that only this service has.
+fn with_status(error: ApiError) -> ApiError {
+    let status = match error.code() {
+        "CONVERSATION_NOT_FOUND" | "MESSAGE_NOT_FOUND" => StatusCode::NOT_FOUND,
+        "NOT_PARTICIPANT" => StatusCode::FORBIDDEN,
+        "MESSAGE_ID_CONFLICT" | "VERSION_CONFLICT" | "RUN_OVER" => StatusCode::CONFLICT,
+        "TOO_LARGE" => StatusCode::PAYLOAD_TOO_LARGE,
+        _ => return error,
+    };
+    error.with_status(status)
+}
+
+/// Seals a JSON object; none for an empty one.
+pub(super) fn seal_object(key: &SubjectKey, object: &Map<String, Value>) -> ApiResult<Option<Personal>> {
+    let text = Value::Object(object.clone()).to_string();
+    if text.len() > MAX_METADATA {
+        return Err(ApiError::new(StatusCode::PAYLOAD_TOO_LARGE, "TOO_LARGE", "metadata: at most 32 kB"));
+    }
+    Ok((!object.is_empty()).then(|| key.seal(&text)))
+}
+
+impl Messaging {
+    /// The conversation, for one of its participants.
+    ///
+    /// # Errors
+    /// 404 when none of the caller's organizations has it, 403 NOT_PARTICIPANT when the caller takes no part in it.
+    pub(super) async fn place(&self, caller: &Caller, id: &str) -> ApiResult<Place> {
+        let orgs: Vec<String> = caller.organizations.iter().map(|org| org.id.clone()).collect();
+        let mut tx = self.platform.read(&Scope::platform()).await?;
+        let found = model::access(&mut tx, id, &orgs, &caller.id).await?.ok_or_else(unknown)?;
+        if found.asker_role.is_none() {
+            let text = "Only participants of the conversation may do this";
+            return Err(ApiError::new(StatusCode::FORBIDDEN, "NOT_PARTICIPANT", text));
+        }
+        let (tenant, address) = address(&found.conversation.org_id, &found.conversation.id)?;
+        Ok(Place { conversation: found.conversation, tenant, address })
+    }
+
+    /// The key of a conversation that is about to be opened, kept before anything is sealed with it.
+    pub(super) async fn make_key(&self, tenant: &OrgId, conversation: &str) -> ApiResult<SubjectKey> {
+        let (secrets, kid) = (&self.platform.secrets, content_key_id(tenant.as_str(), conversation));
+        let gone = || ApiError::internal("a content key vanished");
+        if let Some(key) = secrets.subject_key(&kid).await? {
+            return Ok(key);
+        }
+        let key = SubjectKey::generate(&kid);
+        match secrets.put_subject_key(&key).await {
+            Ok(()) => Ok(key),
+            // The same request at the same time.
+            Err(SecretError::Taken(_)) => secrets.subject_key(&kid).await?.ok_or_else(gone),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// The key of a conversation.
+    ///
+    /// # Errors
+    /// 410 when it was destroyed: nothing can be said there any more.
+    pub(super) async fn key(&self, place: &Place) -> ApiResult<SubjectKey> {
+        let kid = content_key_id(place.tenant.as_str(), &place.conversation.id);
+        let erased = || ApiError::new(StatusCode::GONE, "CONVERSATION_ERASED", "The conversation was erased");
+        self.platform.secrets.subject_key(&kid).await?.ok_or_else(erased)
+    }
+
+    /// Sends a command to a conversation in the caller's name, and waits until its events show.
+    pub(super) async fn submit(
+        &self,
+        address: &AggregateRef,
+        command: impl Into<ConversationCommand>,
+        caller: &Caller,
+        scope: &RequestScope,
+    ) -> ApiResult<Done> {
+        let actor = Actor::from(&**caller);
+        self.platform.submit(address, &command.into(), &actor, scope).await.map_err(with_status)
+    }
+
+    /// What the caller may read of the conversation's organization.
+    pub(super) fn scope(place: &Place, caller: &Caller) -> Scope {
+        Scope::member(place.tenant.clone(), &caller.id)
+    }
+}

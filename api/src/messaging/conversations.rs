@@ -1,0 +1,205 @@
+//! Conversations (messaging.md §6.3).
+
+use axum::{extract::State, http::StatusCode};
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
+use symbia_commands::messaging::{ASSISTANT_PREFIX, CreateConversation, NewParticipant};
+use symbia_events::messaging::{ConversationType, ParticipantType};
+use symbia_projections::{Scope, messaging as model};
+use utoipa::{IntoParams, ToSchema};
+use utoipa_axum::{router::OpenApiRouter, routes};
+use uuid::Uuid;
+
+use super::{
+    Messaging,
+    access::{Place, address, seal_object, unknown},
+    shapes::{ConversationRow, ParticipantRow, WithParticipants},
+};
+use crate::http::{ApiError, ApiResult, Caller, Json, Path, Query, RequestScope, Validation};
+
+const NAME_MAX: usize = 255;
+
+pub(super) fn routes() -> OpenApiRouter<Messaging> {
+    OpenApiRouter::new().routes(routes!(list, create)).routes(routes!(read)).routes(routes!(stats))
+}
+
+/// What kind of principal an id names, when nobody says.
+pub(super) fn kind_of(id: &str) -> ParticipantType {
+    let agent = id.starts_with(ASSISTANT_PREFIX) || id.starts_with("agent:");
+    if agent { ParticipantType::Agent } else { ParticipantType::User }
+}
+
+/// Somebody who is to take part.
+pub(super) fn new_participant(request: Uuid, user_id: String, kind: Option<ParticipantType>) -> NewParticipant {
+    NewParticipant {
+        participant_id: Uuid::new_v5(&request, format!("participant:{user_id}").as_bytes()).to_string(),
+        principal_type: kind.unwrap_or_else(|| kind_of(&user_id)),
+        principal_id: user_id,
+        entity_id: None,
+    }
+}
+
+impl Messaging {
+    pub(super) async fn with_participants(&self, place: &Place, caller: &Caller) -> ApiResult<WithParticipants> {
+        let mut tx = self.platform.read(&Self::scope(place, caller)).await?;
+        let (org, id) = (place.tenant.as_str(), &place.conversation.id);
+        let conversation = model::conversation(&mut tx, org, id).await?.ok_or_else(unknown)?;
+        let participants = model::participants(&mut tx, org, id).await?;
+        Ok(WithParticipants {
+            conversation: conversation.into(),
+            participants: participants.into_iter().map(ParticipantRow::from).collect(),
+        })
+    }
+}
+
+/// Which conversations.
+#[derive(Deserialize, IntoParams)]
+#[serde(rename_all = "camelCase")]
+#[into_params(parameter_in = Query)]
+struct Filter {
+    /// Only those of this organization; the header X-Org-Id does as well.
+    org_id: Option<String>,
+}
+
+/// List the conversations that the caller takes part in, the last changed first
+#[utoipa::path(get, path = "/conversations", tag = "Conversations", params(Filter),
+    responses((status = 200, description = "The conversations", body = Vec<ConversationRow>),
+        (status = 403, description = "The caller does not belong to the organization")))]
+async fn list(
+    State(messaging): State<Messaging>,
+    scope: RequestScope,
+    caller: Caller,
+    Query(filter): Query<Filter>,
+) -> ApiResult<Json<Vec<ConversationRow>>> {
+    let orgs: Vec<String> = match filter.org_id.or_else(|| scope.org_id.clone()) {
+        Some(org) if caller.belongs_to(&org) => vec![org],
+        Some(_) => return Err(ApiError::org_access_denied()),
+        None => caller.organizations.iter().map(|org| org.id.clone()).collect(),
+    };
+    let mut tx = messaging.platform.read(&Scope::user(&caller.id)).await?;
+    let found = model::conversations_of(&mut tx, &caller.id, &orgs).await?;
+    Ok(Json(found.into_iter().map(ConversationRow::from).collect()))
+}
+
+/// Somebody who is to take part.
+#[derive(Deserialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+struct Invited {
+    /// A user's id, or `assistant:<key>`.
+    #[serde(default)]
+    user_id: Option<String>,
+    /// `user` or `agent`; an id that begins with `assistant:` or `agent:` is an agent's.
+    #[serde(default)]
+    #[schema(value_type = Option<String>)]
+    user_type: Option<ParticipantType>,
+}
+
+/// A new conversation.
+#[derive(Deserialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+struct NewConversation {
+    /// `private` or `group`.
+    #[serde(rename = "type")]
+    #[schema(value_type = String)]
+    kind: ConversationType,
+    /// A group has one.
+    #[serde(default)]
+    name: Option<String>,
+    #[serde(default)]
+    description: Option<String>,
+    /// An object.
+    #[serde(default)]
+    #[schema(value_type = Object)]
+    metadata: Map<String, Value>,
+    /// The organization; the header X-Org-Id does as well.
+    #[serde(default)]
+    org_id: Option<String>,
+    /// Who else takes part.
+    #[serde(default)]
+    participants: Vec<Invited>,
+    /// The same, by ids alone.
+    #[serde(default)]
+    participant_ids: Vec<String>,
+}
+
+/// Open a conversation; the caller becomes its owner
+#[utoipa::path(post, path = "/conversations", tag = "Conversations", request_body = NewConversation,
+    responses((status = 201, description = "The conversation", body = WithParticipants),
+        (status = 400, description = "A field is not valid"),
+        (status = 403, description = "The caller does not belong to the organization")))]
+async fn create(
+    State(messaging): State<Messaging>,
+    scope: RequestScope,
+    caller: Caller,
+    Json(new): Json<NewConversation>,
+) -> ApiResult<(StatusCode, Json<WithParticipants>)> {
+    let org = match &new.org_id {
+        Some(org) if caller.belongs_to(org) => org.clone(),
+        Some(_) => return Err(ApiError::org_access_denied()),
+        None => caller.org(&scope)?,
+    };
+    let name = new.name.as_deref().map(str::trim).filter(|name| !name.is_empty());
+    let group = new.kind == ConversationType::Group;
+    let mut rules = Validation::new();
+    rules.check(name.is_some() || !group, "name", "required", "is required for a group");
+    rules.check(name.is_none_or(|n| n.len() <= NAME_MAX), "name", "length", "must have at most 255 bytes").finish()?;
+
+    let request = scope.command_id(&caller.id);
+    let id = Uuid::new_v5(&request, b"conversation").to_string();
+    let (tenant, address) = address(&org, &id)?;
+    let key = messaging.make_key(&tenant, &id).await?;
+    let invited = new.participants.into_iter().filter_map(|i| i.user_id.map(|id| (id, i.user_type)));
+    let invited = invited.chain(new.participant_ids.into_iter().map(|id| (id, None)));
+    let invited = invited.filter(|(id, _)| !id.is_empty() && *id != caller.id);
+    let command = CreateConversation {
+        conversation_id: id.clone(),
+        conversation_type: new.kind,
+        name: name.map(|name| key.seal(name)),
+        description: new.description.filter(|text| !text.is_empty()).map(|text| key.seal(&text)),
+        org_id: org,
+        metadata: seal_object(&key, &new.metadata)?,
+        content_key_id: key.kid().to_owned(),
+        owner: new_participant(request, caller.id.clone(), None),
+        participants: invited.map(|(id, kind)| new_participant(request, id, kind)).collect(),
+    };
+    messaging.submit(&address, command, &caller, &scope).await?;
+    let place = messaging.place(&caller, &id).await?;
+    Ok((StatusCode::CREATED, Json(messaging.with_participants(&place, &caller).await?)))
+}
+
+/// Read a conversation with its participants
+#[utoipa::path(get, path = "/conversations/{id}", tag = "Conversations",
+    params(("id" = String, Path, description = "Id of the conversation")),
+    responses((status = 200, description = "The conversation", body = WithParticipants),
+        (status = 403, description = "The caller takes no part in it"), (status = 404, description = "There is none")))]
+async fn read(
+    State(messaging): State<Messaging>,
+    caller: Caller,
+    Path(id): Path<String>,
+) -> ApiResult<Json<WithParticipants>> {
+    let place = messaging.place(&caller, &id).await?;
+    Ok(Json(messaging.with_participants(&place, &caller).await?))
+}
+
+/// How much there is in the caller's organizations.
+#[derive(Serialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+struct Stats {
+    total_conversations: i64,
+    total_messages: i64,
+    unique_participants: i64,
+}
+
+/// Count what is in the caller's organizations
+#[utoipa::path(get, path = "/stats", tag = "Conversations",
+    responses((status = 200, description = "Counters; deleted messages count", body = Stats)))]
+async fn stats(State(messaging): State<Messaging>, caller: Caller) -> ApiResult<Json<Stats>> {
+    let orgs: Vec<String> = caller.organizations.iter().map(|org| org.id.clone()).collect();
+    let mut tx = messaging.platform.read(&Scope::platform()).await?;
+    let counts = model::counts(&mut tx, &orgs).await?;
+    Ok(Json(Stats {
+        total_conversations: counts.conversations,
+        total_messages: counts.messages,
+        unique_participants: counts.participants,
+    }))
+}

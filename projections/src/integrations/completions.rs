@@ -1,0 +1,213 @@
+//! Completions: folding their events, and reading them. What was asked and answered stays in the log, sealed.
+
+use std::collections::BTreeMap;
+
+use sqlx::{FromRow, PgConnection};
+use symbia_events::{
+    DomainEvent, Event,
+    integrations::{CompletionEvent, Usage},
+};
+use time::OffsetDateTime;
+
+use crate::{
+    FoldError, FoldEvent,
+    columns::{name_of, text, write_columns},
+};
+
+/// A completion.
+#[derive(Clone, Debug, Default, PartialEq, FromRow)]
+#[allow(missing_docs, reason = "named as in the events")]
+struct Row {
+    org_id: String,
+    id: String,
+    conversation_id: Option<String>,
+    run_id: Option<String>,
+    provider: Option<String>,
+    model: Option<String>,
+    status: String,
+    attempts: i32,
+    prompt_tokens: Option<i64>,
+    completion_tokens: Option<i64>,
+    estimated: Option<bool>,
+    finish_reason: Option<String>,
+    queue_ms: Option<i64>,
+    ttft_ms: Option<i64>,
+    total_ms: Option<i64>,
+    tokens_per_sec: Option<f64>,
+    error_category: Option<String>,
+    error_code: Option<String>,
+    requested_at: Option<OffsetDateTime>,
+    ended_at: Option<OffsetDateTime>,
+}
+
+/// One request to a model.
+#[derive(Clone, Debug, PartialEq, FromRow)]
+#[allow(missing_docs, reason = "named as in the events")]
+pub struct Completion {
+    pub id: String,
+    pub provider: Option<String>,
+    pub model: Option<String>,
+    /// `requested`, `running`, `completed`, `failed` or `cancelled`.
+    pub status: String,
+    pub attempts: i32,
+    pub prompt_tokens: Option<i64>,
+    pub completion_tokens: Option<i64>,
+    /// Tokens counted by us, not by the provider.
+    pub estimated: Option<bool>,
+    pub finish_reason: Option<String>,
+    pub queue_ms: Option<i64>,
+    pub ttft_ms: Option<i64>,
+    pub total_ms: Option<i64>,
+    pub tokens_per_sec: Option<f64>,
+    pub error_category: Option<String>,
+    pub error_code: Option<String>,
+    pub requested_at: OffsetDateTime,
+    pub ended_at: Option<OffsetDateTime>,
+}
+
+/// The completions of a rule run, in the order of asking.
+pub async fn completions_of_run(
+    conn: &mut PgConnection,
+    org: &str,
+    run_id: &str,
+) -> Result<Vec<Completion>, sqlx::Error> {
+    sqlx::query_as("SELECT * FROM integrations.completions WHERE org_id = $1 AND run_id = $2 ORDER BY requested_at, id")
+        .bind(org)
+        .bind(run_id)
+        .fetch_all(conn)
+        .await
+}
+
+type Rows = BTreeMap<(String, String), Option<Row>>;
+
+pub(super) async fn fold(conn: &mut PgConnection, events: &[FoldEvent]) -> Result<(), FoldError> {
+    let (mut changes, mut rows) = (Vec::with_capacity(events.len()), Rows::new());
+    for FoldEvent { event, .. } in events.iter().filter(|e| e.event.aggregatetype == CompletionEvent::AGGREGATE) {
+        changes.push((event, event.decode::<CompletionEvent>()?));
+        rows.entry((event.orgid.to_string(), event.aggregateid.clone())).or_default();
+    }
+    if changes.is_empty() {
+        return Ok(());
+    }
+    let (orgs, ids): (Vec<String>, Vec<String>) = rows.keys().cloned().unzip();
+    let select =
+        "SELECT t.* FROM completions t JOIN unnest($1::text[], $2::text[]) AS k (org_id, id) USING (org_id, id)";
+    for row in sqlx::query_as::<_, Row>(select).bind(orgs).bind(ids).fetch_all(&mut *conn).await? {
+        rows.insert((row.org_id.clone(), row.id.clone()), Some(row));
+    }
+    for (event, change) in changes {
+        apply(rows.entry((event.orgid.to_string(), event.aggregateid.clone())).or_default(), event, change);
+    }
+    save(conn, rows.into_values().flatten().collect()).await
+}
+
+fn int(value: u64) -> i64 {
+    i64::try_from(value).unwrap_or(i64::MAX)
+}
+
+fn apply(row: &mut Option<Row>, event: &Event, change: CompletionEvent) {
+    if let CompletionEvent::CompletionRequested(e) = change {
+        row.get_or_insert_with(|| Row {
+            org_id: event.orgid.to_string(),
+            id: event.aggregateid.clone(),
+            conversation_id: e.context.conversation_id.map(text),
+            run_id: e.context.rule_run_id.map(text),
+            provider: e.provider.map(text),
+            model: e.model.map(text),
+            status: "requested".to_owned(),
+            requested_at: Some(event.time),
+            ..Row::default()
+        });
+        return;
+    }
+    let Some(row) = row else { return };
+    match change {
+        CompletionEvent::CompletionRequested(_) => {}
+        CompletionEvent::CompletionAttemptStarted(e) => {
+            "running".clone_into(&mut row.status);
+            row.attempts = i32::try_from(e.attempt).unwrap_or(i32::MAX);
+            row.provider = Some(text(e.provider));
+            row.model = Some(text(e.model));
+        }
+        CompletionEvent::CompletionAttemptFailed(e) => row.failed(name_of(e.category), e.code),
+        CompletionEvent::CompletionCompleted(e) => {
+            row.end(event, "completed", Some(e.usage));
+            row.provider = Some(text(e.provider));
+            row.model = Some(text(e.model));
+            row.finish_reason = Some(name_of(e.finish_reason));
+            row.queue_ms = Some(int(e.timing.queue_ms));
+            row.ttft_ms = e.timing.ttft_ms.map(int);
+            row.total_ms = Some(int(e.timing.total_ms));
+            row.tokens_per_sec = e.timing.tokens_per_sec;
+            (row.error_category, row.error_code) = (None, None);
+        }
+        CompletionEvent::CompletionFailed(e) => {
+            row.end(event, "failed", e.usage);
+            row.failed(name_of(e.category), e.code);
+        }
+        CompletionEvent::CompletionCancelled(e) => {
+            row.end(event, "cancelled", e.usage);
+            row.error_code = Some(text(e.reason));
+        }
+    }
+}
+
+impl Row {
+    fn end(&mut self, event: &Event, status: &str, usage: Option<Usage>) {
+        status.clone_into(&mut self.status);
+        self.ended_at = Some(event.time);
+        if let Some(usage) = usage {
+            self.prompt_tokens = Some(int(usage.prompt_tokens));
+            self.completion_tokens = Some(int(usage.completion_tokens));
+            self.estimated = Some(usage.estimated);
+        }
+    }
+
+    fn failed(&mut self, category: String, code: Option<String>) {
+        self.error_category = Some(category);
+        self.error_code = code.map(text);
+    }
+}
+
+async fn save(conn: &mut PgConnection, rows: Vec<Row>) -> Result<(), FoldError> {
+    write_columns!(
+        conn,
+        rows,
+        (
+            org_id,
+            id,
+            conversation_id,
+            run_id,
+            provider,
+            model,
+            status,
+            attempts,
+            prompt_tokens,
+            completion_tokens,
+            estimated,
+            finish_reason,
+            queue_ms,
+            ttft_ms,
+            total_ms,
+            tokens_per_sec,
+            error_category,
+            error_code,
+            requested_at,
+            ended_at
+        ),
+        "INSERT INTO completions (org_id, id, conversation_id, run_id, provider, model, status, attempts, prompt_tokens,
+                                  completion_tokens, estimated, finish_reason, queue_ms, ttft_ms, total_ms,
+                                  tokens_per_sec, error_category, error_code, requested_at, ended_at)
+         SELECT * FROM unnest($1::text[], $2::text[], $3::text[], $4::text[], $5::text[], $6::text[], $7::text[],
+                              $8::int[], $9::bigint[], $10::bigint[], $11::boolean[], $12::text[], $13::bigint[],
+                              $14::bigint[], $15::bigint[], $16::double precision[], $17::text[], $18::text[],
+                              $19::timestamptz[], $20::timestamptz[])
+         ON CONFLICT (org_id, id) DO UPDATE SET provider = excluded.provider, model = excluded.model,
+             status = excluded.status, attempts = excluded.attempts, prompt_tokens = excluded.prompt_tokens,
+             completion_tokens = excluded.completion_tokens, estimated = excluded.estimated,
+             finish_reason = excluded.finish_reason, queue_ms = excluded.queue_ms, ttft_ms = excluded.ttft_ms,
+             total_ms = excluded.total_ms, tokens_per_sec = excluded.tokens_per_sec,
+             error_category = excluded.error_category, error_code = excluded.error_code, ended_at = excluded.ended_at"
+    );
+    Ok(())
+}

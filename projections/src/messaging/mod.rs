@@ -1,0 +1,75 @@
+//! Read model of the messaging service: conversations, who takes part, and what was said.
+
+mod conversations;
+mod fold;
+mod messages;
+mod rows;
+
+pub use conversations::{Access, Counts, access, conversation, conversations_of, counts, participant, participants};
+pub use messages::{Anchor, Page, message, messages, open_questions};
+pub use rows::{Conversation, Message, Participant};
+
+use async_trait::async_trait;
+use sqlx::PgConnection;
+use symbia_events::{Personal, Service, SubjectKey};
+
+use crate::{FoldError, FoldEvent, Migration, Projection, columns::text, secrets::SecretStore};
+
+/// What stands for a text whose key was destroyed.
+pub const ERASED: &str = "[erased]";
+
+/// Id of the key that seals what is said in a conversation. It belongs to that conversation alone: a text that is sealed
+/// under any other key is not opened for its readers, whoever put it there.
+#[must_use]
+pub fn content_key_id(org: &str, conversation_id: &str) -> String {
+    format!("conversation:{org}:{conversation_id}")
+}
+
+/// Opens what is said in a conversation; `None` when its key is gone or it was sealed under another.
+#[must_use]
+pub fn open(key: Option<&SubjectKey>, sealed: &Personal) -> Option<String> {
+    key?.open(sealed).ok().map(text)
+}
+
+/// The messaging projection.
+#[derive(Clone, Debug)]
+pub struct Messaging {
+    secrets: SecretStore,
+}
+
+impl Messaging {
+    /// The projection with the store that holds the content keys.
+    #[must_use]
+    pub fn new(secrets: SecretStore) -> Self {
+        Messaging { secrets }
+    }
+}
+
+#[async_trait]
+impl Projection for Messaging {
+    fn name(&self) -> &'static str {
+        "messaging"
+    }
+
+    fn services(&self) -> &'static [Service] {
+        &[Service::Messaging]
+    }
+
+    fn tables(&self) -> &'static [&'static str] {
+        &["conversations", "participants", "messages"]
+    }
+
+    fn migrations(&self) -> &'static [Migration] {
+        MIGRATIONS
+    }
+
+    async fn fold(&self, conn: &mut PgConnection, events: &[FoldEvent]) -> Result<(), FoldError> {
+        fold::fold(&self.secrets, conn, events).await
+    }
+}
+
+const MIGRATIONS: &[Migration] = &[Migration {
+    version: 1,
+    name: "messaging",
+    sql: include_str!("../../../migrations/messaging/0001_messaging.sql"),
+}];

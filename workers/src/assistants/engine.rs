@@ -1,0 +1,338 @@
+//! The rule engine worker: around the pure reactions of `symbia_commands::assistants::reactions` it loads what they need,
+//! and sends what follows.
+//!
+//! Error policy: retry for ever. What follows from an event is sent under ids derived from it, so that handling it again,
+//! here or elsewhere, changes nothing that was done.
+
+use std::{sync::Arc, time::Duration};
+
+use async_nats::Client;
+use async_trait::async_trait;
+use moka::sync::Cache;
+use symbia_commands::{
+    Outcome, OutcomeStatus,
+    assistants::{
+        RuleRun,
+        reactions::{Cause, Inputs, Reaction, on_cancelled, on_completion, on_message, on_refused, on_reply, run_id},
+        rules::LLM_INVOKE,
+    },
+};
+use symbia_events::{
+    AggregateRef, Event, KeyRing, OrgId, Position, Service, SubjectKey,
+    assistants::{RuleRunEvent, RuleRunStarted},
+    integrations::{CompletionContext, CompletionEvent},
+    messaging::{ConversationEvent, MessageSent, SenderType},
+};
+use symbia_nats::{
+    bus::CommandBus,
+    store::{EventStore, StoreOptions},
+};
+
+use super::{
+    definitions::Definitions,
+    log,
+    transcript::{Transcripts, When},
+};
+use crate::{
+    content_keys::{ContentKeys, kids},
+    reactor::{OnError, Reactor},
+    sender::Sender,
+};
+
+const MOST_RUNS: u64 = 50_000;
+
+/// The rule engine.
+pub struct RuleEngine {
+    client: Client,
+    keys: Arc<KeyRing>,
+    store: EventStore,
+    sender: Sender,
+    content_keys: ContentKeys,
+    definitions: Definitions,
+    transcripts: Transcripts,
+    // The pinned inputs of runs under way; they never change.
+    runs: Cache<String, Arc<RuleRunStarted>>,
+}
+
+impl RuleEngine {
+    /// An engine over a connection.
+    pub async fn open(
+        client: Client,
+        keys: Arc<KeyRing>,
+        bus: CommandBus,
+        content_keys: ContentKeys,
+    ) -> Result<Self, async_nats::SubscribeError> {
+        // A store of its own: it decides nothing, so that what it loads is always read from the log.
+        let store = EventStore::new(client.clone(), Arc::clone(&keys), &StoreOptions::default());
+        Ok(RuleEngine {
+            definitions: Definitions::open(&client, store.clone()).await?,
+            transcripts: Transcripts::new(client.clone(), Arc::clone(&keys)),
+            sender: Sender::new(bus, Arc::clone(&keys)),
+            runs: Cache::new(MOST_RUNS),
+            client,
+            keys,
+            store,
+            content_keys,
+        })
+    }
+
+    async fn conversation(&self, event: &Event, at: Position) -> anyhow::Result<()> {
+        let what: ConversationEvent = event.decode()?;
+        self.transcripts.take_in(&event.aggregate()?, at.sequence, event, &what).await;
+        match what {
+            ConversationEvent::MessageSent(sent) if matches!(sent.sender_type, SenderType::User | SenderType::Bot) => {
+                self.asked(event, &sent).await
+            }
+            ConversationEvent::MessageSent(sent) => self.replied(event, &sent).await,
+            _ => Ok(()),
+        }
+    }
+
+    async fn asked(&self, event: &Event, sent: &MessageSent) -> anyhow::Result<()> {
+        let (cause, conversation) = (cause(event), event.aggregate()?);
+        let Some(scene) = self.transcripts.scene(&conversation, &sent.message_id, When::Sent).await? else {
+            anyhow::bail!("message {} of {conversation} is not in the log yet", sent.message_id);
+        };
+        if scene.assistants.is_empty() {
+            return Ok(());
+        }
+        let Some(key) = self.content_key(event, &sent.content.kid).await? else { return Ok(()) };
+        let definitions = self.definitions.of(&cause.tenant, &scene.assistants).await?;
+        let candidates: Vec<_> =
+            scene.assistants.iter().zip(&definitions).map(|(key, definition)| definition.candidate(key)).collect();
+        let inputs = scene.inputs(&conversation.id, &self.content_keys).await?;
+        let mut reactions = on_message(&cause, &inputs, &candidates, None, &key).into_iter();
+        let Some(start) = reactions.next() else { return Ok(()) };
+        let outcome = self.send(event, &start).await?;
+        if !outcome.repeated && outcome.status == OutcomeStatus::Accepted {
+            return self.follow(event, None, reactions.collect(), &key).await;
+        }
+        // It has started before: what it pinned then counts.
+        let Some(started) = self.started(&cause.tenant, &run_id(&cause).to_string()).await? else {
+            tracing::error!(event = %event.id, rejection = ?outcome.rejection, "a run could not be started");
+            return Ok(());
+        };
+        let assistant = candidates.iter().find(|c| c.key == started.assistant_key).and_then(|c| c.definition);
+        let inputs = Inputs { assistant: assistant.cloned(), ..inputs };
+        let reactions = on_message(&cause, &inputs, &[], Some(&started), &key);
+        self.follow(event, Some(&started), reactions, &key).await
+    }
+
+    async fn replied(&self, event: &Event, sent: &MessageSent) -> anyhow::Result<()> {
+        let cause = cause(event);
+        let Some(run_id) = &sent.run_id else { return Ok(()) };
+        let Some(started) = self.started(&cause.tenant, run_id).await? else { return Ok(()) };
+        let Some(key) = self.content_key(event, &sent.content.kid).await? else { return Ok(()) };
+        let reactions = match on_reply(&cause, &started, sent, None, &key) {
+            Ok(reactions) => reactions,
+            Err(_) => {
+                let Some(inputs) = self.inputs_of(&cause, &started, None).await? else { return Ok(()) };
+                on_reply(&cause, &started, sent, Some(&inputs), &key)?
+            }
+        };
+        self.follow(event, Some(&started), reactions, &key).await
+    }
+
+    async fn completion(&self, event: &Event) -> anyhow::Result<()> {
+        let what: CompletionEvent = event.decode()?;
+        let Some(run_id) = context(&what).and_then(|c| c.rule_run_id.as_deref()) else { return Ok(()) };
+        let cause = cause(event);
+        let Some(started) = self.started(&cause.tenant, run_id).await? else { return Ok(()) };
+        let Some(inputs) = self.inputs_of(&cause, &started, Some(&what)).await? else { return Ok(()) };
+        let Some(key) = self.key_of(event, &started).await? else { return Ok(()) };
+        let reactions = on_completion(&cause, &started, &what, &inputs, &key);
+        self.follow(event, Some(&started), reactions, &key).await
+    }
+
+    async fn run(&self, event: &Event) -> anyhow::Result<()> {
+        match event.decode()? {
+            RuleRunEvent::RuleRunStarted(started) => {
+                self.runs.insert(event.aggregate()?.event_subject(), Arc::new(started));
+                Ok(())
+            }
+            RuleRunEvent::RuleRunCancelled(cancelled) => {
+                let run = self.store.load::<RuleRun>(&event.aggregate()?).await?.state;
+                for reaction in on_cancelled(&cause(event), &run, &cancelled.reason) {
+                    // One that is over needs no cancellation.
+                    self.send(event, &reaction).await?;
+                }
+                Ok(())
+            }
+            _ => Ok(()),
+        }
+    }
+
+    // Sends what follows, in order; what is refused has consequences of its own.
+    async fn follow(
+        &self,
+        event: &Event,
+        started: Option<&RuleRunStarted>,
+        reactions: Vec<Reaction>,
+        key: &SubjectKey,
+    ) -> anyhow::Result<()> {
+        let cause = cause(event);
+        for reaction in reactions {
+            let outcome = self.send(event, &reaction).await?;
+            let Some(rejection) = outcome.rejection else { continue };
+            let loaded;
+            let started = match started {
+                Some(started) => started,
+                None => {
+                    loaded = self.started(&cause.tenant, &run_id(&cause).to_string()).await?;
+                    let Some(started) = &loaded else { return Ok(()) };
+                    started
+                }
+            };
+            for last in on_refused(&cause, started, &reaction.command, &rejection, key) {
+                self.send(event, &last).await?;
+            }
+            return Ok(());
+        }
+        Ok(())
+    }
+
+    async fn send(&self, event: &Event, reaction: &Reaction) -> anyhow::Result<Outcome> {
+        let Reaction { to, command, by, id } = reaction;
+        let outcome = self.sender.send(Some(event), to, command, by, *id).await?;
+        if let Some(rejection) = &outcome.rejection {
+            tracing::info!(command = %id, aggregate = %to, %rejection, "what follows was refused");
+        }
+        Ok(outcome)
+    }
+
+    // A conversation whose key was destroyed is a conversation that nobody can read or answer.
+    async fn content_key(&self, event: &Event, kid: &str) -> anyhow::Result<Option<SubjectKey>> {
+        let key = self.content_keys.key(kid).await?;
+        if key.is_none() {
+            tracing::warn!(event = %event.id, kid, "the key of a conversation is gone: no answer");
+        }
+        Ok(key)
+    }
+
+    async fn key_of(&self, event: &Event, started: &RuleRunStarted) -> anyhow::Result<Option<SubjectKey>> {
+        let conversation = conversation(&event.orgid, started)?;
+        let scene = self.transcripts.scene(&conversation, &started.message_id, When::Since).await?;
+        match scene {
+            Some(scene) => self.content_key(event, &scene.message.content.kid).await,
+            None => Ok(None),
+        }
+    }
+
+    async fn started(&self, tenant: &OrgId, run_id: &str) -> anyhow::Result<Option<Arc<RuleRunStarted>>> {
+        // An id that somebody made up.
+        let Ok(run) = AggregateRef::new(Service::Assistants, tenant.clone(), "rule-run", run_id) else {
+            return Ok(None);
+        };
+        let subject = run.event_subject();
+        if let Some(started) = self.runs.get(&subject) {
+            return Ok(Some(started));
+        }
+        let events = log::events::<RuleRunEvent>(&self.client, &self.keys, Service::Assistants, &subject, 1).await?;
+        let started = events.into_iter().find_map(|logged| match logged.what {
+            RuleRunEvent::RuleRunStarted(started) => Some(Arc::new(started)),
+            _ => None,
+        });
+        if let Some(started) = &started {
+            self.runs.insert(subject, Arc::clone(started));
+        }
+        Ok(started)
+    }
+
+    // The inputs of a run under way, with the answers that it has got; `ended` is the completion that is handled now.
+    async fn inputs_of(
+        &self,
+        cause: &Cause,
+        started: &RuleRunStarted,
+        ended: Option<&CompletionEvent>,
+    ) -> anyhow::Result<Option<Inputs>> {
+        let conversation = conversation(&cause.tenant, started)?;
+        let scene = self.transcripts.scene(&conversation, &started.message_id, When::Since).await?;
+        let Some(scene) = scene else { return Ok(None) };
+        let mut inputs = scene.inputs(&conversation.id, &self.content_keys).await?;
+        let keys = [started.assistant_key.clone()];
+        inputs.assistant = self.definitions.of(&cause.tenant, &keys).await?.remove(0).assistant;
+        let mut completed = Vec::new();
+        if let Some(CompletionEvent::CompletionCompleted(e)) = ended {
+            completed.push(e.clone());
+        }
+        let asks =
+            started.rule.as_ref().map_or(0, |r| r.actions.iter().filter(|a| a.action_type == LLM_INVOKE).count());
+        if asks > completed.len() {
+            for request_id in self.asked_before(cause, started).await? {
+                let to = AggregateRef::new(Service::Integrations, cause.tenant.clone(), "completion", request_id)?;
+                let subject = to.event_subject();
+                let events = log::events(&self.client, &self.keys, Service::Integrations, &subject, 1).await?;
+                completed.extend(events.into_iter().filter_map(|logged| match logged.what {
+                    CompletionEvent::CompletionCompleted(e) => Some(e),
+                    _ => None,
+                }));
+            }
+        }
+        let opener = self.content_keys.opener(kids(completed.iter().map(|e| &e.content))).await?;
+        let answers = completed.iter().filter_map(|e| Some((e.request_id.clone(), opener.open(&e.content).ok()?)));
+        inputs.answers = answers.collect();
+        Ok(Some(inputs))
+    }
+
+    async fn asked_before(&self, cause: &Cause, started: &RuleRunStarted) -> anyhow::Result<Vec<String>> {
+        let run = AggregateRef::new(Service::Assistants, cause.tenant.clone(), "rule-run", &started.rule_run_id)?;
+        let subject = run.event_subject();
+        let events = log::events(&self.client, &self.keys, Service::Assistants, &subject, 1).await?;
+        let asked = events.into_iter().filter_map(|logged| match logged.what {
+            RuleRunEvent::ActionCompleted(e) => e.output_ref.strip_prefix("completion/").map(str::to_owned),
+            _ => None,
+        });
+        Ok(asked.collect())
+    }
+}
+
+#[async_trait]
+impl Reactor for RuleEngine {
+    fn name(&self) -> &'static str {
+        "rule-engine"
+    }
+
+    fn follows(&self) -> Vec<(Service, &'static [&'static str])> {
+        vec![
+            (Service::Messaging, &["*.conversation.*"]),
+            (Service::Assistants, &["*.rule-run.*"]),
+            (Service::Integrations, &["*.completion.*"]),
+        ]
+    }
+
+    fn on_error(&self) -> OnError {
+        OnError::Retry
+    }
+
+    fn patience(&self) -> Duration {
+        Duration::from_secs(3)
+    }
+
+    #[tracing::instrument(name = "rule_engine", skip_all, fields(event = %event.id, what = event.event_type, traceparent = event.traceparent))]
+    async fn react(&self, event: &Event, at: Position) -> anyhow::Result<()> {
+        match event.aggregatetype.as_str() {
+            "conversation" => self.conversation(event, at).await,
+            "completion" => self.completion(event).await,
+            _ => self.run(event).await,
+        }
+    }
+}
+
+/// What follows from an event is derived from this.
+pub(super) fn cause(event: &Event) -> Cause {
+    Cause { event_id: event.id, at: event.time, tenant: event.orgid.clone() }
+}
+
+fn conversation(tenant: &OrgId, started: &RuleRunStarted) -> anyhow::Result<AggregateRef> {
+    Ok(AggregateRef::new(Service::Messaging, tenant.clone(), "conversation", &started.conversation_id)?)
+}
+
+/// On whose behalf a completion was requested, from an event that ends it.
+pub(super) fn context(event: &CompletionEvent) -> Option<&CompletionContext> {
+    match event {
+        CompletionEvent::CompletionCompleted(e) => Some(&e.context),
+        CompletionEvent::CompletionFailed(e) => Some(&e.context),
+        CompletionEvent::CompletionCancelled(e) => Some(&e.context),
+        _ => None,
+    }
+}

@@ -1,0 +1,15 @@
+//! The rule engine: a message sets off a run, a run asks a model and replies (assistants.md §21).
+//!
+//! What follows from what is decided by pure functions in `symbia_commands::assistants`; here is what they need and what
+//! becomes of it.
+
+mod definitions;
+mod engine;
+mod log;
+mod replay;
+mod seed;
+mod transcript;
+
+pub use engine::RuleEngine;
+pub use replay::{ReplayError, Replayed, replay};
+pub use seed::{SeedError, load_seed};
