@@ -221,8 +221,9 @@ impl Person {
                     }
                 }
                 202 | 429 => {}
-                // A crash of the database takes the last moments of the read models along, until they are folded again.
-                404 => {}
+                // A crash of the database takes the last moments of the read models along, until they are folded again: one's
+                // own organization is not there, or not one's own, so long.
+                403 | 404 => {}
                 503 if retry_after => {}
                 _ => {
                     let what = format!("POST {path}: {status} {last}");
