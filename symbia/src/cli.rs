@@ -135,6 +135,8 @@ pub struct WorkOptions {
 pub enum WorkRole {
     /// Decides commands
     Command,
+    /// Sends commands when their time has come
+    Timer,
     /// Seals the log every hour
     Seal,
     /// Lets assistants answer, by their rules
@@ -147,7 +149,8 @@ pub enum WorkRole {
 
 impl WorkRole {
     /// Those that run in one process.
-    pub const ALL: [WorkRole; 4] = [WorkRole::Command, WorkRole::Seal, WorkRole::RuleEngine, WorkRole::LlmRouter];
+    pub const ALL: [WorkRole; 5] =
+        [WorkRole::Command, WorkRole::Timer, WorkRole::Seal, WorkRole::RuleEngine, WorkRole::LlmRouter];
 }
 
 #[derive(Debug, Subcommand)]

@@ -189,11 +189,12 @@ impl Servers {
     }
 }
 
-// Everyone else on this machine may send commands and hear outcomes, and nothing else: not write to the log.
+// Everyone else on this machine may send commands and hear the outcomes of such, not those that the APIs wait for; and
+// nothing else: not write to the log.
 fn authorization(platform: &str, client: &str) -> String {
     format!(
         "authorization {{\n  users = [\n    {{ user: symbia, password: \"{platform}\" }}\n    {{ user: client, password: \"{client}\", \
-         permissions: {{ publish: [\"symbia.cmd.>\"], subscribe: [\"symbia.out.>\", \"_INBOX.>\"] }} }}\n  ]\n}}\n"
+         permissions: {{ publish: [\"symbia.cmd.>\"], subscribe: [\"symbia.out.*\", \"_INBOX.>\"] }} }}\n  ]\n}}\n"
     )
 }
 

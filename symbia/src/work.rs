@@ -1,4 +1,4 @@
-//! `symbia work`: command worker, sealer, rule engine, LLM router, inference.
+//! `symbia work`: command worker, timers, sealer, rule engine, LLM router, inference.
 
 use std::{process::ExitCode, sync::Arc, time::Duration};
 
@@ -16,6 +16,7 @@ use symbia_workers::{
     integrations::{LlmRouter, LocalOptions, LocalProvider, OpenAi, Providers, RouterOptions},
     reactor::{Reactor, ReactorRunner},
     seal::Sealer,
+    timer::TimerWorker,
 };
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
@@ -67,6 +68,13 @@ pub async fn start(
                 let store = EventStore::new(client.clone(), Arc::clone(keys), &options);
                 let worker = CommandWorker::new(client.clone(), store, Handlers::all(), Options::default());
                 workers.spawn(async move { Ok(worker.run(stop).await?) });
+            }
+            WorkRole::Timer => {
+                let timers = TimerWorker::new(client.clone(), Arc::clone(keys));
+                workers.spawn(async move {
+                    timers.run(stop).await;
+                    Ok(())
+                });
             }
             WorkRole::Seal => {
                 let sealer = Sealer::new(client.clone(), Arc::clone(keys));
