@@ -5,6 +5,8 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use symbia_events::{Position, Service};
 
+use crate::chat::ChatOptions;
+
 /// Symbia: people and AI agents work together, and every step can be proved.
 #[derive(Debug, Parser)]
 #[command(
@@ -29,6 +31,9 @@ pub struct Global {
     /// Print JSON instead of text
     #[arg(long, global = true)]
     pub json: bool,
+    /// Directory of the GGUF models [default: models/ beside the program or above it, else in the data directory]
+    #[arg(long, global = true, env = "MODELS_PATH")]
+    pub models_dir: Option<PathBuf>,
 }
 
 #[derive(Debug, Subcommand)]
@@ -54,6 +59,8 @@ pub enum Command {
     /// Read models
     #[command(subcommand)]
     Projection(ProjectionCommand),
+    /// Talk to an assistant
+    Chat(ChatOptions),
     /// The log: look at it, take it elsewhere, mend it
     #[command(subcommand)]
     Log(LogCommand),
@@ -119,7 +126,7 @@ pub struct ServeOptions {
 
 #[derive(Debug, Args)]
 pub struct WorkOptions {
-    /// Which workers [default: all]
+    /// Which workers [default: all but inference, which belongs into a process of its own]
     #[arg(long, value_delimiter = ',')]
     pub roles: Vec<WorkRole>,
 }
@@ -128,12 +135,22 @@ pub struct WorkOptions {
 pub enum WorkRole {
     /// Decides commands
     Command,
+    /// Sends commands when their time has come
+    Timer,
     /// Seals the log every hour
     Seal,
+    /// Lets assistants answer, by their rules
+    RuleEngine,
+    /// Asks language models
+    LlmRouter,
+    /// Runs the language models on this machine
+    Inference,
 }
 
 impl WorkRole {
-    pub const ALL: [WorkRole; 2] = [WorkRole::Command, WorkRole::Seal];
+    /// Those that run in one process.
+    pub const ALL: [WorkRole; 5] =
+        [WorkRole::Command, WorkRole::Timer, WorkRole::Seal, WorkRole::RuleEngine, WorkRole::LlmRouter];
 }
 
 #[derive(Debug, Subcommand)]
@@ -188,10 +205,14 @@ pub enum ProjectionCommand {
 pub enum LogCommand {
     /// Print the last events
     Tail(TailOptions),
-    /// Print a message, an event, or every event of an aggregate, and whether their signatures verify
+    /// Print a message, an event, every event of an aggregate, or the story of a conversation, and whether signatures verify
     Show {
         /// A position (identity:12), an event's id, or an aggregate (<service>/<tenant>/<kind>/<id>)
-        what: String,
+        #[arg(required_unless_present = "conversation")]
+        what: Option<String>,
+        /// A conversation's id: who said what, why which rule answered, by which model
+        #[arg(long, conflicts_with = "what")]
+        conversation: Option<String>,
     },
     /// Write the log to a file, auditing it on the way; the last line is its signed heads
     Export {
@@ -276,8 +297,20 @@ pub enum AuditCommand {
     Seal,
 }
 
+#[derive(Debug, Subcommand)]
+pub enum ReplayCommand {
+    /// Decide a run of an assistant again, without calling a model, and compare
+    Run {
+        /// Id of the run; `symbia log show --conversation` tells it
+        run_id: String,
+    },
+}
+
 #[derive(Debug, Args)]
+#[command(args_conflicts_with_subcommands = true)]
 pub struct ReplayOptions {
+    #[command(subcommand)]
+    pub what: Option<ReplayCommand>,
     /// Up to where: positions (identity:120,logging:7; streams that are not named are taken whole), a time (RFC 3339, as stored
     /// by the broker), or `latest`
     #[arg(long, default_value = "latest")]

@@ -8,4 +8,5 @@ pub mod models;
 pub mod reactor;
 pub mod seal;
 pub mod sender;
+pub mod story;
 pub mod timer;

@@ -1,9 +1,11 @@
 //! `symbia log`: look at the log, take it elsewhere, mend it.
 
 mod read;
+mod reader;
 mod refill;
 mod restore;
 mod show;
+mod story;
 mod tail;
 mod transfer;
 
@@ -17,7 +19,14 @@ use crate::{Ended, cli::LogCommand, config::Config, opened::Opened};
 pub async fn run(config: &Config, command: LogCommand) -> Ended {
     match command {
         LogCommand::Tail(options) => Opened::with(config, async |open| tail::run(config, open, &options).await).await,
-        LogCommand::Show { what } => Opened::with(config, async |open| show::run(config, open, &what).await).await,
+        LogCommand::Show { what, conversation } => {
+            Opened::with(config, async |open| match (&what, &conversation) {
+                (Some(what), _) => show::run(config, open, what).await,
+                (None, Some(conversation)) => story::run(config, open, conversation).await,
+                (None, None) => anyhow::bail!("name what to show"),
+            })
+            .await
+        }
         LogCommand::Export { out, service } => {
             Opened::with(config, async |open| transfer::export(config, open, out.as_deref(), &service).await).await
         }

@@ -9,5 +9,5 @@ mod sse;
 
 pub use local::{LocalOptions, LocalProvider};
 pub use openai::{ApiKey, OpenAi, OpenAiOptions};
-pub use provider::{Answer, Fault, Prompt, Provider, Providers, Turn};
+pub use provider::{Answer, Deltas, Fault, Prompt, Provider, Providers, Turn};
 pub use router::{LlmRouter, RouterOptions};

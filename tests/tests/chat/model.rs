@@ -1,0 +1,69 @@
+//! A model that follows a script: what it does is in the question.
+
+use std::sync::{
+    Arc,
+    atomic::{AtomicUsize, Ordering},
+};
+
+use async_trait::async_trait;
+use symbia_events::integrations::{DroppedParam, ErrorCategory, FinishReason, Sampling, Usage};
+use symbia_workers::integrations::{Answer, Deltas, Fault, Prompt, Provider};
+
+/// Counts one, two, three; with `wait` in the question it says "one " and goes on thinking; with `stumble` its first attempt
+/// is lost after "one ".
+#[derive(Clone, Default)]
+pub struct Scripted {
+    /// Calls that were given up.
+    pub given_up: Arc<AtomicUsize>,
+}
+
+struct Call(Arc<AtomicUsize>, bool);
+
+impl Drop for Call {
+    fn drop(&mut self) {
+        if !self.1 {
+            self.0.fetch_add(1, Ordering::SeqCst);
+        }
+    }
+}
+
+#[async_trait]
+impl Provider for Scripted {
+    fn key(&self) -> &'static str {
+        "scripted"
+    }
+
+    fn default_model(&self) -> &'static str {
+        "counting-1"
+    }
+
+    fn dropped(&self, _: &str, _: &Sampling) -> Vec<DroppedParam> {
+        Vec::new()
+    }
+
+    async fn complete(&self, prompt: &Prompt, deltas: Deltas<'_>) -> Result<Answer, Fault> {
+        let mut call = Call(Arc::clone(&self.given_up), false);
+        let question = prompt.turns.last().map(|turn| turn.content.as_str()).unwrap_or_default();
+        deltas("one ");
+        if question.contains("wait") {
+            std::future::pending::<()>().await;
+        }
+        if question.contains("stumble") && prompt.attempt == 1 {
+            call.1 = true;
+            let lost = Fault::new(ErrorCategory::Provider, "worker_lost", "the worker was lost");
+            return Err(Fault { lost: true, ..lost });
+        }
+        deltas("two ");
+        deltas("three");
+        call.1 = true;
+        Ok(Answer {
+            text: "one two three".to_owned(),
+            model: "counting-1".to_owned(),
+            finish_reason: FinishReason::Stop,
+            raw_finish_reason: None,
+            usage: Usage { prompt_tokens: 5, completion_tokens: 3, total_tokens: 8, ..Usage::default() },
+            provider_request_id: None,
+            warnings: Vec::new(),
+        })
+    }
+}
