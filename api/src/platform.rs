@@ -295,6 +295,10 @@ impl From<BusError> for ApiError {
     fn from(error: BusError) -> Self {
         match error {
             BusError::Unavailable => ApiError::unavailable("The event bus", RETRY_AFTER),
+            BusError::NotStored(reason) => {
+                tracing::error!(reason, "the broker does not store commands: look at its disk space and its log");
+                ApiError::unavailable("The event bus", RETRY_AFTER)
+            }
             BusError::Pending(id) => pending(id),
             BusError::Malformed(cause) => ApiError::internal(cause),
         }

@@ -6,8 +6,9 @@ use std::{
     time::Duration,
 };
 
-use async_nats::{Client, HeaderMap, connection::State};
+use async_nats::{Client, HeaderMap, Message, RequestError, connection::State};
 use futures::StreamExt;
+use serde_json::Value;
 use symbia_commands::{CommandEnvelope, Outcome};
 use symbia_events::{AggregateRef, CommandId};
 use tokio::sync::oneshot;
@@ -26,6 +27,9 @@ pub enum BusError {
     /// There is no connection to the broker.
     #[error("the command bus is not reachable; try again shortly")]
     Unavailable,
+    /// The broker does not store commands: its disk is full, or JetStream is off.
+    #[error("the command bus does not store commands now: {0}; free disk space on the broker, then try again")]
+    NotStored(String),
     /// No outcome within the given time.
     #[error("no outcome of command {0} yet; ask again with the same id")]
     Pending(CommandId),
@@ -81,14 +85,26 @@ impl CommandBus {
         // Declared after `_forget`, so that it is closed when its entry is looked for.
         let mut outcome = outcome;
         let deadline = tokio::time::Instant::now() + patience;
+        let mut not_stored = None;
         for attempt in 0.. {
             let mut headers = HeaderMap::new();
             // Another message id each time: the broker must not drop a repetition whose outcome got lost.
             headers.insert("Nats-Msg-Id", format!("{}-{attempt}", envelope.id));
             headers.insert(OUTCOME_HEADER, format!("{}.{}", self.inbox, envelope.id));
-            let sent = self.client.publish_with_headers(aggregate.command_subject(), headers, payload.clone()).await;
-            sent.map_err(|_| BusError::Unavailable)?;
+            let subject = aggregate.command_subject();
             let until = deadline.min(tokio::time::Instant::now() + REPEAT);
+            if attempt == 0 {
+                let sent = self.client.publish_with_headers(subject, headers, payload.clone()).await;
+                sent.map_err(|_| BusError::Unavailable)?;
+            } else {
+                // Something is slow: ask whether it was stored at all.
+                let receipt = self.client.request_with_headers(subject, headers, payload.clone());
+                tokio::select! {
+                    biased;
+                    outcome = &mut outcome => return outcome.map_err(|_| BusError::Unavailable),
+                    receipt = tokio::time::timeout_at(until, receipt) => not_stored = refusal(receipt.ok()),
+                }
+            }
             match tokio::time::timeout_at(until, &mut outcome).await {
                 Ok(Ok(outcome)) => return Ok(outcome),
                 Ok(Err(_)) => return Err(BusError::Unavailable),
@@ -96,7 +112,22 @@ impl CommandBus {
                 Err(_) => {}
             }
         }
+        if let Some(reason) = not_stored {
+            return Err(BusError::NotStored(reason));
+        }
         Err(BusError::Pending(envelope.id))
+    }
+}
+
+// Why a command was not stored, from the stream's receipt.
+fn refusal(receipt: Option<Result<Message, RequestError>>) -> Option<String> {
+    match receipt {
+        Some(Ok(receipt)) => {
+            let receipt: Value = serde_json::from_slice(&receipt.payload).ok()?;
+            Some(receipt["error"]["description"].as_str()?.to_owned())
+        }
+        Some(Err(error)) => Some(error.to_string()),
+        None => Some("no receipt".to_owned()),
     }
 }
 

@@ -255,6 +255,7 @@ impl EventStore {
         }
         let subject = aggregate.event_subject();
         let context = envelope.context(actor);
+        let mut unanswered = None;
         let mut loaded = match self.snapshots.take::<A>(&subject) {
             Some(cached) => cached,
             None => self.load_cold(aggregate, &subject).await?,
@@ -293,14 +294,19 @@ impl EventStore {
                     self.snapshots.put(&subject, loaded);
                     return Ok(Outcome::rejected(envelope.id, rejection));
                 }
-                Err(StoreError::Append(AppendError::Conflict)) => {}
+                Err(StoreError::Append(AppendError::Conflict)) => unanswered = None,
                 Err(StoreError::Append(AppendError::Unavailable(reason))) => {
                     tracing::warn!(%aggregate, attempt, reason, "append not answered, looking whether it was stored");
                     tokio::time::sleep(Duration::from_millis(20 << attempt)).await;
+                    unanswered = Some(AppendError::Unavailable(reason));
                 }
                 Err(error) => return Err(error),
             }
             self.catch_up(aggregate, &subject, &mut loaded).await?;
+        }
+        // Not refused: it may yet be found stored.
+        if let Some(error) = unanswered {
+            return Err(error.into());
         }
         let busy = "the aggregate changed during each of 8 attempts; send the command again";
         Ok(Outcome::rejected(envelope.id, Rejection::new("CONFLICT", busy)))

@@ -108,8 +108,14 @@ impl Installation {
 
     /// Starts `symbia up` and waits until it is ready; gives what it said then.
     pub fn start(&mut self) -> anyhow::Result<Value> {
+        self.start_with(&["--skip-admin"], &[])
+    }
+
+    /// The same with further arguments and variables.
+    pub fn start_with(&mut self, arguments: &[&str], variables: &[(&str, &str)]) -> anyhow::Result<Value> {
         let offset = free_offset()?.to_string();
-        let mut command = self.command(&["up", "--skip-admin", "--nats-port", "0", "--port-offset", &offset]);
+        let mut command = self.command(&["up", "--nats-port", "0", "--port-offset", &offset]);
+        command.args(arguments).envs(variables.iter().copied());
         let mut up = command.stdout(Stdio::piped()).spawn()?;
         let out = up.stdout.take().context("no standard output")?;
         self.up = Some(up);
@@ -137,9 +143,24 @@ impl Installation {
         Ok(())
     }
 
+    /// Ends `symbia up` as a crash does (SIGKILL).
+    pub fn kill(&mut self) -> anyhow::Result<()> {
+        let Some(mut up) = self.up.take() else { return Ok(()) };
+        up.kill()?;
+        up.wait()?;
+        Ok(())
+    }
+
     /// Runs a subcommand to its end.
     pub fn run(&self, arguments: &[&str]) -> anyhow::Result<Said> {
-        let Output { status, stdout, stderr } = self.command(arguments).output()?;
+        self.run_with(arguments, &[])
+    }
+
+    /// The same with variables.
+    pub fn run_with(&self, arguments: &[&str], variables: &[(&str, &str)]) -> anyhow::Result<Said> {
+        let mut command = self.command(arguments);
+        let Output { status, stdout, stderr } =
+            command.envs(variables.iter().copied()).current_dir(self.dir.path()).output()?;
         Ok(Said {
             code: status.code().unwrap_or(-1),
             out: String::from_utf8(stdout)?,
@@ -185,12 +206,53 @@ impl Drop for Installation {
     }
 }
 
+/// Marks processes: children inherit the variable, whatever account they run as.
+pub struct Mark(String);
+
+impl Mark {
+    /// Name of the variable.
+    pub const VARIABLE: &str = "SYMBIA_TEST_MARK";
+
+    /// A mark that nobody else has.
+    #[must_use]
+    pub fn new() -> Self {
+        Mark(uuid::Uuid::new_v4().to_string())
+    }
+
+    /// The variable with its value.
+    #[must_use]
+    pub fn variable(&self) -> (&str, &str) {
+        (Self::VARIABLE, &self.0)
+    }
+
+    /// Command lines of the processes that carry it.
+    pub fn processes(&self) -> anyhow::Result<Vec<String>> {
+        let mark = format!("{}={}", Self::VARIABLE, self.0);
+        let mut found = Vec::new();
+        for entry in fs::read_dir("/proc")? {
+            let process = entry?.path();
+            let read = |file: &str| fs::read(process.join(file)).unwrap_or_default();
+            // Also other accounts' and processes that end meanwhile: those cannot be read.
+            if read("environ").split(|byte| *byte == 0).any(|variable| variable == mark.as_bytes()) {
+                found.push(String::from_utf8_lossy(&read("cmdline")).replace('\0', " "));
+            }
+        }
+        Ok(found)
+    }
+}
+
+impl Default for Mark {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
 fn organization(number: u32) -> String {
     format!("00000000-0000-4000-8000-{number:012}")
 }
 
-// Any, so that tests run side by side; two that choose the same at the same time are told apart by the next attempt's ports.
-fn free_offset() -> anyhow::Result<u16> {
+/// An offset that makes every service's port a free one. Two tests that choose the same at the same time are unlikely enough.
+pub fn free_offset() -> anyhow::Result<u16> {
     for _ in 0..200 {
         let offset = rand::random_range(2000..27_000);
         if PORTS.iter().all(|port| TcpListener::bind(("0.0.0.0", port + offset)).is_ok()) {

@@ -22,9 +22,19 @@ impl TestServers {
     /// Starts both; about two seconds, nearly all of it for making the database cluster.
     pub async fn start() -> anyhow::Result<Self> {
         let dir = TempDir::with_prefix("symbia-test-")?;
+        let broker = dir.path().join("nats");
+        Self::start_in(dir, &broker).await
+    }
+
+    /// The same with the broker's data elsewhere.
+    pub async fn with_broker_in(broker: &Path) -> anyhow::Result<Self> {
+        Self::start_in(TempDir::with_prefix("symbia-test-")?, broker).await
+    }
+
+    async fn start_in(dir: TempDir, broker: &Path) -> anyhow::Result<Self> {
         // For root the database runs as another account, which must get in.
         fs::set_permissions(dir.path(), Permissions::from_mode(0o711))?;
-        let broker = Broker::start(BrokerOptions::new(dir.path().join("nats")));
+        let broker = Broker::start(BrokerOptions::new(broker));
         let database = DatabaseServer::start(DatabaseServerOptions::new(dir.path().join("postgres")));
         let (broker, database) = tokio::join!(broker, database);
         Ok(Self { broker: broker?, database: database?, dir })

@@ -1,6 +1,7 @@
 //! A `nats-server` of our own: found, configured, started, supervised and stopped.
 
 mod config;
+mod disk;
 
 pub use config::{Durability, StoreKey};
 
@@ -12,6 +13,7 @@ use std::{fs, io};
 
 use tokio::io::{AsyncBufReadExt, BufReader};
 use tokio::net::TcpStream;
+use tokio_util::sync::DropGuard;
 
 use crate::process::{
     self, DirectoryLock, FoundBinary, Launch, Signal, Supervised, Version, end_leftover, free_port, on_path,
@@ -158,6 +160,7 @@ pub struct Broker {
     port: u16,
     log: PathBuf,
     binary: FoundBinary,
+    _disk: DropGuard,
     _lock: DirectoryLock,
 }
 
@@ -202,7 +205,8 @@ impl Broker {
             quit: Signal::KILL,
         };
         let server = Supervised::start(launch).map_err(io_error("start", &binary.path))?;
-        let broker = Self { server, name, port, log, binary, _lock: lock };
+        let disk = disk::watch(log.clone(), server.signaller());
+        let broker = Self { server, name, port, log, binary, _disk: disk, _lock: lock };
         broker.ready().await?;
         broker.server.supervise();
         tracing::info!(url = broker.url(), version = %broker.binary.version, pid = broker.pid(), "broker is ready");

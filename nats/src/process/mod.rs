@@ -164,6 +164,16 @@ impl Supervised {
         self.shared.signal(signal);
     }
 
+    /// Sends signals from elsewhere, for as long as the child is supervised.
+    pub(crate) fn signaller(&self) -> impl Fn(Signal) + Send + use<> {
+        let shared = Arc::downgrade(&self.shared);
+        move |signal| {
+            if let Some(shared) = shared.upgrade() {
+                shared.signal(signal);
+            }
+        }
+    }
+
     /// Ends the child by `signal`, by SIGKILL after `grace`, and returns when it is gone.
     pub async fn stop(&self, signal: Signal, grace: Duration) {
         let shared = self.shared.clone();

@@ -11,7 +11,7 @@ use async_nats::{
 };
 use futures::StreamExt;
 use symbia_commands::{CommandEnvelope, Outcome, OutcomeStatus, Rejection};
-use symbia_events::AggregateRef;
+use symbia_events::{AggregateRef, CommandId};
 use symbia_nats::{
     bus::{OUTCOME_HEADER, OUTCOME_PREFIX},
     store::EventStore,
@@ -150,6 +150,11 @@ impl CommandWorker {
             Ok(envelope) => envelope,
             Err(error) => {
                 self.bury(&message, &error.to_string()).await;
+                // Whoever waits for it can be told, when it has at least an id.
+                if let Ok(Identified { id }) = serde_json::from_slice(&message.payload) {
+                    let rejection = Rejection::new(error.code(), error.to_string());
+                    self.publish_outcome(&message, &Outcome::rejected(id, rejection)).await;
+                }
                 return;
             }
         };
@@ -232,6 +237,12 @@ impl CommandWorker {
             Err(error) => tracing::error!(subject = %message.subject, error, "dead letter not stored, trying again"),
         }
     }
+}
+
+// What a command that is no envelope may still have.
+#[derive(serde::Deserialize)]
+struct Identified {
+    id: CommandId,
 }
 
 // `symbia.cmd.<partition>.<service>.<tenant>.<aggregate>.<id>` as the stream stores it.
