@@ -11,13 +11,14 @@ use async_nats::Client;
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 use symbia_commands::{
-    Actor, Aggregate, ClaimChange, CommandEnvelope, DomainCommand, EventRef, Outcome, OutcomeStatus, Rejection,
-    TenantRule, claim,
+    Actor, Aggregate, ClaimChange, CommandEnvelope, DomainCommand, EventRef, MAX_SKEW, Outcome, OutcomeStatus,
+    Rejection, TenantRule, claim,
 };
 use symbia_events::{
     AggregateRef, CommandId, Context, DecodeError, DomainEvent, EncodeError, GENESIS, KeyRing, OrgId, Position,
     canonical, commit, sign_commit, sign_data,
 };
+use time::OffsetDateTime;
 
 use crate::{
     append::{Append, AppendError, Appender, Grouping},
@@ -73,6 +74,9 @@ pub enum StoreError {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub(crate) struct Remembered {
     id: CommandId,
+    /// The command's time.
+    #[serde(with = "time::serde::timestamp::milliseconds")]
+    time: OffsetDateTime,
     sequence: u64,
     events: Vec<EventRef>,
 }
@@ -89,6 +93,9 @@ pub struct Loaded<A> {
     /// Hash of its last event.
     pub last_hash: String,
     pub(crate) commands: VecDeque<Remembered>,
+    /// Latest time of a command that is no longer among these.
+    #[serde(with = "time::serde::timestamp::milliseconds")]
+    pub(crate) forgotten: OffsetDateTime,
 }
 
 impl<A: Aggregate> Default for Loaded<A> {
@@ -99,6 +106,7 @@ impl<A: Aggregate> Default for Loaded<A> {
             sequence: 0,
             last_hash: GENESIS.to_owned(),
             commands: VecDeque::new(),
+            forgotten: OffsetDateTime::UNIX_EPOCH,
         }
     }
 }
@@ -106,7 +114,7 @@ impl<A: Aggregate> Default for Loaded<A> {
 impl<A: Aggregate> Loaded<A> {
     fn fold(&mut self, keys: &KeyRing, stored: &Stored) -> Result<(), DecodeError> {
         let events = commit::decode(keys, &stored.payload)?;
-        let Some(command) = events.first().map(|e| e.event.commandid) else { return Ok(()) };
+        let Some((command, time)) = events.first().map(|e| (e.event.commandid, e.event.time)) else { return Ok(()) };
         let mut refs = Vec::with_capacity(events.len());
         for signed in &events {
             let event = &signed.event;
@@ -122,15 +130,22 @@ impl<A: Aggregate> Loaded<A> {
             refs.push(EventRef { event_type: event.event_type.clone(), version: event.aggregateversion });
         }
         self.sequence = stored.sequence;
-        self.remember(command, refs);
+        self.remember(command, time, refs);
         Ok(())
     }
 
-    fn remember(&mut self, id: CommandId, events: Vec<EventRef>) {
-        if self.commands.len() == REMEMBERED {
-            self.commands.pop_front();
+    fn remember(&mut self, id: CommandId, time: OffsetDateTime, events: Vec<EventRef>) {
+        if self.commands.len() == REMEMBERED
+            && let Some(oldest) = self.commands.pop_front()
+        {
+            self.forgotten = self.forgotten.max(oldest.time);
         }
-        self.commands.push_back(Remembered { id, sequence: self.sequence, events });
+        self.commands.push_back(Remembered { id, time: in_milliseconds(time), sequence: self.sequence, events });
+    }
+
+    // Whether a command is older than one that is no longer kept in mind, and so may be one.
+    fn may_have_forgotten(&self, command: &CommandEnvelope) -> bool {
+        in_milliseconds(command.time) <= self.forgotten
     }
 }
 
@@ -250,6 +265,13 @@ impl EventStore {
                 self.snapshots.put(&subject, loaded);
                 return Ok(outcome);
             }
+            if attempt == 0
+                && loaded.may_have_forgotten(envelope)
+                && let Some(done) = self.find_decided(aggregate, &subject, envelope).await?
+            {
+                self.snapshots.put(&subject, loaded);
+                return Ok(accepted(envelope.id, aggregate, done.sequence, done.events, true));
+            }
             let decision = match loaded.state.decide(command.clone(), actor, envelope.time) {
                 Ok(decision) => decision,
                 Err(rejection) => {
@@ -282,6 +304,30 @@ impl EventStore {
         }
         let busy = "the aggregate changed during each of 8 attempts; send the command again";
         Ok(Outcome::rejected(envelope.id, Rejection::new("CONFLICT", busy)))
+    }
+
+    // Looks in the log for a command: it cannot have been stored long before its own time.
+    async fn find_decided(
+        &self,
+        aggregate: &AggregateRef,
+        subject: &str,
+        envelope: &CommandEnvelope,
+    ) -> Result<Option<Remembered>, StoreError> {
+        let stream = aggregate.service.event_stream();
+        let since = envelope.time - MAX_SKEW * 2;
+        let of_command = |stored: &Stored| {
+            let events = commit::decode(&self.keys, &stored.payload).ok()?;
+            let decided = events.first().is_some_and(|e| e.event.commandid == envelope.id);
+            decided.then_some(events)
+        };
+        let found = read::find(&self.client, &stream, subject, since, |stored| of_command(stored).is_some()).await?;
+        Ok(found.and_then(|stored| {
+            let events = of_command(&stored)?
+                .into_iter()
+                .map(|e| EventRef { event_type: e.event.event_type, version: e.event.aggregateversion });
+            let (sequence, events) = (stored.sequence, events.collect());
+            Some(Remembered { id: envelope.id, time: envelope.time, sequence, events })
+        }))
     }
 
     async fn commit<A: Aggregate>(
@@ -319,7 +365,7 @@ impl EventStore {
             loaded.last_hash = one.hash;
             refs.push(EventRef { event_type: one.event.event_type, version: one.event.aggregateversion });
         }
-        loaded.remember(context.command_id, refs.clone());
+        loaded.remember(context.command_id, context.at, refs.clone());
         Ok(Ok(refs))
     }
 
@@ -379,6 +425,11 @@ impl EventStore {
             last_hash: signed.hash,
         })
     }
+}
+
+// As snapshots keep it.
+fn in_milliseconds(time: OffsetDateTime) -> OffsetDateTime {
+    time.replace_nanosecond(time.nanosecond() / 1_000_000 * 1_000_000).unwrap_or(time)
 }
 
 fn accepted(

@@ -31,6 +31,9 @@ pub struct Global {
     /// Print JSON instead of text
     #[arg(long, global = true)]
     pub json: bool,
+    /// Directory of the GGUF models [default: models/ beside the program or above it, else in the data directory]
+    #[arg(long, global = true, env = "MODELS_PATH")]
+    pub models_dir: Option<PathBuf>,
 }
 
 #[derive(Debug, Subcommand)]
@@ -123,7 +126,7 @@ pub struct ServeOptions {
 
 #[derive(Debug, Args)]
 pub struct WorkOptions {
-    /// Which workers [default: all]
+    /// Which workers [default: all but inference, which belongs into a process of its own]
     #[arg(long, value_delimiter = ',')]
     pub roles: Vec<WorkRole>,
 }
@@ -132,12 +135,22 @@ pub struct WorkOptions {
 pub enum WorkRole {
     /// Decides commands
     Command,
+    /// Sends commands when their time has come
+    Timer,
     /// Seals the log every hour
     Seal,
+    /// Lets assistants answer, by their rules
+    RuleEngine,
+    /// Asks language models
+    LlmRouter,
+    /// Runs the language models on this machine
+    Inference,
 }
 
 impl WorkRole {
-    pub const ALL: [WorkRole; 2] = [WorkRole::Command, WorkRole::Seal];
+    /// Those that run in one process.
+    pub const ALL: [WorkRole; 5] =
+        [WorkRole::Command, WorkRole::Timer, WorkRole::Seal, WorkRole::RuleEngine, WorkRole::LlmRouter];
 }
 
 #[derive(Debug, Subcommand)]
@@ -284,8 +297,20 @@ pub enum AuditCommand {
     Seal,
 }
 
+#[derive(Debug, Subcommand)]
+pub enum ReplayCommand {
+    /// Decide a run of an assistant again, without calling a model, and compare
+    Run {
+        /// Id of the run; `symbia log show --conversation` tells it
+        run_id: String,
+    },
+}
+
 #[derive(Debug, Args)]
+#[command(args_conflicts_with_subcommands = true)]
 pub struct ReplayOptions {
+    #[command(subcommand)]
+    pub what: Option<ReplayCommand>,
     /// Up to where: positions (identity:120,logging:7; streams that are not named are taken whole), a time (RFC 3339, as stored
     /// by the broker), or `latest`
     #[arg(long, default_value = "latest")]

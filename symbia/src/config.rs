@@ -8,6 +8,7 @@ use std::{
 
 use symbia_api::http::{cors::CorsConfig, request::TrustedProxies, server::ServerConfig};
 use symbia_events::Service;
+use symbia_workers::integrations::{ApiKey, OpenAiOptions};
 use zeroize::Zeroizing;
 
 use crate::cli::Global;
@@ -72,6 +73,10 @@ pub struct Config {
     pub kek: Option<PathBuf>,
     /// Signs tokens with HS256 instead of the EdDSA key pair.
     pub session_secret: Option<Zeroizing<String>>,
+    /// Directory of the GGUF models, when it is named.
+    pub models_dir: Option<PathBuf>,
+    /// A server that speaks OpenAI's API, when one is configured.
+    pub openai: Option<OpenAiOptions>,
     /// All refusals on.
     pub production: bool,
     /// Copies of each stream.
@@ -136,6 +141,8 @@ impl Config {
             key_ring: text("SYMBIA_EVENT_HMAC_KEYS")?.map(PathBuf::from),
             kek: text("SYMBIA_KEK_REF")?.map(PathBuf::from),
             session_secret,
+            models_dir: global.models_dir.clone(),
+            openai: openai()?,
             production,
             replicas: number("SYMBIA_REPLICAS")?.unwrap_or(1),
             bcrypt_cost: number("BCRYPT_COST")?.unwrap_or(10),
@@ -153,6 +160,18 @@ impl Config {
     pub fn port(&self, service: Service) -> u16 {
         self.ports.get(&service).copied().unwrap_or_else(|| service.default_port())
     }
+}
+
+// Either variable is enough: servers of one's own often need no key.
+fn openai() -> Result<Option<OpenAiOptions>, ConfigError> {
+    let (base_url, key) = (text("OPENAI_BASE_URL")?, text("OPENAI_API_KEY")?);
+    if base_url.is_none() && key.is_none() {
+        return Ok(None);
+    }
+    let base_url = base_url.unwrap_or_else(|| "https://api.openai.com/v1".to_owned());
+    let options = OpenAiOptions::new(&base_url, key.map(|key| ApiKey::new(Zeroizing::new(key))));
+    let default_model = text("OPENAI_MODEL")?.unwrap_or_else(|| options.default_model.clone());
+    Ok(Some(OpenAiOptions { default_model, ..options }))
 }
 
 fn invalid(variable: &str, reason: impl Into<String>) -> ConfigError {

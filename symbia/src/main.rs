@@ -9,19 +9,22 @@ mod connect;
 mod doctor;
 mod first_run;
 mod home;
+mod inference;
 mod keys;
 mod log;
 mod opened;
 mod projection;
 mod replay;
+mod replay_run;
 mod roles;
 mod serve;
 mod up;
+mod work;
 
 use std::process::ExitCode;
 
 use clap::Parser;
-use cli::{Cli, Command};
+use cli::{Cli, Command, ReplayCommand, ReplayOptions};
 use config::Config;
 
 /// Exit codes, as the README lists them.
@@ -69,7 +72,7 @@ async fn run(command: Command, config: Config) -> Ended {
     match command {
         Command::Up(options) => up::run(config, options).await,
         Command::Serve(options) => serve::run(config, options).await,
-        Command::Work(options) => roles::work_alone(config, options).await,
+        Command::Work(options) => work::run(config, options).await,
         Command::Project => roles::project_alone(config).await,
         Command::Migrate => roles::migrate_alone(config).await,
         Command::Doctor => doctor::run(&config).await,
@@ -79,6 +82,9 @@ async fn run(command: Command, config: Config) -> Ended {
         Command::Chat(options) => chat::run(&config, options).await,
         Command::Log(command) => log::run(&config, command).await,
         Command::Audit(command) => audit::run(&config, command).await,
+        Command::Replay(ReplayOptions { what: Some(ReplayCommand::Run { run_id }), .. }) => {
+            replay_run::run(&config, &run_id).await
+        }
         Command::Replay(options) => replay::run(&config, options).await,
     }
 }

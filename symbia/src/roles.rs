@@ -1,13 +1,9 @@
-//! The roles a process can play beside serving: work, project, migrate. `up` plays them all.
+//! The roles a process can play beside serving and working: project, migrate. `up` plays them all.
 
 use std::{process::ExitCode, sync::Arc};
 
 use anyhow::Context;
-use symbia_nats::{
-    append::Grouping,
-    store::{EventStore, StoreOptions},
-    topology,
-};
+use symbia_nats::topology;
 use symbia_projections::{
     Projection, ProjectorHandle, ProjectorOptions,
     assistants::Assistants,
@@ -18,16 +14,10 @@ use symbia_projections::{
     migrate,
     secrets::{KeyEncryptionKey, SecretStore},
 };
-use symbia_workers::{
-    command::{CommandWorker, Handlers, Options},
-    seal::Sealer,
-};
-use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use crate::{
     Ended,
-    cli::{WorkOptions, WorkRole},
     config::Config,
     connect::{Addresses, Connected},
     home::Home,
@@ -80,47 +70,6 @@ pub async fn migrate_alone(config: Config) -> Ended {
     let house = Connected::to(&Addresses::find(&config, &home)?, keys).await?;
     migrate_all(&config, &home, &house).await?;
     Ok(ExitCode::SUCCESS)
-}
-
-/// `symbia work`.
-pub async fn work_alone(config: Config, options: WorkOptions) -> Ended {
-    let (_, house) = Connected::open(&config).await?;
-    let roles = if options.roles.is_empty() { WorkRole::ALL.to_vec() } else { options.roles };
-    let stop = stop_on_signal();
-    let mut workers = work(&house, &roles, Grouping::Group, &stop);
-    while let Some(ended) = workers.join_next().await {
-        ended??;
-    }
-    Ok(ExitCode::SUCCESS)
-}
-
-/// Starts workers; each ends after `stop`, with what it has begun done.
-pub fn work(
-    house: &Connected,
-    roles: &[WorkRole],
-    grouping: Grouping,
-    stop: &CancellationToken,
-) -> JoinSet<anyhow::Result<()>> {
-    let mut workers = JoinSet::new();
-    for role in roles {
-        match role {
-            WorkRole::Command => {
-                let options = StoreOptions { grouping, ..StoreOptions::default() };
-                let store = EventStore::new(house.client.clone(), Arc::clone(&house.keys), &options);
-                let worker = CommandWorker::new(house.client.clone(), store, Handlers::all(), Options::default());
-                let stop = stop.clone();
-                workers.spawn(async move { Ok(worker.run(stop).await?) });
-            }
-            WorkRole::Seal => {
-                let (sealer, stop) = (Sealer::new(house.client.clone(), Arc::clone(&house.keys)), stop.clone());
-                workers.spawn(async move {
-                    sealer.run(stop).await;
-                    Ok(())
-                });
-            }
-        }
-    }
-    workers
 }
 
 /// `symbia project`.

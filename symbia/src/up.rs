@@ -28,8 +28,9 @@ use crate::{
     doctor::{self, binary_dirs},
     first_run::Admin,
     home::{Home, Running},
+    inference::InferenceProcess,
     log::refuse_unfinished,
-    roles, serve,
+    roles, serve, work,
 };
 
 const NATS_PORT: u16 = 4222;
@@ -60,13 +61,14 @@ pub async fn run(mut config: Config, options: UpOptions) -> Ended {
         DurabilityOption::Fsync => Grouping::Group,
         DurabilityOption::Interval => Grouping::Single,
     };
-    let mut workers = roles::work(&house, &WorkRole::ALL, grouping, &stop);
+    let mut workers = work::start(&config, &house, &secrets, &WorkRole::ALL, grouping, &stop).await?;
     let mut apis = serve::serve(&config, &home, &house, &Service::ALL, &stop).await?;
     home.note_running(&Running {
         pid: std::process::id(),
         nats_url: addresses.nats.clone(),
         database_url: addresses.database.clone(),
     })?;
+    let inference = InferenceProcess::start(&config, &home).await?;
 
     let durability = servers.durability(&config, options.durability).await;
     banner(&config, &home, &servers, &durability, started.elapsed());
@@ -81,6 +83,7 @@ pub async fn run(mut config: Config, options: UpOptions) -> Ended {
 
     stop.cancelled().await;
     home.forget_running();
+    inference.stop().await;
     while apis.join_next().await.is_some() {}
     while workers.join_next().await.is_some() {}
     for projector in projectors {
@@ -186,11 +189,12 @@ impl Servers {
     }
 }
 
-// Everyone else on this machine may send commands and hear outcomes, and nothing else: not write to the log.
+// Everyone else on this machine may send commands and hear the outcomes of such, not those that the APIs wait for; and
+// nothing else: not write to the log.
 fn authorization(platform: &str, client: &str) -> String {
     format!(
         "authorization {{\n  users = [\n    {{ user: symbia, password: \"{platform}\" }}\n    {{ user: client, password: \"{client}\", \
-         permissions: {{ publish: [\"symbia.cmd.>\"], subscribe: [\"symbia.out.>\", \"_INBOX.>\"] }} }}\n  ]\n}}\n"
+         permissions: {{ publish: [\"symbia.cmd.>\"], subscribe: [\"symbia.out.*\", \"_INBOX.>\"] }} }}\n  ]\n}}\n"
     )
 }
 

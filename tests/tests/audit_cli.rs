@@ -3,7 +3,8 @@
 use std::fs;
 
 use anyhow::{Context, ensure};
-use async_nats::jetstream;
+use async_nats::jetstream::{self, consumer};
+use futures::TryStreamExt;
 use serde_json::{Value, json};
 use symbia_tests::binary::{Installation, text, until};
 
@@ -62,11 +63,27 @@ async fn a_foreign_message_is_found_passed_over_and_removed() -> Tested {
     })
     .await?;
 
+    // A reactor that has done with everything up to the forgery, and one message more.
+    let consumer = async |js: &jetstream::Context| {
+        let config = consumer::pull::Config {
+            durable_name: Some("reactor-test".to_owned()),
+            filter_subject: "symbia.evt.identity.*.organization.*".to_owned(),
+            ..consumer::pull::Config::default()
+        };
+        anyhow::Ok(js.get_stream("SYMBIA_EVT_IDENTITY").await?.create_consumer(config).await?)
+    };
+    let reactor = consumer(&js).await?;
+    let mut done = reactor.fetch().max_messages(5).messages().await?;
+    while let Some(message) = done.try_next().await.map_err(anyhow::Error::from_boxed)? {
+        message.double_ack().await.map_err(anyhow::Error::from_boxed)?;
+    }
+    house.rename(2, "not yet reacted to")?;
+
     // Without --yes nothing happens; with it, not while somebody writes.
     let plan = house.run(&["log", "restore", "--from", text(&export)])?.expect(3)?.json()?;
     assert_eq!(plan["applied"], false);
     let stream = &plan["streams"][0];
-    assert_eq!((&stream["exported"], &stream["kept"], &stream["droppedTotal"]), (&json!(6), &json!(1), &json!(1)));
+    assert_eq!((&stream["exported"], &stream["kept"], &stream["droppedTotal"]), (&json!(6), &json!(2), &json!(1)));
     assert_eq!((&stream["dropped"][0]["sequence"], &stream["renumberedFrom"]), (&json!(7), &json!(8)));
     house.run(&["audit", "verify"])?.expect(3)?;
     let running = house.run(&["log", "restore", "--from", text(&export), "--yes"])?.expect(1)?;
@@ -77,12 +94,18 @@ async fn a_foreign_message_is_found_passed_over_and_removed() -> Tested {
     let evidence = fs::read_to_string(mended["evidence"].as_str().context("no evidence")?)?;
     assert!(evidence.contains("organization.forged"));
     let clean = house.run(&["audit", "verify"])?.expect(0)?.json()?;
-    assert_eq!(clean["messages"], 7);
+    assert_eq!(clean["messages"], 8);
 
     // And the platform goes on with it.
     house.start()?;
-    assert_eq!(house.rename(1, "after the mending")?["position"]["sequence"], 8);
-    assert_eq!(house.run(&["audit", "verify"])?.expect(0)?.json()?["events"], 11);
+    assert_eq!(house.rename(1, "after the mending")?["position"]["sequence"], 9);
+    assert_eq!(house.run(&["audit", "verify"])?.expect(0)?.json()?["events"], 12);
+    let mut rest = consumer(&raw(&house).await?).await?.fetch().max_messages(9).messages().await?;
+    let mut seen = Vec::new();
+    while let Some(message) = rest.try_next().await.map_err(anyhow::Error::from_boxed)? {
+        seen.push(message.info().map_err(anyhow::Error::from_boxed)?.stream_sequence);
+    }
+    assert_eq!(seen, [8, 9], "nothing is reacted to twice, nothing is passed over");
     state(&house)?;
     Ok(())
 }

@@ -340,3 +340,82 @@ async fn two_hundred_conversations_at_once_lose_nothing() {
     }
     house.close().await;
 }
+
+#[cfg(feature = "llama")]
+mod local {
+    use std::path::PathBuf;
+
+    use symbia_workers::models::{InferenceWorker, Options};
+    use tokio_util::sync::CancellationToken;
+
+    use super::{support::Process, *};
+
+    // The engine itself outlives its process's runtime here; what is tested is that nobody hears of it any more.
+    fn inference(house: &House, models: PathBuf) -> Process {
+        let url = house.broker.url();
+        Process::start(async move {
+            let client = async_nats::connect(url).await.unwrap();
+            let worker = InferenceWorker::start(client, Options::new(models)).unwrap();
+            worker.run(CancellationToken::new()).await.unwrap();
+        })
+    }
+
+    fn shipped() -> PathBuf {
+        PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../models")
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn the_model_that_ships_answers_and_survives_the_death_of_its_process() {
+        let house = House::open(Model::Local).await;
+        let mut process = inference(&house, shipped());
+        let talk = house.talk(&[ASSISTANT_KEY]).await;
+        let mut live = house.live(&talk).await;
+        house.ask(&talk, "what is 2+2?").await;
+        one_reply(&house, &talk, "the model that ships").await;
+        let first: Value = serde_json::from_slice(&live.next().await.unwrap().payload).unwrap();
+        assert_eq!(first["type"], "message:delta");
+        let completion = house.completion(&house.run_of(&talk).await).await;
+        let Some(CompletionEvent::CompletionCompleted(done)) = completion.last() else { panic!("{completion:?}") };
+        assert_eq!((done.provider.as_str(), done.model.as_str()), ("symbia-labs", "pico-chat"));
+        assert!(done.usage.completion_tokens > 3 && !done.usage.estimated, "{:?}", done.usage);
+
+        // Killed at work: the next process answers, and the attempt that was lost is in the log.
+        let talk = house.talk(&[ASSISTANT_KEY]).await;
+        let mut log = house.log().await;
+        let kill = async {
+            until(&mut log, "completion-attempt-started.v1").await;
+            process.kill();
+        };
+        tokio::join!(house.ask(&talk, "what is 2+2?"), kill);
+        let mut process = inference(&house, shipped());
+        one_reply(&house, &talk, "the inference process killed").await;
+        process.kill();
+        house.close().await;
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn a_missing_a_corrupt_and_an_overlong_one_are_told_apart() {
+        let empty = tempfile::tempdir().unwrap();
+        let corrupt = tempfile::tempdir().unwrap();
+        std::fs::write(corrupt.path().join("pico-chat.gguf"), b"GGUF, but not really").unwrap();
+        let long = "what is 2+2? ".repeat(4000);
+        let cases = [
+            (empty.path().to_owned(), "what is 2+2?", "no_model", "no language model is available"),
+            (corrupt.path().to_owned(), "what is 2+2?", "model_invalid", "damaged"),
+            (shipped(), long.as_str(), "context_length_exceeded", "longer than the model can read"),
+        ];
+        let house = House::open(Model::Local).await;
+        for (models, question, code, said) in cases {
+            let mut process = inference(&house, models);
+            let talk = house.talk(&[ASSISTANT_KEY]).await;
+            house.ask(&talk, question).await;
+            let answer = house.answer(&talk).await;
+            assert!(answer.contains(said), "{answer}");
+            let completion = house.completion(&house.run_of(&talk).await).await;
+            let Some(CompletionEvent::CompletionFailed(failed)) = completion.last() else { panic!("{completion:?}") };
+            assert_eq!(failed.code.as_deref(), Some(code));
+            process.kill();
+        }
+        house.close().await;
+    }
+}

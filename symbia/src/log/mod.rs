@@ -1,6 +1,7 @@
 //! `symbia log`: look at the log, take it elsewhere, mend it.
 
 mod read;
+mod reader;
 mod refill;
 mod restore;
 mod show;

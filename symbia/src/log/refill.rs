@@ -42,6 +42,7 @@ use crate::{
 
 use super::{
     read::{each, message_of},
+    reader::Reader,
     transfer::{open_export, verify_export},
 };
 
@@ -71,6 +72,9 @@ impl Content {
 pub struct Refill {
     content: Content,
     services: Vec<Service>,
+    /// Who had got how far: a reactor must not act again on what it acted on.
+    #[serde(default)]
+    readers: Vec<Reader>,
 }
 
 fn marker(home: &Home) -> PathBuf {
@@ -105,8 +109,8 @@ pub async fn resume(config: &Config) -> Ended {
 
 impl Refill {
     /// The streams of these services from a verified export.
-    pub fn new(content: Content, services: Vec<Service>) -> Self {
-        Refill { content, services }
+    pub fn new(content: Content, services: Vec<Service>, readers: Vec<Reader>) -> Self {
+        Refill { content, services, readers }
     }
 
     /// Sets the marker: from here on it is finished, now or by `resume`.
@@ -162,6 +166,9 @@ impl Refill {
         }
         ensure!(head(js, service).await?.1 == last, "the stream does not end at {last} as it should");
         js.update_stream(end).await?;
+        for reader in self.readers.iter().filter(|r| r.service == service) {
+            reader.put_back(js).await.with_context(|| format!("the consumer {:?}", reader.config.durable_name))?;
+        }
         Ok(())
     }
 

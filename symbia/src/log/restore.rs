@@ -36,6 +36,7 @@ use crate::{
 
 use super::{
     read::{each, record, seals},
+    reader::Reader,
     refill::{Content, Refill, refuse_unfinished},
     transfer::{open_export, verify_export},
 };
@@ -108,9 +109,12 @@ async fn mend(config: &Config, open: &Opened, from: &Path, services: &[Service],
     let keys = &*open.house.keys;
     let file = BufWriter::new(File::create(&staged).with_context(|| staged.display().to_string())?);
     let mut writer = Writer::new(file, keys, services.to_vec(), OffsetDateTime::now_utc())?;
-    let mut plans = Vec::new();
+    let (mut plans, mut readers) = (Vec::new(), Vec::new());
     for service in services {
-        plans.push(Merge::new(keys, *service).run(open, from, &mut writer).await?);
+        let merge = Merge::new(keys, *service, Reader::all(&open.house.js, *service).await?);
+        let (plan, moved) = merge.run(open, from, &mut writer).await?;
+        plans.push(plan);
+        readers.extend(moved);
     }
     let (file, _) = writer.finish(OffsetDateTime::now_utc())?;
     file.into_inner().context("the staged log")?.sync_all()?;
@@ -131,7 +135,7 @@ async fn mend(config: &Config, open: &Opened, from: &Path, services: &[Service],
     }
     let evidence = open.home.dir().join(format!("broken-{stamp}.ndjson"));
     keep(open, &broken, &evidence).await?;
-    let refill = Refill::new(Content::Made(staged.clone()), broken);
+    let refill = Refill::new(Content::Made(staged.clone()), broken, readers);
     refill.begin(&open.home)?;
     guard.forget();
     refill.finish(config, open).await?;
@@ -182,10 +186,12 @@ struct Merge<'k> {
     // Last version and hash of each aggregate.
     chains: HashMap<String, (u32, String)>,
     plan: Plan,
+    // The consumers, with how far each is in the live stream and in the mended one.
+    readers: Vec<(Reader, u64)>,
 }
 
 impl<'k> Merge<'k> {
-    fn new(keys: &'k KeyRing, service: Service) -> Self {
+    fn new(keys: &'k KeyRing, service: Service, readers: Vec<Reader>) -> Self {
         let plan = Plan {
             service,
             exported: 0,
@@ -196,7 +202,8 @@ impl<'k> Merge<'k> {
             dropped_total: 0,
             renumbered_from: None,
         };
-        Merge { keys, marks: Vec::new(), known: HashSet::new(), chains: HashMap::new(), plan }
+        let readers = readers.into_iter().map(|reader| (reader, 0)).collect();
+        Merge { keys, marks: Vec::new(), known: HashSet::new(), chains: HashMap::new(), plan, readers }
     }
 
     async fn run<W: std::io::Write>(
@@ -204,7 +211,7 @@ impl<'k> Merge<'k> {
         open: &Opened,
         from: &Path,
         writer: &mut Writer<'_, W>,
-    ) -> anyhow::Result<Plan> {
+    ) -> anyhow::Result<(Plan, Vec<Reader>)> {
         let service = self.plan.service;
         for read in open_export(from)? {
             let record = read?;
@@ -213,6 +220,7 @@ impl<'k> Merge<'k> {
                 writer.write(&record)?;
             }
         }
+        self.readers.iter_mut().for_each(|(reader, floor)| *floor = reader.floor.min(self.plan.exported));
         // A stream that is gone altogether has no last message.
         let last = log::head(&open.house.js, service).await.map_or(0, |(_, last)| last);
         let mut next = 1;
@@ -222,13 +230,16 @@ impl<'k> Merge<'k> {
                 next = message.sequence + 1;
                 if let Some(place) = self.live(message)? {
                     writer.write(&Record { sequence: place, ..record(service, message) })?;
+                    let passed = self.readers.iter_mut().filter(|(reader, _)| reader.floor >= message.sequence);
+                    passed.for_each(|(_, floor)| *floor = place);
                 }
             }
             Ok(())
         })
         .await?;
         (next..=self.plan.exported).for_each(|missing| self.missing(missing));
-        Ok(self.plan)
+        let readers = self.readers.into_iter().map(|(reader, floor)| Reader { floor, ..reader }).collect();
+        Ok((self.plan, readers))
     }
 
     fn exported(&mut self, record: &Record) -> anyhow::Result<()> {

@@ -125,7 +125,7 @@ pub async fn import(config: &Config, file: &Path) -> Ended {
                 );
             }
         }
-        let refill = Refill::new(Content::Given(file.clone()), services.clone());
+        let refill = Refill::new(Content::Given(file.clone()), services.clone(), Vec::new());
         refill.begin(&open.home)?;
         refill.finish(config, open).await?;
         if config.json {

@@ -1,0 +1,139 @@
+//! `symbia work`: command worker, timers, sealer, rule engine, LLM router, inference.
+
+use std::{process::ExitCode, sync::Arc, time::Duration};
+
+use anyhow::Context;
+use symbia_nats::{
+    append::Grouping,
+    bus::CommandBus,
+    store::{EventStore, StoreOptions},
+};
+use symbia_projections::secrets::SecretStore;
+use symbia_workers::{
+    assistants::{RuleEngine, load_seed},
+    command::{CommandWorker, Handlers, Options},
+    content_keys::ContentKeys,
+    integrations::{LlmRouter, LocalOptions, LocalProvider, OpenAi, Providers, RouterOptions},
+    reactor::{Reactor, ReactorRunner},
+    seal::Sealer,
+    timer::TimerWorker,
+};
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+
+use crate::{
+    Ended,
+    cli::{WorkOptions, WorkRole},
+    config::Config,
+    connect::Connected,
+    inference,
+    roles::{secrets, stop_on_signal},
+};
+
+const SEED_AGAIN: Duration = Duration::from_secs(2);
+
+/// Runs the subcommand.
+pub async fn run(config: Config, options: WorkOptions) -> Ended {
+    let stop = stop_on_signal();
+    let roles = if options.roles.is_empty() { WorkRole::ALL.to_vec() } else { options.roles };
+    // It needs nothing but a broker.
+    if roles == [WorkRole::Inference] {
+        return inference::run(&config, stop).await;
+    }
+    let (home, house) = Connected::open(&config).await?;
+    let secrets = secrets(&home, &house).await?;
+    let mut workers = start(&config, &house, &secrets, &roles, Grouping::Group, &stop).await?;
+    while let Some(ended) = workers.join_next().await {
+        ended??;
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Starts workers; each ends after `stop`, with what it has begun done.
+pub async fn start(
+    config: &Config,
+    house: &Connected,
+    secrets: &SecretStore,
+    roles: &[WorkRole],
+    grouping: Grouping,
+    stop: &CancellationToken,
+) -> anyhow::Result<JoinSet<anyhow::Result<()>>> {
+    let (client, keys) = (&house.client, &house.keys);
+    let mut workers = JoinSet::new();
+    for role in roles {
+        let stop = stop.clone();
+        match role {
+            WorkRole::Command => {
+                let options = StoreOptions { grouping, ..StoreOptions::default() };
+                let store = EventStore::new(client.clone(), Arc::clone(keys), &options);
+                let worker = CommandWorker::new(client.clone(), store, Handlers::all(), Options::default());
+                workers.spawn(async move { Ok(worker.run(stop).await?) });
+            }
+            WorkRole::Timer => {
+                let timers = TimerWorker::new(client.clone(), Arc::clone(keys));
+                workers.spawn(async move {
+                    timers.run(stop).await;
+                    Ok(())
+                });
+            }
+            WorkRole::Seal => {
+                let sealer = Sealer::new(client.clone(), Arc::clone(keys));
+                workers.spawn(async move {
+                    sealer.run(stop).await;
+                    Ok(())
+                });
+            }
+            WorkRole::RuleEngine => {
+                let bus = CommandBus::open(client.clone()).await?;
+                let content_keys = ContentKeys::new(secrets.clone());
+                let engine = RuleEngine::open(client.clone(), Arc::clone(keys), bus.clone(), content_keys).await?;
+                workers.spawn(react(house.clone(), engine, stop.clone()));
+                workers.spawn(seed(bus, house.clone(), stop));
+            }
+            WorkRole::LlmRouter => {
+                let bus = CommandBus::open(client.clone()).await?;
+                let (providers, content_keys) = (providers(config, house)?, ContentKeys::new(secrets.clone()));
+                tracing::info!(providers = providers.names(), "language models");
+                let options = RouterOptions::default();
+                let router =
+                    LlmRouter::open(client.clone(), Arc::clone(keys), bus, content_keys, providers, options).await?;
+                workers.spawn(react(house.clone(), router, stop));
+            }
+            WorkRole::Inference => {
+                let (config, client) = (config.clone(), client.clone());
+                workers.spawn(async move { inference::serve(&config, client, stop).await });
+            }
+        }
+    }
+    Ok(workers)
+}
+
+async fn react<R: Reactor>(house: Connected, reactor: R, stop: CancellationToken) -> anyhow::Result<()> {
+    ReactorRunner::new(house.client, house.keys, Arc::new(reactor)).run(stop).await;
+    Ok(())
+}
+
+// A command worker may come later than this engine.
+async fn seed(bus: CommandBus, house: Connected, stop: CancellationToken) -> anyhow::Result<()> {
+    let load = async {
+        while let Err(error) = load_seed(bus.clone(), Arc::clone(&house.keys)).await {
+            tracing::warn!(%error, "trying again");
+            tokio::time::sleep(SEED_AGAIN).await;
+        }
+    };
+    tokio::select! { () = load => {}, () = stop.cancelled() => {} }
+    Ok(())
+}
+
+// The default first.
+fn providers(config: &Config, house: &Connected) -> anyhow::Result<Providers> {
+    let mut providers = Providers::default();
+    if inference::BUILT_IN {
+        providers = providers.with(LocalProvider::new(house.client.clone(), LocalOptions::default()));
+    }
+    if let Some(options) = &config.openai {
+        let openai = OpenAi::new(options.clone()).map_err(anyhow::Error::msg);
+        providers = providers.with(openai.context("OPENAI_BASE_URL cannot be used")?);
+    }
+    Ok(providers)
+}
