@@ -15,9 +15,11 @@ use symbia_events::Service;
 use symbia_nats::{
     append::Grouping,
     broker::{Broker, BrokerOptions, Durability, StoreKey},
+    bus::CommandBus,
     process::port_is_free,
 };
 use symbia_projections::server::{DatabaseServer, DatabaseServerOptions};
+use symbia_workers::assistants::load_seed;
 use zeroize::Zeroizing;
 
 use crate::{
@@ -70,8 +72,11 @@ pub async fn run(mut config: Config, options: UpOptions) -> Ended {
     })?;
     let inference = InferenceProcess::start(&config, &home).await?;
 
-    let durability = servers.durability(&config, options.durability).await;
-    banner(&config, &home, &servers, &durability, started.elapsed());
+    let took = started.elapsed();
+    // The rule engine loads it too, whenever it starts; ready means that the assistant is there.
+    if let Err(error) = load_seed(CommandBus::open(house.client.clone()).await?, Arc::clone(&house.keys)).await {
+        tracing::warn!(%error, "the first assistant is not loaded yet");
+    }
     let mut ended = Ok(ExitCode::SUCCESS);
     if let Some(admin) = admin
         && let Err(error) = first_admin(&config, &home, &admin).await
@@ -79,6 +84,11 @@ pub async fn run(mut config: Config, options: UpOptions) -> Ended {
         // Without its first super admin the platform is of no use: stop in order, and say so.
         ended = Err(error);
         stop.cancel();
+    }
+
+    if ended.is_ok() {
+        let durability = servers.durability(&config, options.durability).await;
+        banner(&config, &home, &servers, &durability, took);
     }
 
     stop.cancelled().await;
@@ -241,6 +251,8 @@ async fn first_admin(config: &Config, home: &Home, options: &crate::cli::AdminOp
         return Ok(());
     };
     admin.claim(&identity, &home.secret("setup-token")?).await?;
-    println!("  The first super admin is created: sign in at {identity}/api/auth/login.\n");
+    if !config.json {
+        println!("The first super admin is created.");
+    }
     Ok(())
 }

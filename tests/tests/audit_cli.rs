@@ -37,11 +37,11 @@ async fn a_foreign_message_is_found_passed_over_and_removed() -> Tested {
         house.found(number)?;
     }
     let clean = house.run(&["audit", "verify"])?.expect(0)?.json()?;
-    // An organization is two messages: itself, and the claim of its slug.
-    assert_eq!((&clean["messages"], &clean["events"]), (&json!(6), &json!(9)));
+    // An organization is two messages: itself, and the claim of its slug. The first assistant is three.
+    assert_eq!((&clean["messages"], &clean["events"]), (&json!(9), &json!(12)));
     let export = house.file("log.ndjson");
     let exported = house.run(&["log", "export", "--out", text(&export)])?.expect(0)?.json()?;
-    assert_eq!(exported["messages"], 6);
+    assert_eq!(exported["messages"], 9);
 
     let js = raw(&house).await?;
     let forged = json!({ "specversion": "1.0", "id": "1", "type": "symbia.identity.organization.created.v1" });
@@ -121,7 +121,7 @@ async fn an_export_becomes_the_same_platform_elsewhere() -> Tested {
     let export = house.file("log.ndjson");
     house.run(&["log", "export", "--out", text(&export)])?.expect(0)?;
     let original = state(&house)?;
-    let tail = house.run(&["log", "tail", "--from", "identity:9"])?.expect(0)?;
+    let tail = house.run(&["log", "tail", "--service", "identity", "--from", "identity:9"])?.expect(0)?;
     assert!(tail.out.contains("Renamed") && tail.out.lines().count() == 1, "{}", tail.out);
 
     // Into a log that is not empty it does not go.

@@ -129,7 +129,9 @@ impl Sealer {
     /// Seals what is not sealed yet, of every stream. A stream that cannot be sealed does not keep the others open.
     pub async fn seal_all(&self, bus: &CommandBus) -> anyhow::Result<Vec<Sealed>> {
         let (mut sealed, mut failed) = (Vec::new(), None);
-        for service in Service::ALL {
+        // The stream that holds the seals comes last, so that it closes over those of the others.
+        let others = Service::ALL.into_iter().filter(|service| *service != Service::Logging);
+        for service in others.chain([Service::Logging]) {
             match self.seal(bus, service).await.with_context(|| format!("sealing the log of {service}")) {
                 Ok(Some(stretch)) => {
                     tracing::info!(%service, from = stretch.from, to = stretch.to, events = stretch.events, "sealed");
