@@ -84,8 +84,8 @@ async def main():
         "write a snapshot": lambda: bus.publish("$KV.SYMBIA_SNAP.identity.global.user.u1", b"{}"),
         "delete a stream": lambda: bus.publish("$JS.API.STREAM.DELETE.SYMBIA_EVT_IDENTITY", b""),
         "read the events": lambda: bus.subscribe("symbia.evt.>"),
-        "read everybody's outcomes": lambda: bus.subscribe("symbia.out.>"),
         "read the outcomes of an API": lambda: bus.subscribe("symbia.out.*.*"),
+        "read the answers to the platform": lambda: bus.subscribe("_SYMBIA.>"),
         "read the commands": lambda: bus.subscribe("symbia.cmd.>"),
     }
     refused = {}
@@ -97,6 +97,29 @@ async def main():
     print(json.dumps(refused))
 
 asyncio.run(main())
+"#;
+
+/// Listens as widely as it may while an organization is founded over REST; prints the subjects of what it heard.
+const OVERHEARD: &str = r#"
+import asyncio, json, nats, os, urllib.request
+
+def found():
+    headers = {"Authorization": "Bearer " + os.environ["TOKEN"], "Content-Type": "application/json"}
+    urllib.request.urlopen(urllib.request.Request(os.environ["ORGS"], b'{"name": "Overheard"}', headers)).read()
+
+async def main():
+    heard = []
+    async def hear(message): heard.append(message.subject)
+    bus = await nats.connect(os.environ["NATS_URL"])
+    for subject in ["symbia.out.>", "_INBOX.>"]: await bus.subscribe(subject, cb=hear)
+    await bus.flush()
+    await asyncio.to_thread(found)
+    await bus.publish("symbia.cmd.identity.global.user.none", b'{"id": "00000000-0000-4000-8000-000000000000"}')
+    # What was published before its own outcome has been delivered then.
+    while "symbia.out.00000000-0000-4000-8000-000000000000" not in heard: await asyncio.sleep(0.05)
+    print(json.dumps(heard))
+
+asyncio.run(asyncio.wait_for(main(), 30))
 "#;
 
 const VERIFY: &str = r#"
@@ -179,6 +202,10 @@ async fn a_stock_client_sends_commands_and_can_do_nothing_else() -> Tested {
     for (attempt, said) in refused.as_object().context("no answers")? {
         ensure!(said.as_str().is_some_and(|said| said.contains("permissions violation")), "{attempt}: {said}");
     }
+
+    let orgs = format!("{identity}/api/orgs");
+    let heard = script.run(OVERHEARD, &[("NATS_URL", nats), ("TOKEN", token), ("ORGS", &orgs)])?;
+    ensure!(heard == json!(["symbia.out.00000000-0000-4000-8000-000000000000"]), "it overheard {heard}");
 
     let keys = http.get(format!("{identity}/.well-known/jwks.json")).send().await?.text().await?;
     let verified = script.run(VERIFY, &[("JWKS", &keys), ("TOKEN", token)])?;
