@@ -31,7 +31,7 @@ pub struct Global {
     /// Print JSON instead of text
     #[arg(long, global = true)]
     pub json: bool,
-    /// Directory of the GGUF models [default: models/ beside the program or above it, else in the data directory]
+    /// Directory of the GGUF models [default: models/ here, beside the program or above it, else in the data directory]
     #[arg(long, global = true, env = "MODELS_PATH")]
     pub models_dir: Option<PathBuf>,
 }

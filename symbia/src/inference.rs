@@ -24,8 +24,12 @@ const STOP_GRACE: Duration = Duration::from_secs(5);
 
 /// `symbia work --roles inference`.
 pub async fn run(config: &Config, stop: CancellationToken) -> Ended {
-    let home = Home::open(config)?;
-    let client = broker(&Addresses::find(config, &home)?.nats).await?;
+    // It needs no database and no keys, so a broker is enough.
+    let nats = match &config.nats_url {
+        Some(url) => url.clone(),
+        None => Addresses::find(config, &Home::open(config)?)?.nats,
+    };
+    let client = broker(&nats).await?;
     serve(config, client, stop).await?;
     Ok(ExitCode::SUCCESS)
 }
@@ -91,15 +95,18 @@ impl InferenceProcess {
     }
 }
 
-/// Where the models are: as configured, else a directory `models` beside the program or above it (in a repository), else
-/// the data directory's own, made when missing.
+/// Where the models are: as configured, else a directory `models` here, beside the program or above it (in a repository),
+/// else the data directory's own, made when missing.
 fn models_dir(config: &Config) -> anyhow::Result<PathBuf> {
     if let Some(dir) = &config.models_dir {
         return dir.canonicalize().with_context(|| format!("the model directory {}", dir.display()));
     }
     let program = env::current_exe().ok();
     let above = program.as_deref().into_iter().flat_map(|program| program.ancestors().skip(1).take(4));
-    if let Some(found) = above.map(|dir| dir.join("models")).find(|dir| holds_models(dir)) {
+    let here = env::current_dir().ok();
+    if let Some(found) =
+        here.as_deref().into_iter().chain(above).map(|dir| dir.join("models")).find(|dir| holds_models(dir))
+    {
         return Ok(found);
     }
     let dir = config.data_dir.join("models");

@@ -15,10 +15,13 @@ use async_nats::{
 use async_trait::async_trait;
 use futures::StreamExt;
 use symbia_events::{Event, KeyRing, Position, Service, commit};
-use tokio::task::JoinSet;
+use tokio::{task::JoinSet, time::Instant};
 use tokio_util::sync::CancellationToken;
 
 use crate::command::Lanes;
+
+/// How long a reactor that is stopped may take to finish what it has begun.
+pub const GRACE: Duration = Duration::from_secs(5);
 
 /// What happens to an event whose handling failed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -64,7 +67,7 @@ impl ReactorRunner {
         ReactorRunner { client, keys, reactor }
     }
 
-    /// Works until `stop`, then finishes what it has begun.
+    /// Works until `stop`, then finishes what it has begun; what takes longer than [`GRACE`] comes again elsewhere.
     pub async fn run(self, stop: CancellationToken) {
         let lanes = Lanes::default();
         let mut streams = JoinSet::new();
@@ -73,7 +76,8 @@ impl ReactorRunner {
             streams.spawn(async move { runner.follow(service, filters, lanes, stop).await });
         }
         while streams.join_next().await.is_some() {}
-        while !lanes.idle() {
+        let until = Instant::now() + GRACE;
+        while !lanes.idle() && Instant::now() < until {
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
     }

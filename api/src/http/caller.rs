@@ -4,6 +4,8 @@ use std::{ops::Deref, sync::Arc};
 
 use axum::{extract::FromRequestParts, http::request::Parts};
 
+use symbia_events::OrgId;
+
 use super::{
     auth::resolve,
     error::ApiError,
@@ -51,7 +53,7 @@ impl<S: Send + Sync> FromRequestParts<S> for OptionalCaller {
 
 impl Caller {
     /// The organization that the request acts in: `X-Org-Id` if the caller belongs there or may act anywhere; without it
-    /// the caller's only organization, else its default.
+    /// the caller's only organization beside the operators', else its default.
     ///
     /// # Errors
     /// 403 ORG_ACCESS_DENIED, also for an organization that does not exist; 400 ORG_REQUIRED.
@@ -66,7 +68,9 @@ impl Caller {
             }
             return Err(ApiError::org_access_denied());
         }
-        if let [only] = self.organizations.as_slice() {
+        // The operators' own organization is chosen by name only: the first super admin has it beside the one they work in.
+        let mut theirs = self.organizations.iter().filter(|org| org.id != OrgId::SYSTEM);
+        if let (Some(only), None) = (theirs.next(), theirs.next()) {
             return Ok(only.id.clone());
         }
         self.org_id.clone().filter(|org| self.belongs_to(org)).ok_or_else(ApiError::org_required)

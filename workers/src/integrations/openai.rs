@@ -425,3 +425,70 @@ impl Reading<'_> {
         Ok(self.answer)
     }
 }
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+mod tests {
+    use super::*;
+    use crate::integrations::Turn;
+
+    fn openai() -> OpenAi {
+        let key = ApiKey::new(Zeroizing::new("sk-secret".to_owned()));
+        OpenAi::new(OpenAiOptions::new("http://localhost:1/v1/", Some(key))).unwrap()
+    }
+
+    fn prompt(model: &str) -> Prompt {
+        let turn = |role, content: &str| Turn { role, content: content.to_owned(), name: None };
+        Prompt {
+            request_id: "r".to_owned(),
+            attempt: 1,
+            model: model.to_owned(),
+            turns: vec![turn(PromptRole::System, "be kind"), turn(PromptRole::User, "hi")],
+            sampling: Sampling {
+                temperature: Some(0.5),
+                top_p: Some(0.9),
+                top_k: Some(40),
+                max_tokens: Some(100),
+                stop: vec!["END".to_owned()],
+                seed: Some(7),
+                frequency_penalty: Some(0.1),
+                presence_penalty: Some(0.2),
+            },
+        }
+    }
+
+    #[test]
+    fn each_parameter_goes_under_its_name_to_the_models_that_take_it_and_what_is_dropped_is_told() {
+        let (openai, plain, reasoning) = (openai(), prompt("gpt-4o"), prompt("o3-mini"));
+        let expected = json!({
+            "model": "gpt-4o",
+            "messages": [{ "role": "system", "content": "be kind" }, { "role": "user", "content": "hi" }],
+            "stream": true, "stream_options": { "include_usage": true },
+            "temperature": 0.5, "top_p": 0.9, "max_tokens": 100, "stop": ["END"], "seed": 7,
+            "frequency_penalty": 0.1, "presence_penalty": 0.2,
+        });
+        assert_eq!(openai.body(&plain), expected);
+        let expected = json!({
+            "model": "o3-mini",
+            "messages": [{ "role": "developer", "content": "be kind" }, { "role": "user", "content": "hi" }],
+            "stream": true, "stream_options": { "include_usage": true },
+            "max_completion_tokens": 100, "seed": 7,
+        });
+        assert_eq!(openai.body(&reasoning), expected);
+        let dropped = |p: &Prompt| -> Vec<String> {
+            openai.dropped(&p.model, &p.sampling).into_iter().map(|d| d.param).collect()
+        };
+        assert_eq!(dropped(&plain), ["topK"]);
+        assert_eq!(dropped(&reasoning).len(), 6);
+        let names = ["o1", "o4-mini", "gpt-5", "gpt-5.2-pro", "openai/o3", "gpt-4o", "gpt-4.1", "omni", "llama-3"];
+        assert_eq!(names.map(is_reasoning), [true, true, true, true, true, false, false, false, false]);
+    }
+
+    #[test]
+    fn a_key_is_never_printed_and_never_repeated() {
+        let openai = openai();
+        assert!(!format!("{openai:?}").contains("sk-secret"));
+        assert_eq!(openai.excerpt("bad key sk-secret\nsorry"), "bad key [REDACTED] sorry");
+        assert!(OpenAi::new(OpenAiOptions::new("ftp://x", None)).is_err());
+    }
+}
