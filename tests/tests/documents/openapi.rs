@@ -15,6 +15,7 @@ pub async fn check(platform: &Platform, service: Service) -> Tested {
     let document = platform.json(service, "/docs/openapi.json").await?;
     committed(service, &document)?;
     sound(&document).with_context(|| format!("the document of {service}"))?;
+    described(service, &document).with_context(|| format!("the document of {service}"))?;
     served(platform, service, &document).await
 }
 
@@ -83,6 +84,30 @@ fn operations(document: &Value) -> anyhow::Result<Vec<(&str, &str, &Value)>> {
     let of =
         |(path, item)| METHODS.into_iter().filter_map(move |method| Some((path, method, Value::get(item, method)?)));
     Ok(paths.iter().map(|(path, item)| (path.as_str(), item)).flat_map(of).collect())
+}
+
+// Every handler that is described in the code is in the document: none was left out when the router was put together.
+fn described(service: Service, document: &Value) -> Tested {
+    let documented: BTreeSet<(&str, &str)> =
+        operations(document)?.into_iter().map(|(path, method, _)| (method, path)).collect();
+    let mut folders = vec![PathBuf::from(env!("CARGO_MANIFEST_DIR")).join(format!("../api/src/{service}"))];
+    while let Some(folder) = folders.pop() {
+        for entry in fs::read_dir(&folder).into_iter().flatten() {
+            let path = entry?.path();
+            if path.is_dir() {
+                folders.push(path);
+                continue;
+            }
+            let code = fs::read_to_string(&path)?;
+            for attribute in code.split("#[utoipa::path(").skip(1) {
+                let method = attribute.split(',').next().unwrap_or_default().trim();
+                let route = attribute.split_once("path = \"").and_then(|(_, rest)| rest.split_once('"'));
+                let (route, _) = route.with_context(|| format!("{}: a handler without path", path.display()))?;
+                ensure!(documented.contains(&(method, route)), "{}: {method} {route} is not in it", path.display());
+            }
+        }
+    }
+    Ok(())
 }
 
 // Every operation is a route: it is neither unknown nor refused for its method. And no documented path takes another method.
