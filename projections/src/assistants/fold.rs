@@ -16,7 +16,7 @@ use crate::{FoldError, FoldEvent, columns::text};
 enum Change {
     Assistant(AssistantEvent),
     RuleSet(RuleSetEvent),
-    RuleRun(RuleRunEvent),
+    RuleRun(Box<RuleRunEvent>),
 }
 
 pub(super) async fn fold(conn: &mut PgConnection, events: &[FoldEvent]) -> Result<(), FoldError> {
@@ -34,7 +34,7 @@ pub(super) async fn fold(conn: &mut PgConnection, events: &[FoldEvent]) -> Resul
             }
             RuleRunEvent::AGGREGATE => {
                 state.rule_runs.entry(key.clone()).or_default();
-                Change::RuleRun(event.decode()?)
+                Change::RuleRun(Box::new(event.decode()?))
             }
             _ => continue,
         };
@@ -45,7 +45,7 @@ pub(super) async fn fold(conn: &mut PgConnection, events: &[FoldEvent]) -> Resul
         match change {
             Change::Assistant(change) => state.assistant(event, key, change),
             Change::RuleSet(change) => state.rule_set(event, key, change),
-            Change::RuleRun(change) => state.rule_run(event, key, change),
+            Change::RuleRun(change) => state.rule_run(event, key, *change),
         }
     }
     state.save(conn).await

@@ -58,6 +58,7 @@ async fn a_question_is_answered_as_it_comes_and_stored_once() {
     assert_eq!(list["assistants"][0]["rulesCount"], 2);
     let rules = house.get(&ada, "/api/assistants/coordinator/rules").await.with(200);
     assert_eq!(rules["rules"]["version"], 1);
+    house.read_models_are_what_the_log_says().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -25,7 +25,7 @@ use symbia_nats::{
     topology,
 };
 use symbia_projections::{
-    Positions, Projection, ProjectorHandle, ProjectorOptions, ReadPool,
+    Positions, Projection, ProjectorHandle, ProjectorOptions, ReadPool, Rebuilder,
     assistants::Assistants,
     fixed_keys,
     identity::Identity,
@@ -50,6 +50,8 @@ use zeroize::Zeroizing;
 
 use super::model::Scripted;
 
+/// Everybody's.
+pub const PASSWORD: &str = "correct horse";
 const SOON: Duration = Duration::from_secs(40);
 
 /// A whole platform. Dropping it ends everything.
@@ -177,6 +179,11 @@ impl House {
         House { platform, jetstream, pool, keys, model, bases, http, stop, projectors, _servers: servers }
     }
 
+    /// Where a service is served.
+    pub fn base(&self, service: Service) -> &str {
+        &self.bases[&service]
+    }
+
     async fn send(
         &self,
         method: &str,
@@ -191,7 +198,7 @@ impl House {
             _ => Service::Identity,
         };
         let method: Method = method.parse().unwrap();
-        let mut request = self.http.request(method, format!("{}{path}", self.bases[&service]));
+        let mut request = self.http.request(method, format!("{}{path}", self.base(service)));
         if !who.is_empty() {
             request = request.bearer_auth(who);
         }
@@ -228,7 +235,7 @@ impl House {
 
     /// Registers somebody with an organization.
     pub async fn register(&self, name: &str) -> Person {
-        let body = json!({ "email": format!("{name}@example.test"), "password": "correct horse", "name": name,
+        let body = json!({ "email": format!("{name}@example.test"), "password": PASSWORD, "name": name,
             "orgName": format!("{name} org") });
         let answer = self.send("POST", "/api/auth/register", "", &[], Some(body)).await;
         let body: Value = answer.json().await.unwrap();
@@ -272,6 +279,20 @@ impl House {
         let response = self.send("GET", &path, &who.token, &[("last-event-id", from)], None).await;
         assert_eq!(response.status(), 200);
         Events { response, buffer: String::new() }
+    }
+
+    /// The read models are what the log says, folded in one go beside them.
+    pub async fn read_models_are_what_the_log_says(&self) {
+        let keys = fixed_keys(KeyRing::clone(&self.keys));
+        let rebuilder = Rebuilder { pool: self.pool.clone(), jetstream: self.jetstream.clone(), keys };
+        let messaging = Messaging::new(self.platform.secrets.clone());
+        let models: [&dyn Projection; 3] = [&messaging, &Assistants, &Integrations];
+        for model in models {
+            let verified = rebuilder.verify(model, &|_| {}).await.unwrap();
+            assert!(verified.events > 0, "{} has folded nothing", model.name());
+            let differing: Vec<_> = verified.differing().collect();
+            assert!(differing.is_empty(), "{}: {differing:?}", model.name());
+        }
     }
 
     /// Stops folding into the read models.

@@ -57,4 +57,6 @@ async fn edits_and_deletions_are_told_and_a_member_that_is_removed_hears_no_more
     assert_eq!(seen[2].data["content"], "hello");
     assert_eq!(seen[5].data["code"], 4003);
     assert!(events.next().await.is_none(), "the stream has ended");
+    let kinds = house.get(&ada, &format!("/api/conversations/{id}/messages?limit=200")).await.with(200);
+    assert_eq!(kinds.as_array().map(Vec::len), Some(1), "deleted messages are not shown");
 }
