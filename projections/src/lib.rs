@@ -24,6 +24,6 @@ pub use projection::{FoldError, FoldEvent, Migration, Projection};
 pub use projector::{Projector, ProjectorHandle, ProjectorOptions, ProjectorStatus};
 pub use read::{ReadError, ReadPool, Scope};
 pub use rebuild::{OnProgress, Progress, RebuildError, Rebuilder, Rebuilt, TableCheck, Verified};
-pub use schema::{MigrateError, Migrated, migrate};
+pub use schema::{MigrateError, Migrated, check, migrate};
 pub use state::{TableState, schema_hash};
 pub use status::{ProjectionStatus, StreamStatus, list};

@@ -1,5 +1,7 @@
 //! Schemas: roles, migrations, and the refusal of a database that a newer build has changed.
 
+use std::cmp::Ordering;
+
 use sha2::{Digest, Sha256};
 use sqlx::{AssertSqlSafe, Connection, PgConnection, PgPool, raw_sql};
 
@@ -36,6 +38,8 @@ const ROLES: &str = "
         schema text NOT NULL, version int NOT NULL, name text NOT NULL, checksum text NOT NULL,
         applied_at timestamptz NOT NULL DEFAULT now(), PRIMARY KEY (schema, version));";
 
+/// Nobody has migrated this database yet (PostgreSQL, appendix A).
+const UNDEFINED_TABLE: &str = "42P01";
 /// Held while a database is migrated.
 const LOCK: &str = "SELECT pg_advisory_xact_lock(hashtextextended('symbia:migrate', 0))";
 
@@ -52,6 +56,16 @@ pub enum MigrateError {
         /// Its version.
         found: i32,
         /// The newest version this build knows.
+        known: i32,
+    },
+    /// This build's steps have not all been applied.
+    #[error("schema '{schema}' of this database is at version {found}, this build needs {known}: run `symbia migrate`")]
+    Older {
+        /// The schema.
+        schema: String,
+        /// Its version.
+        found: i32,
+        /// The version this build needs.
         known: i32,
     },
     /// A step that was applied has another text now.
@@ -129,6 +143,33 @@ pub async fn migrate(pool: &PgPool, projections: &[&dyn Projection]) -> Result<M
     Ok(done)
 }
 
+/// Refuses a database whose schemas are not those of this build, older or newer; changes nothing.
+pub async fn check(pool: &PgPool, projections: &[&dyn Projection]) -> Result<(), MigrateError> {
+    let mut conn = pool.acquire().await.map_err(failed("symbia"))?;
+    let own = [("symbia", CONTEXT), ("vault", VAULT)].into_iter();
+    for (schema, steps) in own.chain(projections.iter().map(|p| (p.name(), p.migrations()))) {
+        let found = match version(&mut conn, schema).await {
+            Err(MigrateError::Database { source: sqlx::Error::Database(e), .. })
+                if e.code().as_deref() == Some(UNDEFINED_TABLE) =>
+            {
+                0
+            }
+            found => found?,
+        };
+        let (schema, known) = (schema.to_owned(), newest(steps));
+        match found.cmp(&known) {
+            Ordering::Less => return Err(MigrateError::Older { schema, found, known }),
+            Ordering::Equal => {}
+            Ordering::Greater => return Err(MigrateError::Newer { schema, found, known }),
+        }
+    }
+    Ok(())
+}
+
+fn newest(steps: &[Migration]) -> i32 {
+    steps.iter().map(|m| m.version).max().unwrap_or(0)
+}
+
 async fn version(conn: &mut PgConnection, schema: &str) -> Result<i32, MigrateError> {
     sqlx::query_scalar("SELECT coalesce(max(version), 0) FROM symbia.migration WHERE schema = $1")
         .bind(schema)
@@ -144,7 +185,7 @@ async fn step(
     done: &mut Migrated,
 ) -> Result<(), MigrateError> {
     let found = version(conn, schema).await?;
-    let known = steps.iter().map(|m| m.version).max().unwrap_or(0);
+    let known = newest(steps);
     if found > known {
         return Err(MigrateError::Newer { schema: schema.to_owned(), found, known });
     }

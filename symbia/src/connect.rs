@@ -5,7 +5,7 @@ use std::{str::FromStr, sync::Arc, time::Duration};
 use anyhow::{Context, bail};
 use async_nats::{Client, ConnectOptions, ServerAddr, jetstream};
 use sqlx::{
-    PgPool,
+    Connection, PgConnection, PgPool,
     postgres::{PgConnectOptions, PgPoolOptions},
 };
 use symbia_events::KeyRing;
@@ -69,15 +69,23 @@ impl Connected {
     /// Connects to given servers.
     pub async fn to(addresses: &Addresses, keys: Arc<KeyRing>) -> anyhow::Result<Self> {
         let client = broker(&addresses.nats).await?;
+        // The parser takes any scheme.
+        if !["postgres://", "postgresql://"].iter().any(|scheme| addresses.database.starts_with(scheme)) {
+            bail!("DATABASE_URL is no PostgreSQL URL: write postgres://<user>:<password>@<host>:<port>/<database>");
+        }
         let database = PgConnectOptions::from_str(&addresses.database).context("DATABASE_URL is no PostgreSQL URL")?;
-        let pool = PgPoolOptions::new()
-            .max_connections(16)
-            .acquire_timeout(Duration::from_secs(10))
-            .connect_with(database.clone())
-            .await
-            .with_context(|| {
-                format!("PostgreSQL at {}:{} cannot be reached", database.get_host(), database.get_port())
-            })?;
+        let pool = PgPoolOptions::new().max_connections(16).acquire_timeout(Duration::from_secs(10));
+        let pool = match pool.connect_with(database.clone()).await {
+            // It was tried again and again: a last attempt says what is wrong.
+            Err(sqlx::Error::PoolTimedOut) => Err(match PgConnection::connect_with(&database).await {
+                Ok(_) => sqlx::Error::PoolTimedOut,
+                Err(error) => error,
+            }),
+            other => other,
+        };
+        let pool = pool.with_context(|| {
+            format!("PostgreSQL at {}:{} cannot be reached", database.get_host(), database.get_port())
+        })?;
         Ok(Connected { js: jetstream::new(client.clone()), client, pool, database, keys })
     }
 }
@@ -90,6 +98,8 @@ pub async fn broker(url: &str) -> anyhow::Result<Client> {
     let credentials = addresses.iter().find_map(|a| Some((a.username()?.to_owned(), a.password()?.to_owned())));
     let mut options = ConnectOptions::new()
         .name("symbia")
+        // Not where other clients get their answers: they may subscribe to all of `_INBOX.>`, and ours hold commands and events.
+        .custom_inbox_prefix("_SYMBIA")
         .request_timeout(Some(Duration::from_secs(5)))
         .connection_timeout(Duration::from_secs(5))
         .reconnect_delay_callback(|attempt| {

@@ -34,6 +34,17 @@ pub fn projections(secrets: &SecretStore) -> Vec<Arc<dyn Projection>> {
     ]
 }
 
+/// Refuses a database that has not this build's tables, and gives the secret store.
+pub async fn checked_secrets(home: &Home, house: &Connected) -> anyhow::Result<SecretStore> {
+    // The store cannot be opened without its own.
+    symbia_projections::check(&house.pool, &[]).await?;
+    let secrets = secrets(home, house).await?;
+    let projections = projections(&secrets);
+    let borrowed: Vec<&dyn Projection> = projections.iter().map(AsRef::as_ref).collect();
+    symbia_projections::check(&house.pool, &borrowed).await?;
+    Ok(secrets)
+}
+
 /// The secret store, opened with the data directory's key-encryption key.
 pub async fn secrets(home: &Home, house: &Connected) -> anyhow::Result<SecretStore> {
     let kek = KeyEncryptionKey::new(&home.kek()?)?;
@@ -75,8 +86,9 @@ pub async fn migrate_alone(config: Config) -> Ended {
 /// `symbia project`.
 pub async fn project_alone(config: Config) -> Ended {
     let (home, house) = Connected::open(&config).await?;
+    let secrets = checked_secrets(&home, &house).await?;
     let stop = stop_on_signal();
-    let projectors = project(&house, &secrets(&home, &house).await?);
+    let projectors = project(&house, &secrets);
     stop.cancelled().await;
     for projector in projectors {
         projector.stop().await;

@@ -24,7 +24,7 @@ use crate::{
     config::Config,
     connect::Connected,
     home::Home,
-    roles::{secrets, stop_on_signal},
+    roles::{checked_secrets, secrets, stop_on_signal},
 };
 
 const READ_CONNECTIONS: u32 = 16;
@@ -32,6 +32,7 @@ const READ_CONNECTIONS: u32 = 16;
 /// `symbia serve`.
 pub async fn run(config: Config, options: ServeOptions) -> Ended {
     let (home, house) = Connected::open(&config).await?;
+    checked_secrets(&home, &house).await?;
     let services = if options.services.is_empty() { Service::ALL.to_vec() } else { options.services };
     let stop = stop_on_signal();
     let mut servers = serve(&config, &home, &house, &services, &stop).await?;

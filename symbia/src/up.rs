@@ -200,11 +200,13 @@ impl Servers {
 }
 
 // Everyone else on this machine may send commands and hear the outcomes of such, not those that the APIs wait for; and
-// nothing else: not write to the log.
+// nothing else: not write to the log. The broker lets a subscription to `symbia.out.>` pass for `symbia.out.*`; what is denied is
+// not delivered to it.
 fn authorization(platform: &str, client: &str) -> String {
     format!(
         "authorization {{\n  users = [\n    {{ user: symbia, password: \"{platform}\" }}\n    {{ user: client, password: \"{client}\", \
-         permissions: {{ publish: [\"symbia.cmd.>\"], subscribe: [\"symbia.out.*\", \"_INBOX.>\"] }} }}\n  ]\n}}\n"
+         permissions: {{ publish: [\"symbia.cmd.>\"], subscribe: {{ allow: [\"symbia.out.*\", \"_INBOX.>\"], \
+         deny: [\"symbia.out.*.>\"] }} }} }}\n  ]\n}}\n"
     )
 }
 

@@ -27,7 +27,7 @@ use crate::{
     config::Config,
     connect::Connected,
     inference,
-    roles::{secrets, stop_on_signal},
+    roles::{checked_secrets, stop_on_signal},
 };
 
 const SEED_AGAIN: Duration = Duration::from_secs(2);
@@ -41,7 +41,7 @@ pub async fn run(config: Config, options: WorkOptions) -> Ended {
         return inference::run(&config, stop).await;
     }
     let (home, house) = Connected::open(&config).await?;
-    let secrets = secrets(&home, &house).await?;
+    let secrets = checked_secrets(&home, &house).await?;
     let mut workers = start(&config, &house, &secrets, &roles, Grouping::Group, &stop).await?;
     while let Some(ended) = workers.join_next().await {
         ended??;

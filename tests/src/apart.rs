@@ -89,7 +89,7 @@ impl Apart {
         let mut apart = Apart { roles: Vec::new(), servers, port: free_port()? };
         apart.run(&["migrate"])?;
         let roles: [(&'static str, &[&'static str]); 4] = [
-            ("worker 1", &["work"]),
+            ("worker 1", &["work", "--roles", "command,seal"]),
             ("worker 2", &["work", "--roles", "command"]),
             ("projector", &["project"]),
             ("API", &["serve", "--services", "identity"]),

@@ -87,9 +87,7 @@ impl Load {
             if stuck == 0 {
                 return Ok(());
             }
-            let unexpected = self.ledger.unexpected.lock().unwrap_or_else(PoisonError::into_inner);
-            ensure!(unexpected.is_empty(), "{unexpected:?}");
-            drop(unexpected);
+            self.ledger.well()?;
             ensure!(began.elapsed() < PATIENCE, "{stuck} writers got nothing done within {PATIENCE:?}");
             tokio::time::sleep(PAUSE).await;
         }
@@ -105,8 +103,7 @@ impl Load {
         while let Some(writer) = self.writers.join_next().await {
             writer??;
         }
-        let unexpected = self.ledger.unexpected.lock().unwrap_or_else(PoisonError::into_inner);
-        ensure!(unexpected.is_empty(), "{unexpected:?}");
+        self.ledger.well()?;
         Ok(self.ledger.acknowledged.lock().unwrap_or_else(PoisonError::into_inner).len())
     }
 
@@ -128,6 +125,12 @@ impl Ledger {
     fn acknowledge(&self, writer: usize, what: Acknowledged) {
         self.acknowledged.lock().unwrap_or_else(PoisonError::into_inner).push(what);
         self.done[writer].fetch_add(1, Ordering::Relaxed);
+    }
+
+    fn well(&self) -> anyhow::Result<()> {
+        let unexpected = self.unexpected.lock().unwrap_or_else(PoisonError::into_inner);
+        ensure!(unexpected.is_empty(), "{unexpected:?}");
+        Ok(())
     }
 
     fn unexpected(&self, what: String) -> anyhow::Error {

@@ -85,9 +85,10 @@ pub(super) fn document(info: &ServiceInfo, api: OpenApi, mut root: OpenApi) -> O
         PathItem::new(HttpMethod::Get, public("Discovery", "Describe this service", "Addresses and capabilities"))
     });
     add_components(document.components.get_or_insert_default());
-    for item in document.paths.paths.values_mut() {
+    for (path, item) in &mut document.paths.paths {
         add_scope_headers(item);
-        for operation in operations(item) {
+        for (method, operation) in operations(item) {
+            operation.operation_id = Some(operation_id(method, path));
             let error = || RefOr::Ref(Ref::from_response_name("Error"));
             operation.responses.responses.entry("default".to_owned()).or_insert_with(error);
         }
@@ -153,7 +154,30 @@ fn add_scope_headers(item: &mut PathItem) {
     own.extend(SCOPE_HEADERS.map(|(key, ..)| RefOr::Ref(Ref::new(format!("#/components/parameters/{key}")))));
 }
 
-fn operations(item: &mut PathItem) -> impl Iterator<Item = &mut Operation> {
+fn operations(item: &mut PathItem) -> impl Iterator<Item = (&'static str, &mut Operation)> {
     let PathItem { get, put, post, delete, options, head, patch, trace, .. } = item;
-    [get, put, post, delete, options, head, patch, trace].into_iter().flatten()
+    let named = [
+        ("get", get),
+        ("put", put),
+        ("post", post),
+        ("delete", delete),
+        ("options", options),
+        ("head", head),
+        ("patch", patch),
+        ("trace", trace),
+    ];
+    named.into_iter().filter_map(|(method, operation)| Some((method, operation.as_mut()?)))
+}
+
+/// `get_orgs_by_id`: unique in the document, as the names of our functions are not.
+fn operation_id(method: &str, path: &str) -> String {
+    let mut id = method.to_owned();
+    for part in path.split(['/', '.', '-']).filter(|part| !part.is_empty()) {
+        id.push('_');
+        match part.strip_prefix('{').and_then(|name| name.strip_suffix('}')) {
+            Some(name) => id.extend(["by_", name]),
+            None => id.push_str(part),
+        }
+    }
+    id
 }

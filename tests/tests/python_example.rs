@@ -1,0 +1,214 @@
+//! The example of `docs/COMMANDS.md`, as it stands there, with a stock client in another language; what such a client may not
+//! do; and a token that is verified with nothing but the published key set.
+//!
+//! `SYMBIA_TEST_PYTHON` names an interpreter that has `nats-py` and `PyJWT` with `cryptography`; without it, a virtual
+//! environment is made once under the target directory.
+#![allow(missing_docs, reason = "tests")]
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    process::{Command, Output},
+};
+
+use anyhow::{Context, bail, ensure};
+use serde_json::{Value, json};
+use symbia_tests::binary::{Installation, text};
+
+type Tested = anyhow::Result<()>;
+
+const PACKAGES: [&str; 2] = ["nats-py", "pyjwt[crypto]"];
+const NEEDS: &str = "import nats, jwt, cryptography";
+
+fn python() -> anyhow::Result<PathBuf> {
+    let given = std::env::var_os("SYMBIA_TEST_PYTHON").map(PathBuf::from);
+    let has = |python: &Path| Command::new(python).args(["-c", NEEDS]).output().is_ok_and(|o| o.status.success());
+    let first = given.clone().unwrap_or_else(|| "python3".into());
+    if has(&first) {
+        return Ok(first);
+    }
+    if let Some(given) = given {
+        bail!(
+            "SYMBIA_TEST_PYTHON={} lacks a package: `{} -m pip install {}`",
+            given.display(),
+            given.display(),
+            PACKAGES.join(" ")
+        );
+    }
+    let test = std::env::current_exe()?;
+    let venv = test.ancestors().nth(3).context("the test does not run from a target directory")?.join("python");
+    let python = venv.join("bin/python");
+    if !has(&python) {
+        run(
+            Command::new("python3").args(["-m", "venv"]).arg(&venv),
+            "a virtual environment cannot be made (is python3-venv installed?)",
+        )?;
+        let mut pip = Command::new(&python);
+        pip.args(["-m", "pip", "install", "--quiet", "--disable-pip-version-check"]).args(PACKAGES);
+        run(
+            &mut pip,
+            "nats-py and PyJWT cannot be installed: without a network, set SYMBIA_TEST_PYTHON to an interpreter that has them",
+        )?;
+    }
+    Ok(python)
+}
+
+fn run(command: &mut Command, otherwise: &str) -> anyhow::Result<String> {
+    let Output { status, stdout, stderr } = command.output().with_context(|| otherwise.to_owned())?;
+    ensure!(
+        status.success(),
+        "{otherwise}: {status}\n{}\n{}",
+        String::from_utf8_lossy(&stdout),
+        String::from_utf8_lossy(&stderr)
+    );
+    Ok(String::from_utf8(stdout)?)
+}
+
+/// The block that is fenced as `python example`.
+fn example() -> anyhow::Result<String> {
+    let page = fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/COMMANDS.md"))?;
+    let (_, rest) = page.split_once("```python example\n").context("docs/COMMANDS.md has no example")?;
+    Ok(rest.split_once("```").context("the example does not end")?.0.to_owned())
+}
+
+/// Tries what is forbidden; prints what the broker said to each.
+const FORBIDDEN: &str = r#"
+import asyncio, json, nats, os
+
+async def main():
+    said = asyncio.Queue()
+    async def heard(error): await said.put(str(error).lower())
+    bus = await nats.connect(os.environ["NATS_URL"], error_cb=heard)
+    attempts = {
+        "write an event": lambda: bus.publish("symbia.evt.identity.global.user.u1", b"{}"),
+        "write a snapshot": lambda: bus.publish("$KV.SYMBIA_SNAP.identity.global.user.u1", b"{}"),
+        "delete a stream": lambda: bus.publish("$JS.API.STREAM.DELETE.SYMBIA_EVT_IDENTITY", b""),
+        "read the events": lambda: bus.subscribe("symbia.evt.>"),
+        "read the outcomes of an API": lambda: bus.subscribe("symbia.out.*.*"),
+        "read the answers to the platform": lambda: bus.subscribe("_SYMBIA.>"),
+        "read the commands": lambda: bus.subscribe("symbia.cmd.>"),
+    }
+    refused = {}
+    for name, attempt in attempts.items():
+        await attempt()
+        await bus.flush()
+        try: refused[name] = await asyncio.wait_for(said.get(), 3)
+        except asyncio.TimeoutError: refused[name] = "nothing"
+    print(json.dumps(refused))
+
+asyncio.run(main())
+"#;
+
+/// Listens as widely as it may while an organization is founded over REST; prints the subjects of what it heard.
+const OVERHEARD: &str = r#"
+import asyncio, json, nats, os, urllib.request
+
+def found():
+    headers = {"Authorization": "Bearer " + os.environ["TOKEN"], "Content-Type": "application/json"}
+    urllib.request.urlopen(urllib.request.Request(os.environ["ORGS"], b'{"name": "Overheard"}', headers)).read()
+
+async def main():
+    heard = []
+    async def hear(message): heard.append(message.subject)
+    bus = await nats.connect(os.environ["NATS_URL"])
+    for subject in ["symbia.out.>", "_INBOX.>"]: await bus.subscribe(subject, cb=hear)
+    await bus.flush()
+    await asyncio.to_thread(found)
+    await bus.publish("symbia.cmd.identity.global.user.none", b'{"id": "00000000-0000-4000-8000-000000000000"}')
+    # What was published before its own outcome has been delivered then.
+    while "symbia.out.00000000-0000-4000-8000-000000000000" not in heard: await asyncio.sleep(0.05)
+    print(json.dumps(heard))
+
+asyncio.run(asyncio.wait_for(main(), 30))
+"#;
+
+const VERIFY: &str = r#"
+import json, jwt, os
+keys = jwt.PyJWKSet.from_dict(json.loads(os.environ["JWKS"]))
+token = os.environ["TOKEN"]
+key = keys[jwt.get_unverified_header(token)["kid"]]
+verify = lambda token: jwt.decode(token, key.key, algorithms=["EdDSA"], audience="symbia", options={"require": ["exp", "iss", "sub"]})
+claims = verify(token)
+head, body, signature = token.split(".")
+try: verify(f"{head}.{body}.{signature[:-4]}AAAA"); forged = True
+except jwt.InvalidSignatureError: forged = False
+print(json.dumps({"claims": claims, "forgedPasses": forged}))
+"#;
+
+struct Script<'a> {
+    python: &'a Path,
+    house: &'a Installation,
+}
+
+impl Script<'_> {
+    fn run(&self, code: &str, variables: &[(&str, &str)]) -> anyhow::Result<Value> {
+        let file = self.house.file("script.py");
+        fs::write(&file, code)?;
+        let printed =
+            run(Command::new(self.python).arg(text(&file)).envs(variables.iter().copied()), "the script failed")?;
+        serde_json::from_str(&printed).with_context(|| format!("the script printed {printed}"))
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_stock_client_sends_commands_and_can_do_nothing_else() -> Tested {
+    let python = python()?;
+    let mut house = Installation::new()?;
+    let ready = house.start_with(&["--memory", "--skip-admin"], &[])?;
+    let nats = ready["nats"].as_str().context("no address for clients")?;
+    let identity = ready["services"]["identity"].as_str().context("no address")?;
+    let script = Script { python: &python, house: &house };
+
+    let http = reqwest::Client::new();
+    let body = json!({ "email": "ada@example.test", "password": "ada's password", "name": "Ada", "orgName": "Ada" });
+    let ada: Value =
+        http.post(format!("{identity}/api/auth/register")).json(&body).send().await?.error_for_status()?.json().await?;
+    let (token, org) =
+        (ada["token"].as_str().context("no token")?, ada["organization"]["id"].as_str().context("no org")?);
+    let asserted =
+        http.post(format!("{identity}/api/auth/assertion")).bearer_auth(token).send().await?.error_for_status()?;
+    let asserted: Value = asserted.json().await?;
+    let assertion = asserted["assertion"].as_str().with_context(|| format!("no assertion: {asserted}"))?;
+
+    let send = |org: &str, assertion: &str| {
+        script.run(&example()?, &[("NATS_URL", nats), ("ORG", org), ("SYMBIA_ASSERTION", assertion)])
+    };
+    let outcome = send(org, assertion)?;
+    ensure!(outcome["status"] == "accepted" && outcome["events"][0]["version"].is_u64(), "{outcome}");
+    let read = http.get(format!("{identity}/api/orgs")).bearer_auth(token);
+    symbia_tests::binary::until("the new name shows", || async {
+        let orgs: Value = read.try_clone().context("a request with a stream")?.send().await?.json().await?;
+        Ok(orgs["organizations"][0]["name"] == "Renamed from Python")
+    })
+    .await?;
+
+    // Not hers, not true, not there.
+    let body = json!({ "email": "bob@example.test", "password": "bob's password", "name": "Bob", "orgName": "Bob" });
+    let bob: Value =
+        http.post(format!("{identity}/api/auth/register")).json(&body).send().await?.error_for_status()?.json().await?;
+    let other = bob["organization"]["id"].as_str().context("no org")?;
+    let forged = assertion.rsplit_once('.').map(|(signed, _)| format!("{signed}.AAAA")).context("no assertion")?;
+    for (org, assertion, code) in [
+        (other, assertion, "ORG_ACCESS_DENIED"),
+        (org, forged.as_str(), "TOKEN_INVALID"),
+        (org, token, "TOKEN_INVALID"),
+        (org, "", "TOKEN_INVALID"),
+    ] {
+        let outcome = send(org, assertion)?;
+        ensure!(outcome["status"] == "rejected" && outcome["code"] == code, "{code}: {outcome}");
+    }
+
+    let refused = script.run(FORBIDDEN, &[("NATS_URL", nats)])?;
+    for (attempt, said) in refused.as_object().context("no answers")? {
+        ensure!(said.as_str().is_some_and(|said| said.contains("permissions violation")), "{attempt}: {said}");
+    }
+
+    let orgs = format!("{identity}/api/orgs");
+    let heard = script.run(OVERHEARD, &[("NATS_URL", nats), ("TOKEN", token), ("ORGS", &orgs)])?;
+    ensure!(heard == json!(["symbia.out.00000000-0000-4000-8000-000000000000"]), "it overheard {heard}");
+
+    let keys = http.get(format!("{identity}/.well-known/jwks.json")).send().await?.text().await?;
+    let verified = script.run(VERIFY, &[("JWKS", &keys), ("TOKEN", token)])?;
+    ensure!(verified["claims"]["sub"] == ada["user"]["id"] && verified["forgedPasses"] == false, "{verified}");
+    Ok(())
+}
