@@ -102,11 +102,9 @@ impl Appender {
 
     /// Appends one commit, of one message or of several that stand or fall together. Returns the stream sequence of the
     /// first message.
-    pub async fn append(&self, service: Service, mut messages: Vec<Append>) -> Result<u64, AppendError> {
-        if self.grouping == Grouping::Single && messages.len() == 1 {
-            if let Some(message) = messages.pop() {
-                return append_one(&self.client, message).await;
-            }
+    pub async fn append(&self, service: Service, messages: Vec<Append>) -> Result<u64, AppendError> {
+        if let ([message], Grouping::Single) = (&messages[..], self.grouping) {
+            return request(&self.client, message, headers(message)).await;
         }
         let (reply, outcome) = oneshot::channel();
         let pending = Pending { messages, reply };
@@ -160,57 +158,53 @@ fn take_group(waiting: &mut VecDeque<Pending>, limit: usize) -> Vec<Pending> {
     group
 }
 
+// One commit out of date rejects a whole group: halves are tried until it is alone.
 async fn commit_group(client: &Client, group: Vec<Pending>) {
-    let all: Vec<Append> = group.iter().flat_map(|p| p.messages.iter().cloned()).collect();
-    match append_batch(client, all).await {
-        Ok(mut first) => {
-            for pending in group {
-                let next = first + pending.messages.len() as u64;
-                let _ = pending.reply.send(Ok(first));
-                first = next;
+    let mut groups = vec![group];
+    while let Some(mut group) = groups.pop() {
+        let messages: Vec<&Append> = group.iter().flat_map(|pending| &pending.messages).collect();
+        match append_batch(client, &messages).await {
+            Ok(mut first) => {
+                for pending in group {
+                    let next = first + pending.messages.len() as u64;
+                    let _ = pending.reply.send(Ok(first));
+                    first = next;
+                }
             }
-        }
-        // One commit out of date rejects the group: each gets its own verdict.
-        Err(AppendError::Conflict | AppendError::Refused { .. }) if group.len() > 1 => {
-            futures::future::join_all(group.into_iter().map(|pending| async move {
-                let _ = pending.reply.send(append_batch(client, pending.messages).await);
-            }))
-            .await;
-        }
-        Err(error) => {
-            for pending in group {
-                let _ = pending.reply.send(Err(error.clone()));
+            Err(AppendError::Conflict | AppendError::Refused { .. }) if group.len() > 1 => {
+                let second = group.split_off(group.len() / 2);
+                groups.extend([second, group]);
+            }
+            Err(error) => {
+                for pending in group {
+                    let _ = pending.reply.send(Err(error.clone()));
+                }
             }
         }
     }
 }
 
-async fn append_batch(client: &Client, mut messages: Vec<Append>) -> Result<u64, AppendError> {
-    let count = messages.len() as u64;
-    let Some(last) = messages.pop() else {
+async fn append_batch(client: &Client, messages: &[&Append]) -> Result<u64, AppendError> {
+    let Some((last, before)) = messages.split_last() else {
         return Err(AppendError::Refused { code: 0, description: "an empty commit".to_owned() });
     };
-    if messages.is_empty() {
-        return append_one(client, last).await;
+    if before.is_empty() {
+        return request(client, last, headers(last)).await;
     }
     let batch = Uuid::now_v7().to_string();
-    for (index, message) in messages.into_iter().enumerate() {
-        let mut headers = headers(&message);
+    for (index, message) in before.iter().enumerate() {
+        let mut headers = headers(message);
         headers.insert("Nats-Batch-Id", batch.as_str());
         headers.insert("Nats-Batch-Sequence", (index + 1).to_string());
-        let sent = client.publish_with_headers(message.subject, headers, message.payload).await;
+        let sent = client.publish_with_headers(message.subject.clone(), headers, message.payload.clone()).await;
         sent.map_err(|e| AppendError::Unavailable(e.to_string()))?;
     }
-    let mut headers = headers(&last);
+    let count = messages.len() as u64;
+    let mut headers = headers(last);
     headers.insert("Nats-Batch-Id", batch.as_str());
     headers.insert("Nats-Batch-Sequence", count.to_string());
     headers.insert("Nats-Batch-Commit", "1");
     Ok(request(client, last, headers).await? + 1 - count)
-}
-
-async fn append_one(client: &Client, message: Append) -> Result<u64, AppendError> {
-    let headers = headers(&message);
-    request(client, message, headers).await
 }
 
 fn headers(message: &Append) -> HeaderMap {
@@ -221,8 +215,8 @@ fn headers(message: &Append) -> HeaderMap {
     headers
 }
 
-async fn request(client: &Client, message: Append, headers: HeaderMap) -> Result<u64, AppendError> {
-    let reply = client.request_with_headers(message.subject, headers, message.payload).await;
+async fn request(client: &Client, message: &Append, headers: HeaderMap) -> Result<u64, AppendError> {
+    let reply = client.request_with_headers(message.subject.clone(), headers, message.payload.clone()).await;
     let reply = reply.map_err(|e| AppendError::Unavailable(e.to_string()))?;
     let ack: Ack = serde_json::from_slice(&reply.payload).map_err(|e| AppendError::Unavailable(e.to_string()))?;
     match ack.error {

@@ -87,9 +87,8 @@ impl CommandBus {
         let deadline = tokio::time::Instant::now() + patience;
         let mut not_stored = None;
         for attempt in 0.. {
+            // Without a message id: the broker must not drop a repetition whose outcome got lost, and need not remember any.
             let mut headers = HeaderMap::new();
-            // Another message id each time: the broker must not drop a repetition whose outcome got lost.
-            headers.insert("Nats-Msg-Id", format!("{}-{attempt}", envelope.id));
             headers.insert(OUTCOME_HEADER, format!("{}.{}", self.inbox, envelope.id));
             let subject = aggregate.command_subject();
             let until = deadline.min(tokio::time::Instant::now() + REPEAT);

@@ -3,6 +3,7 @@
 pub mod append;
 pub mod broker;
 pub mod bus;
+mod history;
 pub mod log;
 pub mod process;
 pub mod read;

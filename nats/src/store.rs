@@ -1,12 +1,13 @@
 //! The event store: load an aggregate, decide, append, and never decide a command twice (DESIGN §3).
 
-use std::{
-    any::Any,
-    collections::{HashMap, VecDeque},
-    sync::Arc,
-    time::Duration,
-};
+use std::{collections::HashMap, sync::Arc, time::Duration};
 
+use crate::{
+    append::{Append, AppendError, Appender, Grouping},
+    history::History,
+    read::{self, ReadError, Stored},
+    snapshot::Snapshots,
+};
 use async_nats::Client;
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
@@ -15,19 +16,10 @@ use symbia_commands::{
     Rejection, TenantRule, claim,
 };
 use symbia_events::{
-    AggregateRef, CommandId, Context, DecodeError, DomainEvent, EncodeError, GENESIS, KeyRing, OrgId, Position,
+    AggregateRef, CommandId, Context, DecodeError, DomainEvent, EncodeError, GENESIS, KeyRing, OrgId, Position, Signed,
     canonical, commit, sign_commit, sign_data,
 };
-use time::OffsetDateTime;
 
-use crate::{
-    append::{Append, AppendError, Appender, Grouping},
-    read::{self, ReadError, Stored},
-    snapshot::Snapshots,
-};
-
-/// Ids of an aggregate's last commands that are kept to recognise a repeated one.
-const REMEMBERED: usize = 256;
 /// How often a decision is taken anew after the aggregate moved on, or an append repeated that got no answer.
 const ATTEMPTS: usize = 8;
 
@@ -70,17 +62,6 @@ pub enum StoreError {
     Encode(#[from] EncodeError),
 }
 
-/// A command decided before, with its outcome.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub(crate) struct Remembered {
-    id: CommandId,
-    /// The command's time.
-    #[serde(with = "time::serde::timestamp::milliseconds")]
-    time: OffsetDateTime,
-    sequence: u64,
-    events: Vec<EventRef>,
-}
-
 /// An aggregate's state with what is needed to append to it.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Loaded<A> {
@@ -92,10 +73,7 @@ pub struct Loaded<A> {
     pub sequence: u64,
     /// Hash of its last event.
     pub last_hash: String,
-    pub(crate) commands: VecDeque<Remembered>,
-    /// Latest time of a command that is no longer among these.
-    #[serde(with = "time::serde::timestamp::milliseconds")]
-    pub(crate) forgotten: OffsetDateTime,
+    pub(crate) commands: History,
 }
 
 impl<A: Aggregate> Default for Loaded<A> {
@@ -105,18 +83,22 @@ impl<A: Aggregate> Default for Loaded<A> {
             version: 0,
             sequence: 0,
             last_hash: GENESIS.to_owned(),
-            commands: VecDeque::new(),
-            forgotten: OffsetDateTime::UNIX_EPOCH,
+            commands: History::default(),
         }
     }
 }
 
 impl<A: Aggregate> Loaded<A> {
-    fn fold(&mut self, keys: &KeyRing, stored: &Stored) -> Result<(), DecodeError> {
-        let events = commit::decode(keys, &stored.payload)?;
-        let Some((command, time)) = events.first().map(|e| (e.event.commandid, e.event.time)) else { return Ok(()) };
-        let mut refs = Vec::with_capacity(events.len());
-        for signed in &events {
+    /// Whether a commit comes right behind what is folded.
+    fn is_followed_by(&self, commit: &[Signed]) -> bool {
+        let follows =
+            |first: &Signed| first.event.aggregateversion == self.version + 1 && first.event.prevhash == self.last_hash;
+        commit.first().is_some_and(follows)
+    }
+
+    fn fold(&mut self, commit: &[Signed], sequence: u64) -> Result<(), DecodeError> {
+        let Some(first) = commit.first().map(|first| &first.event) else { return Ok(()) };
+        for signed in commit {
             let event = &signed.event;
             if event.aggregateversion != self.version + 1 || event.prevhash != self.last_hash {
                 return Err(DecodeError::Envelope(format!(
@@ -127,25 +109,11 @@ impl<A: Aggregate> Loaded<A> {
             self.state.apply(&event.decode::<A::Event>()?);
             self.version = event.aggregateversion;
             self.last_hash.clone_from(&signed.hash);
-            refs.push(EventRef { event_type: event.event_type.clone(), version: event.aggregateversion });
         }
-        self.sequence = stored.sequence;
-        self.remember(command, time, refs);
+        self.sequence = sequence;
+        let types = commit.iter().map(|signed| signed.event.event_type.as_str());
+        self.commands.push(first.commandid, first.time, sequence, first.aggregateversion, types);
         Ok(())
-    }
-
-    fn remember(&mut self, id: CommandId, time: OffsetDateTime, events: Vec<EventRef>) {
-        if self.commands.len() == REMEMBERED
-            && let Some(oldest) = self.commands.pop_front()
-        {
-            self.forgotten = self.forgotten.max(oldest.time);
-        }
-        self.commands.push_back(Remembered { id, time: in_milliseconds(time), sequence: self.sequence, events });
-    }
-
-    // Whether a command is older than one that is no longer kept in mind, and so may be one.
-    fn may_have_forgotten(&self, command: &CommandEnvelope) -> bool {
-        in_milliseconds(command.time) <= self.forgotten
     }
 }
 
@@ -200,21 +168,27 @@ impl EventStore {
         self.load_cold(aggregate, &subject).await
     }
 
-    // A snapshot and the subject's last message are one quick read each, cold or warm; the tail is read only when they
-    // do not meet.
+    // A snapshot and the subject's last message are one quick read each, cold or warm; the tail is read only when more
+    // than that message is missing.
     async fn load_cold<A: Aggregate>(&self, aggregate: &AggregateRef, subject: &str) -> Result<Loaded<A>, StoreError> {
         let stream = aggregate.service.event_stream();
         let (snapshot, last) =
             tokio::join!(self.snapshots.stored::<A>(subject), read::last(&self.client, &stream, subject));
         let mut loaded = snapshot.unwrap_or_default();
-        match last? {
-            None => return Ok(Loaded::default()),
-            Some(last) if last.sequence == loaded.sequence => return Ok(loaded),
-            // A snapshot from another log: worthless.
-            Some(last) if last.sequence < loaded.sequence => loaded = Loaded::default(),
-            Some(_) => {}
+        let Some(last) = last? else { return Ok(Loaded::default()) };
+        if last.sequence == loaded.sequence {
+            return Ok(loaded);
         }
-        self.catch_up(aggregate, subject, &mut loaded).await?;
+        if last.sequence < loaded.sequence {
+            // A snapshot from another log: worthless.
+            loaded = Loaded::default();
+        }
+        let commit = self.decode(aggregate, &last)?;
+        if loaded.is_followed_by(&commit) {
+            loaded.fold(&commit, last.sequence).map_err(|error| untrusted(aggregate, last.sequence, error))?;
+        } else {
+            self.catch_up(aggregate, subject, &mut loaded).await?;
+        }
         Ok(loaded)
     }
 
@@ -226,13 +200,14 @@ impl EventStore {
     ) -> Result<(), StoreError> {
         let stream = aggregate.service.event_stream();
         for stored in read::tail(&self.client, &stream, subject, loaded.sequence + 1).await? {
-            loaded.fold(&self.keys, &stored).map_err(|error| StoreError::Untrusted {
-                aggregate: aggregate.to_string(),
-                sequence: stored.sequence,
-                error,
-            })?;
+            let commit = self.decode(aggregate, &stored)?;
+            loaded.fold(&commit, stored.sequence).map_err(|error| untrusted(aggregate, stored.sequence, error))?;
         }
         Ok(())
+    }
+
+    fn decode(&self, aggregate: &AggregateRef, stored: &Stored) -> Result<Vec<Signed>, StoreError> {
+        commit::decode(&self.keys, &stored.payload).map_err(|error| untrusted(aggregate, stored.sequence, error))
     }
 
     /// Decides a command of an authenticated actor and stores what follows. The same command again gives the first outcome.
@@ -256,42 +231,42 @@ impl EventStore {
         let subject = aggregate.event_subject();
         let context = envelope.context(actor);
         let mut unanswered = None;
-        let mut loaded = match self.snapshots.take::<A>(&subject) {
+        let slot = self.snapshots.slot::<A>(&subject);
+        let mut loaded = match slot.take() {
             Some(cached) => cached,
             None => self.load_cold(aggregate, &subject).await?,
         };
         for attempt in 0..ATTEMPTS {
-            if let Some(done) = loaded.commands.iter().find(|c| c.id == envelope.id) {
-                let outcome = accepted(envelope.id, aggregate, done.sequence, done.events.clone(), attempt == 0);
-                self.snapshots.put(&subject, loaded);
-                return Ok(outcome);
+            if let Some((sequence, events)) = loaded.commands.find(envelope.id) {
+                slot.put(loaded);
+                return Ok(accepted(envelope.id, aggregate, sequence, events, attempt == 0));
             }
             if attempt == 0
-                && loaded.may_have_forgotten(envelope)
-                && let Some(done) = self.find_decided(aggregate, &subject, envelope).await?
+                && loaded.commands.may_have_forgotten(envelope.time)
+                && let Some((sequence, events)) = self.find_decided(aggregate, &subject, envelope).await?
             {
-                self.snapshots.put(&subject, loaded);
-                return Ok(accepted(envelope.id, aggregate, done.sequence, done.events, true));
+                slot.put(loaded);
+                return Ok(accepted(envelope.id, aggregate, sequence, events, true));
             }
             let decision = match loaded.state.decide(command.clone(), actor, envelope.time) {
                 Ok(decision) => decision,
                 Err(rejection) => {
-                    self.snapshots.put(&subject, loaded);
+                    slot.put(loaded);
                     return Ok(Outcome::rejected(envelope.id, rejection));
                 }
             };
             if decision.events.is_empty() {
-                self.snapshots.put(&subject, loaded);
+                slot.put(loaded);
                 return Ok(Outcome { position: None, ..accepted(envelope.id, aggregate, 0, Vec::new(), false) });
             }
             match self.commit(aggregate, &subject, &context, &mut loaded, &decision.events, &decision.claims).await {
                 Ok(Ok(events)) => {
                     let outcome = accepted(envelope.id, aggregate, loaded.sequence, events, false);
-                    self.snapshots.put_changed(&subject, loaded);
+                    self.snapshots.put_changed(&subject, &slot, loaded).await;
                     return Ok(outcome);
                 }
                 Ok(Err(rejection)) => {
-                    self.snapshots.put(&subject, loaded);
+                    slot.put(loaded);
                     return Ok(Outcome::rejected(envelope.id, rejection));
                 }
                 Err(StoreError::Append(AppendError::Conflict)) => unanswered = None,
@@ -318,7 +293,7 @@ impl EventStore {
         aggregate: &AggregateRef,
         subject: &str,
         envelope: &CommandEnvelope,
-    ) -> Result<Option<Remembered>, StoreError> {
+    ) -> Result<Option<(u64, Vec<EventRef>)>, StoreError> {
         let stream = aggregate.service.event_stream();
         let since = envelope.time - MAX_SKEW * 2;
         let of_command = |stored: &Stored| {
@@ -331,8 +306,7 @@ impl EventStore {
             let events = of_command(&stored)?
                 .into_iter()
                 .map(|e| EventRef { event_type: e.event.event_type, version: e.event.aggregateversion });
-            let (sequence, events) = (stored.sequence, events.collect());
-            Some(Remembered { id: envelope.id, time: envelope.time, sequence, events })
+            Some((stored.sequence, events.collect()))
         }))
     }
 
@@ -365,13 +339,15 @@ impl EventStore {
         for event in events {
             loaded.state.apply(event);
         }
+        let version = loaded.version + 1;
+        let types = signed.iter().map(|one| one.event.event_type.as_str());
+        loaded.commands.push(context.command_id, context.at, loaded.sequence, version, types);
         let mut refs = Vec::with_capacity(signed.len());
         for one in signed {
             loaded.version = one.event.aggregateversion;
             loaded.last_hash = one.hash;
             refs.push(EventRef { event_type: one.event.event_type, version: one.event.aggregateversion });
         }
-        loaded.remember(context.command_id, context.at, refs.clone());
         Ok(Ok(refs))
     }
 
@@ -419,11 +395,10 @@ impl EventStore {
         let Some(stored) = read::last(&self.client, &stream, &address.event_subject()).await? else {
             return Ok(ClaimState { holder: None, sequence: 0, version: 0, last_hash: GENESIS.to_owned() });
         };
-        let untrusted =
-            |error| StoreError::Untrusted { aggregate: address.to_string(), sequence: stored.sequence, error };
-        let mut events = commit::decode(&self.keys, &stored.payload).map_err(untrusted)?;
-        let signed = events.pop().ok_or_else(|| untrusted(DecodeError::Envelope("an empty batch".to_owned())))?;
-        let data = symbia_events::read_data(&signed.event.event_type, signed.event.data.get()).map_err(untrusted)?;
+        let malformed = |error| untrusted(address, stored.sequence, error);
+        let mut events = self.decode(address, &stored)?;
+        let signed = events.pop().ok_or_else(|| malformed(DecodeError::Envelope("an empty batch".to_owned())))?;
+        let data = symbia_events::read_data(&signed.event.event_type, signed.event.data.get()).map_err(malformed)?;
         Ok(ClaimState {
             holder: claim::holder_after(&signed.event.event_type, data),
             sequence: stored.sequence,
@@ -431,11 +406,6 @@ impl EventStore {
             last_hash: signed.hash,
         })
     }
-}
-
-// As snapshots keep it.
-fn in_milliseconds(time: OffsetDateTime) -> OffsetDateTime {
-    time.replace_nanosecond(time.nanosecond() / 1_000_000 * 1_000_000).unwrap_or(time)
 }
 
 fn accepted(
@@ -447,6 +417,10 @@ fn accepted(
 ) -> Outcome {
     let position = Some(Position { service: aggregate.service, sequence });
     Outcome { command_id, status: OutcomeStatus::Accepted, events, position, repeated, rejection: None }
+}
+
+fn untrusted(aggregate: &AggregateRef, sequence: u64, error: DecodeError) -> StoreError {
+    StoreError::Untrusted { aggregate: aggregate.to_string(), sequence, error }
 }
 
 // Data that names another aggregate or tenant would write into it: read models believe what an event's data says.
@@ -483,27 +457,6 @@ fn taken_text(name: &str) -> String {
     match purpose {
         "bootstrap" => "the platform has its first super admin already".to_owned(),
         _ => format!("this {purpose} is taken: choose another"),
-    }
-}
-
-/// What the cache holds, whatever the aggregate.
-pub(crate) trait Cached: Any + Send + Sync {
-    fn version(&self) -> u32;
-    fn to_json(&self) -> serde_json::Result<Vec<u8>>;
-    fn into_any(self: Arc<Self>) -> Arc<dyn Any + Send + Sync>;
-}
-
-impl<A: Aggregate> Cached for Loaded<A> {
-    fn version(&self) -> u32 {
-        self.version
-    }
-
-    fn to_json(&self) -> serde_json::Result<Vec<u8>> {
-        serde_json::to_vec(&(snapshot_shape::<A>(), self))
-    }
-
-    fn into_any(self: Arc<Self>) -> Arc<dyn Any + Send + Sync> {
-        self
     }
 }
 

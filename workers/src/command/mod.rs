@@ -3,6 +3,7 @@
 //! Error policy: a command that cannot be decided now (log not reachable) is given back and redelivered; after
 //! [`MAX_DELIVERIES`] it goes to the dead letters and its sender is told. A malformed or forged command is refused at once.
 
+mod acks;
 mod handlers;
 mod lanes;
 mod worker;

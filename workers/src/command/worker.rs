@@ -18,10 +18,14 @@ use symbia_nats::{
     topology,
 };
 use time::OffsetDateTime;
-use tokio::task::JoinSet;
+use tokio::{sync::mpsc, task::JoinSet};
 use tokio_util::sync::CancellationToken;
 
-use super::{Handlers, lanes::Lanes};
+use super::{
+    Handlers,
+    acks::{self, Done},
+    lanes::Lanes,
+};
 
 /// Deliveries of a command before it goes to the dead letters.
 pub const MAX_DELIVERIES: i64 = 5;
@@ -69,25 +73,36 @@ impl CommandWorker {
     pub async fn run(self, stop: CancellationToken) -> Result<(), CommandWorkerError> {
         let lanes = Lanes::default();
         let mut partitions = JoinSet::new();
+        let (done, acknowledged) = mpsc::unbounded_channel();
+        let acks = tokio::spawn(acks::run(self.client.clone(), acknowledged));
+        let worker = Arc::new(self);
         for partition in 0..topology::PARTITIONS {
-            let (worker, lanes, stop) = (self.clone(), lanes.clone(), stop.clone());
-            partitions.spawn(async move { worker.run_partition(partition, lanes, stop).await });
+            let (worker, lanes, done, stop) = (Arc::clone(&worker), lanes.clone(), done.clone(), stop.clone());
+            partitions.spawn(async move { worker.run_partition(partition, lanes, done, stop).await });
         }
+        drop(done);
         while partitions.join_next().await.is_some() {}
         while !lanes.idle() {
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
-        self.store.flush().await;
-        let _ = self.client.flush().await;
+        worker.store.flush().await;
+        let _ = acks.await;
+        let _ = worker.client.flush().await;
         Ok(())
     }
 
     // The connection heals itself; what is gone for good (a consumer, the stream) is made again.
-    async fn run_partition(self, partition: u32, lanes: Lanes<Message>, stop: CancellationToken) {
+    async fn run_partition(
+        self: Arc<Self>,
+        partition: u32,
+        lanes: Lanes<Message>,
+        done: Done,
+        stop: CancellationToken,
+    ) {
         while !stop.is_cancelled() {
             tokio::select! {
                 () = stop.cancelled() => return,
-                result = self.consume(partition, &lanes) => {
+                result = self.consume(partition, &lanes, &done) => {
                     if let Err(error) = result {
                         tracing::warn!(partition, %error, "commands not received, trying again");
                     }
@@ -97,7 +112,12 @@ impl CommandWorker {
         }
     }
 
-    async fn consume(&self, partition: u32, lanes: &Lanes<Message>) -> Result<(), CommandWorkerError> {
+    async fn consume(
+        self: &Arc<Self>,
+        partition: u32,
+        lanes: &Lanes<Message>,
+        done: &Done,
+    ) -> Result<(), CommandWorkerError> {
         let fail = |e: &dyn std::fmt::Display| CommandWorkerError(e.to_string());
         let js = jetstream::new(self.client.clone());
         let stream = js.get_stream(topology::COMMANDS).await.map_err(|e| fail(&e))?;
@@ -125,16 +145,16 @@ impl CommandWorker {
             .map_err(|e| fail(&e))?;
         while let Some(message) = messages.next().await {
             let message = message.map_err(|e| fail(&e))?;
-            let worker = self.clone();
+            let (worker, done) = (Arc::clone(self), done.clone());
             lanes.push(message.subject.to_string(), message, move |message| {
-                let worker = worker.clone();
-                async move { worker.handle(message).await }
+                let (worker, done) = (Arc::clone(&worker), done.clone());
+                async move { worker.handle(message, &done).await }
             });
         }
         Ok(())
     }
 
-    async fn handle(&self, message: Message) {
+    async fn handle(&self, message: Message, done: &Done) {
         let (received, deliveries) = match message.info() {
             Ok(info) => (info.published, info.delivered),
             Err(error) => {
@@ -171,8 +191,8 @@ impl CommandWorker {
             return;
         };
         self.publish_outcome(&message, &outcome).await;
-        if let Err(error) = message.ack().await {
-            tracing::warn!(command = %envelope.id, %error, "command not acknowledged; it will come again and be recognised");
+        if let Some(reply) = &message.reply {
+            let _ = done.send(reply.clone());
         }
     }
 

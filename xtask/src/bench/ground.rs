@@ -1,0 +1,114 @@
+//! The servers under test: a broker of the benchmark's own, with the platform's streams.
+
+use std::{
+    fs,
+    os::unix::fs::PermissionsExt,
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::Duration,
+};
+
+use anyhow::Result;
+use async_nats::Client;
+use symbia_events::KeyRing;
+use symbia_nats::{
+    append::Grouping,
+    broker::{Broker, BrokerOptions, Durability},
+    store::{EventStore, StoreOptions},
+    topology,
+};
+use symbia_workers::command::{CommandWorker, Handlers, Options};
+use tempfile::TempDir;
+use time::OffsetDateTime;
+use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
+
+use super::ledger::Ledger;
+
+/// A broker with the platform's streams. Dropping it ends it and removes its data.
+pub struct Ground {
+    broker: Broker,
+    /// Signs and verifies.
+    pub keys: Arc<KeyRing>,
+    durability: Durability,
+    dir: TempDir,
+}
+
+impl Ground {
+    /// Starts a broker in a directory of its own.
+    pub async fn open(durability: Durability) -> Result<Self> {
+        let dir = directory()?;
+        let broker = start(dir.path().join("nats"), durability).await?;
+        let keys = Arc::new(KeyRing::generate(OffsetDateTime::now_utc()));
+        let ground = Ground { broker, keys, durability, dir };
+        topology::ensure(&async_nats::jetstream::new(ground.connect().await?), 1).await?;
+        Ok(ground)
+    }
+
+    /// The directory of its data, and a place for another server's.
+    pub fn dir(&self) -> &Path {
+        self.dir.path()
+    }
+
+    /// A connection of its own, as each role has.
+    pub async fn connect(&self) -> Result<Client> {
+        Ok(async_nats::connect(self.broker.url()).await?)
+    }
+
+    /// An event store over a connection of its own, set up as the durability asks.
+    pub async fn store(&self) -> Result<EventStore> {
+        Ok(self.store_over(self.connect().await?))
+    }
+
+    fn store_over(&self, client: Client) -> EventStore {
+        let grouping = if self.durability == Durability::Fsync { Grouping::Group } else { Grouping::Single };
+        let options = StoreOptions { grouping, ..StoreOptions::default() };
+        EventStore::new(client, Arc::clone(&self.keys), &options)
+    }
+
+    /// Stops the broker and starts it on the same data.
+    pub async fn restart(self) -> Result<Self> {
+        self.broker.stop().await;
+        // It keeps its data locked until it is dropped.
+        drop(self.broker);
+        let broker = start(self.dir.path().join("nats"), self.durability).await?;
+        Ok(Ground { broker, ..self })
+    }
+
+    /// Starts a command worker, its store over the same connection.
+    pub async fn worker(&self) -> Result<Worker> {
+        let handlers = Handlers::default().with::<Ledger>();
+        let client = self.connect().await?;
+        let worker = CommandWorker::new(client.clone(), self.store_over(client), handlers, Options::default());
+        let stop = CancellationToken::new();
+        let token = stop.clone();
+        Ok(Worker { stop, task: tokio::spawn(async move { Ok(worker.run(token).await?) }) })
+    }
+}
+
+/// A temporary directory for servers.
+pub fn directory() -> Result<TempDir> {
+    let dir = TempDir::with_prefix("symbia-bench-")?;
+    // For root the database runs as another account, which must get in.
+    fs::set_permissions(dir.path(), fs::Permissions::from_mode(0o711))?;
+    Ok(dir)
+}
+
+async fn start(data_dir: PathBuf, durability: Durability) -> Result<Broker> {
+    let options = BrokerOptions { durability, ..BrokerOptions::new(data_dir) };
+    Ok(Broker::start(options).await?)
+}
+
+/// A running command worker.
+pub struct Worker {
+    stop: CancellationToken,
+    task: JoinHandle<Result<()>>,
+}
+
+impl Worker {
+    /// Lets it finish and end.
+    pub async fn stop(self) -> Result<()> {
+        self.stop.cancel();
+        tokio::time::timeout(Duration::from_secs(30), self.task).await??
+    }
+}

@@ -1,0 +1,89 @@
+//! The `symbia` process: memory when idle, and how soon it is ready. Rows that appear when its release build is there.
+
+use std::{
+    path::{Path, PathBuf},
+    process::Stdio,
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context as _, Result, ensure};
+use tempfile::TempDir;
+use tokio::{
+    io::{AsyncBufReadExt, BufReader},
+    process::{Child, Command},
+};
+
+use super::{
+    Bench, ground,
+    table::{Row, Target},
+};
+
+/// Rows of this group.
+pub const ROWS: [&str; 2] = ["up_ready", "idle_memory"];
+/// Past these, memory that only the start needed has had time to be given back.
+const IDLE: Duration = Duration::from_secs(3);
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// Measures the rows.
+pub async fn run(bench: &mut Bench) -> Result<()> {
+    let binary = std::env::current_exe()?.with_file_name("symbia");
+    if !binary.exists() {
+        eprint!("(no {}: build it with `cargo build --release`) ", binary.display());
+        return Ok(());
+    }
+    let dir = ground::directory()?;
+    // The first start makes keys, streams, cluster and tables.
+    let (first, _) = up(&binary, &dir).await?;
+    stop(first).await?;
+    let (process, ready) = up(&binary, &dir).await?;
+    push(bench, ROWS[0], "`symbia up`, warm, to ready", ready.as_secs_f64(), "s", 2.0);
+    tokio::time::sleep(IDLE).await;
+    let megabytes = resident_kilobytes(process.id().context("it has ended")?)? / 1e3;
+    push(bench, ROWS[1], "memory of the idle `symbia` process", megabytes, "MB", 80.0);
+    stop(process).await
+}
+
+/// Starts it and waits for the line that says that it is ready.
+async fn up(binary: &PathBuf, dir: &TempDir) -> Result<(Child, Duration)> {
+    let began = Instant::now();
+    let mut process = Command::new(binary)
+        .args(["up", "--json", "--skip-admin", "--port-offset", "20000", "--data-dir"])
+        .arg(dir.path().join("data"))
+        .env_remove("SYMBIA_NATS_URL")
+        .env_remove("DATABASE_URL")
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::null())
+        .kill_on_drop(true)
+        .spawn()?;
+    let mut lines = BufReader::new(process.stdout.take().context("no output")?).lines();
+    let ready = async {
+        while let Some(line) = lines.next_line().await? {
+            if line.contains("\"ready\":true") {
+                return Ok(());
+            }
+        }
+        anyhow::bail!("`symbia up` ended before it was ready; run it by hand to see why")
+    };
+    tokio::time::timeout(PATIENCE, ready).await.context("`symbia up` was not ready in time")??;
+    Ok((process, began.elapsed()))
+}
+
+async fn stop(mut process: Child) -> Result<()> {
+    let pid = process.id().context("it has ended")?;
+    let told = Command::new("kill").arg(pid.to_string()).status().await?;
+    ensure!(told.success(), "`symbia up` has ended by itself");
+    tokio::time::timeout(PATIENCE, process.wait()).await.context("`symbia up` did not stop")??;
+    Ok(())
+}
+
+fn resident_kilobytes(pid: u32) -> Result<f64> {
+    let status = std::fs::read_to_string(Path::new("/proc").join(pid.to_string()).join("status"))?;
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).context("no VmRSS")?;
+    Ok(line.trim().trim_end_matches(" kB").parse()?)
+}
+
+fn push(bench: &mut Bench, name: &'static str, what: &str, ours: f64, unit: &'static str, most: f64) {
+    let (what, target) = (what.to_owned(), Target::AtMost(most));
+    bench.table.push(Row { name, what, ours, raw: None, ratio: None, unit, target });
+}
