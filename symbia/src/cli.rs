@@ -54,8 +54,8 @@ pub enum Command {
     #[command(subcommand)]
     Keys(KeysCommand),
     /// Commands
-    #[command(subcommand)]
-    Command(CommandCommand),
+    #[command(subcommand, name = "command")]
+    Send(CommandCommand),
     /// Read models
     #[command(subcommand)]
     Projection(ProjectionCommand),
@@ -172,7 +172,7 @@ pub enum CommandCommand {
     Send {
         /// Command type, e.g. symbia.cmd.identity.rename-organization.v1
         command_type: String,
-        /// The aggregate: <service>/<tenant>/<kind>/<id>
+        /// The aggregate: SERVICE/TENANT/KIND/ID
         aggregate: String,
         /// The data as JSON; `-` reads it from standard input
         data: String,
@@ -207,7 +207,7 @@ pub enum LogCommand {
     Tail(TailOptions),
     /// Print a message, an event, every event of an aggregate, or the story of a conversation, and whether signatures verify
     Show {
-        /// A position (identity:12), an event's id, or an aggregate (<service>/<tenant>/<kind>/<id>)
+        /// A position (identity:12), an event's id, or an aggregate (SERVICE/TENANT/KIND/ID)
         #[arg(required_unless_present = "conversation")]
         what: Option<String>,
         /// A conversation's id: who said what, why which rule answered, by which model

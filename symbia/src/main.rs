@@ -77,7 +77,7 @@ async fn run(command: Command, config: Config) -> Ended {
         Command::Migrate => roles::migrate_alone(config).await,
         Command::Doctor => doctor::run(&config).await,
         Command::Keys(command) => keys::run(&config, command),
-        Command::Command(command) => command::run(&config, command).await,
+        Command::Send(command) => command::run(&config, command).await,
         Command::Projection(command) => projection::run(&config, command).await,
         Command::Chat(options) => chat::run(&config, options).await,
         Command::Log(command) => log::run(&config, command).await,

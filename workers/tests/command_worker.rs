@@ -319,7 +319,7 @@ async fn a_timer_sends_its_command_once_and_a_cancelled_one_never() {
 async fn nothing_acknowledged_is_lost_or_done_twice_when_broker_and_workers_die() {
     let rounds = if std::env::var_os("SYMBIA_TEST_LONG").is_some() { 50 } else { 5 };
     let mut house = House::open(Durability::Fsync, 2).await;
-    let mut expected = vec![0u64; 16];
+    let mut expected = [0u64; 16];
     for round in 0..rounds {
         let load = stream::iter(0..400usize).map(|n| {
             let house = &house;

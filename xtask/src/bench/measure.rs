@@ -70,7 +70,6 @@ impl<T: Send + 'static> Lanes<T> {
     {
         let mut tasks = JoinSet::new();
         let began = Instant::now();
-        let cpu0 = cpu_of();
         for mut lane in self.0.drain(..) {
             let (step, go_on) = (step.clone(), go_on.clone());
             tasks.spawn(async move {
@@ -89,17 +88,6 @@ impl<T: Send + 'static> Lanes<T> {
             let (lane, mut of_lane) = done??;
             self.0.push(lane);
             latencies.append(&mut of_lane);
-        }
-        {
-            let c = cpu_of();
-            let n = latencies.len() as f64;
-            eprintln!(
-                "  [{:.0}/s n={} own {:.1} us/op, server {:.1} us/op]",
-                n / began.elapsed().as_secs_f64(),
-                n,
-                (c.0 - cpu0.0) * 1e6 / n,
-                (c.1 - cpu0.1) * 1e6 / n
-            );
         }
         Ok(Load { rate: latencies.len() as f64 / began.elapsed().as_secs_f64(), latencies })
     }
@@ -157,24 +145,4 @@ impl Pairs {
             target,
         }
     }
-}
-
-fn cpu_of() -> (f64, f64) {
-    let stat = |pid: &str| -> Option<(u32, f64, String)> {
-        let t = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
-        let comm = t[t.find('(')? + 1..t.rfind(')')?].to_owned();
-        let f: Vec<&str> = t[t.rfind(')')? + 2..].split(' ').collect();
-        Some((f[1].parse().ok()?, (f[11].parse::<f64>().ok()? + f[12].parse::<f64>().ok()?) / 100.0, comm))
-    };
-    let own = stat("self").map_or(0.0, |s| s.1);
-    let me = std::process::id();
-    let mut server = 0.0;
-    for e in std::fs::read_dir("/proc").into_iter().flatten().flatten() {
-        if let Some(s) = e.file_name().to_str().and_then(|n| n.parse::<u32>().ok().and_then(|_| stat(n))) {
-            if s.0 == me && s.2.starts_with("nats") {
-                server += s.1;
-            }
-        }
-    }
-    (own, server)
 }
