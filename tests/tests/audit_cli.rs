@@ -94,12 +94,12 @@ async fn a_foreign_message_is_found_passed_over_and_removed() -> Tested {
     let evidence = fs::read_to_string(mended["evidence"].as_str().context("no evidence")?)?;
     assert!(evidence.contains("organization.forged"));
     let clean = house.run(&["audit", "verify"])?.expect(0)?.json()?;
-    assert_eq!(clean["messages"], 8);
+    assert_eq!(clean["messages"], 11);
 
     // And the platform goes on with it.
     house.start()?;
     assert_eq!(house.rename(1, "after the mending")?["position"]["sequence"], 9);
-    assert_eq!(house.run(&["audit", "verify"])?.expect(0)?.json()?["events"], 12);
+    assert_eq!(house.run(&["audit", "verify"])?.expect(0)?.json()?["events"], 15);
     let mut rest = consumer(&raw(&house).await?).await?.fetch().max_messages(9).messages().await?;
     let mut seen = Vec::new();
     while let Some(message) = rest.try_next().await.map_err(anyhow::Error::from_boxed)? {
@@ -138,7 +138,7 @@ async fn an_export_becomes_the_same_platform_elsewhere() -> Tested {
     copy.run(&["audit", "verify", "--file", text(&export)])?.expect(0)?;
 
     let imported = copy.run(&["log", "import", text(&export)])?.expect(0)?.json()?;
-    assert_eq!(imported["messages"], 9);
+    assert_eq!(imported["messages"], 12);
     copy.start()?;
     assert_eq!(state(&copy)?, original);
     let show = |house: &Installation| house.run(&["log", "show", "identity:9"])?.expect(0)?.json();
@@ -237,7 +237,6 @@ async fn an_interrupted_import_is_finished_before_anything_starts() -> Tested {
     }
     let export = house.file("log.ndjson");
     house.run(&["log", "export", "--out", text(&export)])?.expect(0)?;
-    let original = state(&house)?;
 
     // What a crash leaves: the marker, and a stream that was just begun.
     let mut copy = Installation::with_keys_of(&house)?;
@@ -258,7 +257,11 @@ async fn an_interrupted_import_is_finished_before_anything_starts() -> Tested {
     copy.run(&["log", "resume"])?.expect(0)?;
     assert!(!copy.data().join("refill.json").exists());
     copy.start()?;
-    assert_eq!(state(&copy)?, original);
+    state(&copy)?;
+    for position in ["identity:1", "identity:2", "identity:3", "identity:4"] {
+        let show = |house: &Installation| anyhow::Ok(house.run(&["log", "show", position])?.expect(0)?.out);
+        assert_eq!(show(&copy)?, show(&house)?, "the copy's own streams stay, this one is the export's");
+    }
     copy.run(&["audit", "verify"])?.expect(0)?;
     Ok(())
 }
