@@ -71,6 +71,8 @@ pub struct Settings {
     pub visible_within: Duration,
     /// Messages that a projection may lie behind the log while the service still counts as ready.
     pub max_lag: u64,
+    /// Whether the broker syncs before it acknowledges, for health reports.
+    pub durability: String,
     /// Rate limits.
     pub rates: RatePolicy,
 }
@@ -87,6 +89,7 @@ impl Default for Settings {
             command_timeout: Duration::from_secs(10),
             visible_within: Duration::from_secs(2),
             max_lag: 10_000,
+            durability: "unknown".to_owned(),
             rates: RatePolicy::default(),
         }
     }
@@ -258,7 +261,8 @@ impl Platform {
         if self.nats.connection_state() != State::Connected {
             return Err("not connected to the broker".to_owned());
         }
-        self.nats.flush().await.map(|()| Map::new()).map_err(|_| "the broker does not answer".to_owned())
+        self.nats.flush().await.map_err(|_| "the broker does not answer".to_owned())?;
+        Ok(Map::from_iter([("durability".to_owned(), json!(self.settings.durability))]))
     }
 
     async fn lag(&self, service: Service) -> Result<Map<String, Value>, String> {

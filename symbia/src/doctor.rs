@@ -10,7 +10,7 @@ use crate::{
     config::Config,
     connect::{Addresses, Connected},
     exit,
-    home::Home,
+    home::{Home, Running},
 };
 
 #[derive(Serialize)]
@@ -60,7 +60,7 @@ pub async fn run(config: &Config) -> Ended {
                 };
                 let reached = house.map(|h| format!("NATS {} and PostgreSQL answer", h.client.server_info().version));
                 note("servers", reached.map_err(|e| format!("{e:#}")));
-                note("durability", durability(config).await);
+                note("durability", durability(config, home.running()).await);
             }
             Err(_) => ports(config, &mut note),
         }
@@ -97,11 +97,11 @@ fn ports(config: &Config, note: &mut impl FnMut(&'static str, Result<String, Str
 }
 
 /// Whether an external broker syncs before it acknowledges, as far as it can be known.
-pub async fn durability(config: &Config) -> Result<String, String> {
+pub async fn durability(config: &Config, running: Option<Running>) -> Result<String, String> {
     let Some(monitor) = &config.nats_monitor else {
-        return match config.nats_url {
-            None => Ok("our own broker: as started (see the banner of `symbia up`)".to_owned()),
-            Some(_) => Ok("unknown: set SYMBIA_NATS_MONITOR_URL to let it be checked".to_owned()),
+        return match running.filter(|_| config.nats_url.is_none()) {
+            Some(up) => Ok(up.durability),
+            None => Ok("unknown: set SYMBIA_NATS_MONITOR_URL to let it be checked".to_owned()),
         };
     };
     let url = format!("{}/jsz", monitor.trim_end_matches('/'));

@@ -25,6 +25,9 @@ pub struct Running {
     pub nats_url: Zeroizing<String>,
     /// Database, with credentials.
     pub database_url: Zeroizing<String>,
+    /// Whether the broker syncs before it acknowledges.
+    #[serde(default)]
+    pub durability: String,
 }
 
 /// A data directory.

@@ -23,6 +23,7 @@ use crate::{
     cli::ServeOptions,
     config::Config,
     connect::Connected,
+    doctor,
     home::Home,
     roles::{checked_secrets, secrets, stop_on_signal},
 };
@@ -35,7 +36,8 @@ pub async fn run(config: Config, options: ServeOptions) -> Ended {
     checked_secrets(&home, &house).await?;
     let services = if options.services.is_empty() { Service::ALL.to_vec() } else { options.services };
     let stop = stop_on_signal();
-    let mut servers = serve(&config, &home, &house, &services, &stop).await?;
+    let durability = doctor::durability(&config, home.running()).await.unwrap_or_else(|warning| warning);
+    let mut servers = serve(&config, &home, &house, &services, &durability, &stop).await?;
     while let Some(ended) = servers.join_next().await {
         ended?;
     }
@@ -48,6 +50,7 @@ pub async fn serve(
     home: &Home,
     house: &Connected,
     services: &[Service],
+    durability: &str,
     stop: &CancellationToken,
 ) -> anyhow::Result<JoinSet<()>> {
     // All ports first: an occupied one stops everything before anything is served.
@@ -55,7 +58,7 @@ pub async fn serve(
     for service in services {
         bound.push((*service, listen::bind(*service, &config.host, config.port(*service)).await?));
     }
-    let platform = platform(config, home, house).await?;
+    let platform = platform(config, home, house, durability).await?;
     let feed = Feed::new(
         house.client.clone(),
         fixed_keys(house.keys.as_ref().clone()),
@@ -89,7 +92,7 @@ fn app(config: &Config, platform: &Platform, feed: &Feed, service: Service, heal
     }
 }
 
-async fn platform(config: &Config, home: &Home, house: &Connected) -> anyhow::Result<Platform> {
+async fn platform(config: &Config, home: &Home, house: &Connected, durability: &str) -> anyhow::Result<Platform> {
     let issuer = if config.base_url.is_empty() { "symbia/identity" } else { config.base_url.as_str() };
     let tokens = match &config.session_secret {
         Some(secret) => Tokens::with_secret(secret, issuer, SESSION_LIFETIME).context("SESSION_SECRET")?,
@@ -115,6 +118,7 @@ async fn platform(config: &Config, home: &Home, house: &Connected) -> anyhow::Re
             open_bootstrap: config.open_bootstrap,
             cookie_secure: config.production,
             base_url: config.base_url.clone(),
+            durability: durability.to_owned(),
             ..Settings::default()
         },
     }))

@@ -64,11 +64,13 @@ pub async fn run(mut config: Config, options: UpOptions) -> Ended {
         DurabilityOption::Interval => Grouping::Single,
     };
     let mut workers = work::start(&config, &house, &secrets, &WorkRole::ALL, grouping, &stop).await?;
-    let mut apis = serve::serve(&config, &home, &house, &Service::ALL, &stop).await?;
+    let durability = servers.durability(&config, options.durability).await;
+    let mut apis = serve::serve(&config, &home, &house, &Service::ALL, &durability, &stop).await?;
     home.note_running(&Running {
         pid: std::process::id(),
         nats_url: addresses.nats.clone(),
         database_url: addresses.database.clone(),
+        durability: durability.clone(),
     })?;
     let inference = InferenceProcess::start(&config, &home).await?;
 
@@ -87,7 +89,6 @@ pub async fn run(mut config: Config, options: UpOptions) -> Ended {
     }
 
     if ended.is_ok() {
-        let durability = servers.durability(&config, options.durability).await;
         banner(&config, &home, &servers, &durability, took);
     }
 
@@ -181,10 +182,7 @@ impl Servers {
             (Some(_), DurabilityOption::Interval) => {
                 "NATS ACKNOWLEDGES BEFORE IT SYNCS: a crash of the operating system may lose the last 0.1 s".to_owned()
             }
-            (None, _) => match doctor::durability(config).await {
-                Ok(known) => known,
-                Err(warning) => warning.to_uppercase(),
-            },
+            (None, _) => doctor::durability(config, None).await.unwrap_or_else(|warning| warning.to_uppercase()),
         }
     }
 
