@@ -32,6 +32,7 @@ pub async fn health(platform: &Platform, service: Service) -> Tested {
     for check in ["eventBus", "database"] {
         ensure!(ready["checks"][check]["status"] == "ok", "{ready}");
     }
+    ensure!(ready["checks"]["eventBus"]["durability"] == "every acknowledged write is on disk", "{ready}");
     ensure!(platform.json(service, "/health/live").await?["checks"].is_null(), "liveness looks outside the process");
     Ok(())
 }
