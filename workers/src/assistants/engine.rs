@@ -27,6 +27,7 @@ use symbia_nats::{
     bus::CommandBus,
     store::{EventStore, StoreOptions},
 };
+use symbia_projections::messaging::content_key_id;
 
 use super::{
     definitions::Definitions,
@@ -90,6 +91,10 @@ impl RuleEngine {
 
     async fn asked(&self, event: &Event, sent: &MessageSent) -> anyhow::Result<()> {
         let (cause, conversation) = (cause(event), event.aggregate()?);
+        if sent.content.kid != content_key_id(cause.tenant.as_str(), &conversation.id) {
+            tracing::warn!(event = %event.id, kid = sent.content.kid, "a text under another conversation's key: no answer");
+            return Ok(());
+        }
         let Some(scene) = self.transcripts.scene(&conversation, &sent.message_id, When::Sent).await? else {
             anyhow::bail!("message {} of {conversation} is not in the log yet", sent.message_id);
         };

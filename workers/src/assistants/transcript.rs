@@ -20,7 +20,7 @@ use symbia_projections::secrets::SecretError;
 use tokio::sync::Mutex;
 
 use super::log::{self, LogError, Logged};
-use crate::content_keys::{ContentKeys, kids};
+use crate::content_keys::ContentKeys;
 
 /// Earlier messages that a run gets.
 pub const HISTORY: usize = 50;
@@ -53,8 +53,8 @@ pub struct Scene {
 impl Scene {
     /// The inputs of a run, its texts opened; the run's assistant and answers are added by who knows them.
     pub async fn inputs(&self, conversation_id: &str, keys: &ContentKeys) -> Result<Inputs, SecretError> {
-        let kids = kids(self.history.iter().map(|m| &m.text).chain([&self.message.content]));
-        let opener = keys.opener(kids).await?;
+        // One conversation, one key: a text under another is somebody else's, brought in to be read aloud.
+        let opener = keys.opener(vec![self.message.content.kid.clone()]).await?;
         let open = |sent: &MessageSent, sealed| opener.open(sealed).ok().map(|text| Text::new(sent, text));
         let message = open(&self.message, &self.message.content);
         Ok(Inputs {

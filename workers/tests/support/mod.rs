@@ -28,6 +28,7 @@ use symbia_nats::{
     topology,
 };
 use symbia_projections::{
+    messaging::content_key_id,
     migrate,
     secrets::{KeyEncryptionKey, SecretStore},
     server::{DatabaseServer, DatabaseServerOptions},
@@ -160,7 +161,7 @@ impl House {
 
     pub async fn talk(&self, assistants: &[&str]) -> Talk {
         let id = Uuid::new_v4().to_string();
-        let key = SubjectKey::generate(format!("conversation-{id}"));
+        let key = SubjectKey::generate(content_key_id(org().as_str(), &id));
         self.secrets.put_subject_key(&key).await.unwrap();
         let participant = |id: String, principal_type| NewParticipant {
             participant_id: format!("p-{id}"),
