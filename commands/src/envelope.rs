@@ -98,11 +98,25 @@ impl CommandEnvelope {
         id: CommandId,
         at: OffsetDateTime,
     ) -> serde_json::Result<Self> {
-        Ok(CommandEnvelope {
+        Ok(Self::of_data(keys, aggregate, command.command_type(), command.to_data()?, actor, id, at))
+    }
+
+    /// [`CommandEnvelope::new`] of a command given as type and data.
+    #[must_use]
+    pub fn of_data(
+        keys: &KeyRing,
+        aggregate: &AggregateRef,
+        command_type: &str,
+        data: Box<RawValue>,
+        actor: &Actor,
+        id: CommandId,
+        at: OffsetDateTime,
+    ) -> Self {
+        CommandEnvelope {
             specversion: "1.0".to_owned(),
             id,
             source: "symbia/api".to_owned(),
-            command_type: command.command_type().to_owned(),
+            command_type: command_type.to_owned(),
             subject: aggregate.path(),
             time: at,
             datacontenttype: Some("application/json".to_owned()),
@@ -114,8 +128,8 @@ impl CommandEnvelope {
             env: None,
             dataclass: None,
             policyref: None,
-            data: command.to_data()?,
-        })
+            data,
+        }
     }
 
     /// Parses an envelope.

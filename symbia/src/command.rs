@@ -31,22 +31,8 @@ pub async fn run(config: &Config, command: CommandCommand) -> Ended {
     let now = OffsetDateTime::now_utc();
     let id = id.map_or_else(CommandId::random, CommandId);
     let envelope = CommandEnvelope {
-        specversion: "1.0".to_owned(),
-        id,
         source: "symbia/cli".to_owned(),
-        command_type,
-        subject: aggregate.path(),
-        time: now,
-        datacontenttype: Some("application/json".to_owned()),
-        orgid: aggregate.tenant.clone(),
-        actorassertion: Some(actor.assert(&house.keys, now, time::Duration::minutes(5))),
-        correlationid: None,
-        causationid: None,
-        traceparent: None,
-        env: None,
-        dataclass: None,
-        policyref: None,
-        data,
+        ..CommandEnvelope::of_data(&house.keys, &aggregate, &command_type, data, &actor, id, now)
     };
     let bus = CommandBus::open(house.client.clone()).await?;
     let outcome = bus.send(&aggregate, &envelope, Duration::from_secs(15)).await?;

@@ -83,28 +83,15 @@ impl TimerWorker {
         let sequence = message.info()?.stream_sequence;
         let id = CommandId(Uuid::new_v5(&Uuid::NAMESPACE_OID, format!("{}:{sequence}", message.subject).as_bytes()));
         let now = OffsetDateTime::now_utc();
+        let (aggregate, actor) = (&timer.aggregate, Actor::system("timer"));
         let envelope = CommandEnvelope {
-            specversion: "1.0".to_owned(),
-            id,
             source: "symbia/timer".to_owned(),
-            command_type: timer.command_type,
-            subject: timer.aggregate.path(),
-            time: now,
-            datacontenttype: Some("application/json".to_owned()),
-            orgid: timer.aggregate.tenant.clone(),
-            actorassertion: Some(Actor::system("timer").assert(&self.keys, now, time::Duration::minutes(5))),
-            correlationid: None,
-            causationid: None,
-            traceparent: None,
-            env: None,
-            dataclass: None,
-            policyref: None,
-            data: timer.data,
+            ..CommandEnvelope::of_data(&self.keys, aggregate, &timer.command_type, timer.data, &actor, id, now)
         };
         let mut headers = HeaderMap::new();
         headers.insert("Nats-Msg-Id", id.to_string());
         let payload = serde_json::to_vec(&envelope)?;
-        js.publish_with_headers(timer.aggregate.command_subject(), headers, payload.into()).await?.await?;
+        js.publish_with_headers(aggregate.command_subject(), headers, payload.into()).await?.await?;
         message.ack().await
     }
 }
