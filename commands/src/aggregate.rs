@@ -3,7 +3,7 @@
 use std::{borrow::Cow, fmt};
 
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
-use symbia_events::{DecodeError, DomainEvent, MessageType, OrgId};
+use symbia_events::{AggregateRef, DecodeError, DomainEvent, MessageType, OrgId};
 use time::OffsetDateTime;
 
 use crate::Actor;
@@ -42,6 +42,12 @@ pub trait Aggregate: Default + Clone + Serialize + DeserializeOwned + Send + Syn
         by: &Actor,
         at: OffsetDateTime,
     ) -> Result<Decision<Self::Event>, Rejection>;
+
+    /// Whether a command may be sent to this address, where that takes more than [`Self::ID_FIELD`] and `orgId` to tell.
+    /// [`check_address`](crate::check_address) asks.
+    fn belongs(_command: &Self::Command, _to: &AggregateRef) -> Result<(), Rejection> {
+        Ok(())
+    }
 
     /// Whether a command is only for those who belong to its tenant.
     fn tenant_rule(_command: &Self::Command) -> TenantRule {
@@ -156,6 +162,11 @@ impl Rejection {
     /// The actor may not do this.
     pub fn forbidden(message: impl Into<String>) -> Self {
         Self::new("FORBIDDEN", message)
+    }
+
+    /// The data names another aggregate than the one that it was sent to.
+    pub fn misaddressed(to: &AggregateRef) -> Self {
+        Self::new("WRONG_TENANT", format!("the data names another aggregate than {to}, which the command was sent to"))
     }
 
     /// A field has an unusable value.

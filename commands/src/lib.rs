@@ -1,6 +1,7 @@
 //! What may happen: command types, aggregates and authorization. Pure: no I/O, no clock, no randomness.
 
 mod actor;
+mod address;
 mod aggregate;
 pub mod assistants;
 pub mod asyncapi;
@@ -15,6 +16,7 @@ mod outcome;
 pub mod testing;
 
 pub use actor::{Actor, AssertionError, Membership, Role};
+pub use address::check_address;
 pub use aggregate::{Aggregate, Claim, ClaimChange, Decision, DomainCommand, Rejection, TenantRule};
 pub use catalog::catalog;
 pub use envelope::{CommandEnvelope, EnvelopeError, MAX_AGE, MAX_SKEW};

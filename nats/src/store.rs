@@ -1,6 +1,6 @@
 //! The event store: load an aggregate, decide, append, and never decide a command twice (DESIGN §3).
 
-use std::{collections::HashMap, sync::Arc, time::Duration};
+use std::{sync::Arc, time::Duration};
 
 use crate::{
     append::{Append, AppendError, Appender, Grouping},
@@ -10,13 +10,12 @@ use crate::{
 };
 use async_nats::Client;
 use serde::{Deserialize, Serialize};
-use serde_json::value::RawValue;
 use symbia_commands::{
     Actor, Aggregate, ClaimChange, CommandEnvelope, DomainCommand, EventRef, MAX_SKEW, Outcome, OutcomeStatus,
-    Rejection, TenantRule, claim,
+    Rejection, TenantRule, check_address, claim,
 };
 use symbia_events::{
-    AggregateRef, CommandId, Context, DecodeError, DomainEvent, EncodeError, GENESIS, KeyRing, OrgId, Position, Signed,
+    AggregateRef, CommandId, Context, DecodeError, DomainEvent, EncodeError, GENESIS, KeyRing, Position, Signed,
     canonical, commit, sign_commit, sign_data,
 };
 
@@ -221,7 +220,7 @@ impl EventStore {
             Ok(command) => command,
             Err(error) => return Ok(Outcome::rejected(envelope.id, unreadable(&error))),
         };
-        if let Err(rejection) = check_address(aggregate, A::ID_FIELD, envelope.data.get()) {
+        if let Err(rejection) = check_address::<A>(aggregate, &command, envelope.data.get()) {
             return Ok(Outcome::rejected(envelope.id, rejection));
         }
         if A::tenant_rule(&command) == TenantRule::Members && !actor.may_enter(&aggregate.tenant) {
@@ -423,25 +422,6 @@ fn untrusted(aggregate: &AggregateRef, sequence: u64, error: DecodeError) -> Sto
     StoreError::Untrusted { aggregate: aggregate.to_string(), sequence, error }
 }
 
-// Data that names another aggregate or tenant would write into it: read models believe what an event's data says.
-fn check_address(aggregate: &AggregateRef, id_field: Option<&str>, data: &str) -> Result<(), Rejection> {
-    let Ok(members) = serde_json::from_str::<HashMap<&str, &RawValue>>(data) else { return Ok(()) };
-    let differs = |field: &str, expected: &str| {
-        members.get(field).is_some_and(|value| {
-            let named = serde_json::from_str::<Option<String>>(value.get());
-            !matches!(named, Ok(None)) && !named.is_ok_and(|named| named.as_deref() == Some(expected))
-        })
-    };
-    let tenant = aggregate.tenant.as_str();
-    if id_field.is_some_and(|field| differs(field, &aggregate.id))
-        || (tenant != OrgId::GLOBAL && differs("orgId", tenant))
-    {
-        let other = format!("the data names another aggregate than {aggregate}, which the command was sent to");
-        return Err(Rejection::new("WRONG_TENANT", other));
-    }
-    Ok(())
-}
-
 fn unreadable(error: &DecodeError) -> Rejection {
     match error {
         DecodeError::UnknownType(name) => Rejection::new(
@@ -463,21 +443,4 @@ fn taken_text(name: &str) -> String {
 /// Names the shape of a snapshot: another shape is dropped on reading.
 pub(crate) fn snapshot_shape<A: Aggregate>() -> String {
     format!("{}/{}/{}", A::Event::SERVICE, A::Event::AGGREGATE, A::STATE_VERSION)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn data_that_names_another_aggregate_or_tenant_is_refused() {
-        let mine = AggregateRef::of_subject("symbia.cmd.identity.org-a.organization.org-a").unwrap();
-        let check = |data: &str| check_address(&mine, Some("orgId"), data).map_err(|r| r.code.into_owned());
-        assert_eq!(check(r#"{"orgId":"org-a","name":"A"}"#), Ok(()));
-        assert_eq!(check(r#"{"name":"A"}"#), Ok(()));
-        assert_eq!(check(r#"{"orgId":"org-b"}"#), Err("WRONG_TENANT".to_owned()));
-        assert_eq!(check(r#"{"orgId":7}"#), Err("WRONG_TENANT".to_owned()));
-        let user = AggregateRef::of_subject("symbia.cmd.identity.global.user.u1").unwrap();
-        assert!(check_address(&user, Some("userId"), r#"{"userId":"u2"}"#).is_err());
-    }
 }

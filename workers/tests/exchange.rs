@@ -17,6 +17,7 @@ use symbia_events::{
     AggregateRef, DomainEvent, Service,
     assistants::RuleRunEvent,
     integrations::{CompletionEvent, ErrorCategory},
+    messaging::ConversationEvent,
 };
 use symbia_workers::assistants::replay;
 
@@ -163,6 +164,28 @@ async fn what_goes_wrong_is_said_in_the_conversation_and_stands_in_the_log() {
     house.ask(&talk, "anybody?").await;
     let answer = house.answer(&talk).await;
     assert!(answer.contains("no such assistant"), "{answer}");
+    house.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_text_under_another_conversations_key_is_neither_answered_nor_shown_to_the_model() {
+    let (house, upstream) = house(Mode::Answers(vec!["2 + 2 = 4"])).await;
+    let (secret, talk) = (house.talk(&[]).await, house.talk(&[ASSISTANT_KEY]).await);
+    house.ask(&secret, "the code is 1234").await;
+    let stolen = house.messages(&secret).await.remove(0);
+    // The conversation itself takes no such text; the engine does not rely on it.
+    house.forge(&talk.address, &ConversationEvent::from(stolen)).await;
+    house.ask(&talk, "what is 2+2?").await;
+    let answered = async {
+        while house.messages(&talk).await.len() < 3 {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    };
+    tokio::time::timeout(SOON, answered).await.unwrap();
+    let [asked] = &upstream.asked()[..] else { panic!("the model is asked once") };
+    assert!(!asked.body.to_string().contains("1234"), "{}", asked.body);
+    // A conversation's events are taken in order: the first was passed over.
+    assert_eq!(house.subjects("symbia.evt.assistants.org.rule-run.*").await, 1, "one run");
     house.close().await;
 }
 

@@ -2,6 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 use symbia_events::{
+    AggregateRef,
     assistants::{
         AssistantDefinition, AssistantEvent, AssistantPublished, AssistantRegistered, AssistantUpdated,
         AssistantWithdrawn,
@@ -51,8 +52,16 @@ fn is_key(text: &str) -> bool {
 
 impl Aggregate for Assistant {
     const STATE_VERSION: u32 = 1;
+    const ID_FIELD: Option<&'static str> = Some("key");
     type Command = AssistantCommand;
     type Event = AssistantEvent;
+
+    fn belongs(command: &AssistantCommand, to: &AggregateRef) -> Result<(), Rejection> {
+        match command {
+            AssistantCommand::SyncAssistant(c) if c.definition.key != to.id => Err(Rejection::misaddressed(to)),
+            _ => Ok(()),
+        }
+    }
 
     fn apply(&mut self, event: &AssistantEvent) {
         match event {

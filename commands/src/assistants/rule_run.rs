@@ -3,6 +3,7 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use symbia_events::{
+    AggregateRef,
     assistants::{
         ActionCompleted, ActionConfig, ActionFailed, ActionRequested, RuleEvaluated, RuleRunCancelled,
         RuleRunCompleted, RuleRunEvent, RuleRunFailed, RuleRunStarted,
@@ -256,6 +257,13 @@ impl Aggregate for RuleRun {
     const STATE_VERSION: u32 = 1;
     type Command = RuleRunCommand;
     type Event = RuleRunEvent;
+
+    fn belongs(command: &RuleRunCommand, to: &AggregateRef) -> Result<(), Rejection> {
+        match command {
+            RuleRunCommand::StartRuleRun(c) if c.started.rule_run_id != to.id => Err(Rejection::misaddressed(to)),
+            _ => Ok(()),
+        }
+    }
 
     fn apply(&mut self, event: &RuleRunEvent) {
         match event {

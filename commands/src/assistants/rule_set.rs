@@ -205,6 +205,7 @@ impl RuleSet {
 
 impl Aggregate for RuleSet {
     const STATE_VERSION: u32 = 1;
+    const ID_FIELD: Option<&'static str> = Some("ruleSetKey");
     type Command = RuleSetCommand;
     type Event = RuleSetEvent;
 

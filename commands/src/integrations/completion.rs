@@ -2,12 +2,13 @@
 
 use serde::{Deserialize, Serialize};
 use symbia_events::{
-    Personal,
+    AggregateRef, Personal,
     integrations::{
         CompletionAttemptFailed, CompletionAttemptStarted, CompletionCancelled, CompletionCompleted, CompletionContext,
         CompletionEvent, CompletionFailed, CompletionRequested, DroppedParam, ErrorCategory, FinishReason,
         PromptMessage, Sampling, Timing, Upstream, Usage,
     },
+    messaging::content_key_id,
 };
 use time::{OffsetDateTime, format_description::well_known::Rfc3339};
 
@@ -202,15 +203,25 @@ impl Completion {
         }
         // Who could name a run could end it.
         let context = &c.context;
-        let claims = [&context.rule_run_id, &context.action_id, &context.assistant_id, &context.reply_message_id];
+        let claims = [
+            &context.conversation_id,
+            &context.rule_run_id,
+            &context.action_id,
+            &context.assistant_id,
+            &context.reply_message_id,
+        ];
         if !by.is_platform() && claims.iter().any(|claim| claim.is_some()) {
-            return Err(Rejection::forbidden("only the platform asks on behalf of an assistant's run"));
+            return Err(Rejection::forbidden("only the platform asks on behalf of a conversation or a run"));
         }
         if c.request_id.is_empty() || c.operation != CHAT {
             return Err(Rejection::invalid(format!("requestId must not be empty, operation is '{CHAT}'")));
         }
         if c.messages.is_empty() || c.messages.len() > MAX_MESSAGES {
             return Err(Rejection::invalid(format!("messages: 1 to {MAX_MESSAGES}")));
+        }
+        // What somebody else sealed would be opened for the model, and read aloud by it.
+        if !by.is_platform() {
+            under_key(&c, &by.id)?;
         }
         fits("messages", c.messages.iter().map(|m| m.content.text_len()).sum())?;
         check(&c.sampling)?;
@@ -345,6 +356,13 @@ impl Completion {
     }
 }
 
+fn under_key(c: &RequestCompletion, kid: &str) -> Result<(), Rejection> {
+    if c.messages.iter().any(|message| message.content.kid != kid) {
+        return Err(Rejection::new("WRONG_KEY", format!("messages: seal them with the key '{kid}'")));
+    }
+    Ok(())
+}
+
 fn fits(what: &str, length: usize) -> Result<(), Rejection> {
     if length > MAX_TEXT {
         return Err(Rejection::new("TOO_LARGE", format!("{what}: {length} bytes, the limit is {MAX_TEXT}")));
@@ -370,8 +388,17 @@ fn check(s: &Sampling) -> Result<(), Rejection> {
 
 impl Aggregate for Completion {
     const STATE_VERSION: u32 = 1;
+    const ID_FIELD: Option<&'static str> = Some("requestId");
     type Command = CompletionCommand;
     type Event = CompletionEvent;
+
+    fn belongs(command: &CompletionCommand, to: &AggregateRef) -> Result<(), Rejection> {
+        let CompletionCommand::RequestCompletion(c) = command else { return Ok(()) };
+        match &c.context.conversation_id {
+            Some(conversation) => under_key(c, &content_key_id(to.tenant.as_str(), conversation)),
+            None => Ok(()),
+        }
+    }
 
     fn apply(&mut self, event: &CompletionEvent) {
         match event {

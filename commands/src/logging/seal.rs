@@ -81,6 +81,7 @@ fn instant(text: &str) -> Option<OffsetDateTime> {
 
 impl Aggregate for LogSeal {
     const STATE_VERSION: u32 = 1;
+    const ID_FIELD: Option<&'static str> = Some("service");
     type Command = SealCommand;
     type Event = SealEvent;
 

@@ -5,8 +5,8 @@ use std::collections::{BTreeMap, VecDeque};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use symbia_events::{
-    Personal,
-    messaging::{ConversationEvent, ConversationType, ParticipantRole, ParticipantType, Priority},
+    AggregateRef, Personal,
+    messaging::{ConversationEvent, ConversationType, ParticipantRole, ParticipantType, Priority, content_key_id},
 };
 use time::OffsetDateTime;
 
@@ -177,6 +177,11 @@ impl Conversation {
         Ok(())
     }
 
+    // A text under another conversation's key would be that conversation's secret, brought here to be read aloud.
+    pub(super) fn is_sealed<'t>(&self, texts: impl IntoIterator<Item = Option<&'t Personal>>) -> Result<(), Rejection> {
+        sealed_with(&self.content_key_id, texts)
+    }
+
     pub(super) fn participant(&self, principal_id: &str) -> Option<&Participant> {
         self.participants.iter().find(|p| p.principal_id == principal_id)
     }
@@ -193,10 +198,34 @@ impl Conversation {
     }
 }
 
+pub(super) fn sealed_with<'t>(
+    kid: &str,
+    texts: impl IntoIterator<Item = Option<&'t Personal>>,
+) -> Result<(), Rejection> {
+    if texts.into_iter().flatten().any(|text| text.kid != kid) {
+        return Err(Rejection::new(
+            "WRONG_KEY",
+            format!("seal what is said here with this conversation's key, '{kid}'"),
+        ));
+    }
+    Ok(())
+}
+
 impl Aggregate for Conversation {
     const STATE_VERSION: u32 = 1;
+    const ID_FIELD: Option<&'static str> = Some("conversationId");
     type Command = ConversationCommand;
     type Event = ConversationEvent;
+
+    fn belongs(command: &ConversationCommand, to: &AggregateRef) -> Result<(), Rejection> {
+        let ConversationCommand::CreateConversation(c) = command else { return Ok(()) };
+        let own = content_key_id(to.tenant.as_str(), &to.id);
+        if c.org_id != to.tenant.as_str() || c.content_key_id != own {
+            let text = format!("a conversation is opened in its own organization, with the contentKeyId '{own}'");
+            return Err(Rejection::new("WRONG_TENANT", text));
+        }
+        Ok(())
+    }
 
     fn apply(&mut self, event: &ConversationEvent) {
         match event {

@@ -7,6 +7,7 @@ use symbia_events::messaging::{
 
 use super::{
     ASSISTANT_PREFIX, Conversation, CreateConversation, MAX_METADATA, MAX_PARTICIPANTS, NewParticipant, Participant,
+    conversation::sealed_with,
 };
 use crate::{Actor, Decision, Rejection};
 
@@ -55,6 +56,7 @@ impl Conversation {
         if c.conversation_id.is_empty() || c.content_key_id.is_empty() {
             return Err(Rejection::invalid("conversationId and contentKeyId must not be empty"));
         }
+        sealed_with(&c.content_key_id, [c.name.as_ref(), c.description.as_ref(), c.metadata.as_ref()])?;
         let name = c.name.as_ref().map_or(0, |n| n.text_len());
         if c.conversation_type == ConversationType::Group && name == 0 {
             return Err(Rejection::invalid("name: a group has one"));

@@ -42,6 +42,7 @@ impl Conversation {
         if c.content_type.is_empty() || labels.into_iter().flatten().any(|label| label.len() > MAX_LABEL) {
             return Err(Rejection::invalid("contentType, runId and traceId: 1 to 255 bytes"));
         }
+        self.is_sealed([Some(&c.content), c.metadata.as_ref()])?;
         says_something(&c.content)?;
         if c.metadata.as_ref().is_some_and(|m| m.text_len() > MAX_METADATA) {
             return Err(Rejection::new("TOO_LARGE", "metadata: at most 32 kB"));
@@ -86,6 +87,7 @@ impl Conversation {
             let text = format!("the message is at version {}: read it and edit again", message.version);
             return Err(Rejection::new("VERSION_CONFLICT", text));
         }
+        self.is_sealed([Some(&c.content)])?;
         says_something(&c.content)?;
         Ok(Decision::one(MessageEdited {
             message_id: c.message_id,
@@ -104,6 +106,7 @@ impl Conversation {
             let text = "only its sender, or an owner or admin of the conversation, may delete a message";
             return Err(Rejection::new("INSUFFICIENT_ROLE", text));
         }
+        self.is_sealed([c.reason.as_ref()])?;
         Ok(Decision::one(MessageDeleted { message_id: c.message_id, deleted_by: by.id.clone(), reason: c.reason }))
     }
 
@@ -176,9 +179,9 @@ pub(super) mod testing {
 mod tests {
     use super::testing::{ada, created, key, people};
     use super::*;
-    use crate::{Aggregate, testing::given};
+    use crate::{Aggregate, messaging::ConversationCommand, testing::given};
     use proptest::prelude::*;
-    use symbia_events::messaging::Priority;
+    use symbia_events::{SubjectKey, messaging::Priority};
 
     fn id(n: u128) -> String {
         Uuid::from_u128(n).to_string()
@@ -262,6 +265,24 @@ mod tests {
         let mut state = Conversation::default();
         events.iter().for_each(|e| state.apply(e));
         state
+    }
+
+    #[test]
+    fn a_text_under_another_conversations_key_is_refused() {
+        let foreign = SubjectKey::from_bytes("k2", [1; 32]);
+        let refused = |c: ConversationCommand| {
+            given::<Conversation>(history([(say(1, "hi"), ada())])).when(c, &ada()).rejected("WRONG_KEY");
+        };
+        refused(SendMessage { content: foreign.seal("x"), ..say(2, "x") }.into());
+        refused(SendMessage { metadata: Some(foreign.seal("{}")), ..say(2, "x") }.into());
+        let edit = EditMessage {
+            message_id: id(1),
+            content: foreign.seal("x"),
+            content_digest: "".into(),
+            expected_version: None,
+        };
+        refused(edit.into());
+        refused(DeleteMessage { message_id: id(1), reason: Some(foreign.seal("x")) }.into());
     }
 
     #[test]

@@ -7,6 +7,13 @@ use serde::{Deserialize, Serialize};
 
 use crate::{ActorType, Personal, domain_events};
 
+/// Id of the key that seals what is said in a conversation. It belongs to that conversation alone: a text that is sealed
+/// under any other key is not opened for its readers, whoever put it there.
+#[must_use]
+pub fn content_key_id(org: &str, conversation_id: &str) -> String {
+    format!("conversation:{org}:{conversation_id}")
+}
+
 /// Kind of conversation.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]

@@ -8,6 +8,7 @@ mod rows;
 pub use conversations::{Access, Counts, access, conversation, conversations_of, counts, participant, participants};
 pub use messages::{Anchor, Page, message, messages, open_questions};
 pub use rows::{Conversation, Message, Participant};
+pub use symbia_events::messaging::content_key_id;
 
 use async_trait::async_trait;
 use sqlx::PgConnection;
@@ -17,13 +18,6 @@ use crate::{FoldError, FoldEvent, Migration, Projection, columns::text, secrets:
 
 /// What stands for a text whose key was destroyed.
 pub const ERASED: &str = "[erased]";
-
-/// Id of the key that seals what is said in a conversation. It belongs to that conversation alone: a text that is sealed
-/// under any other key is not opened for its readers, whoever put it there.
-#[must_use]
-pub fn content_key_id(org: &str, conversation_id: &str) -> String {
-    format!("conversation:{org}:{conversation_id}")
-}
 
 /// Opens what is said in a conversation; `None` when its key is gone or it was sealed under another.
 #[must_use]

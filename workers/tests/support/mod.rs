@@ -13,11 +13,12 @@ use symbia_commands::{
     messaging::{CreateConversation, NewParticipant, SendMessage},
 };
 use symbia_events::{
-    ActorType, AggregateRef, CommandId, DomainEvent, Event, KeyRing, OrgId, Service, SubjectKey,
+    ActorType, AggregateRef, AuthMethod, CommandId, Context, DomainEvent, Event, KeyRing, OrgId, Service, SubjectKey,
     assistants::RuleRunEvent,
     commit,
     integrations::CompletionEvent,
     messaging::{ConversationEvent, ConversationType, MessageSent, ParticipantType, Priority},
+    sign_commit,
 };
 use symbia_nats::{
     append::Grouping,
@@ -214,6 +215,33 @@ impl House {
         id
     }
 
+    /// Puts an event into the log that no aggregate has decided.
+    pub async fn forge(&self, address: &AggregateRef, event: &impl DomainEvent) {
+        let (stream, subject) = (address.service.event_stream(), address.event_subject());
+        let stored = read::last(&self.client, &stream, &subject).await.unwrap().unwrap();
+        let last = commit::decode(&self.keys, &stored.payload).unwrap().pop().unwrap();
+        let of = CommandId::random();
+        let context = Context {
+            actor_id: ada().id,
+            actor_type: ActorType::User,
+            on_behalf_of: None,
+            auth_method: AuthMethod::Session,
+            command_id: of,
+            correlation_id: of.to_string(),
+            causation_id: of.to_string(),
+            traceparent: None,
+            data_class: None,
+            env: None,
+            policy_ref: None,
+            at: OffsetDateTime::now_utc(),
+        };
+        let version = last.event.aggregateversion;
+        let signed =
+            sign_commit(&self.keys, address, &context, version, &last.hash, std::slice::from_ref(event)).unwrap();
+        let js = async_nats::jetstream::new(self.client.clone());
+        js.publish(subject, commit::encode(&signed).0.into()).await.unwrap().await.unwrap();
+    }
+
     pub async fn events<E: DomainEvent>(&self, address: &AggregateRef) -> Vec<(Event, E)> {
         let stream = address.service.event_stream();
         let stored = read::tail(&self.client, &stream, &address.event_subject(), 1).await.unwrap();
@@ -275,6 +303,13 @@ impl House {
         });
         let completion = AggregateRef::new(Service::Integrations, org(), "completion", id.unwrap()).unwrap();
         self.events::<CompletionEvent>(&completion).await.into_iter().map(|(_, e)| e).collect()
+    }
+
+    /// How many aggregates have events on these subjects of the assistants.
+    pub async fn subjects(&self, filter: &str) -> usize {
+        let js = async_nats::jetstream::new(self.client.clone());
+        let stream = js.get_stream(Service::Assistants.event_stream()).await.unwrap();
+        stream.info_with_subjects(filter).await.unwrap().count().await
     }
 
     pub async fn log(&self) -> Subscriber {

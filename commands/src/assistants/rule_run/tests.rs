@@ -87,6 +87,14 @@ fn running() -> Vec<RuleRunEvent> {
 }
 
 #[test]
+fn a_run_starts_at_its_own_address() {
+    let start = start(Some(1), Next::Do(planned(0))).into();
+    let to = |id: &str| AggregateRef::of_subject(&format!("symbia.cmd.assistants.org.rule-run.{id}")).unwrap();
+    assert_eq!(RuleRun::belongs(&start, &to("run")), Ok(()));
+    assert_eq!(RuleRun::belongs(&start, &to("other")), Err(Rejection::misaddressed(&to("other"))));
+}
+
+#[test]
 fn a_run_does_its_actions_in_order_and_tells_how_long_each_took() {
     let events = history([
         start(Some(1), Next::Do(planned(0))).into(),

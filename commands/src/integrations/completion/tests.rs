@@ -35,6 +35,11 @@ fn request() -> RequestCompletion {
     }
 }
 
+fn of_ada() -> RequestCompletion {
+    let content = SubjectKey::from_bytes("ada", [2; 32]).seal("hi");
+    RequestCompletion { messages: vec![PromptMessage { role: PromptRole::User, content, name: None }], ..request() }
+}
+
 fn start(attempt: u32) -> StartCompletionAttempt {
     StartCompletionAttempt {
         request_id: "r1".into(),
@@ -157,7 +162,7 @@ fn only_the_platform_works_on_it_and_only_its_requester_stops_it() {
     let running = || history([request().into(), start(1).into()]);
     given::<Completion>(running()).when(complete(1), &person("eve")).rejected("FORBIDDEN");
     given::<Completion>(running()).when(cancel(), &person("eve")).rejected("NOT_FOUND");
-    let requested = Completion::default().decide(request().into(), &person("ada"), AT).unwrap().events;
+    let requested = Completion::default().decide(of_ada().into(), &person("ada"), AT).unwrap().events;
     assert!(given_state(&requested).decide(cancel().into(), &person("ada"), AT).is_ok());
 }
 
@@ -166,6 +171,20 @@ fn nobody_but_the_platform_asks_for_a_run() {
     let mut forged = request();
     forged.context.rule_run_id = Some("run".into());
     given::<Completion>([]).when(forged, &person("eve")).rejected("FORBIDDEN");
+}
+
+#[test]
+fn a_prompt_is_sealed_by_who_asks_and_in_a_conversation_with_its_key() {
+    given::<Completion>([]).when(of_ada(), &person("eve")).rejected("WRONG_KEY");
+    let to = AggregateRef::of_subject("symbia.cmd.integrations.org.completion.r1").unwrap();
+    let context = CompletionContext { conversation_id: Some("c1".into()), ..CompletionContext::default() };
+    let foreign = RequestCompletion { context, ..request() };
+    let refused = Completion::belongs(&foreign.clone().into(), &to).map_err(|r| r.code.into_owned());
+    assert_eq!(refused, Err("WRONG_KEY".to_owned()));
+    let content = SubjectKey::from_bytes(content_key_id("org", "c1"), [1; 32]).seal("hi");
+    let own =
+        RequestCompletion { messages: vec![PromptMessage { role: PromptRole::User, content, name: None }], ..foreign };
+    assert_eq!(Completion::belongs(&own.into(), &to), Ok(()));
 }
 
 #[test]
