@@ -50,6 +50,18 @@ impl std::fmt::Debug for SecretText {
     }
 }
 
+/// Who may register an agent (identity.md §4.6).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum EnrolmentMode {
+    /// Who holds an enrolment token.
+    #[default]
+    Token,
+    /// Anyone, without an organization and with the baseline capabilities. For development.
+    Open,
+    /// Admins only.
+    Closed,
+}
+
 /// What a deployment decides.
 #[derive(Clone, Debug)]
 pub struct Settings {
@@ -61,6 +73,10 @@ pub struct Settings {
     pub setup_token: Option<SecretText>,
     /// Whoever registers first becomes super admin, as in the original. Ignored in production.
     pub open_bootstrap: bool,
+    /// Who may register an agent.
+    pub enrolment: EnrolmentMode,
+    /// Lets its holder register agents with the capabilities that they ask for: the installation's own token.
+    pub enrolment_token: Option<SecretText>,
     /// Cookies go over TLS only.
     pub cookie_secure: bool,
     /// Public address of the identity service, or empty.
@@ -84,6 +100,8 @@ impl Default for Settings {
             bcrypt_cost: 12,
             setup_token: None,
             open_bootstrap: false,
+            enrolment: EnrolmentMode::Token,
+            enrolment_token: None,
             cookie_secure: false,
             base_url: String::new(),
             command_timeout: Duration::from_secs(10),
@@ -208,6 +226,20 @@ impl Platform {
             return Err(pending(id));
         }
         Ok(done)
+    }
+
+    /// Sends a command of the identity service that nobody waits for: when it is lost, the next one tells the same.
+    pub(crate) fn submit_later(&self, aggregate: AggregateRef, command: impl DomainCommand) {
+        let platform = self.clone();
+        tokio::spawn(async move {
+            let (id, actor, at) = (CommandId::random(), Actor::service("identity"), OffsetDateTime::now_utc());
+            let Ok(envelope) = CommandEnvelope::new(&platform.keys, &aggregate, &command, &actor, id, at) else {
+                return;
+            };
+            if let Err(error) = platform.bus.send(&aggregate, &envelope, platform.settings.command_timeout).await {
+                tracing::debug!(%aggregate, %error, "a sighting is not recorded");
+            }
+        });
     }
 
     /// Waits until a command's events show in its service's read models; false when they do not in time.

@@ -11,6 +11,7 @@ pub fn catalog() -> Vec<MessageType> {
         identity::UserCommand::types(),
         identity::OrganizationCommand::types(),
         identity::SessionCommand::types(),
+        identity::AgentCommand::types(),
         logging::SealCommand::types(),
         messaging::ConversationCommand::types(),
         assistants::AssistantCommand::types(),

@@ -31,6 +31,7 @@ catalog! {
     identity::UserEvent,
     identity::OrganizationEvent,
     identity::SessionEvent,
+    identity::AgentEvent,
     logging::SealEvent,
     messaging::ConversationEvent,
     assistants::AssistantEvent,

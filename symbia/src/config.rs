@@ -6,7 +6,10 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use symbia_api::http::{cors::CorsConfig, request::TrustedProxies, server::ServerConfig};
+use symbia_api::{
+    http::{cors::CorsConfig, request::TrustedProxies, server::ServerConfig},
+    platform::EnrolmentMode,
+};
 use symbia_events::Service;
 use symbia_workers::integrations::{ApiKey, OpenAiOptions};
 use zeroize::Zeroizing;
@@ -87,6 +90,8 @@ pub struct Config {
     pub base_url: String,
     /// Registration makes the first user super admin, without a token. Tests only.
     pub open_bootstrap: bool,
+    /// Who may register an agent.
+    pub enrolment: EnrolmentMode,
     /// Interface to listen on.
     pub host: String,
     /// Ports, where they differ from the registry.
@@ -116,6 +121,17 @@ impl Config {
         if open_bootstrap && production {
             return Err(invalid("IDENTITY_OPEN_BOOTSTRAP", "refused when SYMBIA_ENV=prod"));
         }
+        let enrolment = match text("IDENTITY_AGENT_ENROLMENT")?.as_deref() {
+            None | Some("token") => EnrolmentMode::Token,
+            Some("open") if production => {
+                return Err(invalid("IDENTITY_AGENT_ENROLMENT", "open is refused when SYMBIA_ENV=prod"));
+            }
+            Some("open") => EnrolmentMode::Open,
+            Some("closed") => EnrolmentMode::Closed,
+            Some(other) => {
+                return Err(invalid("IDENTITY_AGENT_ENROLMENT", format!("'{other}' is none of token, open, closed")));
+            }
+        };
         let origins = text("CORS_ALLOWED_ORIGINS")?.or(text("CORS_ORIGINS")?).unwrap_or_default();
         let origins = origins.split(',').map(str::trim).filter(|o| !o.is_empty()).map(|o| o.trim_end_matches('/'));
         let mut ports = BTreeMap::new();
@@ -148,6 +164,7 @@ impl Config {
             bcrypt_cost: number("BCRYPT_COST")?.unwrap_or(10),
             base_url: text("IDENTITY_BASE_URL")?.unwrap_or_default(),
             open_bootstrap,
+            enrolment,
             host: text("HOST")?.unwrap_or_else(|| "0.0.0.0".to_owned()),
             ports,
             server,

@@ -116,6 +116,8 @@ async fn platform(config: &Config, home: &Home, house: &Connected, durability: &
             bcrypt_cost: config.bcrypt_cost,
             setup_token: Some(SecretText::new(home.secret("setup-token")?.as_str())),
             open_bootstrap: config.open_bootstrap,
+            enrolment: config.enrolment,
+            enrolment_token: Some(SecretText::new(home.secret("enrolment-token")?.as_str())),
             cookie_secure: config.production,
             base_url: config.base_url.clone(),
             durability: durability.to_owned(),

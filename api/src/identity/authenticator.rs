@@ -2,13 +2,14 @@
 //! (identity.md §4.1, platform.md §4.5). The same for every service.
 
 use async_trait::async_trait;
+use symbia_commands::identity::{AgentCommand, ObserveAgentPresence, PRESENCE_INTERVAL};
 use symbia_projections::{
     Scope,
-    identity::{self as model, OrgRef},
+    identity::{self as model, Agent, OrgRef, Organization, Session},
 };
 use time::{Duration, OffsetDateTime};
 
-use super::tokens::Claims;
+use super::{agent_auth::aggregate as agent_aggregate, presence::Sightings, tokens::Claims};
 use crate::{
     http::{
         ApiError, AuthError, Authenticator, Principal,
@@ -22,13 +23,16 @@ const SETTLING: Duration = Duration::seconds(30);
 
 /// Knows the principals of the platform.
 #[derive(Clone)]
-pub struct Directory(Platform);
+pub struct Directory {
+    platform: Platform,
+    sightings: Sightings,
+}
 
 impl Directory {
     /// A directory over the platform's read models.
     #[must_use]
     pub fn new(platform: Platform) -> Self {
-        Directory(platform)
+        Directory { platform, sightings: Sightings::default() }
     }
 
     /// The principal of a token, and what the token says.
@@ -36,16 +40,18 @@ impl Directory {
     /// # Errors
     /// The token is not valid, its session or its user is gone, or the read models cannot be asked.
     pub async fn identify(&self, token: &str) -> Result<(Principal, Claims), AuthError> {
-        let claims = self.0.tokens.verify(token)?;
+        let claims = self.platform.tokens.verify(token)?;
         let now = OffsetDateTime::now_utc();
         let gone = if claims.iat + SETTLING.whole_seconds() > now.unix_timestamp() {
             AuthError::Unavailable
         } else {
             AuthError::Revoked
         };
-        let mut tx = self.0.read(&Scope::user(&claims.sub)).await.map_err(unavailable)?;
+        // The session of an agent is kept under its handle.
+        let subject = claims.agent_id.as_ref().unwrap_or(&claims.sub);
+        let mut tx = self.platform.read(&Scope::user(subject)).await.map_err(unavailable)?;
         let session = model::session(&mut tx, &claims.sid).await.map_err(unavailable)?.ok_or(gone)?;
-        if session.principal_id != claims.sub || session.principal_type != claims.kind {
+        if session.principal_id != *subject || session.principal_type != claims.kind {
             return Err(AuthError::Invalid);
         }
         if session.revoked_at.is_some() {
@@ -53,6 +59,10 @@ impl Directory {
         }
         if !session.is_live(now) {
             return Err(AuthError::Expired);
+        }
+        if claims.kind == "agent" {
+            drop(tx);
+            return Ok((self.agent(&claims, session).await?, claims));
         }
         let user = model::user(&mut tx, &claims.sub).await.map_err(unavailable)?.ok_or(AuthError::Revoked)?;
         let organizations = model::organizations_of(&mut tx, &user.id).await.map_err(unavailable)?;
@@ -66,12 +76,52 @@ impl Directory {
         };
         Ok((principal, claims))
     }
+
+    /// The agent of a live session. An inactive one, or one whose sessions were ended, is refused at once.
+    async fn agent(&self, claims: &Claims, session: Session) -> Result<Principal, AuthError> {
+        let mut tx = self.platform.read(&Scope::platform()).await.map_err(unavailable)?;
+        let agent = model::agent(&mut tx, &claims.sub).await.map_err(unavailable)?.ok_or(AuthError::Revoked)?;
+        let ended = agent.sessions_after.is_some_and(|after| session.created_at <= after);
+        if agent.agent_id != session.principal_id || !agent.is_active || ended {
+            return Err(AuthError::Revoked);
+        }
+        let organization = match agent.organization() {
+            Some(org) => model::organization(&mut tx, org).await.map_err(unavailable)?,
+            None => None,
+        };
+        drop(tx);
+        self.seen(&agent);
+        Ok(Principal {
+            agent_id: Some(agent.agent_id.clone()),
+            org_id: agent.organization().map(str::to_owned),
+            organizations: organization.into_iter().map(|o| of_organization(o, "member")).collect(),
+            name: Some(agent.name),
+            entitlements: agent.capabilities,
+            session_id: Some(session.id),
+            ..Principal::new(agent.agent_id, PrincipalKind::Agent, AuthType::Jwt)
+        })
+    }
+
+    // Nobody waits for it.
+    fn seen(&self, agent: &Agent) {
+        let recently = agent.last_seen_at.is_some_and(|seen| OffsetDateTime::now_utc() - seen < PRESENCE_INTERVAL);
+        if recently || self.sightings.of(&agent.id).is_none() {
+            return;
+        }
+        let Ok(address) = agent_aggregate(agent.organization(), &agent.id) else { return };
+        let command = AgentCommand::from(ObserveAgentPresence { agent_row_id: agent.id.clone() });
+        self.platform.submit_later(address, command);
+    }
 }
 
 fn unavailable(error: impl Into<ApiError>) -> AuthError {
     let error: ApiError = error.into();
     tracing::warn!(%error, "a principal cannot be looked up");
     AuthError::Unavailable
+}
+
+fn of_organization(org: Organization, role: &str) -> Membership {
+    Membership { id: org.id, name: org.name, slug: org.slug, role: role.to_owned() }
 }
 
 fn membership(org: OrgRef) -> Membership {

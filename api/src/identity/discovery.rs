@@ -59,8 +59,7 @@ struct Stats {
 async fn stats(State(identity): State<Identity>) -> ApiResult<Json<Stats>> {
     let mut tx = identity.platform.read(&Scope::platform()).await?;
     let counts = model::counts(&mut tx).await?;
-    // Agents register in a later version; there are none.
-    Ok(Json(Stats { total_users: counts.users, total_orgs: counts.organizations, total_agents: 0 }))
+    Ok(Json(Stats { total_users: counts.users, total_orgs: counts.organizations, total_agents: counts.agents }))
 }
 
 /// Read the keys that verify access tokens

@@ -2,6 +2,9 @@
 //! [`service`] assembles the routes of one area per file over the shared [`Platform`].
 
 mod accounts;
+mod agent_auth;
+mod agent_enrolment;
+mod agents;
 mod authenticator;
 mod discovery;
 mod email;
@@ -9,6 +12,7 @@ mod enrolment;
 mod members;
 mod orgs;
 mod passwords;
+mod presence;
 mod principals;
 mod sessions;
 mod shapes;
@@ -60,6 +64,8 @@ pub fn service(platform: Platform, health: Health, config: ServerConfig) -> Serv
         .merge(principals::routes())
         .merge(orgs::routes())
         .merge(members::routes())
+        .merge(agent_auth::routes())
+        .merge(agents::routes())
         .merge(discovery::routes());
     ServiceApp::new(info(), health, config)
         .api(api.with_state(identity.clone()))
@@ -74,6 +80,8 @@ fn class_of(method: &Method, route: &str) -> RouteClass {
         | "/api/auth/user/register"
         | "/api/auth/login"
         | "/api/auth/user/login"
+        | "/api/auth/agent/register"
+        | "/api/auth/agent/login"
         | "/api/bootstrap/claim"
             if method == Method::POST =>
         {

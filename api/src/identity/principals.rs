@@ -8,13 +8,16 @@ use symbia_commands::{
     identity::{RenameUser, UserCommand},
 };
 use symbia_events::{AggregateRef, OrgId, Service};
+use symbia_projections::{Scope, identity as model};
 use time::{Duration, OffsetDateTime};
 use utoipa::ToSchema;
 use utoipa_axum::{router::OpenApiRouter, routes};
 use zeroize::Zeroizing;
 
 use super::{
-    Identity, email,
+    Identity,
+    agent_auth::AgentRef,
+    email,
     shapes::{EnrichedUser, UserRef, epoch_ms},
 };
 use crate::http::{
@@ -36,23 +39,36 @@ pub(super) fn routes() -> OpenApiRouter<Identity> {
 /// The caller.
 #[derive(Serialize, ToSchema)]
 struct Me {
-    /// Always `user`.
+    /// `user` or `agent`.
     #[serde(rename = "type", skip_serializing_if = "Option::is_none")]
     kind: Option<&'static str>,
-    user: EnrichedUser,
-    organizations: Vec<OrgRef>,
+    /// The user.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    user: Option<EnrichedUser>,
+    /// Those of the user.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    organizations: Option<Vec<OrgRef>>,
+    /// The agent.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    agent: Option<AgentRef>,
 }
 
 fn of(caller: &Caller, kind: Option<&'static str>) -> ApiResult<Json<Me>> {
     caller.require_user()?;
-    Ok(Json(Me { kind, user: EnrichedUser::from(&**caller), organizations: caller.organizations.clone() }))
+    let (user, organizations) = (Some(EnrichedUser::from(&**caller)), Some(caller.organizations.clone()));
+    Ok(Json(Me { kind, user, organizations, agent: None }))
 }
 
 /// Read who the caller is
 #[utoipa::path(get, path = "/auth/me", tag = "Authentication",
     responses((status = 200, description = "The caller", body = Me)))]
-async fn me(caller: Caller) -> ApiResult<Json<Me>> {
-    of(&caller, Some("user"))
+async fn me(State(identity): State<Identity>, caller: Caller) -> ApiResult<Json<Me>> {
+    if caller.require_agent().is_err() {
+        return of(&caller, Some("user"));
+    }
+    let mut tx = identity.platform.read(&Scope::user(&caller.id)).await?;
+    let agent = model::agent_by_handle(&mut tx, &caller.id).await?.ok_or_else(|| ApiError::not_found("Agent"))?;
+    Ok(Json(Me { kind: Some("agent"), user: None, organizations: None, agent: Some(agent.into()) }))
 }
 
 /// Read who the caller is (users only)
@@ -76,7 +92,7 @@ struct Introspection {
 struct Introspected {
     /// Whether it is accepted now; the other fields are there only if it is.
     active: bool,
-    /// `user`.
+    /// `user` or `agent`.
     #[serde(rename = "type", skip_serializing_if = "Option::is_none")]
     kind: Option<&'static str>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -93,6 +109,16 @@ struct Introspected {
     entitlements: Option<Vec<String>>,
     #[serde(skip_serializing_if = "Option::is_none")]
     roles: Option<Vec<String>>,
+    /// Handle of an agent.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    agent_id: Option<String>,
+    /// Organization of an agent, or null.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<String>)]
+    org_id: Option<Value>,
+    /// What an agent may do.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    capabilities: Option<Vec<String>>,
     /// Always `Bearer`.
     #[serde(rename = "token_type", skip_serializing_if = "Option::is_none")]
     token_type: Option<&'static str>,
@@ -111,6 +137,19 @@ async fn introspect(
 ) -> ApiResult<Json<Introspected>> {
     let Ok(Json(Introspection { token: Some(token) })) = body else { return Ok(Json(Introspected::default())) };
     match identity.directory.identify(token.trim()).await {
+        Ok((principal, claims)) if principal.agent_id.is_some() => Ok(Json(Introspected {
+            active: true,
+            kind: Some("agent"),
+            sub: Some(claims.sub),
+            agent_id: principal.agent_id,
+            name: principal.name,
+            org_id: Some(json!(principal.org_id)),
+            capabilities: Some(principal.entitlements),
+            token_type: Some("Bearer"),
+            iat: Some(claims.iat),
+            exp: Some(claims.exp),
+            ..Introspected::default()
+        })),
         Ok((principal, claims)) => Ok(Json(Introspected {
             active: true,
             kind: Some("user"),
@@ -124,6 +163,7 @@ async fn introspect(
             token_type: Some("Bearer"),
             iat: Some(claims.iat),
             exp: Some(claims.exp),
+            ..Introspected::default()
         })),
         // "Inactive" would log people out of every service while the directory is away.
         Err(AuthError::Unavailable) => Err(ApiError::unavailable("The directory", 2)),

@@ -6,7 +6,7 @@
 use axum::{
     extract::State,
     http::{HeaderMap, HeaderValue, StatusCode, header},
-    response::{AppendHeaders, IntoResponse},
+    response::{AppendHeaders, IntoResponse, Response},
 };
 use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD as BASE64URL};
 use futures::{StreamExt, TryStreamExt, stream};
@@ -128,7 +128,7 @@ fn set_cookie(text: &str) -> AppendHeaders<[(header::HeaderName, HeaderValue); 1
     AppendHeaders([(header::SET_COOKIE, value)])
 }
 
-fn refresh_token(keys: &KeyRing, session: &str) -> Zeroizing<String> {
+pub(super) fn refresh_token(keys: &KeyRing, session: &str) -> Zeroizing<String> {
     let random = Zeroizing::new(BASE64URL.encode(Zeroizing::new(rand::random::<[u8; 32]>()).as_ref()));
     let mac = mac(keys, session, &random);
     Zeroizing::new(format!("{session}.{}.{mac}", *random))
@@ -139,7 +139,7 @@ fn mac(keys: &KeyRing, session: &str, random: &str) -> String {
 }
 
 /// The session of a refresh token that was ours.
-fn session_of<'t>(keys: &KeyRing, token: &'t str) -> Option<&'t str> {
+pub(super) fn session_of<'t>(keys: &KeyRing, token: &'t str) -> Option<&'t str> {
     let mut parts = token.split('.');
     let (session, random, given) = (parts.next()?, parts.next()?, parts.next()?);
     (parts.next().is_none() && mac(keys, session, random) == given).then_some(session)
@@ -222,7 +222,11 @@ async fn refresh(
     scope: RequestScope,
     caller: Result<OptionalCaller, ApiError>,
     Json(body): Json<Refresh>,
-) -> ApiResult<impl IntoResponse> {
+) -> ApiResult<Response> {
+    let principal = caller.as_ref().ok().and_then(|caller| caller.0.as_ref());
+    if let Some(answer) = identity.refreshed_agent(body.refresh_token.as_ref(), principal, &scope).await? {
+        return Ok(answer);
+    }
     let at = OffsetDateTime::now_utc();
     let (session_id, user, end, next) = match body.refresh_token {
         Some(token) => {
@@ -255,11 +259,17 @@ async fn refresh(
         refresh_token: next.map(|token| token.to_string()),
         expires_at: epoch_ms(issued.expires_at),
     };
-    Ok((cookie, Json(body)))
+    Ok((cookie, Json(body)).into_response())
 }
 
 impl Identity {
-    async fn exchange(&self, session: &str, presented: &str, next: &str, scope: &RequestScope) -> ApiResult<()> {
+    pub(super) async fn exchange(
+        &self,
+        session: &str,
+        presented: &str,
+        next: &str,
+        scope: &RequestScope,
+    ) -> ApiResult<()> {
         let keys = &self.platform.keys;
         let command = SessionCommand::from(RefreshSession {
             session_id: session.to_owned(),

@@ -141,6 +141,12 @@ pub struct Claims {
     /// Display name.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub name: Option<String>,
+    /// Handle of an agent.
+    #[serde(default, rename = "agentId", skip_serializing_if = "Option::is_none")]
+    pub agent_id: Option<String>,
+    /// Organization of an agent.
+    #[serde(default, rename = "orgId", skip_serializing_if = "Option::is_none")]
+    pub org_id: Option<String>,
     /// Issued at, in seconds.
     pub iat: i64,
     /// Expires at, in seconds.
@@ -219,27 +225,63 @@ impl Tokens {
         at: OffsetDateTime,
         session_end: OffsetDateTime,
     ) -> Result<Issued, jsonwebtoken::errors::Error> {
-        let expires_at = (at + self.0.lifetime).min(session_end).replace_nanosecond(0).unwrap_or(at);
         let (id, email, name) = user;
         let claims = Claims {
-            sub: id.to_owned(),
-            kind: "user".to_owned(),
             email: email.map(str::to_owned),
             name: name.map(str::to_owned),
+            ..self.claims(id, "user", session, at, session_end)
+        };
+        self.sign(&claims)
+    }
+
+    /// The same for an agent: the id of its row, its handle, name and organization.
+    ///
+    /// # Errors
+    /// The cryptographic library fails.
+    pub fn issue_to_agent(
+        &self,
+        agent: (&str, &str, &str, Option<&str>),
+        session: &str,
+        at: OffsetDateTime,
+        session_end: OffsetDateTime,
+    ) -> Result<Issued, jsonwebtoken::errors::Error> {
+        let (id, handle, name, org) = agent;
+        let claims = Claims {
+            name: Some(name.to_owned()),
+            agent_id: Some(handle.to_owned()),
+            org_id: org.map(str::to_owned),
+            ..self.claims(id, "agent", session, at, session_end)
+        };
+        self.sign(&claims)
+    }
+
+    fn claims(&self, id: &str, kind: &str, session: &str, at: OffsetDateTime, end: OffsetDateTime) -> Claims {
+        let expires_at = (at + self.0.lifetime).min(end);
+        Claims {
+            sub: id.to_owned(),
+            kind: kind.to_owned(),
+            email: None,
+            name: None,
+            agent_id: None,
+            org_id: None,
             iat: at.unix_timestamp(),
             exp: expires_at.unix_timestamp(),
             iss: self.0.issuer.clone(),
             aud: AUDIENCE.to_owned(),
             jti: Uuid::new_v4().to_string(),
             sid: session.to_owned(),
-        };
+        }
+    }
+
+    fn sign(&self, claims: &Claims) -> Result<Issued, jsonwebtoken::errors::Error> {
         let token = match &self.0.method {
             Method::Pairs { encoding, keys } => {
                 let header = Header { kid: Some(keys.0[0].kid.clone()), ..Header::new(Algorithm::EdDSA) };
-                jsonwebtoken::encode(&header, &claims, encoding)?
+                jsonwebtoken::encode(&header, claims, encoding)?
             }
-            Method::Secret { encoding, .. } => jsonwebtoken::encode(&Header::new(Algorithm::HS256), &claims, encoding)?,
+            Method::Secret { encoding, .. } => jsonwebtoken::encode(&Header::new(Algorithm::HS256), claims, encoding)?,
         };
+        let expires_at = OffsetDateTime::from_unix_timestamp(claims.exp).unwrap_or(OffsetDateTime::UNIX_EPOCH);
         Ok(Issued { token, expires_at })
     }
 

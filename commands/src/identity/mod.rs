@@ -1,9 +1,13 @@
-//! Commands and aggregates of the identity service (identity.md §15, §16).
+//! Principals and tenants: users, agents, organizations, sessions.
 
+mod agent;
+mod capability;
 mod organization;
 mod session;
 mod user;
 
+pub use agent::*;
+pub use capability::{BASELINE, may_grant};
 pub use organization::*;
 pub use session::*;
 pub use user::*;

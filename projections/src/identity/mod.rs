@@ -1,5 +1,6 @@
 //! Read model of the identity service: users, organizations, memberships, sessions, the audit trail and counters.
 
+mod agents;
 mod audit;
 mod fold;
 mod load;
@@ -7,8 +8,10 @@ mod organizations;
 mod save;
 mod sessions;
 mod state;
+mod table;
 mod users;
 
+pub use agents::{Agent, agent, agent_by_handle, agents};
 pub use audit::{AuditEntry, AuditFilter, audit_trail};
 pub use organizations::{
     Member, Membership, OrgRef, OrgSummary, Organization, member, members, membership_of, organization,
@@ -48,7 +51,7 @@ impl Projection for Identity {
     }
 
     fn tables(&self) -> &'static [&'static str] {
-        &["users", "organizations", "memberships", "sessions", "audit_trail", "stats"]
+        &["users", "organizations", "memberships", "sessions", "audit_trail", "stats", "agents"]
     }
 
     fn migrations(&self) -> &'static [Migration] {
@@ -56,12 +59,15 @@ impl Projection for Identity {
     }
 
     async fn fold(&self, conn: &mut PgConnection, events: &[FoldEvent]) -> Result<(), FoldError> {
-        fold::fold(&self.secrets, conn, events).await
+        fold::fold(&self.secrets, conn, events).await?;
+        agents::fold(conn, events).await
     }
 }
 
 /// Name and schema of the projection.
 pub const NAME: &str = "identity";
 
-const MIGRATIONS: &[Migration] =
-    &[Migration { version: 1, name: "identity", sql: include_str!("../../../migrations/identity/0001_identity.sql") }];
+const MIGRATIONS: &[Migration] = &[
+    Migration { version: 1, name: "identity", sql: include_str!("../../../migrations/identity/0001_identity.sql") },
+    Migration { version: 2, name: "agents", sql: include_str!("../../../migrations/identity/0002_agents.sql") },
+];

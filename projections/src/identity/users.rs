@@ -42,6 +42,8 @@ pub struct Counts {
     pub memberships: i64,
     /// Sign-ins so far.
     pub sign_ins: i64,
+    /// Agents.
+    pub agents: i64,
     /// Events so far.
     pub events: i64,
 }
@@ -110,6 +112,7 @@ pub async fn counts(conn: &mut PgConnection) -> Result<Counts, sqlx::Error> {
                 coalesce(max(value) FILTER (WHERE name = 'organizations'), 0) AS organizations,
                 coalesce(max(value) FILTER (WHERE name = 'memberships'), 0) AS memberships,
                 coalesce(max(value) FILTER (WHERE name = 'sign_ins'), 0) AS sign_ins,
+                coalesce(max(value) FILTER (WHERE name = 'agents'), 0) AS agents,
                 coalesce(max(value) FILTER (WHERE name = 'events'), 0) AS events
          FROM identity.stats WHERE org_id = 'global'",
     )

@@ -150,6 +150,9 @@ async fn the_document_lists_the_routes() {
         post /auth/logout-all|post /auth/refresh|post /auth/introspect|post /auth/assertion|get /auth/me|\
         get /auth/user/me|get /auth/config|get /auth/sessions|delete /auth/sessions/{id}|get /users/me|patch /users/me|\
         get /orgs|post /orgs|get /orgs/{id}|patch /orgs/{id}|delete /orgs/{id}|post /orgs/{id}/members/invite|\
+        post /auth/agent/register|post /auth/agent/login|post /auth/agent/refresh|get /auth/agent/me|get /agents|post /agents|\
+        post /agents/enrolment-tokens|get /agents/{id}|patch /agents/{id}|delete /agents/{id}|post /agents/{id}/rotate|\
+        post /agents/{id}/activate|post /agents/{id}/deactivate|\
         delete /orgs/{id}/members/me|patch /orgs/{id}/members/{memberId}|delete /orgs/{id}/members/{memberId}";
     assert_eq!(ours, expected.split('|').map(str::to_owned).collect());
 }

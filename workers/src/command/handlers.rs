@@ -32,6 +32,7 @@ impl Handlers {
             .with::<identity::User>()
             .with::<identity::Organization>()
             .with::<identity::Session>()
+            .with::<identity::Agent>()
             .with::<logging::LogSeal>()
             .with::<messaging::Conversation>()
             .with::<assistants::Assistant>()
