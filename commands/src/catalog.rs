@@ -12,6 +12,7 @@ pub fn catalog() -> Vec<MessageType> {
         identity::OrganizationCommand::types(),
         identity::SessionCommand::types(),
         identity::AgentCommand::types(),
+        identity::SigningKeyCommand::types(),
         logging::SealCommand::types(),
         messaging::ConversationCommand::types(),
         assistants::AssistantCommand::types(),

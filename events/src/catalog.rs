@@ -32,6 +32,7 @@ catalog! {
     identity::OrganizationEvent,
     identity::SessionEvent,
     identity::AgentEvent,
+    identity::SigningKeyEvent,
     logging::SealEvent,
     messaging::ConversationEvent,
     assistants::AssistantEvent,

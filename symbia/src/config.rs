@@ -4,6 +4,7 @@ use std::{
     collections::BTreeMap,
     env, fs,
     path::{Path, PathBuf},
+    time::Duration,
 };
 
 use symbia_api::{
@@ -76,6 +77,8 @@ pub struct Config {
     pub kek: Option<PathBuf>,
     /// Signs tokens with HS256 instead of the EdDSA key pair.
     pub session_secret: Option<Zeroizing<String>>,
+    /// How long a token signing key signs before another one takes its place.
+    pub token_key_lifetime: Duration,
     /// Directory of the GGUF models, when it is named.
     pub models_dir: Option<PathBuf>,
     /// A server that speaks OpenAI's API, when one is configured.
@@ -157,6 +160,7 @@ impl Config {
             key_ring: text("SYMBIA_EVENT_HMAC_KEYS")?.map(PathBuf::from),
             kek: text("SYMBIA_KEK_REF")?.map(PathBuf::from),
             session_secret,
+            token_key_lifetime: Duration::from_secs(number::<u64>("TOKEN_KEY_DAYS")?.unwrap_or(30).max(1) * 24 * 3600),
             models_dir: global.models_dir.clone(),
             openai: openai()?,
             production,

@@ -98,11 +98,6 @@ impl Home {
         self.ensure(&self.dir.join("keys").join(name), random_key)
     }
 
-    /// A secret of this directory, made by `make` when there is none.
-    pub fn secret_or(&self, name: &str, make: impl FnOnce() -> Zeroizing<String>) -> anyhow::Result<Zeroizing<String>> {
-        self.ensure(&self.dir.join("keys").join(name), make)
-    }
-
     /// Notes where a running `up` is.
     pub fn note_running(&self, running: &Running) -> anyhow::Result<()> {
         replace(&self.dir.join("run.json"), &serde_json::to_vec_pretty(running)?)

@@ -1,6 +1,6 @@
 //! Serving the APIs: one router per service, each on its port.
 
-use std::{process::ExitCode, sync::Arc};
+use std::{process::ExitCode, sync::Arc, time::Duration};
 
 use anyhow::Context;
 use symbia_api::{
@@ -29,6 +29,8 @@ use crate::{
 };
 
 const READ_CONNECTIONS: u32 = 16;
+/// How long serving waits for the first token signing key.
+const KEYS_WITHIN: Duration = Duration::from_secs(5);
 
 /// `symbia serve`.
 pub async fn run(config: Config, options: ServeOptions) -> Ended {
@@ -59,6 +61,13 @@ pub async fn serve(
         bound.push((*service, listen::bind(*service, &config.host, config.port(*service)).await?));
     }
     let platform = platform(config, home, house, durability).await?;
+    // A command worker may come later than this process: then the keys do too, and health tells.
+    match tokio::time::timeout(KEYS_WITHIN, platform.ensure_signing_key()).await {
+        Ok(Ok(())) => {}
+        Ok(Err(error)) => tracing::warn!(error = error.message(), "there is no token signing key yet"),
+        Err(_) => tracing::warn!("there is no token signing key yet: is a command worker running?"),
+    }
+    tokio::spawn(platform.clone().keep_signing_keys(config.token_key_lifetime, stop.clone()));
     let feed = Feed::new(
         house.client.clone(),
         fixed_keys(house.keys.as_ref().clone()),
@@ -96,11 +105,8 @@ async fn platform(config: &Config, home: &Home, house: &Connected, durability: &
     let issuer = if config.base_url.is_empty() { "symbia/identity" } else { config.base_url.as_str() };
     let tokens = match &config.session_secret {
         Some(secret) => Tokens::with_secret(secret, issuer, SESSION_LIFETIME).context("SESSION_SECRET")?,
-        None => {
-            let fresh = SigningKeys::generate()?;
-            let pem = home.secret_or("tokens.pem", || fresh.to_pem())?;
-            Tokens::new(SigningKeys::from_pem(&pem).context("keys/tokens.pem")?, issuer, SESSION_LIFETIME)
-        }
+        // The key pairs are in the log and the secret store.
+        None => Tokens::new(SigningKeys::default(), issuer, SESSION_LIFETIME),
     };
     let reader = ReadPool::new(house.database.clone(), READ_CONNECTIONS);
     Ok(Platform::new(Parts {

@@ -7,6 +7,8 @@ mod agents;
 mod bootstrap;
 #[path = "identity/canary.rs"]
 mod canary;
+#[path = "identity/keys.rs"]
+mod keys;
 #[path = "identity/outage.rs"]
 mod outage;
 #[path = "identity/sessions.rs"]

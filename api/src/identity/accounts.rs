@@ -9,6 +9,7 @@ use axum::{
 use serde::{Deserialize, Serialize};
 use symbia_events::CommandId;
 use symbia_projections::{Scope, identity as model};
+use time::OffsetDateTime;
 use utoipa::ToSchema;
 use utoipa_axum::{router::OpenApiRouter, routes};
 use zeroize::Zeroizing;
@@ -17,8 +18,9 @@ use super::{
     Identity, email,
     enrolment::{Account, Admission},
     passwords::Passwords,
-    sessions::{Person, SignedIn},
+    sessions::{Proof, SignedIn},
     shapes::{UserRef, epoch_ms},
+    tokens::Subject,
 };
 use crate::http::{
     ApiError, ApiResult, Json, RequestScope, Validation, principal::Membership as OrgRef, rate::RateLimits,
@@ -159,8 +161,9 @@ impl Identity {
         let account = self.enrol(&registration, admission, scope).await?;
         let Account { user_id, key, super_admin, organization } = account;
         let (email, name) = (registration.email.trim(), registration.name.trim());
-        let person = Person { id: &user_id, email: Some(email), name: Some(name) };
-        let signed_in = self.sign_in(&person, "register", Some(&key), scope, headers).await?;
+        let subject = Subject::user(&user_id, Some(email), Some(name));
+        let proof = Proof { method: "register", at: OffsetDateTime::now_utc() };
+        let signed_in = self.sign_in(&subject, proof, Some(&key), scope, headers).await?;
         let cookie = self.cookie(&signed_in.issued);
         let SignedIn { issued, refresh_token } = signed_in;
         let user = UserRef {
@@ -227,7 +230,7 @@ async fn login(
     rules.check(!body.password.is_empty(), "password", "required", "is required").finish()?;
     limits.attempt(&body.email).await?;
 
-    let platform = &identity.platform;
+    let (platform, at) = (&identity.platform, OffsetDateTime::now_utc());
     let mut tx = platform.read(&Scope::platform()).await?;
     let user = model::user_by_email_key(&mut tx, &email::key(&platform.keys, &body.email)).await?;
     // An unknown address takes the same steps: two reads and the work of one hash.
@@ -244,9 +247,9 @@ async fn login(
     };
 
     let key = platform.secrets.subject_key(&user.id).await?;
-    let person = Person { id: &user.id, email: user.email.as_deref(), name: user.name.as_deref() };
-    let SignedIn { issued, refresh_token } =
-        identity.sign_in(&person, "password", key.as_ref(), &scope, &headers).await?;
+    let subject = Subject::user(&user.id, user.email.as_deref(), user.name.as_deref());
+    let proof = Proof { method: "password", at };
+    let SignedIn { issued, refresh_token } = identity.sign_in(&subject, proof, key.as_ref(), &scope, &headers).await?;
     let organizations =
         organizations.into_iter().map(|o| OrgRef { id: o.id, name: o.name, slug: o.slug, role: o.role }).collect();
     let cookie = identity.cookie(&issued);

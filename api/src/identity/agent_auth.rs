@@ -14,7 +14,7 @@ use symbia_commands::{
 };
 use symbia_events::{AggregateRef, CommandId, OrgId, Service};
 use symbia_projections::{Scope, identity as model};
-use time::OffsetDateTime;
+use time::{OffsetDateTime, format_description::well_known::Rfc3339};
 use utoipa::ToSchema;
 use utoipa_axum::{router::OpenApiRouter, routes};
 use uuid::Uuid;
@@ -26,6 +26,7 @@ use super::{
     agent_enrolment::Terms,
     sessions::{self, SignedIn},
     shapes::{epoch_ms, iso},
+    tokens::Subject,
 };
 use crate::{
     http::{ApiError, ApiResult, Caller, Json, OptionalCaller, RequestScope, Validation, rate::RateLimits},
@@ -213,7 +214,12 @@ impl Identity {
         }
     }
 
-    async fn sign_in_agent(&self, agent: &model::Agent, method: &str, scope: &RequestScope) -> ApiResult<SignedIn> {
+    async fn sign_in_agent(
+        &self,
+        agent: &model::Agent,
+        (method, proved): (&str, OffsetDateTime),
+        scope: &RequestScope,
+    ) -> ApiResult<SignedIn> {
         let session_id = Uuid::new_v4().to_string();
         let refresh_token = sessions::refresh_token(&self.platform.keys, &session_id);
         let command = SessionCommand::from(StartSession {
@@ -224,6 +230,7 @@ impl Identity {
             refresh_hash: self.platform.keys.lookup_hash("refresh", &refresh_token),
             client_ip: None,
             user_agent: None,
+            authenticated_at: proved.format(&Rfc3339).ok(),
         });
         let (id, address, edge) = (CommandId::random(), sessions::aggregate(&session_id)?, Actor::service("identity"));
         let at = OffsetDateTime::now_utc();
@@ -239,8 +246,8 @@ impl Identity {
         at: OffsetDateTime,
         end: OffsetDateTime,
     ) -> ApiResult<super::Issued> {
-        let claims = (agent.id.as_str(), agent.agent_id.as_str(), agent.name.as_str(), agent.organization());
-        self.platform.tokens.issue_to_agent(claims, session, at, end).map_err(ApiError::internal)
+        let subject = Subject::agent(&agent.id, &agent.agent_id, &agent.name, agent.organization());
+        Ok(self.platform.tokens.issue(&subject, session, at, end)?)
     }
 
     fn answer(&self, agent: model::Agent, signed_in: SignedIn) -> Response {
@@ -320,7 +327,7 @@ async fn register(
     let mut tx = identity.platform.read(&Scope::platform()).await?;
     let agent = model::agent(&mut tx, &id).await?.ok_or_else(|| ApiError::not_found("Agent"))?;
     drop(tx);
-    let signed_in = identity.sign_in_agent(&agent, "register", &scope).await?;
+    let signed_in = identity.sign_in_agent(&agent, ("register", OffsetDateTime::now_utc()), &scope).await?;
     Ok(identity.answer(agent, signed_in))
 }
 
@@ -347,7 +354,7 @@ async fn login(
     rules.required("agentId", &body.agent_id);
     rules.check(!body.credential.is_empty(), "credential", "required", "is required").finish()?;
     limits.attempt(&format!("agent:{}", body.agent_id)).await?;
-    let platform = &identity.platform;
+    let (platform, proved) = (&identity.platform, OffsetDateTime::now_utc());
     let mut tx = platform.read(&Scope::platform()).await?;
     let agent = model::agent_by_handle(&mut tx, &body.agent_id).await?;
     drop(tx);
@@ -364,7 +371,7 @@ async fn login(
         tracing::info!(ip = %scope.client_ip, "an agent's sign-in was refused");
         return Err(ApiError::new(StatusCode::UNAUTHORIZED, "CREDENTIALS_INVALID", "Invalid agent id or credential"));
     };
-    let signed_in = identity.sign_in_agent(&agent, "credential", &scope).await?;
+    let signed_in = identity.sign_in_agent(&agent, ("credential", proved), &scope).await?;
     Ok(identity.answer(agent, signed_in))
 }
 

@@ -1,6 +1,11 @@
 //! From a credential to a principal: the token is verified here, its session and the principal's rights are read live
 //! (identity.md §4.1, platform.md §4.5). The same for every service.
 
+use std::sync::{
+    Arc,
+    atomic::{AtomicI64, Ordering},
+};
+
 use async_trait::async_trait;
 use symbia_commands::identity::{AgentCommand, ObserveAgentPresence, PRESENCE_INTERVAL};
 use symbia_projections::{
@@ -9,7 +14,11 @@ use symbia_projections::{
 };
 use time::{Duration, OffsetDateTime};
 
-use super::{agent_auth::aggregate as agent_aggregate, presence::Sightings, tokens::Claims};
+use super::{
+    agent_auth::aggregate as agent_aggregate,
+    presence::Sightings,
+    tokens::{AUDIENCE, Claims},
+};
 use crate::{
     http::{
         ApiError, AuthError, Authenticator, Principal,
@@ -26,35 +35,62 @@ const SETTLING: Duration = Duration::seconds(30);
 pub struct Directory {
     platform: Platform,
     sightings: Sightings,
+    looks: Arc<Throttle>,
 }
 
 impl Directory {
     /// A directory over the platform's read models.
     #[must_use]
     pub fn new(platform: Platform) -> Self {
-        Directory { platform, sightings: Sightings::default() }
+        Directory { platform, sightings: Sightings::default(), looks: Arc::default() }
     }
 
     /// The principal of a token, and what the token says.
     ///
     /// # Errors
-    /// The token is not valid, its session or its user is gone, or the read models cannot be asked.
+    /// The token is not valid, its session or its principal is gone, or the read models cannot be asked.
     pub async fn identify(&self, token: &str) -> Result<(Principal, Claims), AuthError> {
-        let claims = self.platform.tokens.verify(token)?;
+        let claims = self.verified(token, Some(AUDIENCE)).await?;
+        let principal = self.principal_of(&claims).await?;
+        Ok((principal, claims))
+    }
+
+    /// The same for a token of any audience: it is the caller's to hold that against its own name.
+    ///
+    /// # Errors
+    /// Those of [`Directory::identify`].
+    pub async fn introspect(&self, token: &str) -> Result<(Principal, Claims), AuthError> {
+        let claims = self.verified(token, None).await?;
+        let principal = self.principal_of(&claims).await?;
+        Ok((principal, claims))
+    }
+
+    async fn verified(&self, token: &str, audience: Option<&str>) -> Result<Claims, AuthError> {
+        match self.platform.tokens.verify_for(token, audience) {
+            Err(AuthError::Invalid) if self.platform.tokens.may_be_newer(token) && self.looks.passes() => {
+                self.platform.load_signing_keys().await.map_err(unavailable)?;
+                self.platform.tokens.verify_for(token, audience)
+            }
+            verified => verified,
+        }
+    }
+
+    async fn principal_of(&self, claims: &Claims) -> Result<Principal, AuthError> {
         let now = OffsetDateTime::now_utc();
         let gone = if claims.iat + SETTLING.whole_seconds() > now.unix_timestamp() {
             AuthError::Unavailable
         } else {
             AuthError::Revoked
         };
+        let sid = claims.sid.as_deref().ok_or(AuthError::Invalid)?;
         // The session of an agent is kept under its handle.
         let subject = claims.agent_id.as_ref().unwrap_or(&claims.sub);
         let mut tx = self.platform.read(&Scope::user(subject)).await.map_err(unavailable)?;
-        let session = model::session(&mut tx, &claims.sid).await.map_err(unavailable)?.ok_or(gone)?;
+        let session = model::session(&mut tx, sid).await.map_err(unavailable)?.ok_or(gone)?;
         if session.principal_id != *subject || session.principal_type != claims.kind {
             return Err(AuthError::Invalid);
         }
-        if session.revoked_at.is_some() {
+        if session.is_revoked() {
             return Err(AuthError::Revoked);
         }
         if !session.is_live(now) {
@@ -62,19 +98,18 @@ impl Directory {
         }
         if claims.kind == "agent" {
             drop(tx);
-            return Ok((self.agent(&claims, session).await?, claims));
+            return self.agent(claims, session).await;
         }
         let user = model::user(&mut tx, &claims.sub).await.map_err(unavailable)?.ok_or(AuthError::Revoked)?;
         let organizations = model::organizations_of(&mut tx, &user.id).await.map_err(unavailable)?;
-        let principal = Principal {
+        Ok(Principal {
             email: user.email,
             name: user.name,
             is_super_admin: user.is_super_admin,
             organizations: organizations.into_iter().map(membership).collect(),
             session_id: Some(session.id),
             ..Principal::new(user.id, PrincipalKind::User, AuthType::Jwt)
-        };
-        Ok((principal, claims))
+        })
     }
 
     /// The agent of a live session. An inactive one, or one whose sessions were ended, is refused at once.
@@ -111,6 +146,18 @@ impl Directory {
         let Ok(address) = agent_aggregate(agent.organization(), &agent.id) else { return };
         let command = AgentCommand::from(ObserveAgentPresence { agent_row_id: agent.id.clone() });
         self.platform.submit_later(address, command);
+    }
+}
+
+/// Lets one look at the keys pass per second: garbage must not turn into database load.
+#[derive(Default)]
+struct Throttle(AtomicI64);
+
+impl Throttle {
+    fn passes(&self) -> bool {
+        let now = OffsetDateTime::now_utc().unix_timestamp();
+        let last = self.0.load(Ordering::Relaxed);
+        last < now && self.0.compare_exchange(last, now, Ordering::Relaxed, Ordering::Relaxed).is_ok()
     }
 }
 

@@ -2,7 +2,7 @@
 
 use axum::{
     extract::State,
-    http::{HeaderName, header},
+    http::{HeaderMap, HeaderName, header},
 };
 use serde::Serialize;
 use serde_json::{Value, json};
@@ -20,7 +20,7 @@ pub(super) fn routes() -> OpenApiRouter<Identity> {
 
 /// At the root.
 pub(super) fn root() -> OpenApiRouter<Identity> {
-    OpenApiRouter::new().routes(routes!(jwks)).routes(routes!(namespace))
+    OpenApiRouter::new().routes(routes!(jwks)).routes(routes!(openid)).routes(routes!(namespace))
 }
 
 /// Addresses for signing in.
@@ -67,6 +67,39 @@ async fn stats(State(identity): State<Identity>) -> ApiResult<Json<Stats>> {
     responses((status = 200, description = "JSON Web Key Set (RFC 7517)", body = Object)))]
 async fn jwks(State(identity): State<Identity>) -> ([(HeaderName, &'static str); 1], Json<Value>) {
     ([(header::CACHE_CONTROL, "public, max-age=3600")], Json(identity.platform.tokens.jwks()))
+}
+
+/// Read where tokens are issued, verified and introspected
+///
+/// The part of OpenID Connect discovery that applies: there are no ID tokens.
+#[utoipa::path(get, path = "/.well-known/openid-configuration", tag = "Discovery", security(()),
+    responses((status = 200, description = "Issuer and addresses", body = Object)))]
+async fn openid(State(identity): State<Identity>, headers: HeaderMap) -> Json<Value> {
+    let (tokens, base) = (&identity.platform.tokens, identity.base(&headers));
+    Json(json!({
+        "issuer": tokens.issuer(),
+        "jwks_uri": format!("{base}/.well-known/jwks.json"),
+        "introspection_endpoint": format!("{base}/api/auth/introspect"),
+        "introspection_endpoint_auth_methods_supported": ["none"],
+        "userinfo_endpoint": format!("{base}/api/auth/me"),
+        "end_session_endpoint": format!("{base}/api/auth/logout"),
+        "subject_types_supported": ["public"],
+        "token_signing_alg_values_supported": [tokens.algorithm()],
+        "id_token_signing_alg_values_supported": [tokens.algorithm()],
+        "claims_supported": ["sub", "type", "email", "name", "agentId", "orgId", "iss", "aud", "iat", "exp", "jti", "sid"],
+    }))
+}
+
+impl Identity {
+    /// The service's public address: the configured one, else the one that the request was sent to.
+    pub(super) fn base(&self, headers: &HeaderMap) -> String {
+        let configured = self.platform.settings.base_url.trim_end_matches('/');
+        if !configured.is_empty() {
+            return configured.to_owned();
+        }
+        let host = headers.get(header::HOST).and_then(|host| host.to_str().ok()).unwrap_or("localhost:5001");
+        format!("http://{host}")
+    }
 }
 
 /// Read the names that scripts can refer to

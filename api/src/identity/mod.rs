@@ -9,6 +9,7 @@ mod authenticator;
 mod discovery;
 mod email;
 mod enrolment;
+mod keys;
 mod members;
 mod orgs;
 mod passwords;
@@ -16,16 +17,19 @@ mod presence;
 mod principals;
 mod sessions;
 mod shapes;
+mod signing;
 mod tokens;
 
 use std::sync::Arc;
 
 use axum::http::Method;
+use serde_json::Map;
 use symbia_events::Service;
 use utoipa_axum::router::OpenApiRouter;
 
 pub use authenticator::Directory;
-pub use tokens::{AUDIENCE, Claims, Issued, SigningKeys, TokenError, Tokens};
+pub use keys::{SigningKey, SigningKeys, TokenError, VerifyingKey};
+pub use tokens::{AUDIENCE, Act, Claims, IssueError, Issued, MayAct, Subject, Tokens};
 
 use crate::{
     http::{
@@ -53,6 +57,11 @@ struct Identity {
 #[must_use]
 pub fn service(platform: Platform, health: Health, config: ServerConfig) -> ServiceApp {
     platform.watch(&health, Service::Identity);
+    let tokens = platform.tokens.clone();
+    health.check("signingKey", move || {
+        let signs = tokens.keys().is_none_or(|keys| keys.signer().is_some());
+        async move { if signs { Ok(Map::new()) } else { Err("there is no key to sign tokens with".to_owned()) } }
+    });
     let directory = Directory::new(platform.clone());
     let settings = &platform.settings;
     let limits = RateLimits::new(Service::Identity, Arc::new(TokenBuckets::default()), settings.rates, class_of);
@@ -61,6 +70,7 @@ pub fn service(platform: Platform, health: Health, config: ServerConfig) -> Serv
     let api = OpenApiRouter::new()
         .merge(accounts::routes())
         .merge(sessions::routes())
+        .merge(signing::routes())
         .merge(principals::routes())
         .merge(orgs::routes())
         .merge(members::routes())

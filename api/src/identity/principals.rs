@@ -19,9 +19,10 @@ use super::{
     agent_auth::AgentRef,
     email,
     shapes::{EnrichedUser, UserRef, epoch_ms},
+    tokens::{Act, Claims},
 };
 use crate::http::{
-    ApiError, ApiResult, AuthError, Caller, Json, RequestScope, Validation, principal::Membership as OrgRef,
+    ApiError, ApiResult, AuthError, Caller, Json, Principal, RequestScope, Validation, principal::Membership as OrgRef,
 };
 
 /// How long an actor assertion is accepted.
@@ -88,7 +89,6 @@ struct Introspection {
 
 /// What a token stands for (RFC 7662).
 #[derive(Default, Serialize, ToSchema)]
-#[serde(rename_all = "camelCase")]
 struct Introspected {
     /// Whether it is accepted now; the other fields are there only if it is.
     active: bool,
@@ -97,11 +97,19 @@ struct Introspected {
     kind: Option<&'static str>,
     #[serde(skip_serializing_if = "Option::is_none")]
     sub: Option<String>,
+    /// Address of a user, handle of an agent.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    username: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     email: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     name: Option<String>,
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(rename = "agentId", skip_serializing_if = "Option::is_none")]
+    agent_id: Option<String>,
+    /// Organization of an agent, `null` when it has none; absent for users.
+    #[serde(rename = "orgId", skip_serializing_if = "Option::is_none")]
+    org_id: Option<Option<String>>,
+    #[serde(rename = "isSuperAdmin", skip_serializing_if = "Option::is_none")]
     is_super_admin: Option<bool>,
     #[serde(skip_serializing_if = "Option::is_none")]
     organizations: Option<Vec<OrgRef>>,
@@ -109,26 +117,80 @@ struct Introspected {
     entitlements: Option<Vec<String>>,
     #[serde(skip_serializing_if = "Option::is_none")]
     roles: Option<Vec<String>>,
-    /// Handle of an agent.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    agent_id: Option<String>,
-    /// Organization of an agent, or null.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    #[schema(value_type = Option<String>)]
-    org_id: Option<Value>,
-    /// What an agent may do.
+    /// Of an agent.
     #[serde(skip_serializing_if = "Option::is_none")]
     capabilities: Option<Vec<String>>,
     /// Always `Bearer`.
-    #[serde(rename = "token_type", skip_serializing_if = "Option::is_none")]
+    #[serde(skip_serializing_if = "Option::is_none")]
     token_type: Option<&'static str>,
     #[serde(skip_serializing_if = "Option::is_none")]
     iat: Option<i64>,
     #[serde(skip_serializing_if = "Option::is_none")]
     exp: Option<i64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    iss: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    aud: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    jti: Option<String>,
+    /// The session.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    sid: Option<String>,
+    /// What it is limited to, separated by spaces.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    scope: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    client_id: Option<String>,
+    /// Who acts for the subject (RFC 8693).
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<Object>)]
+    act: Option<Act>,
+}
+
+impl Introspected {
+    fn of(principal: Principal, claims: Claims) -> Self {
+        let common = Introspected {
+            active: true,
+            sub: Some(claims.sub),
+            name: principal.name,
+            token_type: Some("Bearer"),
+            iat: Some(claims.iat),
+            exp: Some(claims.exp),
+            iss: Some(claims.iss),
+            aud: Some(claims.aud),
+            jti: Some(claims.jti),
+            sid: claims.sid,
+            scope: claims.scope,
+            client_id: claims.client_id,
+            act: claims.act,
+            ..Introspected::default()
+        };
+        if claims.kind == "agent" {
+            return Introspected {
+                kind: Some("agent"),
+                username: principal.agent_id.clone(),
+                agent_id: principal.agent_id,
+                org_id: Some(principal.org_id),
+                capabilities: Some(principal.entitlements),
+                ..common
+            };
+        }
+        Introspected {
+            kind: Some("user"),
+            username: principal.email.clone(),
+            email: principal.email,
+            is_super_admin: Some(principal.is_super_admin),
+            organizations: Some(principal.organizations),
+            entitlements: Some(principal.entitlements),
+            roles: Some(principal.roles),
+            ..common
+        }
+    }
 }
 
 /// Ask what a token stands for
+///
+/// A token is told about whatever its audience: hold `aud` against your own name before you act on it.
 #[utoipa::path(post, path = "/auth/introspect", tag = "Authentication", security(()), request_body = Introspection,
     responses((status = 200, description = "`active` tells whether it is accepted", body = Introspected)))]
 async fn introspect(
@@ -136,35 +198,8 @@ async fn introspect(
     body: Result<Json<Introspection>, ApiError>,
 ) -> ApiResult<Json<Introspected>> {
     let Ok(Json(Introspection { token: Some(token) })) = body else { return Ok(Json(Introspected::default())) };
-    match identity.directory.identify(token.trim()).await {
-        Ok((principal, claims)) if principal.agent_id.is_some() => Ok(Json(Introspected {
-            active: true,
-            kind: Some("agent"),
-            sub: Some(claims.sub),
-            agent_id: principal.agent_id,
-            name: principal.name,
-            org_id: Some(json!(principal.org_id)),
-            capabilities: Some(principal.entitlements),
-            token_type: Some("Bearer"),
-            iat: Some(claims.iat),
-            exp: Some(claims.exp),
-            ..Introspected::default()
-        })),
-        Ok((principal, claims)) => Ok(Json(Introspected {
-            active: true,
-            kind: Some("user"),
-            sub: Some(principal.id),
-            email: principal.email,
-            name: principal.name,
-            is_super_admin: Some(principal.is_super_admin),
-            organizations: Some(principal.organizations),
-            entitlements: Some(principal.entitlements),
-            roles: Some(principal.roles),
-            token_type: Some("Bearer"),
-            iat: Some(claims.iat),
-            exp: Some(claims.exp),
-            ..Introspected::default()
-        })),
+    match identity.directory.introspect(token.trim()).await {
+        Ok((principal, claims)) => Ok(Json(Introspected::of(principal, claims))),
         // "Inactive" would log people out of every service while the directory is away.
         Err(AuthError::Unavailable) => Err(ApiError::unavailable("The directory", 2)),
         Err(_) => Ok(Json(Introspected::default())),

@@ -9,15 +9,14 @@ use axum::{
     response::{AppendHeaders, IntoResponse, Response},
 };
 use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD as BASE64URL};
-use futures::{StreamExt, TryStreamExt, stream};
 use serde::{Deserialize, Serialize};
 use symbia_commands::{
     Actor,
-    identity::{LIFETIME, RefreshSession, RevokeSession, SessionCommand, StartSession},
+    identity::{LIFETIME, RefreshSession, RevokeAllSessions, RevokeSession, SessionCommand, StartSession, UserCommand},
 };
 use symbia_events::{AggregateRef, CommandId, KeyRing, OrgId, Service, SubjectKey};
 use symbia_projections::{Scope, identity as model};
-use time::OffsetDateTime;
+use time::{OffsetDateTime, format_description::well_known::Rfc3339};
 use utoipa::ToSchema;
 use utoipa_axum::{router::OpenApiRouter, routes};
 use uuid::Uuid;
@@ -26,7 +25,7 @@ use zeroize::Zeroizing;
 use super::{
     Identity,
     shapes::{self, Msg, Session, UserRef, epoch_ms},
-    tokens::Issued,
+    tokens::{Issued, Subject},
 };
 use crate::{
     http::{ApiError, ApiResult, Caller, Json, OptionalCaller, Path, RequestScope},
@@ -35,8 +34,6 @@ use crate::{
 
 /// Longest text of a client that is kept.
 const USER_AGENT_MAX: usize = 256;
-/// Sessions ended side by side.
-const SIDE_BY_SIDE: usize = 16;
 
 pub(super) fn routes() -> OpenApiRouter<Identity> {
     OpenApiRouter::new()
@@ -59,20 +56,21 @@ pub(super) struct SignedIn {
     pub refresh_token: Zeroizing<String>,
 }
 
-/// Who signs in.
-pub(super) struct Person<'a> {
-    pub id: &'a str,
-    pub email: Option<&'a str>,
-    pub name: Option<&'a str>,
+/// A proof of who somebody is.
+pub(super) struct Proof<'a> {
+    /// `password`, `register`, `credential`, …
+    pub method: &'a str,
+    /// When the secret was looked at: a revocation since then ends the session that it opens.
+    pub at: OffsetDateTime,
 }
 
 impl Identity {
-    /// Begins a session of a person who proved who they are. It answers from the aggregate: when the read models lag, the
+    /// Begins a session of somebody who proved who they are. It answers from the aggregate: when the read models lag, the
     /// token is issued all the same and accepted once they have caught up.
     pub(super) async fn sign_in(
         &self,
-        person: &Person<'_>,
-        method: &str,
+        subject: &Subject,
+        proof: Proof<'_>,
         key: Option<&SubjectKey>,
         scope: &RequestScope,
         headers: &HeaderMap,
@@ -84,23 +82,24 @@ impl Identity {
         let user_agent: Option<String> = user_agent.map(|text| text.chars().take(USER_AGENT_MAX).collect());
         let command = SessionCommand::from(StartSession {
             session_id: session_id.clone(),
-            principal_id: person.id.to_owned(),
-            principal_type: "user".to_owned(),
-            method: method.to_owned(),
+            principal_id: subject.id.clone(),
+            principal_type: subject.kind().to_owned(),
+            method: proof.method.to_owned(),
             refresh_hash: self.platform.keys.lookup_hash("refresh", &refresh_token),
             client_ip: key.map(|key| key.seal(&scope.client_ip.to_string())),
             user_agent: key.zip(user_agent).map(|(key, text)| key.seal(&text)),
+            authenticated_at: proof.at.format(&Rfc3339).ok(),
         });
         let at = OffsetDateTime::now_utc();
         let edge = Actor::service("identity");
         let (id, address) = (CommandId::random(), aggregate(&session_id)?);
         let done = self.platform.submit_as(id, &address, &command, &edge, scope, Consistency::Eventual).await?;
         self.platform.visible(&done).await;
-        Ok(SignedIn { issued: self.issue(person, &session_id, at, at + LIFETIME)?, refresh_token })
+        Ok(SignedIn { issued: self.issue(subject, &session_id, at, at + LIFETIME)?, refresh_token })
     }
 
-    fn issue(&self, person: &Person<'_>, session: &str, at: OffsetDateTime, end: OffsetDateTime) -> ApiResult<Issued> {
-        self.platform.tokens.issue((person.id, person.email, person.name), session, at, end).map_err(ApiError::internal)
+    fn issue(&self, subject: &Subject, session: &str, at: OffsetDateTime, end: OffsetDateTime) -> ApiResult<Issued> {
+        Ok(self.platform.tokens.issue(subject, session, at, end)?)
     }
 
     /// The cookie that holds a token, `Set-Cookie`. Lax: pages of other sites cannot make it go with what they send.
@@ -170,17 +169,19 @@ async fn logout(
 #[utoipa::path(post, path = "/auth/logout-all", tag = "Authentication",
     responses((status = 200, description = "All sessions are ended", body = Msg)))]
 async fn logout_all(State(identity): State<Identity>, scope: RequestScope, caller: Caller) -> ApiResult<Json<Msg>> {
-    let mut tx = identity.platform.read(&Scope::user(&caller.id)).await?;
-    let sessions = model::sessions_of(&mut tx, &caller.id, OffsetDateTime::now_utc()).await?;
-    drop(tx);
-    stream::iter(sessions)
-        .map(|session| {
-            let (identity, caller, scope) = (&identity, &caller, &scope);
-            async move { identity.end(&session.id, "logout-all", caller, scope).await }
-        })
-        .buffer_unordered(SIDE_BY_SIDE)
-        .try_collect::<()>()
-        .await?;
+    if caller.require_user().is_err() {
+        let mut tx = identity.platform.read(&Scope::user(&caller.id)).await?;
+        let sessions = model::sessions_of(&mut tx, &caller.id, OffsetDateTime::now_utc()).await?;
+        drop(tx);
+        for session in sessions {
+            identity.end(&session.id, "logout-all", &caller, &scope).await?;
+        }
+        return Ok(Json(Msg { message: "Logged out everywhere" }));
+    }
+    let command = RevokeAllSessions { user_id: caller.id.clone(), reason: "logout-all".to_owned() };
+    let address = AggregateRef::new(Service::Identity, OrgId::global(), "user", &caller.id);
+    let address = address.map_err(ApiError::internal)?;
+    identity.platform.submit(&address, &UserCommand::from(command), &Actor::from(&*caller), &scope).await?;
     Ok(Json(Msg { message: "Logged out everywhere" }))
 }
 
@@ -228,29 +229,28 @@ async fn refresh(
         return Ok(answer);
     }
     let at = OffsetDateTime::now_utc();
-    let (session_id, user, end, next) = match body.refresh_token {
+    let (session_id, next) = match body.refresh_token {
         Some(token) => {
             let keys = &identity.platform.keys;
             let session_id = session_of(keys, &token).ok_or_else(ApiError::token_invalid)?.to_owned();
             let next = refresh_token(keys, &session_id);
             identity.exchange(&session_id, &token, &next, &scope).await?;
-            let mut tx = identity.platform.read(&Scope::platform()).await?;
-            let session = model::session(&mut tx, &session_id).await?.ok_or_else(ApiError::token_invalid)?;
-            let user = model::user(&mut tx, &session.principal_id).await?.ok_or_else(ApiError::token_invalid)?;
-            (session_id, user, at + LIFETIME, Some(next))
+            (session_id, Some(next))
         }
         None => {
             let caller = caller?.0.ok_or_else(ApiError::auth_required)?;
             caller.require_user()?;
-            let session_id = caller.session_id.clone().ok_or_else(ApiError::token_invalid)?;
-            let mut tx = identity.platform.read(&Scope::user(&caller.id)).await?;
-            let session = model::session(&mut tx, &session_id).await?.ok_or_else(ApiError::session_revoked)?;
-            let user = model::user(&mut tx, &caller.id).await?.ok_or_else(ApiError::session_revoked)?;
-            (session_id, user, session.expires_at.unwrap_or(at), None)
+            (caller.session_id.clone().ok_or_else(ApiError::token_invalid)?, None)
         }
     };
-    let person = Person { id: &user.id, email: user.email.as_deref(), name: user.name.as_deref() };
-    let issued = identity.issue(&person, &session_id, at, end)?;
+    let mut tx = identity.platform.read(&Scope::platform()).await?;
+    let session = model::session(&mut tx, &session_id).await?.filter(|session| !session.is_revoked());
+    let session = session.ok_or_else(ApiError::session_revoked)?;
+    let user = model::user(&mut tx, &session.principal_id).await?.ok_or_else(ApiError::session_revoked)?;
+    drop(tx);
+    let end = if next.is_some() { at + LIFETIME } else { session.expires_at.unwrap_or(at) };
+    let subject = Subject::user(&user.id, user.email.as_deref(), user.name.as_deref());
+    let issued = identity.issue(&subject, &session_id, at, end)?;
     let cookie = identity.cookie(&issued);
     let body = Refreshed {
         kind: "user",

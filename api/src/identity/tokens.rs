@@ -2,133 +2,32 @@
 //!
 //! A token names its session; whether that still lives is asked on every use ([`super::authenticator`]).
 
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError, RwLock};
 
-use base64::{Engine, engine::general_purpose::STANDARD as BASE64};
-use jsonwebtoken::{
-    Algorithm, DecodingKey, EncodingKey, Header, Validation,
-    errors::ErrorKind,
-    jwk::{Jwk, PublicKeyUse, ThumbprintHash},
-};
+use jsonwebtoken::{Algorithm, DecodingKey, EncodingKey, Header, Validation, errors::ErrorKind};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use time::{Duration, OffsetDateTime};
 use uuid::Uuid;
 use zeroize::Zeroizing;
 
-use crate::http::AuthError;
+use super::keys::{SigningKeys, TokenError};
+use crate::http::{ApiError, AuthError, principal::PrincipalKind};
 
-/// Who may use the tokens: all services of the platform.
+/// Who may use the tokens of sessions: all services of the platform.
 pub const AUDIENCE: &str = "symbia";
 /// Clocks of issuer and verifier may differ by this many seconds.
 const LEEWAY: u64 = 5;
 /// Shortest secret for HS256: as long as its hash (RFC 7518 §3.2).
 const SECRET_MIN: usize = 32;
+/// Fewest different characters in it.
+const VARIETY_MIN: usize = 8;
 /// Parts of secrets that published examples use.
-const PUBLISHED: [&str; 4] = ["change-me", "changeme", "change-in-production", "dev-secret"];
-
-const PEM_BEGIN: &str = "-----BEGIN PRIVATE KEY-----";
-const PEM_END: &str = "-----END PRIVATE KEY-----";
-/// What stands before the 32 bytes of an Ed25519 key in PKCS #8 (RFC 8410 §7).
-const PKCS8_PREFIX: [u8; 16] =
-    [0x30, 0x2e, 0x02, 0x01, 0x00, 0x30, 0x05, 0x06, 0x03, 0x2b, 0x65, 0x70, 0x04, 0x22, 0x04, 0x20];
-
-/// Why tokens cannot be signed.
-#[derive(Debug, thiserror::Error)]
-pub enum TokenError {
-    /// The file holds no key of the right kind.
-    #[error(
-        "the token signing keys cannot be read: {0}; expected Ed25519 private keys in PEM (PKCS #8), the active one first"
-    )]
-    Keys(String),
-    /// The shared secret can be guessed.
-    #[error("SESSION_SECRET {0}: give at least 32 random characters, or leave it out to sign with a key pair")]
-    Secret(&'static str),
-}
-
-/// One key pair.
-#[derive(Clone)]
-struct SigningKey {
-    der: Zeroizing<Vec<u8>>,
-    kid: String,
-    jwk: Jwk,
-    decoding: DecodingKey,
-}
-
-impl SigningKey {
-    fn new(der: Zeroizing<Vec<u8>>) -> Result<Self, TokenError> {
-        let unusable = |e: jsonwebtoken::errors::Error| TokenError::Keys(e.to_string());
-        if der.len() != 48 || der[..16] != PKCS8_PREFIX {
-            return Err(TokenError::Keys("a key is not Ed25519".to_owned()));
-        }
-        let mut jwk = Jwk::from_encoding_key(&EncodingKey::from_ed_der(&der), Algorithm::EdDSA).map_err(unusable)?;
-        let kid = jwk.thumbprint(ThumbprintHash::SHA256).map_err(unusable)?;
-        jwk.common.key_id = Some(kid.clone());
-        jwk.common.public_key_use = Some(PublicKeyUse::Signature);
-        let decoding = DecodingKey::from_jwk(&jwk).map_err(unusable)?;
-        Ok(SigningKey { der, kid, jwk, decoding })
-    }
-}
-
-/// The key pairs tokens are signed with: the first signs, the others verify what they signed before a rotation.
-#[derive(Clone)]
-pub struct SigningKeys(Vec<SigningKey>);
-
-impl SigningKeys {
-    /// A new key pair.
-    ///
-    /// # Errors
-    /// The cryptographic library refuses it.
-    pub fn generate() -> Result<Self, TokenError> {
-        let mut der = Zeroizing::new(PKCS8_PREFIX.to_vec());
-        der.extend_from_slice(Zeroizing::new(rand::random::<[u8; 32]>()).as_ref());
-        Ok(SigningKeys(vec![SigningKey::new(der)?]))
-    }
-
-    /// Reads what [`SigningKeys::to_pem`] or `openssl genpkey -algorithm ed25519` wrote, the active key first.
-    ///
-    /// # Errors
-    /// The text holds no key, or another kind of key.
-    pub fn from_pem(text: &str) -> Result<Self, TokenError> {
-        let mut keys = Vec::new();
-        for block in text.split(PEM_BEGIN).skip(1) {
-            let body = block.split(PEM_END).next().unwrap_or_default();
-            let body: Zeroizing<String> = Zeroizing::new(body.split_whitespace().collect());
-            let der = BASE64.decode(body.as_bytes()).map_err(|e| TokenError::Keys(e.to_string()))?;
-            keys.push(SigningKey::new(Zeroizing::new(der))?);
-        }
-        if keys.is_empty() {
-            Err(TokenError::Keys("there is no private key".to_owned()))
-        } else {
-            Ok(SigningKeys(keys))
-        }
-    }
-
-    /// PEM of all keys, with the secrets: write it to a file that only the owner can read.
-    #[must_use]
-    pub fn to_pem(&self) -> Zeroizing<String> {
-        let blocks = self.0.iter().map(|key| format!("{PEM_BEGIN}\n{}\n{PEM_END}\n", BASE64.encode(&*key.der)));
-        Zeroizing::new(blocks.collect())
-    }
-
-    /// Puts a new key pair first; the others go on verifying.
-    ///
-    /// # Errors
-    /// The cryptographic library refuses it.
-    pub fn rotate(&mut self) -> Result<(), TokenError> {
-        self.0.splice(0..0, Self::generate()?.0);
-        Ok(())
-    }
-}
-
-impl std::fmt::Debug for SigningKeys {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_list().entries(self.0.iter().map(|key| &key.kid)).finish()
-    }
-}
+const PUBLISHED: [&str; 6] =
+    ["change-me", "changeme", "change-in-production", "change_in_production", "dev-secret", "your-secret"];
 
 /// What a token says.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Claims {
     /// Principal id.
     pub sub: String,
@@ -142,10 +41,10 @@ pub struct Claims {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub name: Option<String>,
     /// Handle of an agent.
-    #[serde(default, rename = "agentId", skip_serializing_if = "Option::is_none")]
+    #[serde(rename = "agentId", default, skip_serializing_if = "Option::is_none")]
     pub agent_id: Option<String>,
     /// Organization of an agent.
-    #[serde(default, rename = "orgId", skip_serializing_if = "Option::is_none")]
+    #[serde(rename = "orgId", default, skip_serializing_if = "Option::is_none")]
     pub org_id: Option<String>,
     /// Issued at, in seconds.
     pub iat: i64,
@@ -153,12 +52,103 @@ pub struct Claims {
     pub exp: i64,
     /// Issuer.
     pub iss: String,
-    /// Audience.
+    /// Audience: the platform, or the resource that the token was asked for (RFC 8707).
     pub aud: String,
     /// Id of the token.
     pub jti: String,
     /// Id of the session.
-    pub sid: String,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sid: Option<String>,
+    /// What it is limited to, separated by spaces; a session's token is not.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub scope: Option<String>,
+    /// The OAuth client it was issued to (RFC 9068).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub client_id: Option<String>,
+    /// Who acts for the subject (RFC 8693 §4.1).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub act: Option<Act>,
+    /// Who may be given a token that acts for the subject in turn (RFC 8693 §4.4).
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub may_act: Vec<MayAct>,
+    /// The delegation it stands on.
+    #[serde(rename = "dlg", default, skip_serializing_if = "Option::is_none")]
+    pub delegation: Option<String>,
+    /// The approval it carries.
+    #[serde(rename = "apr", default, skip_serializing_if = "Option::is_none")]
+    pub approval: Option<String>,
+}
+
+/// An actor, and the one it acts for in turn.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Act {
+    /// Principal id.
+    pub sub: String,
+    /// The actor before.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub act: Option<Box<Act>>,
+}
+
+/// An actor that may be appointed.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct MayAct {
+    /// Principal id.
+    pub sub: String,
+}
+
+/// Whom a token is about.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Subject {
+    /// Principal id; of an agent the row's, not the handle.
+    pub id: String,
+    /// User or agent.
+    pub kind: PrincipalKind,
+    /// Address of a user.
+    pub email: Option<String>,
+    /// Display name.
+    pub name: Option<String>,
+    /// Handle of an agent.
+    pub agent_id: Option<String>,
+    /// Organization of an agent.
+    pub org_id: Option<String>,
+}
+
+impl Subject {
+    /// A person.
+    #[must_use]
+    pub fn user(id: &str, email: Option<&str>, name: Option<&str>) -> Self {
+        Subject {
+            id: id.to_owned(),
+            kind: PrincipalKind::User,
+            email: email.map(str::to_owned),
+            name: name.map(str::to_owned),
+            agent_id: None,
+            org_id: None,
+        }
+    }
+
+    /// An agent: the id of its row, its handle, name and organization.
+    #[must_use]
+    pub fn agent(id: &str, handle: &str, name: &str, org: Option<&str>) -> Self {
+        Subject {
+            id: id.to_owned(),
+            kind: PrincipalKind::Agent,
+            email: None,
+            name: Some(name.to_owned()),
+            agent_id: Some(handle.to_owned()),
+            org_id: org.map(str::to_owned),
+        }
+    }
+
+    /// `user` or `agent`, as tokens and events spell it.
+    #[must_use]
+    pub fn kind(&self) -> &'static str {
+        match self.kind {
+            PrincipalKind::User => "user",
+            PrincipalKind::Agent => "agent",
+            PrincipalKind::Service => "service",
+        }
+    }
 }
 
 /// A token with its end.
@@ -170,8 +160,28 @@ pub struct Issued {
     pub expires_at: OffsetDateTime,
 }
 
+/// Why a token cannot be issued.
+#[derive(Debug, thiserror::Error)]
+pub enum IssueError {
+    /// The keys are not there yet.
+    #[error("there is no signing key yet")]
+    NoKey,
+    /// The cryptographic library fails.
+    #[error(transparent)]
+    Jwt(#[from] jsonwebtoken::errors::Error),
+}
+
+impl From<IssueError> for ApiError {
+    fn from(error: IssueError) -> Self {
+        match error {
+            IssueError::NoKey => ApiError::unavailable("The signing key", 1),
+            IssueError::Jwt(error) => ApiError::internal(error),
+        }
+    }
+}
+
 enum Method {
-    Pairs { encoding: EncodingKey, keys: SigningKeys },
+    Pairs(RwLock<Arc<SigningKeys>>),
     Secret { encoding: EncodingKey, decoding: DecodingKey },
 }
 
@@ -186,17 +196,17 @@ struct Inner {
 pub struct Tokens(Arc<Inner>);
 
 impl Tokens {
-    /// Tokens signed with EdDSA (RFC 8037); anyone can verify them with the key set.
+    /// Tokens signed with EdDSA (RFC 8037); anyone can verify them with the key set. The keys may come later.
     #[must_use]
     pub fn new(keys: SigningKeys, issuer: impl Into<String>, lifetime: Duration) -> Self {
-        let encoding = EncodingKey::from_ed_der(&keys.0[0].der);
-        Tokens(Arc::new(Inner { method: Method::Pairs { encoding, keys }, issuer: issuer.into(), lifetime }))
+        let method = Method::Pairs(RwLock::new(Arc::new(keys)));
+        Tokens(Arc::new(Inner { method, issuer: issuer.into(), lifetime }))
     }
 
     /// Tokens signed with HS256, for verifiers that share `SESSION_SECRET`.
     ///
     /// # Errors
-    /// The secret is short or a published default.
+    /// The secret is short, monotonous or a published default.
     pub fn with_secret(
         secret: &Zeroizing<String>,
         issuer: impl Into<String>,
@@ -204,6 +214,12 @@ impl Tokens {
     ) -> Result<Self, TokenError> {
         if secret.len() < SECRET_MIN {
             return Err(TokenError::Secret("is shorter than 32 characters"));
+        }
+        let mut letters: Vec<char> = secret.chars().collect();
+        letters.sort_unstable();
+        letters.dedup();
+        if letters.len() < VARIETY_MIN {
+            return Err(TokenError::Secret("repeats a few characters"));
         }
         let lower = Zeroizing::new(secret.to_lowercase());
         if PUBLISHED.iter().any(|part| lower.contains(part)) {
@@ -214,112 +230,139 @@ impl Tokens {
         Ok(Tokens(Arc::new(Inner { method: Method::Secret { encoding, decoding }, issuer: issuer.into(), lifetime })))
     }
 
-    /// A token of a user's session: it lasts as long as tokens do, and not longer than the session.
-    ///
-    /// # Errors
-    /// The cryptographic library fails.
-    pub fn issue(
-        &self,
-        user: (&str, Option<&str>, Option<&str>),
-        session: &str,
-        at: OffsetDateTime,
-        session_end: OffsetDateTime,
-    ) -> Result<Issued, jsonwebtoken::errors::Error> {
-        let (id, email, name) = user;
-        let claims = Claims {
-            email: email.map(str::to_owned),
-            name: name.map(str::to_owned),
-            ..self.claims(id, "user", session, at, session_end)
-        };
-        self.sign(&claims)
+    /// Who issues them, `iss`.
+    #[must_use]
+    pub fn issuer(&self) -> &str {
+        &self.0.issuer
     }
 
-    /// The same for an agent: the id of its row, its handle, name and organization.
-    ///
-    /// # Errors
-    /// The cryptographic library fails.
-    pub fn issue_to_agent(
-        &self,
-        agent: (&str, &str, &str, Option<&str>),
-        session: &str,
-        at: OffsetDateTime,
-        session_end: OffsetDateTime,
-    ) -> Result<Issued, jsonwebtoken::errors::Error> {
-        let (id, handle, name, org) = agent;
-        let claims = Claims {
-            name: Some(name.to_owned()),
-            agent_id: Some(handle.to_owned()),
-            org_id: org.map(str::to_owned),
-            ..self.claims(id, "agent", session, at, session_end)
-        };
-        self.sign(&claims)
+    /// `EdDSA` or `HS256`.
+    #[must_use]
+    pub fn algorithm(&self) -> &'static str {
+        if matches!(self.0.method, Method::Pairs(_)) { "EdDSA" } else { "HS256" }
     }
 
-    fn claims(&self, id: &str, kind: &str, session: &str, at: OffsetDateTime, end: OffsetDateTime) -> Claims {
-        let expires_at = (at + self.0.lifetime).min(end);
-        Claims {
-            sub: id.to_owned(),
-            kind: kind.to_owned(),
-            email: None,
-            name: None,
-            agent_id: None,
-            org_id: None,
-            iat: at.unix_timestamp(),
-            exp: expires_at.unix_timestamp(),
-            iss: self.0.issuer.clone(),
-            aud: AUDIENCE.to_owned(),
-            jti: Uuid::new_v4().to_string(),
-            sid: session.to_owned(),
+    /// The keys in use; none when tokens are signed with a shared secret.
+    #[must_use]
+    pub fn keys(&self) -> Option<Arc<SigningKeys>> {
+        match &self.0.method {
+            Method::Pairs(keys) => Some(Arc::clone(&keys.read().unwrap_or_else(PoisonError::into_inner))),
+            Method::Secret { .. } => None,
         }
     }
 
-    fn sign(&self, claims: &Claims) -> Result<Issued, jsonwebtoken::errors::Error> {
-        let token = match &self.0.method {
-            Method::Pairs { encoding, keys } => {
-                let header = Header { kid: Some(keys.0[0].kid.clone()), ..Header::new(Algorithm::EdDSA) };
-                jsonwebtoken::encode(&header, claims, encoding)?
-            }
-            Method::Secret { encoding, .. } => jsonwebtoken::encode(&Header::new(Algorithm::HS256), claims, encoding)?,
+    /// Signs and verifies with these keys from now on.
+    pub fn replace(&self, keys: SigningKeys) {
+        if let Method::Pairs(kept) = &self.0.method {
+            *kept.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(keys);
+        }
+    }
+
+    /// A token of a session: it lasts as long as tokens do, and not longer than the session.
+    ///
+    /// # Errors
+    /// There is no key yet, or the cryptographic library fails.
+    pub fn issue(
+        &self,
+        subject: &Subject,
+        session: &str,
+        at: OffsetDateTime,
+        session_end: OffsetDateTime,
+    ) -> Result<Issued, IssueError> {
+        let claims = Claims {
+            sub: subject.id.clone(),
+            kind: subject.kind().to_owned(),
+            email: subject.email.clone(),
+            name: subject.name.clone(),
+            agent_id: subject.agent_id.clone(),
+            org_id: subject.org_id.clone(),
+            aud: AUDIENCE.to_owned(),
+            sid: Some(session.to_owned()),
+            ..Claims::default()
         };
-        let expires_at = OffsetDateTime::from_unix_timestamp(claims.exp).unwrap_or(OffsetDateTime::UNIX_EPOCH);
+        self.sign(claims, at, (at + self.0.lifetime).min(session_end))
+    }
+
+    /// A token that says `claims`; its issuer, id and times are filled in.
+    ///
+    /// # Errors
+    /// There is no key yet, or the cryptographic library fails.
+    pub fn sign(&self, claims: Claims, at: OffsetDateTime, end: OffsetDateTime) -> Result<Issued, IssueError> {
+        let expires_at = end.replace_nanosecond(0).unwrap_or(at);
+        let claims = Claims {
+            iat: at.unix_timestamp(),
+            exp: expires_at.unix_timestamp(),
+            iss: self.0.issuer.clone(),
+            jti: Uuid::new_v4().to_string(),
+            ..claims
+        };
+        let token = match &self.0.method {
+            Method::Pairs(_) => {
+                let keys = self.keys().ok_or(IssueError::NoKey)?;
+                let signer = keys.signer().ok_or(IssueError::NoKey)?;
+                let header = Header { kid: Some(signer.kid().to_owned()), ..Header::new(Algorithm::EdDSA) };
+                jsonwebtoken::encode(&header, &claims, signer.encoding())?
+            }
+            Method::Secret { encoding, .. } => jsonwebtoken::encode(&Header::new(Algorithm::HS256), &claims, encoding)?,
+        };
         Ok(Issued { token, expires_at })
     }
 
     /// Checks algorithm, key, signature, issuer, audience and time, and nothing outside the token.
     ///
     /// # Errors
-    /// [`AuthError::Invalid`] or [`AuthError::Expired`].
+    /// [`AuthError::Invalid`] or [`AuthError::Expired`]; [`AuthError::Unavailable`] while there are no keys.
     pub fn verify(&self, token: &str) -> Result<Claims, AuthError> {
-        let (key, algorithm) = match &self.0.method {
-            Method::Secret { decoding, .. } => (decoding, Algorithm::HS256),
-            Method::Pairs { keys, .. } => {
-                let header = jsonwebtoken::decode_header(token).map_err(|_| AuthError::Invalid)?;
-                let key = keys.0.iter().find(|key| header.kid.as_ref() == Some(&key.kid)).ok_or(AuthError::Invalid)?;
-                (&key.decoding, Algorithm::EdDSA)
-            }
-        };
+        self.verify_for(token, Some(AUDIENCE))
+    }
+
+    /// The same for another audience; for any of ours without one, as introspection needs it.
+    ///
+    /// # Errors
+    /// Those of [`Tokens::verify`].
+    pub fn verify_for(&self, token: &str, audience: Option<&str>) -> Result<Claims, AuthError> {
         // The algorithm is ours to name, never the token's (RFC 8725 §3.1).
-        let mut validation = Validation::new(algorithm);
+        let mut validation = Validation::new(Algorithm::EdDSA);
         validation.leeway = LEEWAY;
-        validation.set_audience(&[AUDIENCE]);
+        match audience {
+            Some(audience) => validation.set_audience(&[audience]),
+            None => validation.validate_aud = false,
+        }
         validation.set_issuer(&[&self.0.issuer]);
         validation.set_required_spec_claims(&["exp", "iss", "aud", "sub"]);
-        match jsonwebtoken::decode::<Claims>(token, key, &validation) {
+        let decoded = match &self.0.method {
+            Method::Secret { decoding, .. } => {
+                validation.algorithms = vec![Algorithm::HS256];
+                jsonwebtoken::decode::<Claims>(token, decoding, &validation)
+            }
+            Method::Pairs(_) => {
+                let keys = self.keys().filter(|keys| !keys.is_empty()).ok_or(AuthError::Unavailable)?;
+                let header = jsonwebtoken::decode_header(token).map_err(|_| AuthError::Invalid)?;
+                let key = keys.verifier(header.kid.as_deref().unwrap_or_default()).ok_or(AuthError::Invalid)?;
+                jsonwebtoken::decode::<Claims>(token, key, &validation)
+            }
+        };
+        match decoded {
             Ok(data) => Ok(data.claims),
             Err(error) if matches!(error.kind(), ErrorKind::ExpiredSignature) => Err(AuthError::Expired),
             Err(_) => Err(AuthError::Invalid),
         }
     }
 
+    /// Whether a token may be signed with a key that another process made and this one has not heard of.
+    #[must_use]
+    pub fn may_be_newer(&self, token: &str) -> bool {
+        let kid = jsonwebtoken::decode_header(token).ok().filter(|h| h.alg == Algorithm::EdDSA).and_then(|h| h.kid);
+        let keys = self.keys();
+        keys.is_some_and(|keys| kid.is_some_and(|kid| keys.verifier(&kid).is_none()))
+    }
+
     /// The key set (RFC 7517) with the introspection address that old clients look for.
     #[must_use]
     pub fn jwks(&self) -> Value {
-        match &self.0.method {
-            Method::Pairs { keys, .. } => {
-                let keys: Vec<&Jwk> = keys.0.iter().map(|key| &key.jwk).collect();
-                json!({ "keys": keys, "introspect_endpoint": "/api/auth/introspect" })
-            }
-            Method::Secret { .. } => json!({
+        match self.keys() {
+            Some(keys) => json!({ "keys": keys.public(), "introspect_endpoint": "/api/auth/introspect" }),
+            None => json!({
                 "keys": [],
                 "_note": "Tokens are signed with a shared secret: verify them by introspection",
                 "introspect_endpoint": "/api/auth/introspect",
@@ -332,16 +375,20 @@ impl Tokens {
 mod tests {
     #![allow(clippy::unwrap_used, reason = "tests")]
 
-    use base64::engine::general_purpose::URL_SAFE_NO_PAD as BASE64URL;
+    use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD as BASE64URL};
 
-    use super::*;
+    use super::{
+        super::keys::{SigningKey, VerifyingKey},
+        *,
+    };
 
     fn tokens(keys: &SigningKeys) -> Tokens {
         Tokens::new(keys.clone(), "symbia-test", Duration::days(7))
     }
 
     fn issue(tokens: &Tokens, at: OffsetDateTime) -> String {
-        tokens.issue(("ada", Some("ada@example.test"), Some("Ada")), "s1", at, at + Duration::days(7)).unwrap().token
+        let ada = Subject::user("ada", Some("ada@example.test"), Some("Ada"));
+        tokens.issue(&ada, "s1", at, at + Duration::days(7)).unwrap().token
     }
 
     fn resigned(token: &str, header: &str) -> String {
@@ -350,17 +397,20 @@ mod tests {
     }
 
     #[test]
-    fn a_token_names_its_session_and_survives_a_rotation_and_the_file() {
-        let mut keys = SigningKeys::generate().unwrap();
-        let token = issue(&tokens(&keys), OffsetDateTime::now_utc());
-        keys.rotate().unwrap();
-        let read = SigningKeys::from_pem(&keys.to_pem()).unwrap();
-        let claims = tokens(&read).verify(&token).unwrap();
-        assert_eq!((claims.sub.as_str(), claims.sid.as_str(), claims.kind.as_str()), ("ada", "s1", "user"));
+    fn a_token_names_its_session_and_survives_a_rotation() {
+        let (first, second) = (SigningKey::generate().unwrap(), SigningKey::generate().unwrap());
+        let ours = tokens(&SigningKeys::new(Some(first.clone()), Vec::new()));
+        let token = issue(&ours, OffsetDateTime::now_utc());
+        let retired = VerifyingKey::new(first.kid(), first.x()).unwrap();
+        ours.replace(SigningKeys::new(Some(second), vec![retired]));
+        let claims = ours.verify(&token).unwrap();
+        assert_eq!((claims.sub.as_str(), claims.sid.as_deref(), claims.kind.as_str()), ("ada", Some("s1"), "user"));
         assert_eq!(claims.exp - claims.iat, 7 * 24 * 3600);
-        assert_eq!(tokens(&read).jwks()["keys"].as_array().unwrap().len(), 2);
-        assert!(tokens(&read).jwks().to_string().contains("\"crv\":\"Ed25519\""));
-        assert!(!tokens(&read).jwks().to_string().contains("\"d\""));
+        assert_eq!(ours.jwks()["keys"].as_array().unwrap().len(), 2);
+        assert!(ours.jwks().to_string().contains("\"crv\":\"Ed25519\""));
+        assert!(!ours.jwks().to_string().contains("\"d\""));
+        ours.replace(SigningKeys::default());
+        assert_eq!(ours.verify(&token), Err(AuthError::Unavailable));
     }
 
     #[test]
@@ -391,7 +441,7 @@ mod tests {
         assert_eq!(ours.verify(&confused), Err(AuthError::Invalid));
         claims.aud = "another".to_owned();
         let header = Header { kid: Some(kid), ..Header::new(Algorithm::EdDSA) };
-        let misaddressed = jsonwebtoken::encode(&header, &claims, &EncodingKey::from_ed_der(&keys.0[0].der)).unwrap();
+        let misaddressed = jsonwebtoken::encode(&header, &claims, keys.signer().unwrap().encoding()).unwrap();
         assert_eq!(ours.verify(&misaddressed), Err(AuthError::Invalid));
     }
 
@@ -401,6 +451,7 @@ mod tests {
             |secret: &str| Tokens::with_secret(&Zeroizing::new(secret.to_owned()), "symbia-test", Duration::days(7));
         assert!(with("short").is_err());
         assert!(with("symbia-dev-secret-change-in-production").is_err());
+        assert!(with(&"ab".repeat(20)).is_err());
         let shared = with("kR1vY8nQ2wX5zA7cE9fH3jL6mP0sT4uB").unwrap();
         let claims = shared.verify(&issue(&shared, OffsetDateTime::now_utc())).unwrap();
         assert_eq!(claims.sub, "ada");

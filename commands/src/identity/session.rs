@@ -28,6 +28,9 @@ domain_commands! {
             client_ip: Option<Personal>,
             #[serde(default)]
             user_agent: Option<Personal>,
+            /// When the secret was looked at (RFC 3339).
+            #[serde(default)]
+            authenticated_at: Option<String>,
         }
         /// Exchanges the refresh token.
         RefreshSession = "symbia.cmd.identity.refresh-session.v1" {
@@ -86,6 +89,7 @@ impl Session {
             method: c.method,
             client_ip: c.client_ip,
             user_agent: c.user_agent,
+            authenticated_at: c.authenticated_at,
         };
         Ok(Decision::one(signed_in).and(SessionStarted {
             session_id: c.session_id,

@@ -3,9 +3,9 @@
 use serde::{Deserialize, Serialize};
 use symbia_events::{
     OrgId, Personal,
-    identity::{UserDeleted, UserEvent, UserPasswordChanged, UserRegistered, UserRenamed},
+    identity::{SessionsRevoked, UserDeleted, UserEvent, UserPasswordChanged, UserRegistered, UserRenamed},
 };
-use time::OffsetDateTime;
+use time::{OffsetDateTime, format_description::well_known::Rfc3339};
 
 use crate::{Actor, Aggregate, Claim, Decision, Rejection, domain_commands};
 
@@ -31,6 +31,8 @@ domain_commands! {
             password_ref: String,
             password_algo: String,
         }
+        /// Ends whatever began before, everywhere.
+        RevokeAllSessions = "symbia.cmd.identity.revoke-all-sessions.v1" { user_id: String, reason: String }
         /// Closes the account.
         DeleteUser = "symbia.cmd.identity.delete-user.v1" { user_id: String }
     }
@@ -83,6 +85,15 @@ impl User {
         Err(Rejection::forbidden("only the user or a super admin may change an account"))
     }
 
+    fn sessions_revoked(user_id: &str, by: &Actor, at: OffsetDateTime, reason: &str) -> SessionsRevoked {
+        SessionsRevoked {
+            principal_id: user_id.to_owned(),
+            before: at.format(&Rfc3339).unwrap_or_default(),
+            by: by.id.clone(),
+            reason: reason.to_owned(),
+        }
+    }
+
     fn register(&self, c: RegisterUser, by: &Actor) -> Result<Decision<UserEvent>, Rejection> {
         if self.standing != Standing::Unknown {
             return Err(Rejection::new("CONFLICT", "this user id is in use"));
@@ -119,12 +130,12 @@ impl Aggregate for User {
                 self.email_key.clone_from(&e.email_key);
                 self.is_super_admin = e.is_super_admin;
             }
-            UserEvent::UserRenamed(_) | UserEvent::UserPasswordChanged(_) => {}
+            UserEvent::UserRenamed(_) | UserEvent::UserPasswordChanged(_) | UserEvent::SessionsRevoked(_) => {}
             UserEvent::UserDeleted(_) => self.standing = Standing::Deleted,
         }
     }
 
-    fn decide(&self, command: UserCommand, by: &Actor, _at: OffsetDateTime) -> Result<Decision<UserEvent>, Rejection> {
+    fn decide(&self, command: UserCommand, by: &Actor, at: OffsetDateTime) -> Result<Decision<UserEvent>, Rejection> {
         match command {
             UserCommand::RegisterUser(c) => self.register(c, by),
             UserCommand::RenameUser(c) => {
@@ -133,11 +144,17 @@ impl Aggregate for User {
             }
             UserCommand::ChangePassword(c) => {
                 self.may_change(&c.user_id, by)?;
+                let revoked = Self::sessions_revoked(&c.user_id, by, at, "password-changed");
                 Ok(Decision::one(UserPasswordChanged {
                     user_id: c.user_id,
                     password_ref: c.password_ref,
                     password_algo: c.password_algo,
-                }))
+                })
+                .and(revoked))
+            }
+            UserCommand::RevokeAllSessions(c) => {
+                self.may_change(&c.user_id, by)?;
+                Ok(Decision::one(Self::sessions_revoked(&c.user_id, by, at, &c.reason)))
             }
             UserCommand::DeleteUser(c) => {
                 self.may_change(&c.user_id, by)?;

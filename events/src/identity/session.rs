@@ -13,6 +13,9 @@ domain_events! {
             method: String,
             client_ip: Option<Personal>,
             user_agent: Option<Personal>,
+            /// When the proof was looked at (RFC 3339): a revocation in between counts.
+            #[serde(default, skip_serializing_if = "Option::is_none")]
+            authenticated_at: Option<String>,
         }
         /// Tokens may be issued for it.
         SessionStarted = "symbia.identity.session.session-started.v1" {

@@ -27,6 +27,14 @@ domain_events! {
             password_ref: String,
             password_algo: String,
         }
+        /// Whatever began before counts no longer: sessions, tokens, refresh tokens.
+        SessionsRevoked = "symbia.identity.user.sessions-revoked.v1" {
+            principal_id: String,
+            /// RFC 3339.
+            before: String,
+            by: String,
+            reason: String,
+        }
         /// The account is gone; its personal data cannot be read any more once its subject key is destroyed.
         UserDeleted = "symbia.identity.user.user-deleted.v1" { user_id: String, by: String }
     }

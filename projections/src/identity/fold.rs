@@ -5,12 +5,12 @@ use std::collections::HashMap;
 use sqlx::PgConnection;
 use symbia_events::{
     DomainEvent, Event, Personal, SubjectKey,
-    identity::{OrganizationEvent, SessionEvent, UserEvent},
+    identity::{OrganizationEvent, SessionEvent, SigningKeyEvent, UserEvent},
 };
 use time::{OffsetDateTime, format_description::well_known::Rfc3339};
 
 use super::{
-    audit,
+    access, audit,
     load::Touched,
     state::{MembershipRow, OrganizationRow, SessionRow, State, UserRow},
 };
@@ -20,6 +20,7 @@ pub(super) enum Change {
     User(UserEvent),
     Organization(OrganizationEvent),
     Session(SessionEvent),
+    SigningKeys(SigningKeyEvent),
     /// Of an aggregate that this model keeps nothing of but the audit trail (claims).
     Other,
 }
@@ -32,13 +33,14 @@ pub(super) async fn fold(
     let changes = events.iter().map(|e| read(&e.event)).collect::<Result<Vec<Change>, FoldError>>()?;
     let kids: Vec<String> = changes.iter().flat_map(personal).map(|p| p.kid.clone()).collect();
     let keys = Keys(secrets.subject_keys(&kids).await?);
+    access::fold(conn, events, &changes).await?;
     let mut state = Touched::by(events, &changes).load(conn).await?;
     for (event, change) in events.iter().zip(changes) {
         match change {
             Change::User(change) => state.user(&event.event, change, &keys),
             Change::Organization(change) => state.organization(&event.event, change),
             Change::Session(change) => state.session(&event.event, change, &keys),
-            Change::Other => {}
+            Change::SigningKeys(_) | Change::Other => {}
         }
         state.count("global", "events", 1);
     }
@@ -61,6 +63,7 @@ fn read(event: &Event) -> Result<Change, FoldError> {
                 UserEvent::UserRegistered(e) => &e.user_id,
                 UserEvent::UserRenamed(e) => &e.user_id,
                 UserEvent::UserPasswordChanged(e) => &e.user_id,
+                UserEvent::SessionsRevoked(e) => &e.principal_id,
                 UserEvent::UserDeleted(e) => &e.user_id,
             })?;
             Change::User(change)
@@ -89,6 +92,7 @@ fn read(event: &Event) -> Result<Change, FoldError> {
             }
             Change::Session(change)
         }
+        SigningKeyEvent::AGGREGATE => Change::SigningKeys(event.decode::<SigningKeyEvent>()?),
         _ => Change::Other,
     })
 }
@@ -111,7 +115,7 @@ impl Keys {
 }
 
 // PostgreSQL's text holds every character but this one.
-fn text(text: String) -> String {
+pub(super) fn text(text: String) -> String {
     if text.contains('\0') { text.replace('\0', "\u{fffd}") } else { text }
 }
 
@@ -156,6 +160,7 @@ impl State {
                     user.updated_at = event.time;
                 }
             }
+            UserEvent::SessionsRevoked(_) => {}
             UserEvent::UserDeleted(e) => {
                 let Some(user) = row.as_mut().filter(|u| !u.deleted) else { return };
                 let was_admin = user.is_super_admin;
@@ -253,6 +258,8 @@ impl State {
         match change {
             SessionEvent::PrincipalSignedIn(e) => {
                 if row.is_none() {
+                    // What was proved before a revocation is cut off by it, however late the session began.
+                    let proved = e.authenticated_at.as_deref().and_then(instant).filter(|at| *at < event.time);
                     *row = Some(SessionRow {
                         id: event.aggregateid.clone(),
                         org_id: event.orgid.to_string(),
@@ -262,7 +269,7 @@ impl State {
                         client_ip: e.client_ip.and_then(|p| keys.open(&p)),
                         user_agent: e.user_agent.and_then(|p| keys.open(&p)),
                         generation: 0,
-                        created_at: event.time,
+                        created_at: proved.unwrap_or(event.time),
                         refreshed_at: event.time,
                         expires_at: None,
                         revoked_at: None,

@@ -1,5 +1,6 @@
 //! Read model of the identity service: users, organizations, memberships, sessions, the audit trail and counters.
 
+mod access;
 mod agents;
 mod audit;
 mod fold;
@@ -11,6 +12,7 @@ mod state;
 mod table;
 mod users;
 
+pub use access::{SigningKey, signing_keys};
 pub use agents::{Agent, agent, agent_by_handle, agents};
 pub use audit::{AuditEntry, AuditFilter, audit_trail};
 pub use organizations::{
@@ -51,7 +53,17 @@ impl Projection for Identity {
     }
 
     fn tables(&self) -> &'static [&'static str] {
-        &["users", "organizations", "memberships", "sessions", "audit_trail", "stats", "agents"]
+        &[
+            "users",
+            "organizations",
+            "memberships",
+            "sessions",
+            "audit_trail",
+            "stats",
+            "session_cutoffs",
+            "signing_keys",
+            "agents",
+        ]
     }
 
     fn migrations(&self) -> &'static [Migration] {
@@ -70,4 +82,5 @@ pub const NAME: &str = "identity";
 const MIGRATIONS: &[Migration] = &[
     Migration { version: 1, name: "identity", sql: include_str!("../../../migrations/identity/0001_identity.sql") },
     Migration { version: 2, name: "agents", sql: include_str!("../../../migrations/identity/0002_agents.sql") },
+    Migration { version: 3, name: "access", sql: include_str!("../../../migrations/identity/0003_access.sql") },
 ];

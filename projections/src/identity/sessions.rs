@@ -30,13 +30,21 @@ pub struct Session {
     pub revoked_at: Option<OffsetDateTime>,
     /// Why.
     pub revoked_reason: Option<String>,
+    /// What the principal's sessions must be younger than.
+    pub cut_off: Option<OffsetDateTime>,
 }
 
 impl Session {
+    /// Whether it was ended, alone or with all others of its principal.
+    #[must_use]
+    pub fn is_revoked(&self) -> bool {
+        self.revoked_at.is_some() || self.cut_off.is_some_and(|before| self.created_at <= before)
+    }
+
     /// Whether its tokens are accepted at a time.
     #[must_use]
     pub fn is_live(&self, at: OffsetDateTime) -> bool {
-        self.revoked_at.is_none() && self.expires_at.is_some_and(|end| end > at)
+        !self.is_revoked() && self.expires_at.is_some_and(|end| end > at)
     }
 }
 
@@ -44,7 +52,8 @@ impl Session {
 pub async fn session(conn: &mut PgConnection, id: &str) -> Result<Option<Session>, sqlx::Error> {
     sqlx::query_as(
         "SELECT id, principal_id, principal_type, method, client_ip, user_agent, generation, created_at, refreshed_at,
-                expires_at, revoked_at, revoked_reason
+                expires_at, revoked_at, revoked_reason,
+                (SELECT before FROM identity.session_cutoffs c WHERE c.principal_id = sessions.principal_id) AS cut_off
          FROM identity.sessions WHERE id = $1",
     )
     .bind(id)
@@ -60,8 +69,12 @@ pub async fn sessions_of(
 ) -> Result<Vec<Session>, sqlx::Error> {
     sqlx::query_as(
         "SELECT id, principal_id, principal_type, method, client_ip, user_agent, generation, created_at, refreshed_at,
-                expires_at, revoked_at, revoked_reason
-         FROM identity.sessions WHERE principal_id = $1 AND revoked_at IS NULL AND expires_at > $2 ORDER BY created_at DESC",
+                expires_at, revoked_at, revoked_reason,
+                (SELECT before FROM identity.session_cutoffs c WHERE c.principal_id = sessions.principal_id) AS cut_off
+         FROM identity.sessions WHERE principal_id = $1 AND revoked_at IS NULL AND expires_at > $2
+           AND NOT EXISTS (SELECT FROM identity.session_cutoffs c
+                           WHERE c.principal_id = sessions.principal_id AND sessions.created_at <= c.before)
+         ORDER BY created_at DESC",
     )
     .bind(principal_id)
     .bind(at)

@@ -222,6 +222,7 @@ pub fn session(user: &str, key: &SubjectKey) -> [SessionEvent; 2] {
             method: "password".into(),
             client_ip: Some(key.seal("192.0.2.1")),
             user_agent: None,
+            authenticated_at: None,
         }
         .into(),
         SessionStarted {

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD as BASE64URL};
 use serde_json::{Value, json};
-use symbia_api::identity::{SigningKeys, Tokens};
+use symbia_api::identity::{SigningKeys, Subject, Tokens};
 use time::OffsetDateTime;
 
 use super::stage::{House, PASSWORD, eventually};
@@ -64,6 +64,71 @@ async fn an_access_token_is_exchanged_as_old_clients_do_and_ends_with_its_sessio
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_sign_in_that_overlaps_with_logging_out_everywhere_is_cut_off_too() {
+    use symbia_commands::{
+        Actor, CommandEnvelope,
+        identity::{SessionCommand, StartSession},
+    };
+    use symbia_events::{AggregateRef, CommandId, OrgId, Service};
+    let house = House::open().await;
+    let ada = house.register("ada").await;
+    // The password was looked at before the revocation, the session begins after it.
+    let proved = OffsetDateTime::now_utc();
+    house.call("POST", "/api/auth/logout-all", &ada.token, json!({})).await.ok();
+    for (session, authenticated, accepted) in [("late", Some(proved), false), ("new", None, true)] {
+        let address = AggregateRef::new(Service::Identity, OrgId::global(), "session", session).unwrap();
+        let command = SessionCommand::from(StartSession {
+            session_id: session.to_owned(),
+            principal_id: ada.id.clone(),
+            principal_type: "user".to_owned(),
+            method: "password".to_owned(),
+            refresh_hash: "hash".to_owned(),
+            client_ip: None,
+            user_agent: None,
+            authenticated_at: authenticated
+                .map(|at| at.format(&time::format_description::well_known::Rfc3339).unwrap()),
+        });
+        let (actor, now) = (Actor::service("identity"), OffsetDateTime::now_utc());
+        let envelope = CommandEnvelope::new(&house.keys, &address, &command, &actor, CommandId::random(), now).unwrap();
+        let outcome = house.platform.bus.send(&address, &envelope, Duration::from_secs(20)).await.unwrap();
+        let position = outcome.position.unwrap();
+        assert!(house.platform.positions.wait_for("identity", position, Duration::from_secs(10)).await);
+        let subject = Subject::user(&ada.id, None, None);
+        let week = time::Duration::days(7);
+        let token = house.platform.tokens.issue(&subject, session, now, now + week).unwrap().token;
+        let answer = house.get("/api/auth/me", &token).await;
+        assert_eq!(answer.status == 200, accepted, "{session}: {}", answer.body);
+        if !accepted {
+            assert_eq!(answer.refused(), (401, "SESSION_REVOKED"));
+        }
+    }
+    let refresh = house.post("/api/auth/refresh", json!({ "refreshToken": ada.refresh_token })).await;
+    assert_eq!(refresh.refused(), (401, "SESSION_REVOKED"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn introspection_tells_what_rfc_7662_names() {
+    let house = House::open().await;
+    let ada = house.register("ada").await;
+    let told = house.post("/api/auth/introspect", json!({ "token": ada.token })).await.ok();
+    assert_eq!((&told["active"], &told["token_type"], &told["type"]), (&json!(true), &json!("Bearer"), &json!("user")));
+    assert_eq!(
+        (&told["sub"], &told["username"], &told["email"]),
+        (&json!(ada.id), &json!(ada.email), &json!(ada.email))
+    );
+    assert_eq!((&told["iss"], &told["aud"]), (&json!("symbia-test"), &json!("symbia")));
+    assert_eq!(told["exp"].as_i64().unwrap() - told["iat"].as_i64().unwrap(), 7 * 24 * 3600);
+    assert_eq!(told["sid"], ada.refresh_token.split('.').next().unwrap());
+    assert!(told["jti"].is_string() && told["organizations"][0]["id"] == ada.org.as_str());
+    let form = [("content-type", "application/x-www-form-urlencoded")];
+    let told =
+        house.send_raw("/api/auth/introspect", &form, format!("token={}&token_type_hint=x", ada.token)).await.ok();
+    assert_eq!(told["sub"], ada.id.as_str());
+    let nothing = house.post("/api/auth/introspect", json!({})).await.ok();
+    assert_eq!(nothing, json!({ "active": false }));
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_revocation_through_the_log_is_seen_within_a_second() {
     let house = House::open().await;
     let ada = house.register("ada").await;
@@ -95,7 +160,8 @@ async fn forged_and_stale_tokens_are_refused() {
     let (session, now) = (ada.refresh_token.split('.').next().unwrap(), OffsetDateTime::now_utc());
     let week = time::Duration::days(7);
     let issue = |tokens: &Tokens, user: &str, at: OffsetDateTime| {
-        tokens.issue((user, Some(ada.email.as_str()), Some("Ada")), session, at, at + week).unwrap().token
+        let subject = Subject::user(user, Some(ada.email.as_str()), Some("Ada"));
+        tokens.issue(&subject, session, at, at + week).unwrap().token
     };
     let ours = Tokens::new(house.signing.clone(), "symbia-test", week);
     house.get("/api/auth/me", &issue(&ours, &ada.id, now)).await.ok();

@@ -183,11 +183,24 @@ impl House {
         if let Some(body) = &body {
             request = request.json(body);
         }
+        self.answer(request, format!("{method} {path}")).await
+    }
+
+    /// Posts a body as it is.
+    pub async fn send_raw(&self, path: &str, headers: &[(&str, &str)], body: String) -> Answer {
+        let mut request = self.http.post(format!("{}{path}", self.base)).body(body);
+        for (name, value) in headers {
+            request = request.header(*name, *value);
+        }
+        self.answer(request, format!("POST {path}")).await
+    }
+
+    async fn answer(&self, request: reqwest::RequestBuilder, what: String) -> Answer {
         let answer = request.send().await.unwrap();
         let (status, headers) = (answer.status(), answer.headers().clone());
         let text = answer.text().await.unwrap();
         let body = serde_json::from_str(&text).unwrap_or(Value::Null);
-        self.answers.lock().unwrap().push((format!("{method} {path}"), format!("{headers:?}\n{text}")));
+        self.answers.lock().unwrap().push((what, format!("{headers:?}\n{text}")));
         Answer { status, headers, body }
     }
 
@@ -210,6 +223,14 @@ impl House {
         let email = format!("{name}@example.test");
         let body = json!({ "email": email, "password": PASSWORD, "name": name, "orgName": format!("{name} org") });
         Self::person(&self.post("/api/auth/register", body).await.ok(), email)
+    }
+
+    /// Becomes the first super admin.
+    pub async fn claim(&self, name: &str) -> Person {
+        let email = format!("{name}@example.test");
+        let body = json!({ "email": email, "password": PASSWORD, "name": name, "orgName": format!("{name} org") });
+        let claimed = self.send("POST", "/api/bootstrap/claim", &[("x-setup-token", SETUP_TOKEN)], Some(body)).await;
+        Self::person(&claimed.ok(), email)
     }
 
     pub fn person(body: &Value, email: String) -> Person {

@@ -33,6 +33,7 @@ impl Handlers {
             .with::<identity::Organization>()
             .with::<identity::Session>()
             .with::<identity::Agent>()
+            .with::<identity::SigningKeys>()
             .with::<logging::LogSeal>()
             .with::<messaging::Conversation>()
             .with::<assistants::Assistant>()
