@@ -1,15 +1,31 @@
 //! Principals and tenants: users, agents, organizations, sessions.
 
 mod agent;
+mod application;
 mod capability;
+mod grants;
 mod organization;
+mod plan;
+mod project;
+mod project_service;
+mod rules;
+mod scoped_entitlement;
 mod session;
 mod signing_key;
+#[cfg(test)]
+mod testing;
 mod user;
 
 pub use agent::*;
+pub use application::*;
 pub use capability::{BASELINE, may_grant};
+pub use grants::*;
 pub use organization::*;
+pub use plan::*;
+pub use project::*;
+pub use project_service::*;
+pub use rules::is_address;
+pub use scoped_entitlement::*;
 pub use session::*;
 pub use signing_key::*;
 pub use user::*;

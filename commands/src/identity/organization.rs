@@ -1,16 +1,24 @@
 //! The organization aggregate: at least one admin, every user at most once, a unique slug (identity.md §15).
 
+mod invitations;
+mod members;
+mod settings;
+#[cfg(test)]
+mod tests;
+
+use std::collections::BTreeMap;
+
 use serde::{Deserialize, Serialize};
 use symbia_events::{
-    OrgId,
-    identity::{
-        MemberAdded, MemberRemoved, MemberRoleChanged, OrganizationCreated, OrganizationDeleted, OrganizationEvent,
-        OrganizationRenamed,
-    },
+    OrgId, Personal,
+    identity::{MemberAdded, OrganizationCreated, OrganizationDeleted, OrganizationEvent},
 };
 use time::OffsetDateTime;
 
-use crate::{Actor, Aggregate, Claim, Decision, Rejection, Role, TenantRule, domain_commands};
+pub use invitations::INVITATION_LIFETIME;
+
+use super::rules::name;
+use crate::{Actor, Aggregate, Claim, Decision, Rejection, TenantRule, domain_commands};
 
 domain_commands! {
     /// What an organization can be asked to do.
@@ -28,6 +36,50 @@ domain_commands! {
         }
         /// Changes the display name.
         RenameOrganization = "symbia.cmd.identity.rename-organization.v1" { org_id: String, name: String }
+        /// Changes the unique short name.
+        ChangeOrganizationSlug = "symbia.cmd.identity.change-organization-slug.v1" { org_id: String, slug: String }
+        /// Gives it another plan, or none (operators).
+        AssignPlan = "symbia.cmd.identity.assign-plan.v1" {
+            org_id: String,
+            #[serde(default)]
+            plan_id: Option<String>,
+            /// Most members under this plan.
+            #[serde(default)]
+            member_limit: Option<u32>,
+        }
+        /// Gives it a feature, or switches one off (operators).
+        SetOrgEntitlement = "symbia.cmd.identity.set-org-entitlement.v1" {
+            org_id: String,
+            feature_key: String,
+            enabled: bool,
+            /// RFC 3339.
+            #[serde(default)]
+            expires_at: Option<String>,
+        }
+        /// Takes a feature away (operators).
+        RemoveOrgEntitlement = "symbia.cmd.identity.remove-org-entitlement.v1" { org_id: String, feature_key: String }
+        /// Records that an operator acts in an organization that is not theirs, and why.
+        RecordAccess = "symbia.cmd.identity.record-access.v1" { org_id: String, operation: String, reason: String }
+        /// Invites somebody who may not have an account yet. A former invitation of the address is revoked.
+        InviteMember = "symbia.cmd.identity.invite-member.v1" {
+            org_id: String,
+            invitation_id: String,
+            email: Personal,
+            email_key: String,
+            role: String,
+            token_hash: String,
+        }
+        /// Lets an invited user in. The edge has seen the token and knows the user's address.
+        AcceptInvitation = "symbia.cmd.identity.accept-invitation.v1" {
+            org_id: String,
+            invitation_id: String,
+            token_hash: String,
+            user_id: String,
+            email_key: String,
+            membership_id: String,
+        }
+        /// Withdraws an invitation.
+        RevokeInvitation = "symbia.cmd.identity.revoke-invitation.v1" { org_id: String, invitation_id: String }
         /// Adds a registered user.
         AddMember = "symbia.cmd.identity.add-member.v1" {
             org_id: String,
@@ -55,6 +107,20 @@ pub struct Organization {
     slug: String,
     deleted: bool,
     members: Vec<Member>,
+    plan_id: Option<String>,
+    member_limit: Option<u32>,
+    /// Features by key: whether switched on, and until when.
+    entitlements: BTreeMap<String, (bool, Option<String>)>,
+    invitations: Vec<Invitation>,
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+struct Invitation {
+    invitation_id: String,
+    email_key: String,
+    role: String,
+    token_hash: String,
+    expires_at: String,
 }
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -66,11 +132,6 @@ struct Member {
 
 const ADMIN: &str = "admin";
 
-fn role_of(text: &str) -> Result<Role, Rejection> {
-    serde_json::from_value(text.into())
-        .map_err(|_| Rejection::invalid(format!("role '{text}' is none of admin, member, viewer")))
-}
-
 fn slug_claim(slug: &str, org_id: &str) -> Claim {
     Claim { tenant: OrgId::global(), name: format!("slug:{slug}"), holder: org_id.to_owned(), taken: "SLUG_TAKEN" }
 }
@@ -79,6 +140,10 @@ fn slug_claim(slug: &str, org_id: &str) -> Claim {
 #[must_use]
 pub fn is_slug(text: &str) -> bool {
     (1..=100).contains(&text.len()) && text.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-')
+}
+
+fn check_slug(slug: &str) -> Result<(), Rejection> {
+    if is_slug(slug) { Ok(()) } else { Err(Rejection::invalid("slug: 1 to 100 of a-z, 0-9 and '-'")) }
 }
 
 impl Organization {
@@ -92,23 +157,10 @@ impl Organization {
     // The members of the state decide, not the roles in the assertion: those may be minutes old.
     fn administered_by(&self, by: &Actor) -> Result<(), Rejection> {
         self.exists()?;
-        if by.is_platform() || self.members.iter().any(|m| m.user_id == by.id && m.role == ADMIN) {
+        if by.is_platform() || by.super_admin || self.members.iter().any(|m| m.user_id == by.id && m.role == ADMIN) {
             return Ok(());
         }
         Err(Rejection::new("INSUFFICIENT_ROLE", "only an admin of the organization may do this"))
-    }
-
-    fn member(&self, membership_id: &str) -> Result<&Member, Rejection> {
-        let found = self.members.iter().find(|m| m.membership_id == membership_id);
-        found.ok_or_else(|| Rejection::not_found("member"))
-    }
-
-    fn keeps_an_admin_without(&self, member: &Member) -> Result<(), Rejection> {
-        let others = self.members.iter().filter(|m| m.membership_id != member.membership_id);
-        if member.role != ADMIN || others.clone().any(|m| m.role == ADMIN) {
-            return Ok(());
-        }
-        Err(Rejection::new("LAST_ADMIN", "an organization keeps at least one admin: make another member admin first"))
     }
 
     fn create(&self, c: CreateOrganization, by: &Actor) -> Result<Decision<OrganizationEvent>, Rejection> {
@@ -118,12 +170,14 @@ impl Organization {
         if !by.is_platform() && by.id != c.owner_id {
             return Err(Rejection::forbidden("an organization is founded in one's own name"));
         }
-        if c.name.trim().is_empty() {
-            return Err(Rejection::invalid("name: at least one character"));
+        if c.plan_id.is_some() && !by.is_platform() && !by.super_admin {
+            return Err(Rejection::new(
+                "SUPERADMIN_REQUIRED",
+                "only a super admin chooses the plan of an organization",
+            ));
         }
-        if !is_slug(&c.slug) {
-            return Err(Rejection::invalid("slug: 1 to 100 of a-z, 0-9 and '-'"));
-        }
+        name(&c.name)?;
+        check_slug(&c.slug)?;
         let claim = slug_claim(&c.slug, &c.org_id);
         let created = OrganizationCreated {
             org_id: c.org_id.clone(),
@@ -140,56 +194,6 @@ impl Organization {
             by: by.id.clone(),
         };
         Ok(Decision::one(created).and(owner).claiming(claim))
-    }
-
-    fn add_member(&self, c: AddMember, by: &Actor) -> Result<Decision<OrganizationEvent>, Rejection> {
-        self.administered_by(by)?;
-        role_of(&c.role)?;
-        if self.members.iter().any(|m| m.user_id == c.user_id) {
-            return Err(Rejection::new("ALREADY_MEMBER", "this user is a member already"));
-        }
-        Ok(Decision::one(MemberAdded {
-            membership_id: c.membership_id,
-            org_id: c.org_id,
-            user_id: c.user_id,
-            role: c.role,
-            by: by.id.clone(),
-        }))
-    }
-
-    fn change_role(&self, c: ChangeMemberRole, by: &Actor) -> Result<Decision<OrganizationEvent>, Rejection> {
-        self.administered_by(by)?;
-        role_of(&c.role)?;
-        let member = self.member(&c.membership_id)?;
-        if member.role == c.role {
-            return Ok(Decision::nothing());
-        }
-        self.keeps_an_admin_without(member)?;
-        Ok(Decision::one(MemberRoleChanged {
-            org_id: c.org_id,
-            membership_id: c.membership_id,
-            user_id: member.user_id.clone(),
-            role: c.role,
-            previous_role: member.role.clone(),
-            by: by.id.clone(),
-        }))
-    }
-
-    fn remove_member(&self, c: RemoveMember, by: &Actor) -> Result<Decision<OrganizationEvent>, Rejection> {
-        self.exists()?;
-        let leaving = self.members.iter().any(|m| m.membership_id == c.membership_id && m.user_id == by.id);
-        if !leaving {
-            self.administered_by(by)?;
-        }
-        let member = self.member(&c.membership_id)?;
-        self.keeps_an_admin_without(member)?;
-        Ok(Decision::one(MemberRemoved {
-            org_id: c.org_id,
-            membership_id: c.membership_id,
-            user_id: member.user_id.clone(),
-            by: by.id.clone(),
-            reason: if leaving { "left" } else { "removed" }.to_owned(),
-        }))
     }
 
     fn delete(&self, c: DeleteOrganization, by: &Actor) -> Result<Decision<OrganizationEvent>, Rejection> {
@@ -211,32 +215,45 @@ impl Organization {
 }
 
 impl Aggregate for Organization {
-    const STATE_VERSION: u32 = 1;
+    const STATE_VERSION: u32 = 2;
     const ID_FIELD: Option<&'static str> = Some("orgId");
     type Command = OrganizationCommand;
     type Event = OrganizationEvent;
 
     fn apply(&mut self, event: &OrganizationEvent) {
-        match event {
+        match event.clone() {
             OrganizationEvent::OrganizationCreated(e) => {
-                self.org_id.clone_from(&e.org_id);
-                self.slug.clone_from(&e.slug);
+                (self.org_id, self.slug, self.plan_id) = (e.org_id, e.slug, e.plan_id);
             }
-            OrganizationEvent::OrganizationRenamed(_) => {}
-            OrganizationEvent::MemberAdded(e) => self.members.push(Member {
-                membership_id: e.membership_id.clone(),
-                user_id: e.user_id.clone(),
-                role: e.role.clone(),
+            OrganizationEvent::OrganizationRenamed(_) | OrganizationEvent::OrganizationAccessed(_) => {}
+            OrganizationEvent::OrganizationSlugChanged(e) => self.slug = e.slug,
+            OrganizationEvent::PlanAssigned(e) => (self.plan_id, self.member_limit) = (e.plan_id, e.member_limit),
+            OrganizationEvent::OrgEntitlementSet(e) => {
+                self.entitlements.insert(e.feature_key, (e.enabled, e.expires_at));
+            }
+            OrganizationEvent::OrgEntitlementRemoved(e) => _ = self.entitlements.remove(&e.feature_key),
+            OrganizationEvent::MemberInvited(e) => self.invitations.push(Invitation {
+                invitation_id: e.invitation_id,
+                email_key: e.email_key,
+                role: e.role,
+                token_hash: e.token_hash,
+                expires_at: e.expires_at,
             }),
+            OrganizationEvent::InvitationAccepted(e) => self.forget_invitation(&e.invitation_id),
+            OrganizationEvent::InvitationRevoked(e) => self.forget_invitation(&e.invitation_id),
+            OrganizationEvent::MemberAdded(e) => {
+                let MemberAdded { membership_id, user_id, role, .. } = e;
+                self.members.push(Member { membership_id, user_id, role });
+            }
             OrganizationEvent::MemberRoleChanged(e) => {
                 if let Some(member) = self.members.iter_mut().find(|m| m.membership_id == e.membership_id) {
-                    member.role.clone_from(&e.role);
+                    member.role = e.role;
                 }
             }
             OrganizationEvent::MemberRemoved(e) => self.members.retain(|m| m.membership_id != e.membership_id),
             OrganizationEvent::OrganizationDeleted(_) => {
-                self.deleted = true;
-                self.members.clear();
+                let (org_id, slug) = (std::mem::take(&mut self.org_id), std::mem::take(&mut self.slug));
+                *self = Organization { org_id, slug, deleted: true, ..Organization::default() };
             }
         }
     }
@@ -245,17 +262,19 @@ impl Aggregate for Organization {
         &self,
         command: OrganizationCommand,
         by: &Actor,
-        _at: OffsetDateTime,
+        at: OffsetDateTime,
     ) -> Result<Decision<OrganizationEvent>, Rejection> {
         match command {
             OrganizationCommand::CreateOrganization(c) => self.create(c, by),
-            OrganizationCommand::RenameOrganization(c) => {
-                self.administered_by(by)?;
-                if c.name.trim().is_empty() {
-                    return Err(Rejection::invalid("name: at least one character"));
-                }
-                Ok(Decision::one(OrganizationRenamed { org_id: c.org_id, name: c.name }))
-            }
+            OrganizationCommand::RenameOrganization(c) => self.rename(c, by),
+            OrganizationCommand::ChangeOrganizationSlug(c) => self.change_slug(c, by),
+            OrganizationCommand::AssignPlan(c) => self.assign_plan(c, by),
+            OrganizationCommand::SetOrgEntitlement(c) => self.set_entitlement(c, by),
+            OrganizationCommand::RemoveOrgEntitlement(c) => self.remove_entitlement(c, by),
+            OrganizationCommand::RecordAccess(c) => self.record_access(c, by),
+            OrganizationCommand::InviteMember(c) => self.invite(c, by, at),
+            OrganizationCommand::AcceptInvitation(c) => self.accept(c, by, at),
+            OrganizationCommand::RevokeInvitation(c) => self.revoke_invitation(c, by),
             OrganizationCommand::AddMember(c) => self.add_member(c, by),
             OrganizationCommand::ChangeMemberRole(c) => self.change_role(c, by),
             OrganizationCommand::RemoveMember(c) => self.remove_member(c, by),
@@ -268,106 +287,5 @@ impl Aggregate for Organization {
             OrganizationCommand::CreateOrganization(_) => TenantRule::Anyone,
             _ => TenantRule::Members,
         }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::testing::given;
-    use symbia_events::ActorType;
-
-    fn person(id: &str) -> Actor {
-        Actor { id: id.into(), kind: ActorType::User, ..Actor::service("test") }
-    }
-
-    fn created() -> [OrganizationEvent; 2] {
-        let org = OrganizationCreated {
-            org_id: "o1".into(),
-            name: "Acme".into(),
-            slug: "acme".into(),
-            plan_id: None,
-            by: "ada".into(),
-        };
-        [org.into(), member("m1", "ada", "admin").into()]
-    }
-
-    fn member(membership: &str, user: &str, role: &str) -> MemberAdded {
-        MemberAdded {
-            membership_id: membership.into(),
-            org_id: "o1".into(),
-            user_id: user.into(),
-            role: role.into(),
-            by: "ada".into(),
-        }
-    }
-
-    #[test]
-    fn an_organization_with_two_admins_is_not_deleted_by_one_of_them() {
-        let delete = DeleteOrganization { org_id: "o1".into() };
-        let [org, ada] = created();
-        let second = member("m2", "bob", "admin").into();
-        given::<Organization>([org.clone(), ada.clone(), second])
-            .when(delete.clone(), &person("ada"))
-            .rejected("INSUFFICIENT_ROLE");
-        let deleted = OrganizationDeleted { org_id: "o1".into(), by: "ada".into() };
-        given::<Organization>([org, ada]).when(delete, &person("ada")).then([deleted.into()]);
-    }
-
-    fn add(user: &str, role: &str) -> AddMember {
-        AddMember { org_id: "o1".into(), membership_id: "m2".into(), user_id: user.into(), role: role.into() }
-    }
-
-    #[test]
-    fn the_founder_becomes_admin_and_the_slug_is_claimed() {
-        let found = CreateOrganization {
-            org_id: "o1".into(),
-            name: "Acme".into(),
-            slug: "acme".into(),
-            plan_id: None,
-            membership_id: "m1".into(),
-            owner_id: "ada".into(),
-        };
-        let [org, owner] = created();
-        let expected = Decision { events: vec![org, owner], claims: Vec::new() }.claiming(slug_claim("acme", "o1"));
-        given::<Organization>([]).when(found.clone(), &person("ada")).then_decision(expected);
-        given::<Organization>([]).when(found.clone(), &person("bob")).rejected("FORBIDDEN");
-        given::<Organization>([])
-            .when(CreateOrganization { slug: "A b".into(), ..found }, &person("ada"))
-            .rejected("VALIDATION_FAILED");
-    }
-
-    #[test]
-    fn only_an_admin_adds_members_and_only_once() {
-        given::<Organization>(created())
-            .when(add("bob", "member"), &person("ada"))
-            .then([member("m2", "bob", "member").into()]);
-        given::<Organization>(created()).when(add("bob", "owner"), &person("ada")).rejected("VALIDATION_FAILED");
-        given::<Organization>(created()).when(add("bob", "member"), &person("eve")).rejected("INSUFFICIENT_ROLE");
-        given::<Organization>(created()).when(add("ada", "member"), &person("ada")).rejected("ALREADY_MEMBER");
-    }
-
-    #[test]
-    fn the_last_admin_can_neither_leave_nor_be_demoted() {
-        let demote = ChangeMemberRole { org_id: "o1".into(), membership_id: "m1".into(), role: "viewer".into() };
-        let leave = RemoveMember { org_id: "o1".into(), membership_id: "m1".into() };
-        given::<Organization>(created()).when(demote, &person("ada")).rejected("LAST_ADMIN");
-        given::<Organization>(created()).when(leave, &person("ada")).rejected("LAST_ADMIN");
-    }
-
-    #[test]
-    fn a_member_may_leave_but_not_remove_others() {
-        let history = || created().into_iter().chain([member("m2", "bob", "member").into()]);
-        let leave = RemoveMember { org_id: "o1".into(), membership_id: "m2".into() };
-        let left = MemberRemoved {
-            org_id: "o1".into(),
-            membership_id: "m2".into(),
-            user_id: "bob".into(),
-            by: "bob".into(),
-            reason: "left".into(),
-        };
-        given::<Organization>(history()).when(leave, &person("bob")).then([left.into()]);
-        let remove = RemoveMember { org_id: "o1".into(), membership_id: "m1".into() };
-        given::<Organization>(history()).when(remove, &person("bob")).rejected("INSUFFICIENT_ROLE");
     }
 }

@@ -3,10 +3,14 @@
 use serde::{Deserialize, Serialize};
 use symbia_events::{
     OrgId, Personal,
-    identity::{SessionsRevoked, UserDeleted, UserEvent, UserPasswordChanged, UserRegistered, UserRenamed},
+    identity::{
+        SessionsRevoked, SubjectKeyDestroyed, SuperAdminGranted, SuperAdminRevoked, UserDeleted, UserEmailChanged,
+        UserEvent, UserPasswordChanged, UserRegistered, UserRenamed,
+    },
 };
 use time::{OffsetDateTime, format_description::well_known::Rfc3339};
 
+use super::rules::operators_only;
 use crate::{Actor, Aggregate, Claim, Decision, Rejection, domain_commands};
 
 domain_commands! {
@@ -33,8 +37,16 @@ domain_commands! {
         }
         /// Ends whatever began before, everywhere.
         RevokeAllSessions = "symbia.cmd.identity.revoke-all-sessions.v1" { user_id: String, reason: String }
+        /// Replaces the address (operators, and the edge once the address is confirmed).
+        ChangeEmail = "symbia.cmd.identity.change-email.v1" { user_id: String, email: Personal, email_key: String }
+        /// Makes the user an operator (operators).
+        GrantSuperAdmin = "symbia.cmd.identity.grant-super-admin.v1" { user_id: String }
+        /// Makes the user an operator no longer (other operators).
+        RevokeSuperAdmin = "symbia.cmd.identity.revoke-super-admin.v1" { user_id: String }
         /// Closes the account.
         DeleteUser = "symbia.cmd.identity.delete-user.v1" { user_id: String }
+        /// Says that the key of a closed account is destroyed.
+        ConfirmErasure = "symbia.cmd.identity.confirm-erasure.v1" { user_id: String, subject_key_id: String }
     }
 }
 
@@ -52,6 +64,7 @@ enum Standing {
     Unknown,
     Registered,
     Deleted,
+    Erased,
 }
 
 /// The claim that the first super admin takes, once in the life of a platform.
@@ -94,6 +107,62 @@ impl User {
         }
     }
 
+    fn registered(&self) -> Result<(), Rejection> {
+        if self.standing == Standing::Registered { Ok(()) } else { Err(Rejection::not_found("user")) }
+    }
+
+    fn change_email(&self, c: ChangeEmail, by: &Actor) -> Result<Decision<UserEvent>, Rejection> {
+        self.registered()?;
+        operators_only(by)?;
+        let (taken, released) = (email_claim(&c.email_key, &c.user_id), email_claim(&self.email_key, &c.user_id));
+        let ChangeEmail { user_id, email, email_key } = c;
+        let same = email_key == self.email_key;
+        let previous_email_key = self.email_key.clone();
+        let changed = Decision::one(UserEmailChanged { user_id, email, email_key, previous_email_key });
+        Ok(if same { changed } else { changed.claiming(taken).releasing(released) })
+    }
+
+    fn set_super_admin(&self, wanted: bool, user_id: String, by: &Actor) -> Result<Decision<UserEvent>, Rejection> {
+        self.registered()?;
+        operators_only(by)?;
+        if self.is_super_admin == wanted {
+            return Ok(Decision::nothing());
+        }
+        if by.id == user_id {
+            return Err(Rejection::new("SELF_PROTECTION", "another super admin has to take this right away"));
+        }
+        let by = by.id.clone();
+        Ok(if wanted {
+            Decision::one(SuperAdminGranted { user_id, by })
+        } else {
+            Decision::one(SuperAdminRevoked { user_id, by })
+        })
+    }
+
+    fn delete(&self, c: DeleteUser, by: &Actor) -> Result<Decision<UserEvent>, Rejection> {
+        self.may_change(&c.user_id, by)?;
+        if self.is_super_admin && by.id == c.user_id {
+            return Err(Rejection::new("SELF_PROTECTION", "a super admin's account is closed by another super admin"));
+        }
+        let claim = email_claim(&self.email_key, &c.user_id);
+        Ok(Decision::one(UserDeleted { user_id: c.user_id, by: by.id.clone() }).releasing(claim))
+    }
+
+    fn confirm_erasure(&self, c: ConfirmErasure, by: &Actor) -> Result<Decision<UserEvent>, Rejection> {
+        if !by.is_platform() {
+            return Err(Rejection::forbidden("keys are destroyed by the platform"));
+        }
+        match self.standing {
+            Standing::Unknown => Err(Rejection::not_found("user")),
+            Standing::Registered => Err(Rejection::new("CONFLICT", "the account is open")),
+            Standing::Erased => Ok(Decision::nothing()),
+            Standing::Deleted => {
+                let ConfirmErasure { user_id, subject_key_id } = c;
+                Ok(Decision::one(SubjectKeyDestroyed { user_id, subject_key_id }))
+            }
+        }
+    }
+
     fn register(&self, c: RegisterUser, by: &Actor) -> Result<Decision<UserEvent>, Rejection> {
         if self.standing != Standing::Unknown {
             return Err(Rejection::new("CONFLICT", "this user id is in use"));
@@ -131,7 +200,11 @@ impl Aggregate for User {
                 self.is_super_admin = e.is_super_admin;
             }
             UserEvent::UserRenamed(_) | UserEvent::UserPasswordChanged(_) | UserEvent::SessionsRevoked(_) => {}
+            UserEvent::UserEmailChanged(e) => self.email_key.clone_from(&e.email_key),
+            UserEvent::SuperAdminGranted(_) => self.is_super_admin = true,
+            UserEvent::SuperAdminRevoked(_) => self.is_super_admin = false,
             UserEvent::UserDeleted(_) => self.standing = Standing::Deleted,
+            UserEvent::SubjectKeyDestroyed(_) => self.standing = Standing::Erased,
         }
     }
 
@@ -156,11 +229,11 @@ impl Aggregate for User {
                 self.may_change(&c.user_id, by)?;
                 Ok(Decision::one(Self::sessions_revoked(&c.user_id, by, at, &c.reason)))
             }
-            UserCommand::DeleteUser(c) => {
-                self.may_change(&c.user_id, by)?;
-                let claim = email_claim(&self.email_key, &c.user_id);
-                Ok(Decision::one(UserDeleted { user_id: c.user_id, by: by.id.clone() }).releasing(claim))
-            }
+            UserCommand::ChangeEmail(c) => self.change_email(c, by),
+            UserCommand::GrantSuperAdmin(c) => self.set_super_admin(true, c.user_id, by),
+            UserCommand::RevokeSuperAdmin(c) => self.set_super_admin(false, c.user_id, by),
+            UserCommand::DeleteUser(c) => self.delete(c, by),
+            UserCommand::ConfirmErasure(c) => self.confirm_erasure(c, by),
         }
     }
 }
@@ -218,5 +291,48 @@ mod tests {
         let deleted = UserDeleted { user_id: "u1".into(), by: "u1".into() };
         given::<User>([registered()]).when(delete.clone(), &person("u1")).then([deleted.clone().into()]);
         given::<User>([registered(), deleted.into()]).when(delete, &person("u1")).rejected("NOT_FOUND");
+    }
+
+    #[test]
+    fn operators_make_and_unmake_operators_but_not_of_themselves() {
+        let root = crate::identity::testing::operator("root");
+        let grant = GrantSuperAdmin { user_id: "u1".into() };
+        let granted = SuperAdminGranted { user_id: "u1".into(), by: "root".into() };
+        given::<User>([registered()]).when(grant.clone(), &root).then([granted.clone().into()]);
+        given::<User>([registered()]).when(grant, &person("u1")).rejected("SUPERADMIN_REQUIRED");
+        let history = || [registered(), granted.clone().into()];
+        let own = crate::identity::testing::operator("u1");
+        let revoke = RevokeSuperAdmin { user_id: "u1".into() };
+        given::<User>(history()).when(revoke.clone(), &own).rejected("SELF_PROTECTION");
+        given::<User>(history()).when(DeleteUser { user_id: "u1".into() }, &own).rejected("SELF_PROTECTION");
+        let revoked = SuperAdminRevoked { user_id: "u1".into(), by: "root".into() };
+        given::<User>(history()).when(revoke, &root).then([revoked.into()]);
+    }
+
+    #[test]
+    fn a_changed_address_moves_its_claim() {
+        let email = SubjectKey::from_bytes("u1", [7; 32]).seal("new@example.com");
+        let change = ChangeEmail { user_id: "u1".into(), email: email.clone(), email_key: "new".into() };
+        let changed = UserEmailChanged {
+            user_id: "u1".into(),
+            email,
+            email_key: "new".into(),
+            previous_email_key: "hash".into(),
+        };
+        let expected = Decision::one(changed).claiming(email_claim("new", "u1")).releasing(email_claim("hash", "u1"));
+        given::<User>([registered()]).when(change.clone(), &edge()).then_decision(expected);
+        given::<User>([registered()]).when(change, &person("u1")).rejected("SUPERADMIN_REQUIRED");
+    }
+
+    #[test]
+    fn erasure_is_confirmed_once_and_only_of_a_closed_account() {
+        let confirm = ConfirmErasure { user_id: "u1".into(), subject_key_id: "u1".into() };
+        let deleted = UserDeleted { user_id: "u1".into(), by: "root".into() };
+        let erased = SubjectKeyDestroyed { user_id: "u1".into(), subject_key_id: "u1".into() };
+        given::<User>([registered()]).when(confirm.clone(), &edge()).rejected("CONFLICT");
+        given::<User>([registered(), deleted.clone().into()])
+            .when(confirm.clone(), &edge())
+            .then([erased.clone().into()]);
+        given::<User>([registered(), deleted.into(), erased.into()]).when(confirm, &edge()).then([]);
     }
 }

@@ -1,13 +1,25 @@
 //! Events of the identity service (identity.md §16).
 
 mod agent;
+mod application;
+mod grants;
 mod organization;
+mod plan;
+mod project;
+mod project_service;
+mod scoped_entitlement;
 mod session;
 mod signing_key;
 mod user;
 
 pub use agent::*;
+pub use application::*;
+pub use grants::*;
 pub use organization::*;
+pub use plan::*;
+pub use project::*;
+pub use project_service::*;
+pub use scoped_entitlement::*;
 pub use session::*;
 pub use signing_key::*;
 pub use user::*;

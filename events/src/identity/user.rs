@@ -35,7 +35,20 @@ domain_events! {
             by: String,
             reason: String,
         }
+        /// The address changed.
+        UserEmailChanged = "symbia.identity.user.user-email-changed.v1" {
+            user_id: String,
+            email: Personal,
+            email_key: String,
+            previous_email_key: String,
+        }
+        /// The user operates the platform.
+        SuperAdminGranted = "symbia.identity.user.super-admin-granted.v1" { user_id: String, by: String }
+        /// The user does so no longer.
+        SuperAdminRevoked = "symbia.identity.user.super-admin-revoked.v1" { user_id: String, by: String }
         /// The account is gone; its personal data cannot be read any more once its subject key is destroyed.
         UserDeleted = "symbia.identity.user.user-deleted.v1" { user_id: String, by: String }
+        /// Nobody can read the person's data any more.
+        SubjectKeyDestroyed = "symbia.identity.user.subject-key-destroyed.v1" { user_id: String, subject_key_id: String }
     }
 }
