@@ -2,6 +2,8 @@
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
 mod support;
+#[path = "folding/tenancy.rs"]
+mod tenancy;
 
 use proptest::{
     prelude::*,
@@ -161,36 +163,64 @@ async fn folded(pool: &PgPool, identity: &Identity, events: &[FoldEvent], sizes:
     schema_hash(pool, identity, "scratch").await.unwrap().1
 }
 
+/// A schema to fold into, and the keys of persons 0 and 1 in the store; person 2's is not there.
+struct Scratch {
+    runtime: tokio::runtime::Runtime,
+    pool: PgPool,
+    identity: Identity,
+    keys: Vec<SubjectKey>,
+    _server: (symbia_projections::server::DatabaseServer, tempfile::TempDir),
+}
+
+impl Scratch {
+    fn new() -> Self {
+        let runtime = tokio::runtime::Runtime::new().unwrap();
+        let (pool, identity, keys, server) = runtime.block_on(async {
+            let server = database().await;
+            let pool = pool(&server.0).await;
+            migrate(&pool, &[]).await.unwrap();
+            let secrets = SecretStore::open(pool.clone(), kek()).await.unwrap();
+            let keys: Vec<SubjectKey> = (0..3).map(|u| SubjectKey::generate(format!("u{u}"))).collect();
+            for key in &keys[..2] {
+                secrets.put_subject_key(key).await.unwrap();
+            }
+            let identity = Identity::new(secrets);
+            schema::create_shadow(&mut pool.acquire().await.unwrap(), &identity, "scratch").await.unwrap();
+            (pool, identity, keys, server)
+        });
+        Scratch { runtime, pool, identity, keys, _server: server }
+    }
+
+    /// One by one, all at once and in batches of any size give the same rows.
+    fn agrees_on<S: std::fmt::Debug>(
+        &self,
+        steps: impl Strategy<Value = Vec<S>>,
+        events: impl Fn(&KeyRing, &[SubjectKey], &[S]) -> Vec<FoldEvent>,
+    ) {
+        let ring = KeyRing::generate(support::AT);
+        let cases = (steps, prop::collection::vec(1..20usize, 1..6));
+        let mut runner = TestRunner::new(Config { cases: 24, failure_persistence: None, ..Config::default() });
+        let result = runner.run(&cases, |(steps, sizes)| {
+            let events = events(&ring, &self.keys, &steps);
+            let hashes = self.runtime.block_on(async {
+                let one = folded(&self.pool, &self.identity, &events, &[1]).await;
+                let all = folded(&self.pool, &self.identity, &events, &[events.len()]).await;
+                [one, all, folded(&self.pool, &self.identity, &events, &sizes).await]
+            });
+            prop_assert_eq!(&hashes[0], &hashes[1]);
+            prop_assert_eq!(&hashes[0], &hashes[2]);
+            Ok(())
+        });
+        result.unwrap();
+    }
+}
+
 #[test]
 fn batches_of_any_size_give_the_same_rows() {
-    let runtime = tokio::runtime::Runtime::new().unwrap();
-    let (pool, identity, keys, server) = runtime.block_on(async {
-        let server = database().await;
-        let pool = pool(&server.0).await;
-        migrate(&pool, &[]).await.unwrap();
-        let secrets = SecretStore::open(pool.clone(), kek()).await.unwrap();
-        let keys: Vec<SubjectKey> = (0..3).map(|u| SubjectKey::generate(format!("u{u}"))).collect();
-        for key in &keys[..2] {
-            secrets.put_subject_key(key).await.unwrap();
-        }
-        let identity = Identity::new(secrets);
-        schema::create_shadow(&mut pool.acquire().await.unwrap(), &identity, "scratch").await.unwrap();
-        (pool, identity, keys, server)
-    });
-    let ring = KeyRing::generate(support::AT);
-    let cases = (prop::collection::vec(step(), 1..60), prop::collection::vec(1..20usize, 1..6));
-    let mut runner = TestRunner::new(Config { cases: 24, failure_persistence: None, ..Config::default() });
-    let result = runner.run(&cases, |(steps, sizes)| {
-        let events = events(&ring, &keys, &steps);
-        let hashes = runtime.block_on(async {
-            let one = folded(&pool, &identity, &events, &[1]).await;
-            let all = folded(&pool, &identity, &events, &[events.len()]).await;
-            [one, all, folded(&pool, &identity, &events, &sizes).await]
-        });
-        prop_assert_eq!(&hashes[0], &hashes[1]);
-        prop_assert_eq!(&hashes[0], &hashes[2]);
-        Ok(())
-    });
-    drop(server);
-    result.unwrap();
+    Scratch::new().agrees_on(prop::collection::vec(step(), 1..60), events);
+}
+
+#[test]
+fn what_belongs_to_an_organization_comes_and_goes_alike_in_batches_of_any_size() {
+    Scratch::new().agrees_on(prop::collection::vec(tenancy::step(), 1..80), tenancy::events);
 }

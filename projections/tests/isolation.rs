@@ -4,8 +4,16 @@
 mod support;
 
 use sqlx::{AssertSqlSafe, Row, raw_sql};
-use support::{SOON, World, database, kek, pool};
-use symbia_events::SubjectKey;
+use support::{SOON, World, database, encoded, kek, message, pool, signed};
+use symbia_events::{
+    KeyRing, SubjectKey,
+    identity::{
+        AgentEvent, AgentRegistered, ApplicationCreated, ApplicationEvent, EntitlementGranted, GrantsEvent,
+        MemberInvited, OrgEntitlementSet, OrganizationEvent, ProjectCreated, ProjectEvent, ProjectServiceEvent,
+        ProjectServiceRegistered, ScopedEntitlementCreated, ScopedEntitlementEvent, ServiceLinked, SessionsRevoked,
+        UserEvent,
+    },
+};
 use symbia_projections::{
     MigrateError, Projection, Scope,
     identity::Identity,
@@ -14,12 +22,109 @@ use symbia_projections::{
 };
 use zeroize::Zeroizing;
 
+/// One row of everything that an organization and its member can have.
+fn belongings(ring: &KeyRing, who: &str) -> Vec<(String, Vec<u8>)> {
+    let (org, by) = (format!("org-{who}"), || who.to_owned());
+    let (project_id, app_id, service_id) = (format!("p-{who}"), format!("a-{who}"), format!("s-{who}"));
+    let email = SubjectKey::generate("nobody").seal("x@example.test");
+    let feature =
+        OrgEntitlementSet { org_id: org.clone(), feature_key: "sso".into(), enabled: true, expires_at: None, by: by() };
+    let invited = MemberInvited {
+        invitation_id: format!("i-{who}"),
+        org_id: org.clone(),
+        email,
+        email_key: "k".into(),
+        role: "member".into(),
+        by: by(),
+        token_hash: "h".into(),
+        expires_at: "2026-02-01T00:00:00Z".into(),
+    };
+    let project = ProjectCreated {
+        project_id: project_id.clone(),
+        org_id: org.clone(),
+        name: "P".into(),
+        slug: "p".into(),
+        description: None,
+        by: by(),
+    };
+    let app = ApplicationCreated {
+        app_id: app_id.clone(),
+        project_id: project_id.clone(),
+        org_id: org.clone(),
+        name: "A".into(),
+        slug: "a".into(),
+        environment: "staging".into(),
+        app_type: "web".into(),
+        repo_url: None,
+        by: by(),
+    };
+    let service = ProjectServiceRegistered {
+        service_id: service_id.clone(),
+        project_id: project_id.clone(),
+        org_id: org.clone(),
+        name: "S".into(),
+        service_type: "api".into(),
+        provider: None,
+        endpoint_url: None,
+        external_id: None,
+        by: by(),
+    };
+    let scoped = ScopedEntitlementCreated {
+        id: format!("e-{who}"),
+        org_id: org.clone(),
+        scope_type: "project".into(),
+        scope_id: project_id.clone(),
+        feature_key: "f".into(),
+        quota: None,
+        enabled: true,
+        expires_at: None,
+        by: by(),
+    };
+    let linked =
+        ServiceLinked { link_id: format!("l-{who}"), app_id: app_id.clone(), service_id: service_id.clone(), by: by() };
+    let agent = AgentRegistered {
+        agent_row_id: format!("agent-{who}"),
+        agent_id: format!("assistant:{who}"),
+        name: "A".into(),
+        org_id: Some(org.clone()),
+        capabilities: vec![],
+        requested_capabilities: vec![],
+        metadata: serde_json::Map::new(),
+        credential_ref: "c".into(),
+        enrolled_by: by(),
+    };
+    let cut_off = SessionsRevoked {
+        principal_id: who.into(),
+        before: "2025-12-01T00:00:00Z".into(),
+        by: by(),
+        reason: "r".into(),
+    };
+    let granted = EntitlementGranted {
+        grant_id: format!("g-{who}"),
+        principal_id: who.into(),
+        key: "k".into(),
+        expires_at: None,
+        by: by(),
+    };
+    vec![
+        encoded(signed::<OrganizationEvent>(ring, &org, &org, 2, &[feature.into(), invited.into()])),
+        message::<ProjectEvent>(ring, &org, &project_id, &[project.into()]),
+        message::<ProjectServiceEvent>(ring, &org, &service_id, &[service.into()]),
+        message::<ApplicationEvent>(ring, &org, &app_id, &[app.into(), linked.into()]),
+        message::<ScopedEntitlementEvent>(ring, &org, &scoped.id.clone(), &[scoped.into()]),
+        message::<AgentEvent>(ring, &org, &agent.agent_row_id.clone(), &[agent.into()]),
+        encoded(signed::<UserEvent>(ring, "global", who, 1, &[cut_off.into()])),
+        message::<GrantsEvent>(ring, "global", who, &[granted.into()]),
+    ]
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_reader_sees_nothing_of_another_tenant_in_any_table_and_writes_nothing() {
     let world = World::start().await;
     let projector = world.projector().start();
     let mut log = world.person("ada").await;
     log.extend(world.person("eve").await);
+    log.extend(belongings(&world.ring, "ada"));
     let last = world.publish(log).await;
     assert!(projector.wait_for(last, SOON).await);
     let reader = world.reader();
@@ -31,8 +136,22 @@ async fn a_reader_sees_nothing_of_another_tenant_in_any_table_and_writes_nothing
         ("sessions", "principal_id = 'ada'"),
         ("audit_trail", "org_id = 'org-ada'"),
         ("stats", "org_id = 'org-ada'"),
+        ("session_cutoffs", "principal_id = 'ada'"),
+        ("agents", "org_id = 'org-ada'"),
+        ("org_entitlements", "org_id = 'org-ada'"),
+        ("invitations", "org_id = 'org-ada'"),
+        ("projects", "org_id = 'org-ada'"),
+        ("applications", "org_id = 'org-ada'"),
+        ("project_services", "org_id = 'org-ada'"),
+        ("service_links", "org_id = 'org-ada'"),
+        ("scoped_entitlements", "org_id = 'org-ada'"),
+        ("grants", "principal_id = 'ada'"),
     ];
-    assert_eq!(of_ada.map(|(table, _)| table), world.identity.tables());
+    let tenants: Vec<&str> = of_ada.iter().map(|(table, _)| *table).collect();
+    // Plans are for every principal to see, signing keys for none.
+    let of_no_tenant = |table: &&str| ["plans", "signing_keys"].contains(table);
+    let tables: Vec<&str> = world.identity.tables().iter().copied().filter(|table| !of_no_tenant(table)).collect();
+    assert_eq!(tenants, tables);
     let eve = Scope::member("org-eve".parse().unwrap(), "eve");
     let ada = Scope::member("org-ada".parse().unwrap(), "ada");
     for (table, rows) in of_ada {
@@ -74,14 +193,16 @@ async fn migrating_twice_changes_nothing_and_a_newer_or_changed_schema_is_refuse
     let projections: [&dyn Projection; 1] = [&identity];
     let (one, two) = tokio::join!(migrate(&pool, &projections), migrate(&pool, &projections));
     let applied = [one.unwrap().applied, two.unwrap().applied].concat();
-    assert_eq!(applied, ["identity 1 identity"]);
+    let steps = identity.migrations().iter().map(|step| format!("identity {} {}", step.version, step.name));
+    assert_eq!(applied, steps.collect::<Vec<_>>());
 
     raw_sql("UPDATE symbia.migration SET checksum = 'x' WHERE schema = 'identity'").execute(&pool).await.unwrap();
     let changed = migrate(&pool, &projections).await.unwrap_err();
     assert!(matches!(&changed, MigrateError::Changed { schema, version: 1, .. } if schema == "identity"));
     raw_sql("INSERT INTO symbia.migration VALUES ('identity', 7, 'later', '')").execute(&pool).await.unwrap();
     let newer = migrate(&pool, &projections).await.unwrap_err();
-    assert!(matches!(&newer, MigrateError::Newer { found: 7, known: 1, .. }));
+    let known_steps = identity.migrations().len();
+    assert!(matches!(&newer, MigrateError::Newer { found: 7, known, .. } if *known as usize == known_steps));
     assert!(newer.to_string().contains("run the newer build"));
 }
 

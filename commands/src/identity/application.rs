@@ -3,14 +3,17 @@
 use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
-use symbia_events::identity::{
-    ApplicationCreated, ApplicationDeleted, ApplicationEvent, ApplicationUpdated, ServiceLinked, ServiceUnlinked,
+use symbia_events::{
+    AggregateRef,
+    identity::{
+        ApplicationCreated, ApplicationDeleted, ApplicationEvent, ApplicationUpdated, ServiceLinked, ServiceUnlinked,
+    },
 };
 use time::OffsetDateTime;
 
 use super::{
     is_slug,
-    rules::{address, may_administer, may_write, name, one_of, present, unused},
+    rules::{address, in_an_organization, may_administer, may_write, name, one_of, present, unused},
 };
 use crate::{Actor, Aggregate, Decision, Rejection, domain_commands};
 
@@ -173,6 +176,10 @@ impl Aggregate for Application {
             ApplicationEvent::ServiceLinked(e) => _ = self.links.insert(e.service_id, e.link_id),
             ApplicationEvent::ServiceUnlinked(e) => _ = self.links.remove(&e.service_id),
         }
+    }
+
+    fn belongs(_command: &ApplicationCommand, to: &AggregateRef) -> Result<(), Rejection> {
+        in_an_organization(to)
     }
 
     fn decide(

@@ -2,12 +2,13 @@
 //! (identity.md §15, 16.7).
 
 use serde::{Deserialize, Serialize};
-use symbia_events::identity::{
-    EntitlementGranted, EntitlementRevoked, GrantExpired, GrantsEvent, RoleGranted, RoleRevoked,
+use symbia_events::{
+    AggregateRef,
+    identity::{EntitlementGranted, EntitlementRevoked, GrantExpired, GrantsEvent, RoleGranted, RoleRevoked},
 };
 use time::OffsetDateTime;
 
-use super::rules::{instant, named, operators_only, over};
+use super::rules::{instant, named, operators_only, outside_organizations, over};
 use crate::{Actor, Aggregate, Decision, Rejection, domain_commands};
 
 const GRANTS_MAX: usize = 1_000;
@@ -143,6 +144,10 @@ impl Aggregate for Grants {
             }
         };
         self.grants.push(Grant { grant_id, kind, key, expires_at });
+    }
+
+    fn belongs(_command: &GrantsCommand, to: &AggregateRef) -> Result<(), Rejection> {
+        outside_organizations(to)
     }
 
     fn decide(

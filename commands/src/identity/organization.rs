@@ -10,7 +10,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 use symbia_events::{
-    OrgId, Personal,
+    AggregateRef, OrgId, Personal,
     identity::{MemberAdded, OrganizationCreated, OrganizationDeleted, OrganizationEvent},
 };
 use time::OffsetDateTime;
@@ -280,6 +280,10 @@ impl Aggregate for Organization {
             OrganizationCommand::RemoveMember(c) => self.remove_member(c, by),
             OrganizationCommand::DeleteOrganization(c) => self.delete(c, by),
         }
+    }
+
+    fn belongs(_command: &OrganizationCommand, to: &AggregateRef) -> Result<(), Rejection> {
+        if to.tenant.as_str() == to.id { Ok(()) } else { Err(Rejection::misaddressed(to)) }
     }
 
     fn tenant_rule(command: &OrganizationCommand) -> TenantRule {

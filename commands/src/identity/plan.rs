@@ -5,12 +5,12 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 use serde_json::Number;
 use symbia_events::{
-    OrgId,
+    AggregateRef, OrgId,
     identity::{PlanCreated, PlanEvent, PlanRetired, PlanUpdated},
 };
 use time::OffsetDateTime;
 
-use super::rules::{digest, name, named, operators_only, unused};
+use super::rules::{digest, name, named, operators_only, outside_organizations, unused};
 use crate::{Actor, Aggregate, Claim, Decision, Rejection, domain_commands};
 
 /// Name of the plan that new organizations get.
@@ -149,6 +149,10 @@ impl Aggregate for Plan {
             }
             PlanEvent::PlanRetired(_) => self.retired = true,
         }
+    }
+
+    fn belongs(_command: &PlanCommand, to: &AggregateRef) -> Result<(), Rejection> {
+        outside_organizations(to)
     }
 
     fn decide(&self, command: PlanCommand, by: &Actor, _at: OffsetDateTime) -> Result<Decision<PlanEvent>, Rejection> {

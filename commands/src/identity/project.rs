@@ -1,12 +1,15 @@
 //! The project aggregate: a slug that is unique within its organization (identity.md §15, 16.6).
 
 use serde::{Deserialize, Serialize};
-use symbia_events::identity::{ProjectCreated, ProjectDeleted, ProjectEvent, ProjectStatusChanged, ProjectUpdated};
+use symbia_events::{
+    AggregateRef,
+    identity::{ProjectCreated, ProjectDeleted, ProjectEvent, ProjectStatusChanged, ProjectUpdated},
+};
 use time::OffsetDateTime;
 
 use super::{
     is_slug,
-    rules::{claim_in, free_text, may_administer, may_write, name, one_of, present, unused},
+    rules::{claim_in, free_text, in_an_organization, may_administer, may_write, name, one_of, present, unused},
 };
 use crate::{Actor, Aggregate, Claim, Decision, Rejection, domain_commands};
 
@@ -124,6 +127,10 @@ impl Aggregate for Project {
             ProjectEvent::ProjectStatusChanged(e) => self.status = e.status,
             ProjectEvent::ProjectDeleted(_) => self.deleted = true,
         }
+    }
+
+    fn belongs(_command: &ProjectCommand, to: &AggregateRef) -> Result<(), Rejection> {
+        in_an_organization(to)
     }
 
     fn decide(

@@ -1,12 +1,13 @@
 //! The aggregate of a service that a project depends on (identity.md §15, 16.6).
 
 use serde::{Deserialize, Serialize};
-use symbia_events::identity::{
-    ProjectServiceDeleted, ProjectServiceEvent, ProjectServiceRegistered, ProjectServiceUpdated,
+use symbia_events::{
+    AggregateRef,
+    identity::{ProjectServiceDeleted, ProjectServiceEvent, ProjectServiceRegistered, ProjectServiceUpdated},
 };
 use time::OffsetDateTime;
 
-use super::rules::{address, free_text, may_administer, may_write, name, one_of, present, unused};
+use super::rules::{address, free_text, in_an_organization, may_administer, may_write, name, one_of, present, unused};
 use crate::{Actor, Aggregate, Decision, Rejection, domain_commands};
 
 const TYPES: &[&str] = &["database", "api", "auth", "storage", "messaging", "analytics"];
@@ -161,6 +162,10 @@ impl Aggregate for ProjectService {
             }
             ProjectServiceEvent::ProjectServiceDeleted(_) => self.deleted = true,
         }
+    }
+
+    fn belongs(_command: &ProjectServiceCommand, to: &AggregateRef) -> Result<(), Rejection> {
+        in_an_organization(to)
     }
 
     fn decide(

@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Deserializer};
 use sha2::{Digest, Sha256};
-use symbia_events::OrgId;
+use symbia_events::{AggregateRef, OrgId};
 use time::{OffsetDateTime, format_description::well_known::Rfc3339};
 
 use crate::{Actor, Claim, Rejection, Role};
@@ -41,6 +41,16 @@ pub(super) fn operators_only(by: &Actor) -> Result<(), Rejection> {
         return Ok(());
     }
     Err(Rejection::new("SUPERADMIN_REQUIRED", "only a super admin may do this"))
+}
+
+/// What belongs to an organization has its address there.
+pub(super) fn in_an_organization(to: &AggregateRef) -> Result<(), Rejection> {
+    if to.tenant.as_str() == OrgId::GLOBAL { Err(Rejection::misaddressed(to)) } else { Ok(()) }
+}
+
+/// What belongs to no organization has its address outside of them.
+pub(super) fn outside_organizations(to: &AggregateRef) -> Result<(), Rejection> {
+    if to.tenant.as_str() == OrgId::GLOBAL { Ok(()) } else { Err(Rejection::misaddressed(to)) }
 }
 
 /// An aggregate that is not there yet.

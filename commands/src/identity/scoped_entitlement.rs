@@ -4,13 +4,18 @@
 use std::collections::VecDeque;
 
 use serde::{Deserialize, Serialize};
-use symbia_events::identity::{
-    EntitlementConsumed, EntitlementExhausted, EntitlementUsageReset, ScopedEntitlementCreated,
-    ScopedEntitlementDeleted, ScopedEntitlementEvent, ScopedEntitlementUpdated,
+use symbia_events::{
+    AggregateRef,
+    identity::{
+        EntitlementConsumed, EntitlementExhausted, EntitlementUsageReset, ScopedEntitlementCreated,
+        ScopedEntitlementDeleted, ScopedEntitlementEvent, ScopedEntitlementUpdated,
+    },
 };
 use time::OffsetDateTime;
 
-use super::rules::{COUNT_MAX, claim_in, digest, instant, may_administer, named, one_of, over, present, unused};
+use super::rules::{
+    COUNT_MAX, claim_in, digest, in_an_organization, instant, may_administer, named, one_of, over, present, unused,
+};
 use crate::{Actor, Aggregate, Claim, Decision, Rejection, domain_commands};
 
 /// What an entitlement can be scoped to.
@@ -221,6 +226,10 @@ impl Aggregate for ScopedEntitlement {
             ScopedEntitlementEvent::EntitlementUsageReset(_) => self.consumed = 0,
             ScopedEntitlementEvent::ScopedEntitlementDeleted(_) => self.deleted = true,
         }
+    }
+
+    fn belongs(_command: &ScopedEntitlementCommand, to: &AggregateRef) -> Result<(), Rejection> {
+        in_an_organization(to)
     }
 
     fn decide(

@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 use symbia_events::{
-    OrgId, Personal,
+    AggregateRef, OrgId, Personal,
     identity::{
         SessionsRevoked, SubjectKeyDestroyed, SuperAdminGranted, SuperAdminRevoked, UserDeleted, UserEmailChanged,
         UserEvent, UserPasswordChanged, UserRegistered, UserRenamed,
@@ -10,7 +10,7 @@ use symbia_events::{
 };
 use time::{OffsetDateTime, format_description::well_known::Rfc3339};
 
-use super::rules::operators_only;
+use super::rules::{operators_only, outside_organizations};
 use crate::{Actor, Aggregate, Claim, Decision, Rejection, domain_commands};
 
 domain_commands! {
@@ -206,6 +206,10 @@ impl Aggregate for User {
             UserEvent::UserDeleted(_) => self.standing = Standing::Deleted,
             UserEvent::SubjectKeyDestroyed(_) => self.standing = Standing::Erased,
         }
+    }
+
+    fn belongs(_command: &UserCommand, to: &AggregateRef) -> Result<(), Rejection> {
+        outside_organizations(to)
     }
 
     fn decide(&self, command: UserCommand, by: &Actor, at: OffsetDateTime) -> Result<Decision<UserEvent>, Rejection> {

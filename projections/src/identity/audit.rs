@@ -7,6 +7,7 @@ use sqlx::PgConnection;
 use time::OffsetDateTime;
 use uuid::Uuid;
 
+use super::audit_words;
 use crate::{FoldError, FoldEvent, commit::sql};
 
 /// Members of a payload that the audit trail shows: none of them is personal or secret. All others are left out.
@@ -29,6 +30,34 @@ struct Details<'a> {
     reason: Option<Cow<'a, str>>,
     #[serde(borrow, default, skip_serializing_if = "Option::is_none")]
     slug: Option<Cow<'a, str>>,
+    #[serde(borrow, default, skip_serializing_if = "Option::is_none")]
+    previous_slug: Option<Cow<'a, str>>,
+    #[serde(borrow, default, skip_serializing_if = "Option::is_none")]
+    operation: Option<Cow<'a, str>>,
+    #[serde(borrow, default, skip_serializing_if = "Option::is_none")]
+    plan_id: Option<Cow<'a, str>>,
+    #[serde(borrow, default, skip_serializing_if = "Option::is_none")]
+    project_id: Option<Cow<'a, str>>,
+    #[serde(borrow, default, skip_serializing_if = "Option::is_none")]
+    app_id: Option<Cow<'a, str>>,
+    #[serde(borrow, default, skip_serializing_if = "Option::is_none")]
+    service_id: Option<Cow<'a, str>>,
+    #[serde(borrow, default, skip_serializing_if = "Option::is_none")]
+    scope_type: Option<Cow<'a, str>>,
+    #[serde(borrow, default, skip_serializing_if = "Option::is_none")]
+    scope_id: Option<Cow<'a, str>>,
+    #[serde(borrow, default, skip_serializing_if = "Option::is_none")]
+    feature_key: Option<Cow<'a, str>>,
+    #[serde(borrow, default, skip_serializing_if = "Option::is_none")]
+    key: Option<Cow<'a, str>>,
+    #[serde(borrow, default, skip_serializing_if = "Option::is_none")]
+    status: Option<Cow<'a, str>>,
+    #[serde(borrow, default, skip_serializing_if = "Option::is_none")]
+    expires_at: Option<Cow<'a, str>>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    amount: Option<u64>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    enabled: Option<bool>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     is_super_admin: Option<bool>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -47,17 +76,20 @@ pub(super) async fn append(conn: &mut PgConnection, events: &[FoldEvent]) -> Res
             events.iter().map($value).collect::<Vec<_>>()
         };
     }
+    let (actions, resources): (Vec<String>, Vec<String>) = events.iter().map(|e| audit_words::of(&e.event)).unzip();
     sqlx::query(
         "INSERT INTO audit_trail (id, org_id, sequence, at, type, aggregate_type, aggregate_id, aggregate_version, actor_id,
                                   actor_type, on_behalf_of, auth_method, command_id, correlation_id, causation_id, details,
-                                  hash, prev_hash)
+                                  hash, prev_hash, action, resource)
          SELECT id, org_id, sequence, at, type, aggregate_type, aggregate_id, aggregate_version, actor_id, actor_type,
-                on_behalf_of, auth_method, command_id, correlation_id, causation_id, details::jsonb, hash, prev_hash
+                on_behalf_of, auth_method, command_id, correlation_id, causation_id, details::jsonb, hash, prev_hash,
+                action, resource
          FROM unnest($1::uuid[], $2::text[], $3::bigint[], $4::timestamptz[], $5::text[], $6::text[], $7::text[],
                      $8::bigint[], $9::text[], $10::text[], $11::text[], $12::text[], $13::uuid[], $14::text[], $15::text[],
-                     $16::text[], $17::text[], $18::text[])
+                     $16::text[], $17::text[], $18::text[], $19::text[], $20::text[])
               AS e (id, org_id, sequence, at, type, aggregate_type, aggregate_id, aggregate_version, actor_id, actor_type,
-                    on_behalf_of, auth_method, command_id, correlation_id, causation_id, details, hash, prev_hash)",
+                    on_behalf_of, auth_method, command_id, correlation_id, causation_id, details, hash, prev_hash,
+                    action, resource)",
     )
     .bind(column!(|e| e.event.id))
     .bind(column!(|e| e.event.orgid.as_str()))
@@ -77,6 +109,8 @@ pub(super) async fn append(conn: &mut PgConnection, events: &[FoldEvent]) -> Res
     .bind(column!(|e| details(e.event.data.get())))
     .bind(column!(|e| e.hash.as_str()))
     .bind(column!(|e| e.event.prevhash.as_str()))
+    .bind(actions)
+    .bind(resources)
     .execute(conn)
     .await?;
     Ok(())
@@ -122,6 +156,10 @@ pub struct AuditEntry {
     pub hash: String,
     /// Hash of the aggregate's event before.
     pub prev_hash: String,
+    /// What it is called, e.g. `org.created`.
+    pub action: String,
+    /// What it happened to, e.g. `organization`.
+    pub resource: String,
 }
 
 /// What to show of the audit trail.
@@ -131,10 +169,14 @@ pub struct AuditFilter {
     pub org_id: Option<String>,
     /// Only this actor.
     pub actor_id: Option<String>,
-    /// Only this type of event.
-    pub event_type: Option<String>,
-    /// Only what stands before this sequence: the page after the one that ended there.
-    pub before: Option<i64>,
+    /// Only this action, or this type of event.
+    pub action: Option<String>,
+    /// Not before.
+    pub from: Option<OffsetDateTime>,
+    /// Before.
+    pub to: Option<OffsetDateTime>,
+    /// Only what stands before this sequence and version: the page after the one that ended there.
+    pub before: Option<(i64, i64)>,
     /// Most entries.
     pub limit: i64,
 }
@@ -144,13 +186,18 @@ pub async fn audit_trail(conn: &mut PgConnection, filter: &AuditFilter) -> Resul
     sqlx::query_as(
         "SELECT * FROM identity.audit_trail
          WHERE ($1::text IS NULL OR org_id = $1) AND ($2::text IS NULL OR actor_id = $2)
-           AND ($3::text IS NULL OR type = $3) AND ($4::bigint IS NULL OR sequence < $4)
-         ORDER BY sequence DESC, aggregate_version DESC LIMIT $5",
+           AND ($3::text IS NULL OR action = $3 OR type = $3)
+           AND ($4::timestamptz IS NULL OR at >= $4) AND ($5::timestamptz IS NULL OR at < $5)
+           AND ($6::bigint IS NULL OR (sequence, aggregate_version) < ($6, $7::bigint))
+         ORDER BY sequence DESC, aggregate_version DESC LIMIT $8",
     )
     .bind(&filter.org_id)
     .bind(&filter.actor_id)
-    .bind(&filter.event_type)
-    .bind(filter.before)
+    .bind(&filter.action)
+    .bind(filter.from)
+    .bind(filter.to)
+    .bind(filter.before.map(|(sequence, _)| sequence))
+    .bind(filter.before.map(|(_, version)| version))
     .bind(filter.limit)
     .fetch_all(conn)
     .await

@@ -64,7 +64,11 @@ fn read(event: &Event) -> Result<Change, FoldError> {
                 UserEvent::UserRenamed(e) => &e.user_id,
                 UserEvent::UserPasswordChanged(e) => &e.user_id,
                 UserEvent::SessionsRevoked(e) => &e.principal_id,
+                UserEvent::UserEmailChanged(e) => &e.user_id,
+                UserEvent::SuperAdminGranted(e) => &e.user_id,
+                UserEvent::SuperAdminRevoked(e) => &e.user_id,
                 UserEvent::UserDeleted(e) => &e.user_id,
+                UserEvent::SubjectKeyDestroyed(e) => &e.user_id,
             })?;
             Change::User(change)
         }
@@ -73,6 +77,14 @@ fn read(event: &Event) -> Result<Change, FoldError> {
             own(match &change {
                 OrganizationEvent::OrganizationCreated(e) => &e.org_id,
                 OrganizationEvent::OrganizationRenamed(e) => &e.org_id,
+                OrganizationEvent::OrganizationSlugChanged(e) => &e.org_id,
+                OrganizationEvent::PlanAssigned(e) => &e.org_id,
+                OrganizationEvent::OrgEntitlementSet(e) => &e.org_id,
+                OrganizationEvent::OrgEntitlementRemoved(e) => &e.org_id,
+                OrganizationEvent::MemberInvited(e) => &e.org_id,
+                OrganizationEvent::InvitationAccepted(e) => &e.org_id,
+                OrganizationEvent::InvitationRevoked(e) => &e.org_id,
+                OrganizationEvent::OrganizationAccessed(e) => &e.org_id,
                 OrganizationEvent::MemberAdded(e) => &e.org_id,
                 OrganizationEvent::MemberRoleChanged(e) => &e.org_id,
                 OrganizationEvent::MemberRemoved(e) => &e.org_id,
@@ -101,6 +113,7 @@ fn personal(change: &Change) -> Vec<&Personal> {
     match change {
         Change::User(UserEvent::UserRegistered(e)) => vec![&e.email, &e.name],
         Change::User(UserEvent::UserRenamed(e)) => vec![&e.name],
+        Change::User(UserEvent::UserEmailChanged(e)) => vec![&e.email],
         Change::Session(SessionEvent::PrincipalSignedIn(e)) => e.client_ip.iter().chain(e.user_agent.iter()).collect(),
         _ => Vec::new(),
     }
@@ -161,6 +174,16 @@ impl State {
                 }
             }
             UserEvent::SessionsRevoked(_) => {}
+            UserEvent::UserEmailChanged(e) => {
+                if let Some(user) = row.as_mut().filter(|u| !u.deleted) {
+                    user.email = keys.open(&e.email);
+                    user.email_key = Some(text(e.email_key));
+                    user.updated_at = event.time;
+                }
+            }
+            UserEvent::SuperAdminGranted(_) => self.set_super_admin(event, true),
+            UserEvent::SuperAdminRevoked(_) => self.set_super_admin(event, false),
+            UserEvent::SubjectKeyDestroyed(_) => {}
             UserEvent::UserDeleted(e) => {
                 let Some(user) = row.as_mut().filter(|u| !u.deleted) else { return };
                 let was_admin = user.is_super_admin;
@@ -178,11 +201,22 @@ impl State {
                 self.count("global", "users", -1);
                 self.count("global", "super_admins", -i64::from(was_admin));
                 self.remove_memberships(|m| m.user_id == e.user_id);
-                self.sessions.values_mut().for_each(|row| {
-                    row.take_if(|s| s.principal_id == e.user_id);
-                });
+                // They stay, so that their tokens are known to be void and not merely unknown.
+                for session in self.sessions.values_mut().flatten().filter(|s| s.principal_id == e.user_id) {
+                    (session.client_ip, session.user_agent) = (None, None);
+                    session.revoked_at.get_or_insert(event.time);
+                    session.revoked_reason.get_or_insert_with(|| "account-deleted".to_owned());
+                }
             }
         }
+    }
+
+    fn set_super_admin(&mut self, event: &Event, wanted: bool) {
+        let row = self.users.get_mut(&event.aggregateid).and_then(Option::as_mut);
+        let Some(user) = row.filter(|u| !u.deleted && u.is_super_admin != wanted) else { return };
+        user.is_super_admin = wanted;
+        user.updated_at = event.time;
+        self.count("global", "super_admins", if wanted { 1 } else { -1 });
     }
 
     fn organization(&mut self, event: &Event, change: OrganizationEvent) {
@@ -207,6 +241,22 @@ impl State {
                     organization.name = text(e.name);
                 }
             }
+            OrganizationEvent::OrganizationSlugChanged(e) => {
+                if let Some(organization) = row {
+                    organization.slug = text(e.slug);
+                }
+            }
+            OrganizationEvent::PlanAssigned(e) => {
+                if let Some(organization) = row {
+                    organization.plan_id = e.plan_id.map(text);
+                }
+            }
+            OrganizationEvent::OrgEntitlementSet(_)
+            | OrganizationEvent::OrgEntitlementRemoved(_)
+            | OrganizationEvent::MemberInvited(_)
+            | OrganizationEvent::InvitationAccepted(_)
+            | OrganizationEvent::InvitationRevoked(_)
+            | OrganizationEvent::OrganizationAccessed(_) => {}
             OrganizationEvent::MemberAdded(e) => {
                 let row = self.memberships.entry(e.membership_id.clone()).or_default();
                 if row.is_some() {

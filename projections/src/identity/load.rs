@@ -41,7 +41,7 @@ impl<'a> Touched<'a> {
                         OrganizationEvent::MemberRoleChanged(e) => _ = touched.memberships.insert(&e.membership_id),
                         OrganizationEvent::MemberRemoved(e) => _ = touched.memberships.insert(&e.membership_id),
                         OrganizationEvent::OrganizationDeleted(_) => _ = touched.deleted_organizations.insert(id),
-                        OrganizationEvent::OrganizationCreated(_) | OrganizationEvent::OrganizationRenamed(_) => {}
+                        _ => {}
                     }
                 }
                 Change::Session(_) => _ = touched.sessions.insert(id),

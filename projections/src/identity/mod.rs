@@ -3,6 +3,7 @@
 mod access;
 mod agents;
 mod audit;
+mod audit_words;
 mod fold;
 mod load;
 mod organizations;
@@ -10,6 +11,7 @@ mod save;
 mod sessions;
 mod state;
 mod table;
+mod tenancy;
 mod users;
 
 pub use access::{SigningKey, signing_keys};
@@ -20,7 +22,13 @@ pub use organizations::{
     organization_by_slug, organization_summaries, organizations_of,
 };
 pub use sessions::{Session, session, sessions_of};
-pub use users::{Counts, Credentials, User, counts, credentials, initialized, user, user_by_email_key, users};
+pub use tenancy::{
+    Application, Grant, Invitation, OrgEntitlement, Plan, Project, ProjectService, ScopedEntitlement, ServiceLink,
+    application, applications, grants, invitation, invitation_by_token, invitations, linked_services, org_entitlements,
+    plan, plan_by_name, plans, project, project_service, project_services, projects, scoped_entitlement,
+    scoped_entitlements, service_link,
+};
+pub use users::{Counts, Credentials, User, counts, credentials, initialized, rights, user, user_by_email_key, users};
 
 use async_trait::async_trait;
 use sqlx::PgConnection;
@@ -63,6 +71,15 @@ impl Projection for Identity {
             "session_cutoffs",
             "signing_keys",
             "agents",
+            "plans",
+            "org_entitlements",
+            "invitations",
+            "projects",
+            "applications",
+            "project_services",
+            "service_links",
+            "scoped_entitlements",
+            "grants",
         ]
     }
 
@@ -72,7 +89,8 @@ impl Projection for Identity {
 
     async fn fold(&self, conn: &mut PgConnection, events: &[FoldEvent]) -> Result<(), FoldError> {
         fold::fold(&self.secrets, conn, events).await?;
-        agents::fold(conn, events).await
+        agents::fold(conn, events).await?;
+        tenancy::fold(&self.secrets, conn, events).await
     }
 }
 
@@ -83,4 +101,5 @@ const MIGRATIONS: &[Migration] = &[
     Migration { version: 1, name: "identity", sql: include_str!("../../../migrations/identity/0001_identity.sql") },
     Migration { version: 2, name: "agents", sql: include_str!("../../../migrations/identity/0002_agents.sql") },
     Migration { version: 3, name: "access", sql: include_str!("../../../migrations/identity/0003_access.sql") },
+    Migration { version: 4, name: "tenancy", sql: include_str!("../../../migrations/identity/0004_tenancy.sql") },
 ];

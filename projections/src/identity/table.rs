@@ -43,6 +43,11 @@ impl<R: Row> Table<R> {
         free
     }
 
+    /// Ids of the rows that are meant.
+    pub fn ids(&self, which: impl Fn(&R) -> bool) -> Vec<String> {
+        self.0.values().flatten().filter(|row| which(row)).map(|row| row.id().to_owned()).collect()
+    }
+
     /// Removes rows and tells how many.
     pub fn remove(&mut self, which: impl Fn(&R) -> bool) -> i64 {
         let gone = self.0.values_mut().filter_map(|row| row.take_if(|row| which(row))).count();

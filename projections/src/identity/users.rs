@@ -58,6 +58,23 @@ pub async fn user(conn: &mut PgConnection, id: &str) -> Result<Option<User>, sql
     .await
 }
 
+/// What a user was granted that counts at a time: entitlements, and global roles.
+pub async fn rights(
+    conn: &mut PgConnection,
+    user_id: &str,
+    at: OffsetDateTime,
+) -> Result<(Vec<String>, Vec<String>), sqlx::Error> {
+    sqlx::query_as(
+        "SELECT coalesce(array_agg(key ORDER BY key) FILTER (WHERE kind = 'entitlement'), '{}'),
+                coalesce(array_agg(key ORDER BY key) FILTER (WHERE kind = 'role'), '{}')
+         FROM identity.grants WHERE principal_id = $1 AND (expires_at IS NULL OR expires_at > $2)",
+    )
+    .bind(user_id)
+    .bind(at)
+    .fetch_one(conn)
+    .await
+}
+
 /// A user by the keyed hash of the normalised e-mail address.
 pub async fn user_by_email_key(conn: &mut PgConnection, email_key: &str) -> Result<Option<User>, sqlx::Error> {
     sqlx::query_as(

@@ -135,7 +135,7 @@ pub fn message<E: DomainEvent>(ring: &KeyRing, tenant: &str, id: &str, events: &
     encoded(signed(ring, tenant, id, 0, events))
 }
 
-fn encoded((aggregate, signed): (AggregateRef, Vec<Signed>)) -> (String, Vec<u8>) {
+pub fn encoded((aggregate, signed): (AggregateRef, Vec<Signed>)) -> (String, Vec<u8>) {
     (aggregate.event_subject(), commit::encode(&signed).0)
 }
 
