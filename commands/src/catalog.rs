@@ -19,6 +19,7 @@ pub fn catalog() -> Vec<MessageType> {
         identity::ProjectServiceCommand::types(),
         identity::ScopedEntitlementCommand::types(),
         identity::GrantsCommand::types(),
+        identity::ApiKeyCommand::types(),
         logging::SealCommand::types(),
         messaging::ConversationCommand::types(),
         assistants::AssistantCommand::types(),

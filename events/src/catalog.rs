@@ -39,6 +39,7 @@ catalog! {
     identity::ProjectServiceEvent,
     identity::ScopedEntitlementEvent,
     identity::GrantsEvent,
+    identity::ApiKeyEvent,
     logging::SealEvent,
     messaging::ConversationEvent,
     assistants::AssistantEvent,

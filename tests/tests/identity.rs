@@ -3,6 +3,8 @@
 
 #[path = "identity/agents.rs"]
 mod agents;
+#[path = "identity/api_keys.rs"]
+mod api_keys;
 #[path = "identity/bootstrap.rs"]
 mod bootstrap;
 #[path = "identity/canary.rs"]

@@ -7,15 +7,20 @@ use std::sync::{
 };
 
 use async_trait::async_trait;
-use symbia_commands::identity::{AgentCommand, ObserveAgentPresence, PRESENCE_INTERVAL};
+use sqlx::PgConnection;
+use symbia_commands::identity::{
+    AgentCommand, ApiKeyCommand, ObserveAgentPresence, PRESENCE_INTERVAL, RecordApiKeyUse, USE_INTERVAL,
+};
 use symbia_projections::{
     Scope,
-    identity::{self as model, Agent, OrgRef, Organization, Session},
+    identity::{self as model, Agent, ApiKey, OrgRef, Organization, Session},
 };
 use time::{Duration, OffsetDateTime};
 
 use super::{
     agent_auth::aggregate as agent_aggregate,
+    api_keys::aggregate as key_aggregate,
+    key_scopes::narrowed,
     presence::Sightings,
     tokens::{AUDIENCE, Claims},
 };
@@ -100,16 +105,43 @@ impl Directory {
             drop(tx);
             return self.agent(claims, session).await;
         }
-        let user = model::user(&mut tx, &claims.sub).await.map_err(unavailable)?.ok_or(AuthError::Revoked)?;
-        let organizations = model::organizations_of(&mut tx, &user.id).await.map_err(unavailable)?;
-        Ok(Principal {
-            email: user.email,
-            name: user.name,
-            is_super_admin: user.is_super_admin,
-            organizations: organizations.into_iter().map(membership).collect(),
-            session_id: Some(session.id),
-            ..Principal::new(user.id, PrincipalKind::User, AuthType::Jwt)
-        })
+        let principal = user(&mut tx, &claims.sub).await?;
+        Ok(Principal { session_id: Some(session.id), ..principal })
+    }
+
+    /// The principal that an API key stands for, and the key: its creator, with the rights that the key leaves (§4.9).
+    ///
+    /// # Errors
+    /// The key is unknown, revoked or expired, its creator is gone or has left its organization, or the read models
+    /// cannot be asked.
+    pub async fn identify_key(&self, key: &str) -> Result<(Principal, ApiKey), AuthError> {
+        let now = OffsetDateTime::now_utc();
+        let mut tx = self.platform.read(&Scope::platform()).await.map_err(unavailable)?;
+        let found = model::api_key_by_hash(&mut tx, &self.key_hash(key)).await.map_err(unavailable)?;
+        let key = found.ok_or(AuthError::Invalid)?;
+        if key.is_revoked(now) {
+            return Err(AuthError::Revoked);
+        }
+        if key.is_expired(now) {
+            return Err(AuthError::Expired);
+        }
+        let creator = user(&mut tx, &key.created_by).await?;
+        drop(tx);
+        let principal = narrowed(creator, &key).ok_or(AuthError::Revoked)?;
+        self.used(&key);
+        Ok((principal, key))
+    }
+
+    /// Hash under which a key is found.
+    pub(super) fn key_hash(&self, key: &str) -> String {
+        self.platform.keys.lookup_hash("api-key", key)
+    }
+
+    fn used(&self, key: &ApiKey) {
+        let recently = key.last_used_at.is_some_and(|used| OffsetDateTime::now_utc() - used < USE_INTERVAL);
+        let Some(count) = self.sightings.of(&key.id).filter(|_| !recently) else { return };
+        let Ok(address) = key_aggregate(key.organization(), &key.id) else { return };
+        self.platform.submit_later(address, ApiKeyCommand::from(RecordApiKeyUse { key_id: key.id.clone(), count }));
     }
 
     /// The agent of a live session. An inactive one, or one whose sessions were ended, is refused at once.
@@ -161,6 +193,19 @@ impl Throttle {
     }
 }
 
+/// A user with what they may do, as a principal.
+async fn user(conn: &mut PgConnection, id: &str) -> Result<Principal, AuthError> {
+    let user = model::user(conn, id).await.map_err(unavailable)?.ok_or(AuthError::Revoked)?;
+    let organizations = model::organizations_of(conn, &user.id).await.map_err(unavailable)?;
+    Ok(Principal {
+        email: user.email,
+        name: user.name,
+        is_super_admin: user.is_super_admin,
+        organizations: organizations.into_iter().map(membership).collect(),
+        ..Principal::new(user.id, PrincipalKind::User, AuthType::Jwt)
+    })
+}
+
 fn unavailable(error: impl Into<ApiError>) -> AuthError {
     let error: ApiError = error.into();
     tracing::warn!(%error, "a principal cannot be looked up");
@@ -181,8 +226,11 @@ impl Authenticator for Directory {
         Ok(self.identify(token).await?.0)
     }
 
-    async fn api_key(&self, _key: &str) -> Result<Principal, AuthError> {
-        // No API key has been issued by anyone yet.
-        Err(AuthError::Invalid)
+    async fn api_key(&self, key: &str) -> Result<Principal, AuthError> {
+        match self.identify_key(key).await {
+            Ok((principal, _)) => Ok(principal),
+            Err(AuthError::Unavailable) => Err(AuthError::Unavailable),
+            Err(_) => Err(AuthError::Invalid),
+        }
     }
 }

@@ -5,10 +5,12 @@ mod accounts;
 mod agent_auth;
 mod agent_enrolment;
 mod agents;
+mod api_keys;
 mod authenticator;
 mod discovery;
 mod email;
 mod enrolment;
+mod key_scopes;
 mod keys;
 mod members;
 mod orgs;
@@ -76,9 +78,10 @@ pub fn service(platform: Platform, health: Health, config: ServerConfig) -> Serv
         .merge(members::routes())
         .merge(agent_auth::routes())
         .merge(agents::routes())
+        .merge(api_keys::routes())
         .merge(discovery::routes());
     ServiceApp::new(info(), health, config)
-        .api(api.with_state(identity.clone()))
+        .api(api.with_state(identity.clone()).layer(axum::middleware::from_fn(key_scopes::gate)))
         .root(discovery::root().with_state(identity))
         .authenticator(Arc::new(directory))
         .rate_limits(limits)
@@ -97,7 +100,7 @@ fn class_of(method: &Method, route: &str) -> RouteClass {
         {
             RouteClass::Auth
         }
-        "/api/auth/introspect" => RouteClass::Verify,
+        "/api/auth/introspect" | "/api/auth/verify-api-key" => RouteClass::Verify,
         _ => RouteClass::Standard,
     }
 }
@@ -109,11 +112,18 @@ fn info() -> ServiceInfo {
         highlights: [
             "Access tokens are JWTs signed with Ed25519; the key set is at /.well-known/jwks.json",
             "A token is bound to a session and refused within a second of its end",
+            "API keys act for their creator and within their scopes; revoked ones are refused at once",
             "Refresh tokens work once; presenting one again ends the session",
         ]
         .map(str::to_owned)
         .to_vec(),
-        endpoints: vec![("auth", "/api/auth"), ("users", "/api/users"), ("orgs", "/api/orgs")],
+        endpoints: vec![
+            ("auth", "/api/auth"),
+            ("users", "/api/users"),
+            ("orgs", "/api/orgs"),
+            ("agents", "/api/agents"),
+            ("apiKeys", "/api/api-keys"),
+        ],
         jwks: Some("/.well-known/jwks.json".to_owned()),
         ..ServiceInfo::new(Service::Identity, "Symbia Identity", description)
     }

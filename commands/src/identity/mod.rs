@@ -1,6 +1,7 @@
 //! Principals and tenants: users, agents, organizations, sessions.
 
 mod agent;
+mod api_key;
 mod application;
 mod capability;
 mod grants;
@@ -17,6 +18,7 @@ mod testing;
 mod user;
 
 pub use agent::*;
+pub use api_key::*;
 pub use application::*;
 pub use capability::{BASELINE, may_grant};
 pub use grants::*;

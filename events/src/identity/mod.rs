@@ -1,6 +1,7 @@
 //! Events of the identity service (identity.md §16).
 
 mod agent;
+mod api_key;
 mod application;
 mod grants;
 mod organization;
@@ -13,6 +14,7 @@ mod signing_key;
 mod user;
 
 pub use agent::*;
+pub use api_key::*;
 pub use application::*;
 pub use grants::*;
 pub use organization::*;

@@ -2,6 +2,7 @@
 
 mod access;
 mod agents;
+mod api_keys;
 mod audit;
 mod audit_words;
 mod fold;
@@ -16,6 +17,7 @@ mod users;
 
 pub use access::{SigningKey, signing_keys};
 pub use agents::{Agent, agent, agent_by_handle, agents};
+pub use api_keys::{ApiKey, api_key, api_key_by_hash, api_keys_of};
 pub use audit::{AuditEntry, AuditFilter, audit_trail};
 pub use organizations::{
     Member, Membership, OrgRef, OrgSummary, Organization, member, members, membership_of, organization,
@@ -71,6 +73,7 @@ impl Projection for Identity {
             "session_cutoffs",
             "signing_keys",
             "agents",
+            "api_keys",
             "plans",
             "org_entitlements",
             "invitations",
@@ -90,6 +93,7 @@ impl Projection for Identity {
     async fn fold(&self, conn: &mut PgConnection, events: &[FoldEvent]) -> Result<(), FoldError> {
         fold::fold(&self.secrets, conn, events).await?;
         agents::fold(conn, events).await?;
+        api_keys::fold(conn, events).await?;
         tenancy::fold(&self.secrets, conn, events).await
     }
 }
@@ -102,4 +106,5 @@ const MIGRATIONS: &[Migration] = &[
     Migration { version: 2, name: "agents", sql: include_str!("../../../migrations/identity/0002_agents.sql") },
     Migration { version: 3, name: "access", sql: include_str!("../../../migrations/identity/0003_access.sql") },
     Migration { version: 4, name: "tenancy", sql: include_str!("../../../migrations/identity/0004_tenancy.sql") },
+    Migration { version: 5, name: "api_keys", sql: include_str!("../../../migrations/identity/0005_api_keys.sql") },
 ];

@@ -76,6 +76,11 @@ pub(super) fn deletes_organization(event: &Event) -> bool {
     event.event_type.starts_with("symbia.identity.organization.organization-deleted.")
 }
 
+/// The same of a user.
+pub(super) fn deletes_user(event: &Event) -> bool {
+    event.event_type.starts_with("symbia.identity.user.user-deleted.")
+}
+
 /// Changes a counter; a change by nothing still makes its row.
 pub(super) async fn count(conn: &mut PgConnection, name: &str, by: i64) -> Result<(), sqlx::Error> {
     sqlx::query(

@@ -40,6 +40,7 @@ impl Handlers {
             .with::<identity::ProjectService>()
             .with::<identity::ScopedEntitlement>()
             .with::<identity::Grants>()
+            .with::<identity::ApiKey>()
             .with::<logging::LogSeal>()
             .with::<messaging::Conversation>()
             .with::<assistants::Assistant>()
