@@ -153,6 +153,7 @@ async fn the_document_lists_the_routes() {
         post /auth/agent/register|post /auth/agent/login|post /auth/agent/refresh|get /auth/agent/me|get /agents|post /agents|\
         post /agents/enrolment-tokens|get /agents/{id}|patch /agents/{id}|delete /agents/{id}|post /agents/{id}/rotate|\
         post /agents/{id}/activate|post /agents/{id}/deactivate|\
+        get /.well-known/openid-configuration|get /admin/signing-keys|post /admin/signing-keys/rotate|\
         get /api-keys|post /api-keys|get /api-keys/{id}|delete /api-keys/{id}|post /api-keys/{id}/revoke|\
         post /api-keys/{id}/rotate|post /auth/verify-api-key|\
         delete /orgs/{id}/members/me|patch /orgs/{id}/members/{memberId}|delete /orgs/{id}/members/{memberId}";
