@@ -20,6 +20,10 @@ use crate::{
 /// Shortest and longest pause before a database that failed is tried again.
 const BACKOFF: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(2));
 
+/// How long a projector may be without a batch before it looks whether its checkpoint still stands: a database that
+/// crashed has lost its last moments, and while nothing new is folded nothing else would tell.
+const LOOK: Duration = Duration::from_secs(1);
+
 /// What a projector needs.
 #[derive(Clone, Debug)]
 pub struct ProjectorOptions {
@@ -146,6 +150,12 @@ impl Run {
                 () = self.stop.cancelled() => return,
                 _ = feeds.join_next() => return,
                 batch = batches.recv() => batch,
+                () = tokio::time::sleep(LOOK) => {
+                    if self.is_set_back().await {
+                        return;
+                    }
+                    continue;
+                }
             };
             let Some(batch) = batch else { return };
             let fold = || commit(&self.options.pool, &*self.projection, self.projection.name(), &batch);
@@ -202,6 +212,21 @@ impl Run {
                 () = tokio::time::sleep(pause) => pause = (pause * 2).min(BACKOFF.1),
             }
         }
+    }
+
+    // Ahead is no matter: another projector was faster, and its batch comes here as well.
+    async fn is_set_back(&self) -> bool {
+        // A database that is away cannot tell; it is asked again.
+        let Ok(stored) = self.checkpoints().await else { return false };
+        let folded = self.status.borrow().positions.clone();
+        let behind = stored.iter().any(|(service, sequence)| folded.get(service) > Some(sequence));
+        if behind {
+            tracing::warn!(
+                projection = self.projection.name(),
+                "the database lost its last moments, folding them again"
+            );
+        }
+        behind
     }
 
     async fn checkpoints(&self) -> Result<BTreeMap<Service, u64>, FoldError> {

@@ -2,6 +2,7 @@
 //! process supervisor would do it.
 
 use std::{
+    collections::BTreeMap,
     fs::{self, File},
     path::PathBuf,
     process::{Child, Command, Stdio},
@@ -10,7 +11,7 @@ use std::{
 
 use anyhow::Context;
 use async_nats::{Client, ConnectOptions};
-use symbia_events::KeyRing;
+use symbia_events::{KeyRing, Service};
 use symbia_nats::process::free_port;
 
 use crate::{binary::program, cluster::TestServers};
@@ -64,19 +65,29 @@ impl Drop for Role {
     }
 }
 
+/// Roles by name, with the arguments of their processes.
+pub type Plan = [(&'static str, &'static [&'static str])];
+
 /// A platform whose roles run apart.
 pub struct Apart {
-    /// Two command workers, the projector and the identity API, in this order.
+    /// In the order of their plan; by default two command workers, the projector and the identity API.
     pub roles: Vec<Role>,
     /// Broker and database.
     pub servers: TestServers,
-    port: u16,
+    ports: BTreeMap<Service, u16>,
 }
 
 /// Index of the projector in [`Apart::roles`].
 pub const PROJECTOR: usize = 2;
 /// Index of the identity API in [`Apart::roles`].
 pub const API: usize = 3;
+
+const DEFAULT: &Plan = &[
+    ("worker 1", &["work", "--roles", "command,seal"]),
+    ("worker 2", &["work", "--roles", "command"]),
+    ("projector", &["project"]),
+    ("API", &["serve", "--services", "identity"]),
+];
 
 impl Apart {
     /// Migrates, and starts every role.
@@ -86,19 +97,24 @@ impl Apart {
 
     /// The same on servers that run.
     pub fn on(servers: TestServers) -> anyhow::Result<Self> {
-        let mut apart = Apart { roles: Vec::new(), servers, port: free_port()? };
+        Self::with(servers, DEFAULT, &[])
+    }
+
+    /// The same with other roles and further variables.
+    pub fn with(servers: TestServers, plan: &Plan, variables: &[(&str, String)]) -> anyhow::Result<Self> {
+        let mut ports = BTreeMap::new();
+        for service in Service::ALL {
+            ports.insert(service, free_port()?);
+        }
+        let mut apart = Apart { roles: Vec::new(), servers, ports };
         apart.run(&["migrate"])?;
-        let roles: [(&'static str, &[&'static str]); 4] = [
-            ("worker 1", &["work", "--roles", "command,seal"]),
-            ("worker 2", &["work", "--roles", "command"]),
-            ("projector", &["project"]),
-            ("API", &["serve", "--services", "identity"]),
-        ];
-        for (name, arguments) in roles {
+        let mut environment = apart.environment();
+        environment.extend(variables.iter().map(|(name, value)| ((*name).to_owned(), value.clone())));
+        for (name, arguments) in plan {
             let mut role = Role {
                 name,
                 arguments: arguments.to_vec(),
-                environment: apart.environment(),
+                environment: environment.clone(),
                 program: program()?,
                 log: apart.servers.dir().join(format!("{}.log", name.replace(' ', "-"))),
                 process: None,
@@ -115,12 +131,17 @@ impl Apart {
             ("SYMBIA_NATS_URL", self.servers.nats_url()),
             ("DATABASE_URL", self.servers.database_url()),
             ("HOST", "127.0.0.1".to_owned()),
-            ("IDENTITY_PORT", self.port.to_string()),
             // Each writer has an address of its own, so that no rate limit is met.
             ("SYMBIA_TRUSTED_PROXIES", "127.0.0.0/8".to_owned()),
             ("BCRYPT_COST", "4".to_owned()),
         ];
-        pairs.map(|(name, value)| (name.to_owned(), value)).to_vec()
+        let pairs = pairs.into_iter().map(|(name, value)| (name.to_owned(), value));
+        pairs.chain(self.ports.iter().map(|(service, port)| (service.port_variable(), port.to_string()))).collect()
+    }
+
+    /// The role of a name.
+    pub fn role(&mut self, name: &str) -> anyhow::Result<&mut Role> {
+        self.roles.iter_mut().find(|role| role.name == name).with_context(|| format!("no role '{name}'"))
     }
 
     /// The data directory that all roles share, for the keys.
@@ -129,10 +150,16 @@ impl Apart {
         self.servers.dir().join("data")
     }
 
+    /// Address of a service's API.
+    #[must_use]
+    pub fn base(&self, service: Service) -> String {
+        format!("http://127.0.0.1:{}", self.ports[&service])
+    }
+
     /// Address of the identity API.
     #[must_use]
     pub fn api(&self) -> String {
-        format!("http://127.0.0.1:{}", self.port)
+        self.base(Service::Identity)
     }
 
     /// Runs a subcommand to its end; what it printed, when it succeeded.

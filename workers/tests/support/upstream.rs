@@ -25,6 +25,8 @@ pub const KEY: &str = "sk-test-0123456789";
 pub enum Mode {
     /// Streams these pieces, cut up at odd places.
     Answers(Vec<&'static str>),
+    /// The same with a pause before each piece: time to die in.
+    Paced(Vec<&'static str>, Duration),
     /// Goes on until nobody listens.
     Endless,
     /// Never answers.
@@ -96,12 +98,18 @@ async fn answer(State(shared): State<Arc<Shared>>, headers: HeaderMap, body: Byt
             for piece in &pieces {
                 text.push_str(&frame(&json!({ "content": piece }), None));
             }
-            text.push_str(&frame(&json!({}), Some("stop")));
-            let usage = json!({ "id": "chatcmpl-1", "model": "fake-1", "choices": [],
-                "usage": { "prompt_tokens": 11, "completion_tokens": 7, "total_tokens": 18 } });
-            text.push_str(&format!("data: {usage}\n\ndata: [DONE]\n\n"));
+            text.push_str(&ending());
             let bytes: Vec<_> = text.into_bytes().chunks(7).map(Bytes::copy_from_slice).collect();
             events(Body::from_stream(stream::iter(bytes).map(Ok::<_, std::io::Error>)))
+        }
+        Mode::Paced(pieces, pause) => {
+            let frames = pieces.iter().map(|piece| frame(&json!({ "content": piece }), None)).chain([ending()]);
+            let frames: Vec<String> = frames.collect();
+            let paced = stream::iter(frames).then(move |frame| async move {
+                tokio::time::sleep(pause).await;
+                Ok::<_, std::io::Error>(Bytes::from(frame))
+            });
+            events(Body::from_stream(paced))
         }
         Mode::Endless => {
             let leaving = Leaving(shared);
@@ -125,6 +133,12 @@ async fn answer(State(shared): State<Arc<Shared>>, headers: HeaderMap, body: Byt
             Response::builder().header("content-type", "application/json").body(Body::from(body.to_string())).unwrap()
         }
     }
+}
+
+fn ending() -> String {
+    let usage = json!({ "id": "chatcmpl-1", "model": "fake-1", "choices": [],
+        "usage": { "prompt_tokens": 11, "completion_tokens": 7, "total_tokens": 18 } });
+    format!("{}data: {usage}\n\ndata: [DONE]\n\n", frame(&json!({}), Some("stop")))
 }
 
 fn frame(delta: &Value, finish: Option<&str>) -> String {
