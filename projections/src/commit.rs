@@ -46,6 +46,18 @@ pub(crate) async fn begin(pool: &PgPool, schema: &str) -> Result<Transaction<'st
     pool.begin_with(AssertSqlSafe(begin)).await
 }
 
+/// Folds verified events, the messages `after + 1 ..= last` of a stream, into a projection's tables as its projector does:
+/// rows and checkpoint in one transaction. False when the checkpoint does not stand at `after`.
+pub async fn fold_batch(
+    pool: &PgPool,
+    projection: &dyn Projection,
+    (service, after, last): (Service, u64, u64),
+    events: Vec<FoldEvent>,
+) -> Result<bool, FoldError> {
+    let batch = Batch { service, after, last, events, rejected: Vec::new() };
+    Ok(matches!(commit(pool, projection, projection.name(), &batch).await?, Committed::Advanced(_)))
+}
+
 /// Folds a batch into a schema, exactly once whoever else tries.
 pub(crate) async fn commit(
     pool: &PgPool,

@@ -18,6 +18,7 @@ pub mod server;
 mod state;
 mod status;
 
+pub use commit::fold_batch;
 pub use feed::{Keys, fixed_keys};
 pub use position::{Positions, subject as position_subject};
 pub use projection::{FoldError, FoldEvent, Migration, Projection};

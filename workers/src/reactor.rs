@@ -42,6 +42,10 @@ pub trait Reactor: Send + Sync + 'static {
     fn name(&self) -> &'static str;
     /// The streams it follows, each with subject filters after `symbia.evt.<service>.`, e.g. `*.conversation.*`.
     fn follows(&self) -> Vec<(Service, &'static [&'static str])>;
+    /// Beginnings of the types of the events that it acts on; what holds none of them is passed over without a look.
+    fn acts_on(&self) -> &'static [&'static str] {
+        &["symbia."]
+    }
     /// What happens when handling fails.
     fn on_error(&self) -> OnError;
     /// Longest time one event may take without a sign of life; beyond it another process gets the event too.
@@ -138,7 +142,9 @@ impl ReactorRunner {
             }
         };
         let at = Position { service, sequence };
-        let events = match commit::decode(&self.keys, &message.payload) {
+        let named = |kind: &&str| memchr::memmem::find(&message.payload, kind.as_bytes()).is_some();
+        let concerned = self.reactor.acts_on().iter().any(named);
+        let events = match if concerned { commit::decode(&self.keys, &message.payload) } else { Ok(Vec::new()) } {
             Ok(events) => events,
             // What does not verify is not acted on; the projector quarantines it and the audit names it.
             Err(error) => {

@@ -4,7 +4,7 @@ mod bench;
 
 use clap::{Parser, Subcommand};
 
-// Not what the `symbia` binary has: both sides of a row are measured with it, but the absolute figures are better for it.
+// What the `symbia` binary has.
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 

@@ -305,6 +305,17 @@ impl Reactor for RuleEngine {
         ]
     }
 
+    fn acts_on(&self) -> &'static [&'static str] {
+        &[
+            "symbia.messaging.conversation.",
+            "symbia.assistants.rule-run.rule-run-started.",
+            "symbia.assistants.rule-run.rule-run-cancelled.",
+            "symbia.integrations.completion.completion-completed.",
+            "symbia.integrations.completion.completion-failed.",
+            "symbia.integrations.completion.completion-cancelled.",
+        ]
+    }
+
     fn on_error(&self) -> OnError {
         OnError::Retry
     }

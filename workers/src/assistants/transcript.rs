@@ -47,7 +47,7 @@ pub struct Scene {
     /// The message.
     pub message: MessageSent,
     /// The messages before it that still stand, oldest first.
-    pub history: Vec<Entry>,
+    pub history: Vec<Arc<Entry>>,
 }
 
 impl Scene {
@@ -74,7 +74,7 @@ pub struct Transcript {
     version: u32,
     sequence: u64,
     assistants: Vec<String>,
-    messages: VecDeque<Entry>,
+    messages: VecDeque<Arc<Entry>>,
 }
 
 impl Transcript {
@@ -96,16 +96,16 @@ impl Transcript {
                     self.messages.pop_front();
                 }
                 let text = e.content.clone();
-                self.messages.push_back(Entry { sent: e.clone(), text, deleted: false, version });
+                self.messages.push_back(Arc::new(Entry { sent: e.clone(), text, deleted: false, version }));
             }
             ConversationEvent::MessageEdited(e) => {
                 if let Some(entry) = self.messages.iter_mut().find(|m| m.sent.message_id == e.message_id) {
-                    entry.text = e.content.clone();
+                    Arc::make_mut(entry).text = e.content.clone();
                 }
             }
             ConversationEvent::MessageDeleted(e) => {
                 if let Some(entry) = self.messages.iter_mut().find(|m| m.sent.message_id == e.message_id) {
-                    entry.deleted = true;
+                    Arc::make_mut(entry).deleted = true;
                 }
             }
             ConversationEvent::ConversationCreated(_) => {}

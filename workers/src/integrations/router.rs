@@ -405,6 +405,10 @@ impl Reactor for LlmRouter {
         vec![(Service::Integrations, &["*.completion.*"])]
     }
 
+    fn acts_on(&self) -> &'static [&'static str] {
+        &["symbia.integrations.completion.completion-requested."]
+    }
+
     fn on_error(&self) -> OnError {
         OnError::Retry
     }
@@ -432,7 +436,7 @@ fn router() -> Actor {
 
 // A look at the bytes first: of most events nothing is wanted here.
 fn is_cancellation(keys: &KeyRing, payload: &[u8]) -> bool {
-    let named = payload.windows(CANCELLED.len()).any(|window| window == CANCELLED);
+    let named = memchr::memmem::find(payload, CANCELLED).is_some();
     let is_it = |signed: &symbia_events::Signed| signed.event.event_type.as_bytes() == CANCELLED;
     named && commit::decode(keys, payload).is_ok_and(|events| events.iter().any(is_it))
 }

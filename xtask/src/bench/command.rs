@@ -115,7 +115,7 @@ impl Toy {
 pub async fn run(bench: &mut Bench) -> Result<()> {
     let ground = Ground::open(Durability::Interval).await?;
     let toy = Toy::start(&ground).await?;
-    let worker = ground.worker().await?;
+    let worker = ground.worker(ledger::handlers()).await?;
     let sender = Sender::open(&ground).await?;
     let client = ground.connect().await?;
     let request = serde_json::to_vec(&ledger::command(&ground.keys, &ledger::address(0), &sender.text, 1)?)?;

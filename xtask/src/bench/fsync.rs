@@ -21,7 +21,7 @@ pub const ROWS: [&str; 2] = ["fsync_round_trip", "fsync_commands_256"];
 /// Measures the rows.
 pub async fn run(bench: &mut Bench) -> Result<()> {
     let ground = Ground::open(Durability::Fsync).await?;
-    let worker = ground.worker().await?;
+    let worker = ground.worker(ledger::handlers()).await?;
     let sender = Sender::open(&ground).await?;
     let (raw, payload) = (jetstream::new(ground.connect().await?), Bytes::from("x".repeat(1024)));
     let publish = move |head| publish(raw.clone(), payload.clone(), head);

@@ -23,8 +23,6 @@ use time::OffsetDateTime;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
-use super::ledger::Ledger;
-
 /// A broker with the platform's streams. Dropping it ends it and removes its data.
 pub struct Ground {
     broker: Broker,
@@ -76,8 +74,7 @@ impl Ground {
     }
 
     /// Starts a command worker, its store over the same connection.
-    pub async fn worker(&self) -> Result<Worker> {
-        let handlers = Handlers::default().with::<Ledger>();
+    pub async fn worker(&self, handlers: Handlers) -> Result<Worker> {
         let client = self.connect().await?;
         let worker = CommandWorker::new(client.clone(), self.store_over(client), handlers, Options::default());
         let stop = CancellationToken::new();

@@ -3,6 +3,7 @@
 use serde::{Deserialize, Serialize};
 use symbia_commands::{Actor, Aggregate, CommandEnvelope, Decision, Rejection, domain_commands};
 use symbia_events::{AggregateRef, CommandId, Context, KeyRing, OrgId, Service, Signed, domain_events, sign_commit};
+use symbia_workers::command::Handlers;
 use time::OffsetDateTime;
 
 /// Size of an event, envelope and signature included.
@@ -42,6 +43,11 @@ impl Aggregate for Ledger {
         let events = (0..note.times).map(|_| Noted { text: note.text.clone() }.into());
         Ok(Decision { events: events.collect(), claims: Vec::new() })
     }
+}
+
+/// A command worker's handlers: ledgers alone.
+pub fn handlers() -> Handlers {
+    Handlers::default().with::<Ledger>()
 }
 
 /// The `index`-th ledger.

@@ -2,6 +2,7 @@
 
 mod append;
 mod command;
+mod exchange;
 mod fsync;
 mod ground;
 mod ledger;
@@ -71,8 +72,8 @@ impl Bench {
 }
 
 /// Every row, by group.
-const ROWS: [&[&str]; 7] =
-    [&append::ROWS, &command::ROWS, &fsync::ROWS, &load::ROWS, &replay::ROWS, &projection::ROWS, &process::ROWS];
+const ROWS: [&[&str]; 8] =
+    [&append::ROWS, &command::ROWS, &fsync::ROWS, &load::ROWS, &replay::ROWS, &projection::ROWS, &exchange::ROWS, &process::ROWS];
 
 /// Runs the benchmark and prints the table.
 pub async fn run(options: Options) -> anyhow::Result<()> {
@@ -110,6 +111,6 @@ async fn measure_all(bench: &mut Bench) -> Vec<String> {
             }
         )* };
     }
-    group!(append, command, fsync, load, replay, projection, process);
+    group!(append, command, fsync, load, replay, projection, exchange, process);
     failures
 }

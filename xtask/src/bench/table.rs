@@ -13,6 +13,8 @@ pub enum Target {
     AtLeast(f64),
     /// Ours at most this.
     AtMost(f64),
+    /// Nothing: the figure is for orientation.
+    Shown,
 }
 
 /// One figure of ours beside the raw one.
@@ -41,6 +43,7 @@ impl Row {
             Target::RatioAtMost(most) => self.ratio.map(|ratio| ratio <= most),
             Target::AtLeast(least) => Some(self.ours >= least),
             Target::AtMost(most) => Some(self.ours <= most),
+            Target::Shown => None,
         }
     }
 
@@ -50,6 +53,7 @@ impl Row {
             Target::RatioAtMost(most) => format!("≤ {most} × raw"),
             Target::AtLeast(least) => format!("≥ {} {}", number(least), self.unit),
             Target::AtMost(most) => format!("≤ {} {}", number(most), self.unit),
+            Target::Shown => "–".to_owned(),
         }
     }
 }
