@@ -5,6 +5,7 @@ pub mod feed;
 pub mod http;
 pub mod identity;
 pub mod integrations;
+pub mod mail;
 pub mod messaging;
 pub mod platform;
 

@@ -22,6 +22,7 @@ use crate::{
         rate::RatePolicy,
     },
     identity::Tokens,
+    mail::SharedMailer,
 };
 
 /// Seconds after which asking again is worth it when the broker or the database is down.
@@ -77,6 +78,8 @@ pub struct Settings {
     pub enrolment: EnrolmentMode,
     /// Lets its holder register agents with the capabilities that they ask for: the installation's own token.
     pub enrolment_token: Option<SecretText>,
+    /// Sends mail; without one, no mail is sent.
+    pub mailer: Option<SharedMailer>,
     /// Cookies go over TLS only.
     pub cookie_secure: bool,
     /// Public address of the identity service, or empty.
@@ -102,6 +105,7 @@ impl Default for Settings {
             open_bootstrap: false,
             enrolment: EnrolmentMode::Token,
             enrolment_token: None,
+            mailer: None,
             cookie_secure: false,
             base_url: String::new(),
             command_timeout: Duration::from_secs(10),

@@ -20,6 +20,7 @@ pub fn catalog() -> Vec<MessageType> {
         identity::ScopedEntitlementCommand::types(),
         identity::GrantsCommand::types(),
         identity::ApiKeyCommand::types(),
+        identity::SignInCommand::types(),
         logging::SealCommand::types(),
         messaging::ConversationCommand::types(),
         assistants::AssistantCommand::types(),

@@ -40,6 +40,7 @@ catalog! {
     identity::ScopedEntitlementEvent,
     identity::GrantsEvent,
     identity::ApiKeyEvent,
+    identity::SignInEvent,
     logging::SealEvent,
     messaging::ConversationEvent,
     assistants::AssistantEvent,

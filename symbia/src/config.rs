@@ -7,6 +7,7 @@ use std::{
     time::Duration,
 };
 
+use symbia_api::mail::SmtpOptions;
 use symbia_api::{
     http::{cors::CorsConfig, request::TrustedProxies, server::ServerConfig},
     platform::EnrolmentMode,
@@ -89,6 +90,8 @@ pub struct Config {
     pub replicas: usize,
     /// bcrypt cost of new passwords.
     pub bcrypt_cost: u32,
+    /// Where mail goes out; in development it is written to files without it.
+    pub smtp: Option<SmtpOptions>,
     /// Public address of the identity service.
     pub base_url: String,
     /// Registration makes the first user super admin, without a token. Tests only.
@@ -166,6 +169,7 @@ impl Config {
             production,
             replicas: number("SYMBIA_REPLICAS")?.unwrap_or(1),
             bcrypt_cost: number("BCRYPT_COST")?.unwrap_or(10),
+            smtp: smtp()?,
             base_url: text("IDENTITY_BASE_URL")?.unwrap_or_default(),
             open_bootstrap,
             enrolment,
@@ -181,6 +185,18 @@ impl Config {
     pub fn port(&self, service: Service) -> u16 {
         self.ports.get(&service).copied().unwrap_or_else(|| service.default_port())
     }
+}
+
+// A host and a sender are enough; a user needs a password.
+fn smtp() -> Result<Option<SmtpOptions>, ConfigError> {
+    let Some(host) = text("SMTP_HOST")? else { return Ok(None) };
+    let (user, password) = (text("SMTP_USER")?, text("SMTP_PASS")?.map(Zeroizing::new));
+    if user.is_some() != password.is_some() {
+        return Err(invalid("SMTP_USER", "goes together with SMTP_PASS"));
+    }
+    let from =
+        text("SMTP_FROM")?.ok_or_else(|| invalid("SMTP_FROM", "is needed beside SMTP_HOST: the sender's address"))?;
+    Ok(Some(SmtpOptions { host, port: number("SMTP_PORT")?.unwrap_or(587), user, password, from }))
 }
 
 // Either variable is enough: servers of one's own often need no key.

@@ -8,7 +8,9 @@ use symbia_api::{
     feed::{self, Feed, FeedConfig, PrivateConversations},
     http::{Health, ServiceApp, discovery::ServiceInfo, listen},
     identity::{self, Directory, SigningKeys, Tokens},
-    integrations, messaging,
+    integrations,
+    mail::{FileMailer, SharedMailer, SmtpMailer},
+    messaging,
     platform::{Parts, SecretText, Settings},
 };
 use symbia_commands::identity::LIFETIME as SESSION_LIFETIME;
@@ -101,6 +103,15 @@ fn app(config: &Config, platform: &Platform, feed: &Feed, service: Service, heal
     }
 }
 
+// In production, a mailbox that nobody reads would look like mail that was sent.
+fn mailer(config: &Config, home: &Home) -> anyhow::Result<Option<SharedMailer>> {
+    if let Some(options) = &config.smtp {
+        return Ok(Some(SharedMailer(Arc::new(SmtpMailer::new(options.clone())?))));
+    }
+    let files = || SharedMailer(Arc::new(FileMailer::new(home.dir().join("mail"))));
+    Ok((!config.production).then(files))
+}
+
 async fn platform(config: &Config, home: &Home, house: &Connected, durability: &str) -> anyhow::Result<Platform> {
     let issuer = if config.base_url.is_empty() { "symbia/identity" } else { config.base_url.as_str() };
     let tokens = match &config.session_secret {
@@ -124,6 +135,7 @@ async fn platform(config: &Config, home: &Home, house: &Connected, durability: &
             open_bootstrap: config.open_bootstrap,
             enrolment: config.enrolment,
             enrolment_token: Some(SecretText::new(home.secret("enrolment-token")?.as_str())),
+            mailer: mailer(config, home)?,
             cookie_secure: config.production,
             base_url: config.base_url.clone(),
             durability: durability.to_owned(),

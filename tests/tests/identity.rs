@@ -9,10 +9,14 @@ mod api_keys;
 mod bootstrap;
 #[path = "identity/canary.rs"]
 mod canary;
+#[path = "identity/factors.rs"]
+mod factors;
 #[path = "identity/keys.rs"]
 mod keys;
 #[path = "identity/outage.rs"]
 mod outage;
+#[path = "identity/passwords.rs"]
+mod passwords;
 #[path = "identity/sessions.rs"]
 mod sessions;
 #[path = "identity/stage.rs"]

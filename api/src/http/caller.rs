@@ -84,6 +84,15 @@ impl Caller {
         if self.kind == PrincipalKind::User { Ok(()) } else { Err(ApiError::user_principal_required()) }
     }
 
+    /// Only a user in person: not an agent in its name, and not a key that it gave away.
+    ///
+    /// # Errors
+    /// 403 USER_PRINCIPAL_REQUIRED.
+    pub fn require_person(&self) -> Result<(), ApiError> {
+        self.require_user()?;
+        if self.acting.is_none() && !self.via_api_key { Ok(()) } else { Err(ApiError::user_principal_required()) }
+    }
+
     /// Only agents.
     ///
     /// # Errors

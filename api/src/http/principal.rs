@@ -82,6 +82,24 @@ pub struct Principal {
     pub key_id: Option<String>,
     /// Came in through an API key.
     pub via_api_key: bool,
+    /// The agent that acts in its name.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub acting: Option<Acting>,
+}
+
+/// An agent that acts in somebody's name.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Acting {
+    /// Principal id of the agent.
+    pub agent: String,
+    /// The agents that it acts for in turn, the nearest first.
+    pub chain: Vec<String>,
+    /// The delegation that allows it.
+    pub delegation: String,
+    /// The approval that this request carries.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub approval: Option<String>,
 }
 
 impl Principal {
@@ -103,6 +121,7 @@ impl Principal {
             session_id: None,
             key_id: None,
             via_api_key: auth_type == AuthType::ApiKey,
+            acting: None,
         }
     }
 

@@ -1,7 +1,6 @@
-//! Opening accounts and signing in: register, the first super admin, login (identity.md §4.5, 6.3, 6.14).
+//! Opening accounts: register, the first super admin (identity.md §6.3, 6.14).
 
 use axum::{
-    Extension,
     extract::State,
     http::{HeaderMap, StatusCode},
     response::IntoResponse,
@@ -22,9 +21,7 @@ use super::{
     shapes::{UserRef, epoch_ms},
     tokens::Subject,
 };
-use crate::http::{
-    ApiError, ApiResult, Json, RequestScope, Validation, principal::Membership as OrgRef, rate::RateLimits,
-};
+use crate::http::{ApiError, ApiResult, Json, RequestScope, Validation};
 
 pub(super) fn routes() -> OpenApiRouter<Identity> {
     OpenApiRouter::new()
@@ -32,8 +29,6 @@ pub(super) fn routes() -> OpenApiRouter<Identity> {
         .route("/auth/user/register", axum::routing::post(register))
         .routes(routes!(claim))
         .routes(routes!(state))
-        .routes(routes!(login))
-        .route("/auth/user/login", axum::routing::post(login))
 }
 
 /// A new account.
@@ -173,6 +168,14 @@ impl Identity {
             is_super_admin: Some(super_admin),
             organizations: None,
         };
+        if self.platform.settings.mailer.is_some() {
+            let (identity, id, to, scope) = (self.clone(), user.id.clone(), email.to_owned(), scope.clone());
+            tokio::spawn(async move {
+                if let Err(error) = identity.send_confirmation(&id, &to, &scope).await {
+                    tracing::warn!(error = error.message(), "a new address is not asked for its confirmation");
+                }
+            });
+        }
         let expires_at = epoch_ms(issued.expires_at);
         let refresh_token = refresh_token.to_string();
         Ok((cookie, Json(Registered { user, organization, token: issued.token, refresh_token, expires_at })))
@@ -191,81 +194,6 @@ struct Bootstrap {
 async fn state(State(identity): State<Identity>) -> ApiResult<Json<Bootstrap>> {
     let mut tx = identity.platform.read(&Scope::platform()).await?;
     Ok(Json(Bootstrap { initialized: model::initialized(&mut tx).await? }))
-}
-
-/// Who signs in.
-#[derive(Deserialize, ToSchema)]
-struct Login {
-    email: String,
-    #[schema(value_type = String, format = Password)]
-    password: Zeroizing<String>,
-}
-
-/// A user, signed in.
-#[derive(Serialize, ToSchema)]
-#[serde(rename_all = "camelCase")]
-struct LoggedIn {
-    user: UserRef,
-    /// The access token.
-    token: String,
-    /// The refresh token; it works once.
-    refresh_token: String,
-    /// When the access token expires, in milliseconds since 1970.
-    expires_at: i64,
-}
-
-/// Log in with e-mail address and password
-#[utoipa::path(post, path = "/auth/login", tag = "Authentication", security(()), request_body = Login,
-    responses((status = 200, description = "Signed in", body = LoggedIn),
-        (status = 401, description = "Address or password is wrong, which one is not told")))]
-async fn login(
-    State(identity): State<Identity>,
-    Extension(limits): Extension<RateLimits>,
-    scope: RequestScope,
-    headers: HeaderMap,
-    Json(body): Json<Login>,
-) -> ApiResult<impl IntoResponse> {
-    let mut rules = Validation::new();
-    email::check(&mut rules, "email", &body.email);
-    rules.check(!body.password.is_empty(), "password", "required", "is required").finish()?;
-    limits.attempt(&body.email).await?;
-
-    let (platform, at) = (&identity.platform, OffsetDateTime::now_utc());
-    let mut tx = platform.read(&Scope::platform()).await?;
-    let user = model::user_by_email_key(&mut tx, &email::key(&platform.keys, &body.email)).await?;
-    // An unknown address takes the same steps: two reads and the work of one hash.
-    let user_id = user.as_ref().map_or("", |user| user.id.as_str());
-    let credentials = model::credentials(&mut tx, user_id).await?;
-    let organizations = model::organizations_of(&mut tx, user_id).await?;
-    drop(tx);
-    let reference = credentials.as_ref().map_or("password:nobody", |c| c.password_ref.as_str());
-    let hash = platform.secrets.secret(reference).await?;
-    let right = identity.passwords.verify(body.password, hash).await?;
-    let Some(user) = user.filter(|_| right) else {
-        tracing::info!(ip = %scope.client_ip, "sign-in refused");
-        return Err(ApiError::new(StatusCode::UNAUTHORIZED, "CREDENTIALS_INVALID", "Invalid email or password"));
-    };
-
-    let key = platform.secrets.subject_key(&user.id).await?;
-    let subject = Subject::user(&user.id, user.email.as_deref(), user.name.as_deref());
-    let proof = Proof { method: "password", at };
-    let SignedIn { issued, refresh_token } = identity.sign_in(&subject, proof, key.as_ref(), &scope, &headers).await?;
-    let organizations =
-        organizations.into_iter().map(|o| OrgRef { id: o.id, name: o.name, slug: o.slug, role: o.role }).collect();
-    let cookie = identity.cookie(&issued);
-    let body = LoggedIn {
-        user: UserRef {
-            id: user.id,
-            email: user.email,
-            name: user.name,
-            is_super_admin: None,
-            organizations: Some(organizations),
-        },
-        expires_at: epoch_ms(issued.expires_at),
-        token: issued.token,
-        refresh_token: refresh_token.to_string(),
-    };
-    Ok((cookie, Json(body)))
 }
 
 /// The ids of a request's commands and of what they make: the same again for a repetition.

@@ -2,6 +2,7 @@
 //! [`service`] assembles the routes of one area per file over the shared [`Platform`].
 
 mod accounts;
+mod addresses;
 mod agent_auth;
 mod agent_enrolment;
 mod agents;
@@ -10,13 +11,18 @@ mod authenticator;
 mod discovery;
 mod email;
 mod enrolment;
+mod factors;
 mod key_scopes;
 mod keys;
+mod links;
+mod locks;
+mod login;
 mod members;
 mod orgs;
 mod passwords;
 mod presence;
 mod principals;
+mod recovery;
 mod sessions;
 mod shapes;
 mod signing;
@@ -73,6 +79,11 @@ pub fn service(platform: Platform, health: Health, config: ServerConfig) -> Serv
         .merge(accounts::routes())
         .merge(sessions::routes())
         .merge(signing::routes())
+        .merge(login::routes())
+        .merge(recovery::routes())
+        .merge(addresses::routes())
+        .merge(factors::routes())
+        .merge(locks::routes())
         .merge(principals::routes())
         .merge(orgs::routes())
         .merge(members::routes())
@@ -95,6 +106,10 @@ fn class_of(method: &Method, route: &str) -> RouteClass {
         | "/api/auth/user/login"
         | "/api/auth/agent/register"
         | "/api/auth/agent/login"
+        | "/api/auth/login/mfa"
+        | "/api/auth/forgot-password"
+        | "/api/auth/reset-password"
+        | "/api/auth/verify-email"
         | "/api/bootstrap/claim"
             if method == Method::POST =>
         {

@@ -1,11 +1,18 @@
-//! Passwords: bcrypt, off the async threads and never more at once than there are cores (identity.md §4.5).
+//! Passwords: bcrypt, on threads of its own that give way to all others, one per core (identity.md §4.5). A storm of log-ins
+//! waits in a line of bounded length, and what does not fit is asked to come again: the rest of the service goes on.
 //!
 //! bcrypt ignores what follows the 72nd byte. A longer password is refused rather than hashed first: a hash of a hash
 //! would be one more format to keep, and 72 bytes are more than enough.
 
-use std::{sync::Arc, thread};
+use std::{
+    sync::{
+        Arc, Mutex, PoisonError,
+        mpsc::{self, TrySendError},
+    },
+    thread,
+};
 
-use tokio::{sync::Semaphore, task::spawn_blocking};
+use tokio::sync::oneshot;
 use zeroize::Zeroizing;
 
 use crate::http::{ApiError, Validation};
@@ -14,16 +21,22 @@ use crate::http::{ApiError, Validation};
 pub const ALGORITHM: &str = "bcrypt";
 /// Fewest characters of a new password.
 const MIN_CHARACTERS: usize = 8;
+/// How many wait per core before more are turned away: about ten seconds of hashing at bcrypt's cost 10.
+const LINE: usize = 128;
+/// How much the hashing threads give way (nice).
+const GIVE_WAY: i32 = 10;
 /// Most bytes, in UTF-8.
 const MAX_BYTES: usize = 72;
 
-/// Hashes and checks passwords. Cheap to clone.
+type Job = Box<dyn FnOnce() + Send>;
+
+/// Hashes and checks passwords. Cheap to clone; its threads end with the last clone.
 #[derive(Clone)]
 pub struct Passwords {
     cost: u32,
     /// A hash that no password has: checking against it takes as long as checking against a real one.
     nobody: Arc<Zeroizing<String>>,
-    cores: Arc<Semaphore>,
+    line: mpsc::SyncSender<Job>,
 }
 
 impl Passwords {
@@ -33,7 +46,7 @@ impl Passwords {
         let cost = cost.clamp(4, 31);
         let nobody = format!("$2b${cost:02}${}{}", "symbiaNobodyHasThis...", "......NoPasswordGivesThisHash..");
         let cores = thread::available_parallelism().map_or(1, usize::from);
-        Passwords { cost, nobody: Arc::new(Zeroizing::new(nobody)), cores: Arc::new(Semaphore::new(cores)) }
+        Passwords { cost, nobody: Arc::new(Zeroizing::new(nobody)), line: line(cores, cores * LINE) }
     }
 
     /// The rules for a new password.
@@ -69,15 +82,44 @@ impl Passwords {
     }
 
     async fn run<T: Send + 'static>(&self, work: impl FnOnce() -> T + Send + 'static) -> Result<T, ApiError> {
-        let turn = Arc::clone(&self.cores).acquire_owned().await.map_err(ApiError::internal)?;
-        // The turn ends with the work, also when the caller went away before.
-        let work = move || {
-            let result = work();
-            drop(turn);
-            result
-        };
-        spawn_blocking(work).await.map_err(ApiError::internal)
+        let (sender, result) = oneshot::channel();
+        let job: Job = Box::new(move || {
+            // Who went away needs no hash.
+            if !sender.is_closed() {
+                let _ = sender.send(work());
+            }
+        });
+        match self.line.try_send(job) {
+            Ok(()) => {}
+            Err(TrySendError::Full(_)) => return Err(ApiError::unavailable("Signing in", 5)),
+            Err(TrySendError::Disconnected(_)) => return Err(ApiError::internal("no thread hashes passwords")),
+        }
+        result.await.map_err(|_| ApiError::internal("a thread that hashes passwords ended"))
     }
+}
+
+/// Threads that work off a line of at most so many jobs.
+fn line(threads: usize, length: usize) -> mpsc::SyncSender<Job> {
+    let (sender, jobs) = mpsc::sync_channel::<Job>(length);
+    let jobs = Arc::new(Mutex::new(jobs));
+    for _ in 0..threads {
+        let jobs = Arc::clone(&jobs);
+        let work = move || {
+            // On Linux this is of the thread alone.
+            if rustix::process::nice(GIVE_WAY).is_err() {
+                tracing::debug!("the hashing threads cannot give way");
+            }
+            loop {
+                let next = jobs.lock().unwrap_or_else(PoisonError::into_inner).recv();
+                let Ok(job) = next else { return };
+                job();
+            }
+        };
+        if let Err(error) = thread::Builder::new().name("passwords".to_owned()).spawn(work) {
+            tracing::error!(%error, "a thread that hashes passwords cannot be started");
+        }
+    }
+    sender
 }
 
 #[cfg(test)]
@@ -105,6 +147,30 @@ mod tests {
         assert!(!passwords.verify(text("wrong horse"), None).await.unwrap());
         // Work, not a shortcut: a refused dummy would take microseconds.
         assert!(began.elapsed() * 4 > known);
+    }
+
+    #[tokio::test]
+    async fn a_storm_waits_in_a_line_of_bounded_length_and_the_rest_is_turned_away() {
+        let mut passwords = Passwords::new(4);
+        passwords.line = line(1, 2);
+        let (begin, begun) = (Arc::new(std::sync::Barrier::new(2)), Arc::new(std::sync::Barrier::new(2)));
+        let (wait, tell) = (Arc::clone(&begin), Arc::clone(&begun));
+        let busy = {
+            let passwords = passwords.clone();
+            tokio::spawn(async move {
+                let work = move || {
+                    tell.wait();
+                    wait.wait();
+                };
+                passwords.run(work).await
+            })
+        };
+        tokio::task::spawn_blocking(move || begun.wait()).await.unwrap();
+        while passwords.line.try_send(Box::new(|| {})).is_ok() {}
+        let refused = passwords.run(|| ()).await.unwrap_err();
+        assert_eq!((refused.status().as_u16(), refused.code()), (503, "SERVICE_UNAVAILABLE"));
+        begin.wait();
+        busy.await.unwrap().unwrap();
     }
 
     #[test]

@@ -12,6 +12,7 @@ mod project_service;
 mod rules;
 mod scoped_entitlement;
 mod session;
+mod sign_in;
 mod signing_key;
 #[cfg(test)]
 mod testing;
@@ -29,5 +30,6 @@ pub use project_service::*;
 pub use rules::is_address;
 pub use scoped_entitlement::*;
 pub use session::*;
+pub use sign_in::*;
 pub use signing_key::*;
 pub use user::*;

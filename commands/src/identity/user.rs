@@ -1,14 +1,21 @@
 //! The user aggregate: one live password reference, the claim of its e-mail address (identity.md §15).
 
+mod email;
+mod factor;
+mod lock;
+mod password;
+
 use serde::{Deserialize, Serialize};
 use symbia_events::{
     AggregateRef, OrgId, Personal,
     identity::{
         SessionsRevoked, SubjectKeyDestroyed, SuperAdminGranted, SuperAdminRevoked, UserDeleted, UserEmailChanged,
-        UserEvent, UserPasswordChanged, UserRegistered, UserRenamed,
+        UserEvent, UserRegistered, UserRenamed,
     },
 };
 use time::{OffsetDateTime, format_description::well_known::Rfc3339};
+
+pub use factor::TOTP;
 
 use super::rules::{operators_only, outside_organizations};
 use crate::{Actor, Aggregate, Claim, Decision, Rejection, domain_commands};
@@ -35,6 +42,63 @@ domain_commands! {
             password_ref: String,
             password_algo: String,
         }
+        /// Sends a link to choose a new password; the one before counts no longer.
+        RequestPasswordReset = "symbia.cmd.identity.request-password-reset.v1" {
+            user_id: String,
+            reset_id: String,
+            token_hash: String,
+            expires_at: String,
+        }
+        /// Tells what became of the mail with the link.
+        RecordResetMail = "symbia.cmd.identity.record-reset-mail.v1" {
+            user_id: String,
+            reset_id: String,
+            /// Why it could not be sent.
+            #[serde(default)]
+            failed: Option<String>,
+        }
+        /// Uses the link.
+        CompletePasswordReset = "symbia.cmd.identity.complete-password-reset.v1" {
+            user_id: String,
+            token_hash: String,
+            password_ref: String,
+            password_algo: String,
+        }
+        /// Asks for an address to be confirmed.
+        RequestEmailChange = "symbia.cmd.identity.request-email-change.v1" {
+            user_id: String,
+            new_email: Personal,
+            new_email_key: String,
+            token_hash: String,
+            expires_at: String,
+        }
+        /// Confirms it.
+        ConfirmEmailChange = "symbia.cmd.identity.confirm-email-change.v1" { user_id: String, token_hash: String }
+        /// Keeps the account from being signed in to.
+        LockUser = "symbia.cmd.identity.lock-user.v1" {
+            user_id: String,
+            reason: String,
+            /// RFC 3339; without it, until it is unlocked.
+            #[serde(default)]
+            until: Option<String>,
+        }
+        /// Lets it be signed in to again.
+        UnlockUser = "symbia.cmd.identity.unlock-user.v1" { user_id: String, reason: String }
+        /// Sets a second factor up.
+        EnrolMfa = "symbia.cmd.identity.enrol-mfa.v1" { user_id: String, method: String, secret_ref: String }
+        /// Turns it on, after the edge has checked its first code.
+        ConfirmMfa = "symbia.cmd.identity.confirm-mfa.v1" {
+            user_id: String,
+            secret_ref: String,
+            step: u64,
+            recovery_hashes: Vec<String>,
+        }
+        /// Uses a code that the edge has checked.
+        UseMfaCode = "symbia.cmd.identity.use-mfa-code.v1" { user_id: String, step: u64 }
+        /// Uses a recovery code up.
+        UseRecoveryCode = "symbia.cmd.identity.use-recovery-code.v1" { user_id: String, code_hash: String }
+        /// Turns the second factor off.
+        RemoveMfa = "symbia.cmd.identity.remove-mfa.v1" { user_id: String }
         /// Ends whatever began before, everywhere.
         RevokeAllSessions = "symbia.cmd.identity.revoke-all-sessions.v1" { user_id: String, reason: String }
         /// Replaces the address (operators, and the edge once the address is confirmed).
@@ -56,6 +120,24 @@ pub struct User {
     email_key: String,
     is_super_admin: bool,
     standing: Standing,
+    pending_email: Option<email::PendingEmail>,
+    /// Id and token of the live link.
+    reset: Option<(String, Token)>,
+    lock: Option<lock::Lock>,
+    factor: Option<factor::Factor>,
+}
+
+/// A token that was sent to somebody, known by its hash.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+struct Token {
+    hash: String,
+    expires_at: Option<OffsetDateTime>,
+}
+
+impl Token {
+    fn fits(&self, hash: &str, at: OffsetDateTime) -> bool {
+        !hash.is_empty() && self.hash == hash && self.expires_at.is_some_and(|end| end > at)
+    }
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -87,11 +169,29 @@ fn email_claim(email_key: &str, user_id: &str) -> Claim {
     }
 }
 
+fn text(at: OffsetDateTime) -> String {
+    at.format(&Rfc3339).unwrap_or_default()
+}
+
+fn instant(text: &str) -> Option<OffsetDateTime> {
+    OffsetDateTime::parse(text, &Rfc3339).ok()
+}
+
+/// What rests on a secret is for the identity edge, which has checked it.
+fn platform_only(by: &Actor) -> Result<(), Rejection> {
+    if by.is_platform() {
+        return Ok(());
+    }
+    Err(Rejection::forbidden("this is done over the identity service, which checks the secrets"))
+}
+
 impl User {
+    fn registered(&self) -> Result<(), Rejection> {
+        if self.standing == Standing::Registered { Ok(()) } else { Err(Rejection::not_found("user")) }
+    }
+
     fn may_change(&self, user_id: &str, by: &Actor) -> Result<(), Rejection> {
-        if self.standing != Standing::Registered {
-            return Err(Rejection::not_found("user"));
-        }
+        self.registered()?;
         if by.is_platform() || by.super_admin || by.id == user_id {
             return Ok(());
         }
@@ -101,14 +201,10 @@ impl User {
     fn sessions_revoked(user_id: &str, by: &Actor, at: OffsetDateTime, reason: &str) -> SessionsRevoked {
         SessionsRevoked {
             principal_id: user_id.to_owned(),
-            before: at.format(&Rfc3339).unwrap_or_default(),
+            before: text(at),
             by: by.id.clone(),
             reason: reason.to_owned(),
         }
-    }
-
-    fn registered(&self) -> Result<(), Rejection> {
-        if self.standing == Standing::Registered { Ok(()) } else { Err(Rejection::not_found("user")) }
     }
 
     fn change_email(&self, c: ChangeEmail, by: &Actor) -> Result<Decision<UserEvent>, Rejection> {
@@ -187,7 +283,7 @@ impl User {
 }
 
 impl Aggregate for User {
-    const STATE_VERSION: u32 = 1;
+    const STATE_VERSION: u32 = 2;
     const ID_FIELD: Option<&'static str> = Some("userId");
     type Command = UserCommand;
     type Event = UserEvent;
@@ -199,10 +295,27 @@ impl Aggregate for User {
                 self.email_key.clone_from(&e.email_key);
                 self.is_super_admin = e.is_super_admin;
             }
-            UserEvent::UserRenamed(_) | UserEvent::UserPasswordChanged(_) | UserEvent::SessionsRevoked(_) => {}
-            UserEvent::UserEmailChanged(e) => self.email_key.clone_from(&e.email_key),
             UserEvent::SuperAdminGranted(_) => self.is_super_admin = true,
             UserEvent::SuperAdminRevoked(_) => self.is_super_admin = false,
+            UserEvent::UserRenamed(_)
+            | UserEvent::SessionsRevoked(_)
+            | UserEvent::PasswordResetMailed(_)
+            | UserEvent::PasswordResetMailFailed(_) => {}
+            UserEvent::UserPasswordChanged(_) | UserEvent::PasswordResetCompleted(_) => self.reset = None,
+            UserEvent::PasswordResetRequested(e) => self.apply_reset(e),
+            UserEvent::EmailChangeRequested(e) => self.apply_email_request(e),
+            UserEvent::UserEmailChanged(e) => {
+                self.email_key.clone_from(&e.email_key);
+                self.pending_email = None;
+            }
+            UserEvent::UserEmailVerified(_) => self.pending_email = None,
+            UserEvent::UserLocked(e) => self.apply_locked(e),
+            UserEvent::UserUnlocked(_) => self.lock = None,
+            UserEvent::MfaEnrolled(e) => self.apply_enrolled(e),
+            UserEvent::MfaConfirmed(e) => self.apply_confirmed(e),
+            UserEvent::MfaUsed(e) => self.apply_used(e),
+            UserEvent::RecoveryCodeUsed(e) => self.apply_recovery(e),
+            UserEvent::MfaRemoved(_) => self.factor = None,
             UserEvent::UserDeleted(_) => self.standing = Standing::Deleted,
             UserEvent::SubjectKeyDestroyed(_) => self.standing = Standing::Erased,
         }
@@ -219,16 +332,19 @@ impl Aggregate for User {
                 self.may_change(&c.user_id, by)?;
                 Ok(Decision::one(UserRenamed { user_id: c.user_id, name: c.name }))
             }
-            UserCommand::ChangePassword(c) => {
-                self.may_change(&c.user_id, by)?;
-                let revoked = Self::sessions_revoked(&c.user_id, by, at, "password-changed");
-                Ok(Decision::one(UserPasswordChanged {
-                    user_id: c.user_id,
-                    password_ref: c.password_ref,
-                    password_algo: c.password_algo,
-                })
-                .and(revoked))
-            }
+            UserCommand::ChangePassword(c) => self.change_password(c, by, at),
+            UserCommand::RequestPasswordReset(c) => self.request_reset(c, by),
+            UserCommand::RecordResetMail(c) => self.record_reset_mail(c, by),
+            UserCommand::CompletePasswordReset(c) => self.complete_reset(c, by, at),
+            UserCommand::RequestEmailChange(c) => self.request_email(c, by),
+            UserCommand::ConfirmEmailChange(c) => self.confirm_email(c, by, at),
+            UserCommand::LockUser(c) => self.lock(c, by, at),
+            UserCommand::UnlockUser(c) => self.unlock(c, by),
+            UserCommand::EnrolMfa(c) => self.enrol_factor(c, by),
+            UserCommand::ConfirmMfa(c) => self.confirm_factor(c, by),
+            UserCommand::UseMfaCode(c) => self.use_code(c, by),
+            UserCommand::UseRecoveryCode(c) => self.use_recovery_code(c, by),
+            UserCommand::RemoveMfa(c) => self.remove_factor(c, by),
             UserCommand::RevokeAllSessions(c) => {
                 self.may_change(&c.user_id, by)?;
                 Ok(Decision::one(Self::sessions_revoked(&c.user_id, by, at, &c.reason)))
@@ -261,16 +377,16 @@ mod tests {
         }
     }
 
-    fn registered() -> UserEvent {
+    pub(super) fn registered() -> UserEvent {
         let command = registration("self");
         User::default().register(command, &edge()).unwrap().events.remove(0)
     }
 
-    fn edge() -> Actor {
+    pub(super) fn edge() -> Actor {
         Actor::service("identity")
     }
 
-    fn person(id: &str) -> Actor {
+    pub(super) fn person(id: &str) -> Actor {
         Actor { id: id.into(), kind: symbia_events::ActorType::User, ..edge() }
     }
 

@@ -10,6 +10,7 @@ mod project;
 mod project_service;
 mod scoped_entitlement;
 mod session;
+mod sign_in;
 mod signing_key;
 mod user;
 
@@ -23,5 +24,6 @@ pub use project::*;
 pub use project_service::*;
 pub use scoped_entitlement::*;
 pub use session::*;
+pub use sign_in::*;
 pub use signing_key::*;
 pub use user::*;

@@ -6,16 +6,27 @@ use sqlx::PgConnection;
 use symbia_events::identity::{SigningKeyEvent, UserEvent};
 use time::{OffsetDateTime, format_description::well_known::Rfc3339};
 
-use super::fold::{Change, text};
+use super::{
+    fold::{Change, Keys, text},
+    security,
+};
 use crate::FoldEvent;
 
 fn instant(text: &str, otherwise: OffsetDateTime) -> OffsetDateTime {
     OffsetDateTime::parse(text, &Rfc3339).unwrap_or(otherwise)
 }
 
-pub(super) async fn fold(conn: &mut PgConnection, events: &[FoldEvent], changes: &[Change]) -> Result<(), sqlx::Error> {
+pub(super) async fn fold(
+    conn: &mut PgConnection,
+    events: &[FoldEvent],
+    changes: &[Change],
+    keys: &Keys,
+) -> Result<(), sqlx::Error> {
     for (event, change) in events.iter().zip(changes) {
         let at = event.event.time;
+        if let Change::User(change) = change {
+            security::user(conn, event, change, keys).await?;
+        }
         match change {
             Change::User(UserEvent::SessionsRevoked(e)) => {
                 cut_off(conn, &e.principal_id, event.event.orgid.as_str(), instant(&e.before, at)).await?;
@@ -24,6 +35,7 @@ pub(super) async fn fold(conn: &mut PgConnection, events: &[FoldEvent], changes:
                 cut_off(conn, &e.user_id, event.event.orgid.as_str(), at).await?;
             }
             Change::SigningKeys(change) => signing_key(conn, event, change).await?,
+            Change::SignIn(change) => security::sign_in(conn, event, change).await?,
             _ => {}
         }
     }

@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use sqlx::PgConnection;
 use symbia_events::{
     DomainEvent, Event, Personal, SubjectKey,
-    identity::{OrganizationEvent, SessionEvent, SigningKeyEvent, UserEvent},
+    identity::{OrganizationEvent, SessionEvent, SignInEvent, SigningKeyEvent, UserEvent},
 };
 use time::{OffsetDateTime, format_description::well_known::Rfc3339};
 
@@ -21,6 +21,7 @@ pub(super) enum Change {
     Organization(OrganizationEvent),
     Session(SessionEvent),
     SigningKeys(SigningKeyEvent),
+    SignIn(SignInEvent),
     /// Of an aggregate that this model keeps nothing of but the audit trail (claims).
     Other,
 }
@@ -33,14 +34,14 @@ pub(super) async fn fold(
     let changes = events.iter().map(|e| read(&e.event)).collect::<Result<Vec<Change>, FoldError>>()?;
     let kids: Vec<String> = changes.iter().flat_map(personal).map(|p| p.kid.clone()).collect();
     let keys = Keys(secrets.subject_keys(&kids).await?);
-    access::fold(conn, events, &changes).await?;
+    access::fold(conn, events, &changes, &keys).await?;
     let mut state = Touched::by(events, &changes).load(conn).await?;
     for (event, change) in events.iter().zip(changes) {
         match change {
             Change::User(change) => state.user(&event.event, change, &keys),
             Change::Organization(change) => state.organization(&event.event, change),
             Change::Session(change) => state.session(&event.event, change, &keys),
-            Change::SigningKeys(_) | Change::Other => {}
+            Change::SigningKeys(_) | Change::SignIn(_) | Change::Other => {}
         }
         state.count("global", "events", 1);
     }
@@ -64,9 +65,22 @@ fn read(event: &Event) -> Result<Change, FoldError> {
                 UserEvent::UserRenamed(e) => &e.user_id,
                 UserEvent::UserPasswordChanged(e) => &e.user_id,
                 UserEvent::SessionsRevoked(e) => &e.principal_id,
-                UserEvent::UserEmailChanged(e) => &e.user_id,
                 UserEvent::SuperAdminGranted(e) => &e.user_id,
                 UserEvent::SuperAdminRevoked(e) => &e.user_id,
+                UserEvent::PasswordResetRequested(e) => &e.user_id,
+                UserEvent::PasswordResetMailed(e) => &e.user_id,
+                UserEvent::PasswordResetMailFailed(e) => &e.user_id,
+                UserEvent::PasswordResetCompleted(e) => &e.user_id,
+                UserEvent::EmailChangeRequested(e) => &e.user_id,
+                UserEvent::UserEmailChanged(e) => &e.user_id,
+                UserEvent::UserEmailVerified(e) => &e.user_id,
+                UserEvent::UserLocked(e) => &e.user_id,
+                UserEvent::UserUnlocked(e) => &e.user_id,
+                UserEvent::MfaEnrolled(e) => &e.user_id,
+                UserEvent::MfaConfirmed(e) => &e.user_id,
+                UserEvent::MfaUsed(e) => &e.user_id,
+                UserEvent::RecoveryCodeUsed(e) => &e.user_id,
+                UserEvent::MfaRemoved(e) => &e.user_id,
                 UserEvent::UserDeleted(e) => &e.user_id,
                 UserEvent::SubjectKeyDestroyed(e) => &e.user_id,
             })?;
@@ -104,6 +118,15 @@ fn read(event: &Event) -> Result<Change, FoldError> {
             }
             Change::Session(change)
         }
+        SignInEvent::AGGREGATE => {
+            let change = event.decode::<SignInEvent>()?;
+            own(match &change {
+                SignInEvent::SignInFailed(e) => &e.identifier_key,
+                SignInEvent::SignInBlocked(e) => &e.identifier_key,
+                SignInEvent::SignInUnblocked(e) => &e.identifier_key,
+            })?;
+            Change::SignIn(change)
+        }
         SigningKeyEvent::AGGREGATE => Change::SigningKeys(event.decode::<SigningKeyEvent>()?),
         _ => Change::Other,
     })
@@ -113,6 +136,7 @@ fn personal(change: &Change) -> Vec<&Personal> {
     match change {
         Change::User(UserEvent::UserRegistered(e)) => vec![&e.email, &e.name],
         Change::User(UserEvent::UserRenamed(e)) => vec![&e.name],
+        Change::User(UserEvent::EmailChangeRequested(e)) => vec![&e.new_email],
         Change::User(UserEvent::UserEmailChanged(e)) => vec![&e.email],
         Change::Session(SessionEvent::PrincipalSignedIn(e)) => e.client_ip.iter().chain(e.user_agent.iter()).collect(),
         _ => Vec::new(),
@@ -122,7 +146,7 @@ fn personal(change: &Change) -> Vec<&Personal> {
 pub(super) struct Keys(HashMap<String, SubjectKey>);
 
 impl Keys {
-    fn open(&self, sealed: &Personal) -> Option<String> {
+    pub(super) fn open(&self, sealed: &Personal) -> Option<String> {
         self.0.get(&sealed.kid)?.open(sealed).ok().map(text)
     }
 }
@@ -173,7 +197,6 @@ impl State {
                     user.updated_at = event.time;
                 }
             }
-            UserEvent::SessionsRevoked(_) => {}
             UserEvent::UserEmailChanged(e) => {
                 if let Some(user) = row.as_mut().filter(|u| !u.deleted) {
                     user.email = keys.open(&e.email);
@@ -183,7 +206,6 @@ impl State {
             }
             UserEvent::SuperAdminGranted(_) => self.set_super_admin(event, true),
             UserEvent::SuperAdminRevoked(_) => self.set_super_admin(event, false),
-            UserEvent::SubjectKeyDestroyed(_) => {}
             UserEvent::UserDeleted(e) => {
                 let Some(user) = row.as_mut().filter(|u| !u.deleted) else { return };
                 let was_admin = user.is_super_admin;
@@ -208,6 +230,8 @@ impl State {
                     session.revoked_reason.get_or_insert_with(|| "account-deleted".to_owned());
                 }
             }
+            // How an account is guarded is kept elsewhere (`access`, `security`).
+            _ => {}
         }
     }
 

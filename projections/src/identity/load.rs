@@ -45,7 +45,7 @@ impl<'a> Touched<'a> {
                     }
                 }
                 Change::Session(_) => _ = touched.sessions.insert(id),
-                Change::SigningKeys(_) | Change::Other => {}
+                Change::SigningKeys(_) | Change::SignIn(_) | Change::Other => {}
             }
         }
         touched

@@ -9,6 +9,7 @@ mod fold;
 mod load;
 mod organizations;
 mod save;
+mod security;
 mod sessions;
 mod state;
 mod table;
@@ -23,6 +24,7 @@ pub use organizations::{
     Member, Membership, OrgRef, OrgSummary, Organization, member, members, membership_of, organization,
     organization_by_slug, organization_summaries, organizations_of,
 };
+pub use security::{Security, security, sign_in_block};
 pub use sessions::{Session, session, sessions_of};
 pub use tenancy::{
     Application, Grant, Invitation, OrgEntitlement, Plan, Project, ProjectService, ScopedEntitlement, ServiceLink,
@@ -83,6 +85,8 @@ impl Projection for Identity {
             "service_links",
             "scoped_entitlements",
             "grants",
+            "user_security",
+            "sign_in_blocks",
         ]
     }
 
@@ -107,4 +111,5 @@ const MIGRATIONS: &[Migration] = &[
     Migration { version: 3, name: "access", sql: include_str!("../../../migrations/identity/0003_access.sql") },
     Migration { version: 4, name: "tenancy", sql: include_str!("../../../migrations/identity/0004_tenancy.sql") },
     Migration { version: 5, name: "api_keys", sql: include_str!("../../../migrations/identity/0005_api_keys.sql") },
+    Migration { version: 6, name: "sign-in", sql: include_str!("../../../migrations/identity/0006_sign_in.sql") },
 ];

@@ -41,6 +41,7 @@ impl Handlers {
             .with::<identity::ScopedEntitlement>()
             .with::<identity::Grants>()
             .with::<identity::ApiKey>()
+            .with::<identity::SignInAttempts>()
             .with::<logging::LogSeal>()
             .with::<messaging::Conversation>()
             .with::<assistants::Assistant>()
