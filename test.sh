@@ -9,7 +9,7 @@ cd "$(dirname "${BASH_SOURCE[0]}")"
 
 case ${1:-} in
   -h | --help) sed -n '2,6s/^# \{0,1\}//p' "$0"; exit 0 ;;
-  --long) export SYMBIA_TEST_LONG=1; shift ;;
+  --long) export SYMBIA_TEST_LONG=1 NEXTEST_PROFILE=long; shift ;;
 esac
 
 # shellcheck source=scripts/prepare.sh

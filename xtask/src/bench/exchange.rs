@@ -163,7 +163,18 @@ impl House {
         tasks.spawn(watch(log, Arc::clone(&waiting)));
         let sender = Sender::new(bus, keys);
         Ok(House {
-            sender, secrets, model, waiting, messages, others, pool, database, worker, stop, tasks, _ground: ground,
+            sender,
+            secrets,
+            model,
+            waiting,
+            messages,
+            others,
+            pool,
+            database,
+            worker,
+            stop,
+            tasks,
+            _ground: ground,
         })
     }
 

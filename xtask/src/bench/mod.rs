@@ -72,8 +72,16 @@ impl Bench {
 }
 
 /// Every row, by group.
-const ROWS: [&[&str]; 8] =
-    [&append::ROWS, &command::ROWS, &fsync::ROWS, &load::ROWS, &replay::ROWS, &projection::ROWS, &exchange::ROWS, &process::ROWS];
+const ROWS: [&[&str]; 8] = [
+    &append::ROWS,
+    &command::ROWS,
+    &fsync::ROWS,
+    &load::ROWS,
+    &replay::ROWS,
+    &projection::ROWS,
+    &exchange::ROWS,
+    &process::ROWS,
+];
 
 /// Runs the benchmark and prints the table.
 pub async fn run(options: Options) -> anyhow::Result<()> {

@@ -13,7 +13,8 @@ use symbia_commands::OutcomeStatus;
 use symbia_events::{DecodeError, Position, Service, commit};
 use symbia_nats::log::LogReader;
 use symbia_projections::{
-    FoldError, FoldEvent, Keys, Migration, Projection, Projector, ProjectorOptions, Rebuilder, fixed_keys, fold_batch, migrate,
+    FoldError, FoldEvent, Keys, Migration, Projection, Projector, ProjectorOptions, Rebuilder, fixed_keys, fold_batch,
+    migrate,
     server::{DatabaseServer, DatabaseServerOptions},
 };
 use time::OffsetDateTime;
@@ -196,11 +197,8 @@ pub async fn run(bench: &mut Bench) -> Result<()> {
     if bench.wants(&["projecting_500"]) {
         let from = events - ROUND.min(events);
         let batches = house.verified(from, events).await?;
-        let pairs = Pairs::take(
-            &bench.scale,
-            async || house.fold(from, &batches).await,
-            async || house.unnest(&batches).await,
-        );
+        let pairs =
+            Pairs::take(&bench.scale, async || house.fold(from, &batches).await, async || house.unnest(&batches).await);
         let what = "projecting a batch of 500, verified before (raw: UNNEST of the same rows)";
         bench.table.push(pairs.await?.row("projecting_500", what, "/s", Target::Ratio(0.5)));
     }
