@@ -3,15 +3,17 @@
 
 mod support;
 
+use std::collections::BTreeSet;
+
 use sqlx::{AssertSqlSafe, Row, raw_sql};
 use support::{SOON, World, database, encoded, kek, message, pool, signed};
 use symbia_events::{
     KeyRing, SubjectKey,
     identity::{
-        AgentEvent, AgentRegistered, ApplicationCreated, ApplicationEvent, EntitlementGranted, GrantsEvent,
-        MemberInvited, OrgEntitlementSet, OrganizationEvent, ProjectCreated, ProjectEvent, ProjectServiceEvent,
-        ProjectServiceRegistered, ScopedEntitlementCreated, ScopedEntitlementEvent, ServiceLinked, SessionsRevoked,
-        UserEvent,
+        AgentEvent, AgentRegistered, ApiKeyCreated, ApiKeyEvent, ApplicationCreated, ApplicationEvent,
+        EntitlementGranted, GrantsEvent, MemberInvited, OrgEntitlementSet, OrganizationEvent, ProjectCreated,
+        ProjectEvent, ProjectServiceEvent, ProjectServiceRegistered, ScopedEntitlementCreated, ScopedEntitlementEvent,
+        ServiceLinked, SessionsRevoked, UserEvent,
     },
 };
 use symbia_projections::{
@@ -93,6 +95,17 @@ fn belongings(ring: &KeyRing, who: &str) -> Vec<(String, Vec<u8>)> {
         credential_ref: "c".into(),
         enrolled_by: by(),
     };
+    let key = ApiKeyCreated {
+        key_id: format!("k-{who}"),
+        name: "ci".into(),
+        key_prefix: "sk_01234567".into(),
+        key_hash: "hash".into(),
+        org_id: Some(org.clone()),
+        scopes: vec![],
+        expires_at: None,
+        created_by: by(),
+        rotated_from: None,
+    };
     let cut_off = SessionsRevoked {
         principal_id: who.into(),
         before: "2025-12-01T00:00:00Z".into(),
@@ -113,6 +126,7 @@ fn belongings(ring: &KeyRing, who: &str) -> Vec<(String, Vec<u8>)> {
         message::<ApplicationEvent>(ring, &org, &app_id, &[app.into(), linked.into()]),
         message::<ScopedEntitlementEvent>(ring, &org, &scoped.id.clone(), &[scoped.into()]),
         message::<AgentEvent>(ring, &org, &agent.agent_row_id.clone(), &[agent.into()]),
+        message::<ApiKeyEvent>(ring, &org, &key.key_id.clone(), &[key.into()]),
         encoded(signed::<UserEvent>(ring, "global", who, 1, &[cut_off.into()])),
         message::<GrantsEvent>(ring, "global", who, &[granted.into()]),
     ]
@@ -138,6 +152,7 @@ async fn a_reader_sees_nothing_of_another_tenant_in_any_table_and_writes_nothing
         ("stats", "org_id = 'org-ada'"),
         ("session_cutoffs", "principal_id = 'ada'"),
         ("agents", "org_id = 'org-ada'"),
+        ("api_keys", "org_id = 'org-ada'"),
         ("org_entitlements", "org_id = 'org-ada'"),
         ("invitations", "org_id = 'org-ada'"),
         ("projects", "org_id = 'org-ada'"),
@@ -147,10 +162,10 @@ async fn a_reader_sees_nothing_of_another_tenant_in_any_table_and_writes_nothing
         ("scoped_entitlements", "org_id = 'org-ada'"),
         ("grants", "principal_id = 'ada'"),
     ];
-    let tenants: Vec<&str> = of_ada.iter().map(|(table, _)| *table).collect();
+    let tenants: BTreeSet<&str> = of_ada.iter().map(|(table, _)| *table).collect();
     // Plans are for every principal to see, signing keys for none.
     let of_no_tenant = |table: &&str| ["plans", "signing_keys"].contains(table);
-    let tables: Vec<&str> = world.identity.tables().iter().copied().filter(|table| !of_no_tenant(table)).collect();
+    let tables: BTreeSet<&str> = world.identity.tables().iter().copied().filter(|table| !of_no_tenant(table)).collect();
     assert_eq!(tenants, tables);
     let eve = Scope::member("org-eve".parse().unwrap(), "eve");
     let ada = Scope::member("org-ada".parse().unwrap(), "ada");

@@ -1,6 +1,8 @@
 //! The identity service end to end: real broker, real database, a command worker and a projector, REST on a port.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, missing_docs, reason = "tests")]
 
+#[path = "identity/administration.rs"]
+mod administration;
 #[path = "identity/agents.rs"]
 mod agents;
 #[path = "identity/api_keys.rs"]
@@ -11,6 +13,10 @@ mod bootstrap;
 mod canary;
 #[path = "identity/factors.rs"]
 mod factors;
+#[path = "identity/hierarchy.rs"]
+mod hierarchy;
+#[path = "identity/invitations.rs"]
+mod invitations;
 #[path = "identity/keys.rs"]
 mod keys;
 #[path = "identity/outage.rs"]

@@ -112,6 +112,8 @@ pub struct Scope {
     pub data_class: Option<DataClass>,
     /// `X-Policy-Ref`.
     pub policy_ref: Option<String>,
+    /// `X-Access-Reason`: why an operator acts in an organization that is not theirs.
+    pub access_reason: Option<String>,
     /// Address of the client behind our own proxies.
     pub client_ip: IpAddr,
     /// Method and path, e.g. `GET /api/users`; what an idempotency key is bound to.
@@ -149,6 +151,7 @@ impl RequestScope {
             env: label("x-env").or_else(|| label("x-environment")),
             data_class: text(headers, "x-data-class").and_then(|v| v.parse().ok()),
             policy_ref: label("x-policy-ref"),
+            access_reason: label("x-access-reason"),
             client_ip: proxies.client(peer, headers),
             operation: format!("{} {}", parts.method, parts.uri.path()),
         }))

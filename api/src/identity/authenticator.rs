@@ -197,7 +197,11 @@ impl Throttle {
 async fn user(conn: &mut PgConnection, id: &str) -> Result<Principal, AuthError> {
     let user = model::user(conn, id).await.map_err(unavailable)?.ok_or(AuthError::Revoked)?;
     let organizations = model::organizations_of(conn, &user.id).await.map_err(unavailable)?;
+    let rights = model::rights(conn, &user.id, OffsetDateTime::now_utc()).await;
+    let (entitlements, roles) = rights.map_err(unavailable)?;
     Ok(Principal {
+        entitlements,
+        roles,
         email: user.email,
         name: user.name,
         is_super_admin: user.is_super_admin,

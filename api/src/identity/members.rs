@@ -13,6 +13,7 @@ use utoipa_axum::{router::OpenApiRouter, routes};
 
 use super::{
     Identity,
+    access::Wants,
     accounts::Ids,
     email,
     orgs::aggregate,
@@ -49,7 +50,7 @@ async fn invite(
     Path(id): Path<String>,
     Json(invitation): Json<Invitation>,
 ) -> ApiResult<Json<Membership>> {
-    identity.require_admin(&caller, &id).await?;
+    identity.enter(&caller, &scope, &id, Wants::Administer).await?;
     let mut rules = Validation::new();
     email::check(&mut rules, "email", &invitation.email);
     rules.finish()?;
@@ -73,7 +74,7 @@ async fn invite(
     Ok(Json(identity.membership(&caller, &id, &membership_id).await?.into()))
 }
 
-fn text(role: Role) -> String {
+pub(super) fn text(role: Role) -> String {
     match role {
         Role::Viewer => "viewer",
         Role::Member => "member",
@@ -112,7 +113,7 @@ async fn change(
     Path((id, member_id)): Path<(String, String)>,
     Json(new): Json<NewRole>,
 ) -> ApiResult<Json<Membership>> {
-    identity.require_admin(&caller, &id).await?;
+    identity.enter(&caller, &scope, &id, Wants::Administer).await?;
     let membership_id = identity.membership(&caller, &id, &member_id).await?.id;
     let command =
         OrganizationCommand::from(ChangeMemberRole { org_id: id.clone(), membership_id, role: text(new.role) });
@@ -132,7 +133,7 @@ async fn remove(
     caller: Caller,
     Path((id, member_id)): Path<(String, String)>,
 ) -> ApiResult<Json<Msg>> {
-    identity.require_admin(&caller, &id).await?;
+    identity.enter(&caller, &scope, &id, Wants::Administer).await?;
     let membership_id = identity.membership(&caller, &id, &member_id).await?.id;
     let command = OrganizationCommand::from(RemoveMember { org_id: id.clone(), membership_id });
     identity.platform.submit(&aggregate(&id)?, &command, &Actor::from(&*caller), &scope).await?;

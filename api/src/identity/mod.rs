@@ -1,28 +1,41 @@
 //! The identity service: principals, tenants, sessions (identity.md). It is the example that the other services follow:
 //! [`service`] assembles the routes of one area per file over the shared [`Platform`].
 
+mod access;
 mod accounts;
 mod addresses;
+mod admin_orgs;
+mod admin_users;
 mod agent_auth;
 mod agent_enrolment;
 mod agents;
 mod api_keys;
+mod applications;
+mod audit_logs;
 mod authenticator;
 mod discovery;
 mod email;
 mod enrolment;
 mod factors;
+mod grants;
+mod invitations;
 mod key_scopes;
 mod keys;
+mod licence;
 mod links;
 mod locks;
 mod login;
 mod members;
 mod orgs;
+mod paging;
 mod passwords;
+mod plans;
 mod presence;
 mod principals;
+mod project_services;
+mod projects;
 mod recovery;
+mod scoped_entitlements;
 mod sessions;
 mod shapes;
 mod signing;
@@ -87,6 +100,17 @@ pub fn service(platform: Platform, health: Health, config: ServerConfig) -> Serv
         .merge(principals::routes())
         .merge(orgs::routes())
         .merge(members::routes())
+        .merge(invitations::routes())
+        .merge(plans::routes())
+        .merge(licence::routes())
+        .merge(projects::routes())
+        .merge(applications::routes())
+        .merge(project_services::routes())
+        .merge(scoped_entitlements::routes())
+        .merge(admin_users::routes())
+        .merge(admin_orgs::routes())
+        .merge(grants::routes())
+        .merge(audit_logs::routes())
         .merge(agent_auth::routes())
         .merge(agents::routes())
         .merge(api_keys::routes())
@@ -116,6 +140,8 @@ fn class_of(method: &Method, route: &str) -> RouteClass {
             RouteClass::Auth
         }
         "/api/auth/introspect" | "/api/auth/verify-api-key" => RouteClass::Verify,
+        "/api/admin/plans" if method == Method::GET => RouteClass::Standard,
+        _ if route.starts_with("/api/admin/") => RouteClass::Admin,
         _ => RouteClass::Standard,
     }
 }
@@ -138,6 +164,11 @@ fn info() -> ServiceInfo {
             ("orgs", "/api/orgs"),
             ("agents", "/api/agents"),
             ("apiKeys", "/api/api-keys"),
+            ("projects", "/api/projects"),
+            ("applications", "/api/applications"),
+            ("services", "/api/services"),
+            ("entitlements", "/api/scoped-entitlements"),
+            ("admin", "/api/admin"),
         ],
         jwks: Some("/.well-known/jwks.json".to_owned()),
         ..ServiceInfo::new(Service::Identity, "Symbia Identity", description)

@@ -4,7 +4,10 @@ use axum::{extract::State, http::StatusCode};
 use serde::{Deserialize, Serialize};
 use symbia_commands::{
     Actor,
-    identity::{CreateOrganization, DeleteOrganization, OrganizationCommand, RenameOrganization, is_slug},
+    identity::{
+        ChangeOrganizationSlug, CreateOrganization, DeleteOrganization, OrganizationCommand, RenameOrganization,
+        is_slug,
+    },
 };
 use symbia_events::{AggregateRef, OrgId, Service};
 use symbia_projections::{Scope, identity as model};
@@ -13,7 +16,10 @@ use utoipa_axum::{router::OpenApiRouter, routes};
 
 use super::{
     Identity,
+    access::{Wants, edge_for},
     accounts::Ids,
+    licence::OrgEntitlement,
+    plans::Plan,
     shapes::{Member, Msg, OrgSummary, Organization},
 };
 use crate::{
@@ -24,6 +30,11 @@ use crate::{
 /// Slug of the system organization, which nobody else can have.
 pub(super) const SYSTEM_SLUG: &str = "symbia-system";
 const SLUG_MAX: usize = 100;
+const SLUG_RULE: &str = "must be 1 to 100 of a-z, 0-9 and '-'";
+
+fn slug_taken() -> ApiError {
+    ApiError::slug_taken().with_status(StatusCode::BAD_REQUEST)
+}
 
 pub(super) fn routes() -> OpenApiRouter<Identity> {
     OpenApiRouter::new().routes(routes!(list, create)).routes(routes!(read, change, delete)).routes(routes!(dashboard))
@@ -82,10 +93,42 @@ impl Identity {
         Ok(if exists { ApiError::org_access_denied() } else { ApiError::not_found("Organization") })
     }
 
-    async fn organization(&self, caller: &Caller, id: &str) -> ApiResult<Organization> {
-        let mut tx = self.platform.read(&Scope::user(&caller.id)).await?;
-        let found = model::organization(&mut tx, id).await?;
-        found.map(Organization::from).ok_or_else(|| ApiError::not_found("Organization"))
+    async fn organization(&self, reading: &Scope, id: &str) -> ApiResult<model::Organization> {
+        let mut tx = self.platform.read(reading).await?;
+        model::organization(&mut tx, id).await?.ok_or_else(|| ApiError::not_found("Organization"))
+    }
+
+    /// Gives an organization another name or slug, where they differ from those it has.
+    pub(super) async fn rename(
+        &self,
+        now: &model::Organization,
+        (name, slug): (Option<String>, Option<String>),
+        caller: &Caller,
+        scope: &RequestScope,
+    ) -> ApiResult<()> {
+        let mut rules = Validation::new();
+        if let Some(name) = &name {
+            rules.required("name", name).length("name", name, 1, 200);
+        }
+        if let Some(slug) = &slug {
+            rules.check(is_slug(slug), "slug", "format", SLUG_RULE);
+        }
+        rules.finish()?;
+        let (to, org_id) = (aggregate(&now.id)?, now.id.clone());
+        // The slug first: it may be refused.
+        if let Some(slug) = slug.filter(|slug| *slug != now.slug) {
+            if slug == SYSTEM_SLUG {
+                return Err(slug_taken());
+            }
+            let command = OrganizationCommand::from(ChangeOrganizationSlug { org_id: org_id.clone(), slug });
+            let done = self.carry_out(&to, &command, caller, scope).await;
+            done.map_err(|error| if error.code() == "SLUG_TAKEN" { slug_taken() } else { error })?;
+        }
+        if let Some(name) = name.map(|name| name.trim().to_owned()).filter(|name| *name != now.name) {
+            let command = OrganizationCommand::from(RenameOrganization { org_id, name });
+            self.carry_out(&to, &command, caller, scope).await?;
+        }
+        Ok(())
     }
 
     async fn summaries(&self, caller: &Caller) -> ApiResult<Vec<OrgSummary>> {
@@ -152,8 +195,7 @@ async fn create(
     let slug = new.slug.unwrap_or_else(|| slug_of(&new.name));
     let mut rules = Validation::new();
     rules.required("name", &new.name).length("name", &new.name, 1, 200);
-    rules.check(is_slug(&slug), "slug", "format", "must be 1 to 100 of a-z, 0-9 and '-'").finish()?;
-    let slug_taken = || ApiError::slug_taken().with_status(StatusCode::BAD_REQUEST);
+    rules.check(is_slug(&slug), "slug", "format", SLUG_RULE).finish()?;
 
     let ids = Ids(scope.command_id(&caller.id));
     let org_id = ids.of("organization");
@@ -174,7 +216,14 @@ async fn create(
     let (id, address, actor) = (ids.command("organization"), aggregate(&org_id)?, Actor::from(&*caller));
     let done = identity.platform.submit_as(id, &address, &command, &actor, &scope, Consistency::Visible).await;
     done.map_err(|error| if error.code() == "SLUG_TAKEN" { slug_taken() } else { error })?;
-    Ok(Json(identity.organization(&caller, &org_id).await?))
+    let reading = Scope::user(&caller.id);
+    let founded = identity.organization(&reading, &org_id).await?;
+    if founded.plan_id.is_some() {
+        return Ok(Json(founded.into()));
+    }
+    let plan = identity.default_plan(&scope).await?;
+    identity.assign_plan(&org_id, plan, &edge_for(&caller), (ids.command("plan"), &scope)).await?;
+    Ok(Json(identity.organization(&reading, &org_id).await?.into()))
 }
 
 /// An organization as its members see it.
@@ -183,8 +232,7 @@ struct Details {
     organization: WithPlan,
     members: Vec<Member>,
     /// Features of the organization.
-    #[schema(value_type = Vec<Object>)]
-    entitlements: [(); 0],
+    entitlements: Vec<OrgEntitlement>,
 }
 
 /// An organization with its plan.
@@ -192,25 +240,33 @@ struct Details {
 struct WithPlan {
     #[serde(flatten)]
     organization: Organization,
-    /// The plan; none exist yet.
-    #[schema(value_type = Option<Object>)]
-    plan: Option<()>,
+    /// Its plan, if it has one.
+    plan: Option<Plan>,
 }
 
 /// Read an organization with its members
 #[utoipa::path(get, path = "/orgs/{id}", tag = "Organizations",
     params(("id" = String, Path, description = "Id of the organization")),
     responses((status = 200, description = "The organization", body = Details)))]
-async fn read(State(identity): State<Identity>, caller: Caller, Path(id): Path<String>) -> ApiResult<Json<Details>> {
-    identity.role_in(&caller, &id).await?;
-    let tenant: OrgId = id.parse().map_err(|_| ApiError::not_found("Organization"))?;
-    let mut tx = identity.platform.read(&Scope::member(tenant, &caller.id)).await?;
+async fn read(
+    State(identity): State<Identity>,
+    scope: RequestScope,
+    caller: Caller,
+    Path(id): Path<String>,
+) -> ApiResult<Json<Details>> {
+    let (_, reading) = identity.enter(&caller, &scope, &id, Wants::Read).await?;
+    let mut tx = identity.platform.read(&reading).await?;
     let organization = model::organization(&mut tx, &id).await?.ok_or_else(|| ApiError::not_found("Organization"))?;
+    let plan = match &organization.plan_id {
+        Some(plan) => model::plan(&mut tx, plan).await?.map(Plan::from),
+        None => None,
+    };
     let members = model::members(&mut tx, &id).await?;
+    let entitlements = model::org_entitlements(&mut tx, &id).await?;
     Ok(Json(Details {
-        organization: WithPlan { organization: organization.into(), plan: None },
+        organization: WithPlan { organization: organization.into(), plan },
         members: members.into_iter().map(Member::from).collect(),
-        entitlements: [],
+        entitlements: entitlements.into_iter().map(OrgEntitlement::from).collect(),
     }))
 }
 
@@ -223,7 +279,7 @@ struct Changes {
     slug: Option<String>,
 }
 
-/// Rename an organization (its admins)
+/// Give an organization another name or slug (its admins)
 #[utoipa::path(patch, path = "/orgs/{id}", tag = "Organizations", request_body = Changes,
     params(("id" = String, Path, description = "Id of the organization")),
     responses((status = 200, description = "The organization", body = Organization)))]
@@ -234,20 +290,10 @@ async fn change(
     Path(id): Path<String>,
     Json(changes): Json<Changes>,
 ) -> ApiResult<Json<Organization>> {
-    identity.require_admin(&caller, &id).await?;
-    let now = identity.organization(&caller, &id).await?;
-    let mut rules = Validation::new();
-    if let Some(name) = &changes.name {
-        rules.required("name", name).length("name", name, 1, 200);
-    }
-    let same_slug = changes.slug.as_ref().is_none_or(|slug| *slug == now.slug);
-    rules.check(same_slug, "slug", "immutable", "cannot be changed").finish()?;
-    let Some(name) = changes.name.map(|name| name.trim().to_owned()).filter(|name| *name != now.name) else {
-        return Ok(Json(now));
-    };
-    let command = OrganizationCommand::from(RenameOrganization { org_id: id.clone(), name });
-    identity.platform.submit(&aggregate(&id)?, &command, &Actor::from(&*caller), &scope).await?;
-    Ok(Json(identity.organization(&caller, &id).await?))
+    let (_, reading) = identity.enter(&caller, &scope, &id, Wants::Administer).await?;
+    let now = identity.organization(&reading, &id).await?;
+    identity.rename(&now, (changes.name, changes.slug), &caller, &scope).await?;
+    Ok(Json(identity.organization(&reading, &id).await?.into()))
 }
 
 /// Delete an organization (super admins, and its only admin)

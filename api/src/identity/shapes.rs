@@ -118,6 +118,9 @@ pub struct OrgSummary {
     pub member_count: i64,
     /// The caller's role.
     pub role: String,
+    /// Name of its plan.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub plan_name: Option<String>,
 }
 
 impl From<model::OrgSummary> for OrgSummary {
@@ -131,6 +134,7 @@ impl From<model::OrgSummary> for OrgSummary {
             created_at: iso(o.created_at),
             member_count: s.member_count,
             role: s.role,
+            plan_name: s.plan_name,
         }
     }
 }

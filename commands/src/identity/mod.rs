@@ -27,7 +27,7 @@ pub use organization::*;
 pub use plan::*;
 pub use project::*;
 pub use project_service::*;
-pub use rules::is_address;
+pub use rules::{is_address, present};
 pub use scoped_entitlement::*;
 pub use session::*;
 pub use sign_in::*;

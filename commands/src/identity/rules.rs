@@ -133,7 +133,10 @@ pub(super) fn claim_in(org: &str, name: String, holder: &str, taken: &'static st
 }
 
 /// A member that is there, be it null: `Some(None)` clears, `None` leaves.
-pub(super) fn present<'de, T: Deserialize<'de>, D: Deserializer<'de>>(from: D) -> Result<Option<Option<T>>, D::Error> {
+///
+/// # Errors
+/// Those of the value itself.
+pub fn present<'de, T: Deserialize<'de>, D: Deserializer<'de>>(from: D) -> Result<Option<Option<T>>, D::Error> {
     Option::deserialize(from).map(Some)
 }
 

@@ -21,8 +21,9 @@ pub use agents::{Agent, agent, agent_by_handle, agents};
 pub use api_keys::{ApiKey, api_key, api_key_by_hash, api_keys_of};
 pub use audit::{AuditEntry, AuditFilter, audit_trail};
 pub use organizations::{
-    Member, Membership, OrgRef, OrgSummary, Organization, member, members, membership_of, organization,
-    organization_by_slug, organization_summaries, organizations_of,
+    Member, Membership, OrgOverview, OrgRef, OrgSummary, Organization, member, member_count, member_users, members,
+    membership_of, organization, organization_by_slug, organization_summaries, organizations, organizations_of,
+    organizations_with_plan,
 };
 pub use security::{Security, security, sign_in_block};
 pub use sessions::{Session, session, sessions_of};

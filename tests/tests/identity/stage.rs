@@ -119,7 +119,13 @@ impl House {
         let mut settings = Settings {
             bcrypt_cost: 4,
             setup_token: Some(SecretText::new(SETUP_TOKEN)),
-            rates: RatePolicy { auth: generous, standard: generous, verify: generous, ..RatePolicy::default() },
+            rates: RatePolicy {
+                auth: generous,
+                admin: generous,
+                standard: generous,
+                verify: generous,
+                ..RatePolicy::default()
+            },
             command_timeout: Duration::from_secs(20),
             visible_within: Duration::from_secs(10),
             ..Settings::default()

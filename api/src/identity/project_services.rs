@@ -1,0 +1,278 @@
+//! Services that a project depends on: its databases, queues, foreign APIs (identity.md §6.6).
+
+use axum::extract::State;
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
+use symbia_commands::identity::{
+    DeleteProjectService, ProjectServiceCommand, RegisterProjectService, UpdateProjectService, present,
+};
+use symbia_events::{AggregateRef, OrgId};
+use symbia_projections::{Scope, identity as model};
+use utoipa::ToSchema;
+use utoipa_axum::{router::OpenApiRouter, routes};
+
+use super::{
+    Identity,
+    access::{Wants, address},
+    accounts::Ids,
+    scoped_entitlements::ScopedEntitlement,
+    shapes::{Msg, iso},
+};
+use crate::http::{ApiError, ApiResult, Caller, Json, Path, RequestScope};
+
+pub(super) fn routes() -> OpenApiRouter<Identity> {
+    OpenApiRouter::new().routes(routes!(list, create)).routes(routes!(read, change, delete))
+}
+
+/// A service that a project depends on.
+#[derive(Serialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct Service {
+    id: String,
+    project_id: String,
+    org_id: String,
+    name: String,
+    /// `database`, `api`, `auth`, `storage`, `messaging` or `analytics`.
+    service_type: String,
+    provider: Option<String>,
+    endpoint_url: Option<String>,
+    external_id: Option<String>,
+    /// `active`, `inactive` or `error`.
+    status: String,
+    /// Always empty, as in the original.
+    #[schema(value_type = Object)]
+    metadata_json: Map<String, Value>,
+    created_at: String,
+}
+
+impl From<model::ProjectService> for Service {
+    fn from(s: model::ProjectService) -> Self {
+        Service {
+            id: s.id,
+            project_id: s.project_id,
+            org_id: s.org_id,
+            name: s.name,
+            service_type: s.service_type,
+            provider: s.provider,
+            endpoint_url: s.endpoint_url,
+            external_id: s.external_id,
+            status: s.status,
+            metadata_json: Map::new(),
+            created_at: iso(s.created_at),
+        }
+    }
+}
+
+/// An address without user and password: those are secrets, and no command carries any. The empty text is none.
+pub(super) fn bare_url(url: String) -> Option<String> {
+    if url.trim().is_empty() {
+        return None;
+    }
+    let Some((scheme, rest)) = url.split_once("://") else { return Some(url) };
+    let end = rest.find(['/', '?', '#']).unwrap_or(rest.len());
+    match rest[..end].rfind('@') {
+        Some(at) => Some(format!("{scheme}://{}", &rest[at + 1..])),
+        None => Some(url),
+    }
+}
+
+fn service_address(tenant: &OrgId, id: &str) -> ApiResult<AggregateRef> {
+    address(tenant, "project-service", id, "Service")
+}
+
+impl Identity {
+    /// A service whose organization lets the caller in, with the scope to read there.
+    ///
+    /// # Errors
+    /// 404 when there is no such service, and those of [`Identity::enter`].
+    pub(super) async fn project_service(
+        &self,
+        caller: &Caller,
+        scope: &RequestScope,
+        id: &str,
+        wants: Wants,
+    ) -> ApiResult<(model::ProjectService, OrgId, Scope)> {
+        caller.require_user()?;
+        let mut tx = self.platform.read(&Scope::platform()).await?;
+        let service = model::project_service(&mut tx, id).await?.ok_or_else(|| ApiError::not_found("Service"))?;
+        drop(tx);
+        let (tenant, reading) = self.enter(caller, scope, &service.org_id, wants).await?;
+        Ok((service, tenant, reading))
+    }
+
+    async fn project_service_now(&self, reading: &Scope, id: &str) -> ApiResult<Json<Service>> {
+        let mut tx = self.platform.read(reading).await?;
+        let service = model::project_service(&mut tx, id).await?.ok_or_else(|| ApiError::not_found("Service"))?;
+        Ok(Json(service.into()))
+    }
+}
+
+/// Services.
+#[derive(Serialize, ToSchema)]
+struct Services {
+    services: Vec<Service>,
+}
+
+/// List the services of a project
+#[utoipa::path(get, path = "/projects/{projectId}/services", tag = "Projects",
+    params(("projectId" = String, Path, description = "Id of the project")),
+    responses((status = 200, description = "The oldest first", body = Services)))]
+async fn list(
+    State(identity): State<Identity>,
+    scope: RequestScope,
+    caller: Caller,
+    Path(project): Path<String>,
+) -> ApiResult<Json<Services>> {
+    let (_, _, reading) = identity.project(&caller, &scope, &project, Wants::Read).await?;
+    let mut tx = identity.platform.read(&reading).await?;
+    let found = model::project_services(&mut tx, &project).await?;
+    Ok(Json(Services { services: found.into_iter().map(Service::from).collect() }))
+}
+
+/// A new service.
+#[derive(Deserialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+struct NewService {
+    name: String,
+    /// `database`, `api`, `auth`, `storage`, `messaging` or `analytics`.
+    service_type: String,
+    #[serde(default)]
+    provider: Option<String>,
+    /// User and password are left out of it: keep them in the vault.
+    #[serde(default)]
+    endpoint_url: Option<String>,
+    #[serde(default)]
+    external_id: Option<String>,
+}
+
+/// Name a service that a project depends on (not viewers)
+#[utoipa::path(post, path = "/projects/{projectId}/services", tag = "Projects", request_body = NewService,
+    params(("projectId" = String, Path, description = "Id of the project")),
+    responses((status = 200, description = "The service", body = Service)))]
+async fn create(
+    State(identity): State<Identity>,
+    scope: RequestScope,
+    caller: Caller,
+    Path(project): Path<String>,
+    Json(new): Json<NewService>,
+) -> ApiResult<Json<Service>> {
+    let (project, tenant, reading) = identity.project(&caller, &scope, &project, Wants::Write).await?;
+    let id = Ids(scope.command_id(&caller.id)).of("service");
+    let command = ProjectServiceCommand::from(RegisterProjectService {
+        service_id: id.clone(),
+        project_id: project.id,
+        org_id: project.org_id,
+        name: new.name.trim().to_owned(),
+        service_type: new.service_type,
+        provider: new.provider,
+        endpoint_url: new.endpoint_url.and_then(bare_url),
+        external_id: new.external_id,
+    });
+    identity.carry_out(&service_address(&tenant, &id)?, &command, &caller, &scope).await?;
+    identity.project_service_now(&reading, &id).await
+}
+
+/// A service with its entitlements.
+#[derive(Serialize, ToSchema)]
+struct ServiceDetails {
+    service: Service,
+    entitlements: Vec<ScopedEntitlement>,
+}
+
+/// Read a service
+#[utoipa::path(get, path = "/services/{serviceId}", tag = "Projects",
+    params(("serviceId" = String, Path, description = "Id of the service")),
+    responses((status = 200, description = "The service", body = ServiceDetails)))]
+async fn read(
+    State(identity): State<Identity>,
+    scope: RequestScope,
+    caller: Caller,
+    Path(id): Path<String>,
+) -> ApiResult<Json<ServiceDetails>> {
+    let (service, _, reading) = identity.project_service(&caller, &scope, &id, Wants::Read).await?;
+    let mut tx = identity.platform.read(&reading).await?;
+    let entitlements = model::scoped_entitlements(&mut tx, "service", &id).await?;
+    let entitlements = entitlements.into_iter().map(ScopedEntitlement::from).collect();
+    Ok(Json(ServiceDetails { service: service.into(), entitlements }))
+}
+
+/// Changes of a service; what is absent stays.
+#[derive(Deserialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+struct ServiceChanges {
+    #[serde(default)]
+    name: Option<String>,
+    #[serde(default)]
+    service_type: Option<String>,
+    #[serde(default, deserialize_with = "present")]
+    #[schema(value_type = Option<String>)]
+    provider: Option<Option<String>>,
+    #[serde(default, deserialize_with = "present")]
+    #[schema(value_type = Option<String>)]
+    endpoint_url: Option<Option<String>>,
+    #[serde(default, deserialize_with = "present")]
+    #[schema(value_type = Option<String>)]
+    external_id: Option<Option<String>>,
+    /// `active`, `inactive` or `error`.
+    #[serde(default)]
+    status: Option<String>,
+}
+
+/// Change a service (not viewers)
+#[utoipa::path(patch, path = "/services/{serviceId}", tag = "Projects", request_body = ServiceChanges,
+    params(("serviceId" = String, Path, description = "Id of the service")),
+    responses((status = 200, description = "The service", body = Service)))]
+async fn change(
+    State(identity): State<Identity>,
+    scope: RequestScope,
+    caller: Caller,
+    Path(id): Path<String>,
+    Json(changes): Json<ServiceChanges>,
+) -> ApiResult<Json<Service>> {
+    let (_, tenant, reading) = identity.project_service(&caller, &scope, &id, Wants::Write).await?;
+    let command = ProjectServiceCommand::from(UpdateProjectService {
+        service_id: id.clone(),
+        name: changes.name,
+        service_type: changes.service_type,
+        provider: changes.provider,
+        endpoint_url: changes.endpoint_url.map(|url| url.and_then(bare_url)),
+        external_id: changes.external_id,
+        status: changes.status,
+    });
+    identity.carry_out(&service_address(&tenant, &id)?, &command, &caller, &scope).await?;
+    identity.project_service_now(&reading, &id).await
+}
+
+/// Delete a service (admins of its organization)
+#[utoipa::path(delete, path = "/services/{serviceId}", tag = "Projects",
+    params(("serviceId" = String, Path, description = "Id of the service")),
+    responses((status = 200, description = "Deleted", body = Msg)))]
+async fn delete(
+    State(identity): State<Identity>,
+    scope: RequestScope,
+    caller: Caller,
+    Path(id): Path<String>,
+) -> ApiResult<Json<Msg>> {
+    let (_, tenant, _) = identity.project_service(&caller, &scope, &id, Wants::Administer).await?;
+    let command = ProjectServiceCommand::from(DeleteProjectService { service_id: id.clone() });
+    identity.carry_out(&service_address(&tenant, &id)?, &command, &caller, &scope).await?;
+    Ok(Json(Msg { message: "Service deleted" }))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::bare_url;
+
+    #[test]
+    fn passwords_are_left_out_of_addresses() {
+        for (url, bare) in [
+            ("postgres://ada:pw@db:5432/x?y=a@b", Some("postgres://db:5432/x?y=a@b")),
+            ("https://a:b@c@host/p", Some("https://host/p")),
+            ("https://host/@p", Some("https://host/@p")),
+            ("nonsense", Some("nonsense")),
+            (" ", None),
+        ] {
+            assert_eq!(bare_url(url.to_owned()).as_deref(), bare, "{url}");
+        }
+    }
+}
