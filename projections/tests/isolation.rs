@@ -11,9 +11,9 @@ use symbia_events::{
     KeyRing, SubjectKey,
     identity::{
         AgentEvent, AgentRegistered, ApiKeyCreated, ApiKeyEvent, ApplicationCreated, ApplicationEvent,
-        EntitlementGranted, GrantsEvent, MemberInvited, OrgEntitlementSet, OrganizationEvent, ProjectCreated,
-        ProjectEvent, ProjectServiceEvent, ProjectServiceRegistered, ScopedEntitlementCreated, ScopedEntitlementEvent,
-        ServiceLinked, SessionsRevoked, UserEvent,
+        EntitlementGranted, GrantsEvent, MemberInvited, MfaEnrolled, OrgEntitlementSet, OrganizationEvent,
+        ProjectCreated, ProjectEvent, ProjectServiceEvent, ProjectServiceRegistered, ScopedEntitlementCreated,
+        ScopedEntitlementEvent, ServiceLinked, SessionsRevoked, UserEvent,
     },
 };
 use symbia_projections::{
@@ -106,6 +106,7 @@ fn belongings(ring: &KeyRing, who: &str) -> Vec<(String, Vec<u8>)> {
         created_by: by(),
         rotated_from: None,
     };
+    let factor = MfaEnrolled { user_id: who.into(), method: "totp".into(), secret_ref: "f".into() };
     let cut_off = SessionsRevoked {
         principal_id: who.into(),
         before: "2025-12-01T00:00:00Z".into(),
@@ -127,7 +128,7 @@ fn belongings(ring: &KeyRing, who: &str) -> Vec<(String, Vec<u8>)> {
         message::<ScopedEntitlementEvent>(ring, &org, &scoped.id.clone(), &[scoped.into()]),
         message::<AgentEvent>(ring, &org, &agent.agent_row_id.clone(), &[agent.into()]),
         message::<ApiKeyEvent>(ring, &org, &key.key_id.clone(), &[key.into()]),
-        encoded(signed::<UserEvent>(ring, "global", who, 1, &[cut_off.into()])),
+        encoded(signed::<UserEvent>(ring, "global", who, 1, &[cut_off.into(), factor.into()])),
         message::<GrantsEvent>(ring, "global", who, &[granted.into()]),
     ]
 }
@@ -151,6 +152,7 @@ async fn a_reader_sees_nothing_of_another_tenant_in_any_table_and_writes_nothing
         ("audit_trail", "org_id = 'org-ada'"),
         ("stats", "org_id = 'org-ada'"),
         ("session_cutoffs", "principal_id = 'ada'"),
+        ("user_security", "user_id = 'ada'"),
         ("agents", "org_id = 'org-ada'"),
         ("api_keys", "org_id = 'org-ada'"),
         ("org_entitlements", "org_id = 'org-ada'"),
@@ -163,8 +165,8 @@ async fn a_reader_sees_nothing_of_another_tenant_in_any_table_and_writes_nothing
         ("grants", "principal_id = 'ada'"),
     ];
     let tenants: BTreeSet<&str> = of_ada.iter().map(|(table, _)| *table).collect();
-    // Plans are for every principal to see, signing keys for none.
-    let of_no_tenant = |table: &&str| ["plans", "signing_keys"].contains(table);
+    // Plans are for every principal to see, the others for none.
+    let of_no_tenant = |table: &&str| ["plans", "signing_keys", "sign_in_blocks"].contains(table);
     let tables: BTreeSet<&str> = world.identity.tables().iter().copied().filter(|table| !of_no_tenant(table)).collect();
     assert_eq!(tenants, tables);
     let eve = Scope::member("org-eve".parse().unwrap(), "eve");

@@ -234,13 +234,14 @@ async fn delete(
     match identity.account(&id).await {
         Ok(_) => {
             let mut tx = identity.platform.read(&Scope::platform()).await?;
-            let credentials = model::credentials(&mut tx, &id).await?;
+            let password = model::credentials(&mut tx, &id).await?.map(|credentials| credentials.password_ref);
+            let factor = model::security(&mut tx, &id).await?.mfa_secret_ref;
             drop(tx);
             identity.leave_all(&id, &caller, &scope).await?;
             let command = UserCommand::from(DeleteUser { user_id: id.clone() });
             identity.carry_out(&user_address(&id)?, &command, &caller, &scope).await?;
-            if let Some(credentials) = credentials {
-                secrets.destroy_secret(&credentials.password_ref).await?;
+            for secret in password.iter().chain(&factor) {
+                secrets.destroy_secret(secret).await?;
             }
         }
         // A request before this one may have got no further.
