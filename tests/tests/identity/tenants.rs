@@ -212,6 +212,9 @@ async fn the_document_lists_the_routes() {
         get /.well-known/openid-configuration|get /admin/signing-keys|post /admin/signing-keys/rotate|\
         get /api-keys|post /api-keys|get /api-keys/{id}|delete /api-keys/{id}|post /api-keys/{id}/revoke|\
         post /api-keys/{id}/rotate|post /auth/verify-api-key|\
+        get /users/me/security|post /users/me/email|post /users/me/password|post /users/me/mfa|delete /users/me/mfa|\
+        post /users/me/mfa/confirm|post /auth/login/mfa|post /auth/forgot-password|post /auth/reset-password|\
+        post /auth/verify-email|post /admin/users/{id}/lock|post /admin/users/{id}/unlock|\
         get /users|get /admin/users|patch /admin/users/{id}|delete /admin/users/{id}|get /admin/orgs|\
         patch /admin/orgs/{id}|delete /admin/orgs/{id}|get /admin/plans|post /admin/plans|patch /admin/plans/{id}|\
         delete /admin/plans/{id}|get /admin/audit-logs|get /orgs/{id}/audit-logs|\
