@@ -21,6 +21,7 @@ pub fn catalog() -> Vec<MessageType> {
         identity::GrantsCommand::types(),
         identity::ApiKeyCommand::types(),
         identity::SignInCommand::types(),
+        identity::CredentialCommand::types(),
         logging::SealCommand::types(),
         messaging::ConversationCommand::types(),
         assistants::AssistantCommand::types(),

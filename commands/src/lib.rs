@@ -13,6 +13,7 @@ pub mod integrations;
 pub mod logging;
 pub mod messaging;
 mod outcome;
+mod service_token;
 pub mod testing;
 
 pub use actor::{Actor, AssertionError, Membership, Role};
@@ -21,3 +22,4 @@ pub use aggregate::{Aggregate, Claim, ClaimChange, Decision, DomainCommand, Reje
 pub use catalog::catalog;
 pub use envelope::{CommandEnvelope, EnvelopeError, MAX_AGE, MAX_SKEW};
 pub use outcome::{EventRef, Outcome, OutcomeStatus};
+pub use service_token::{SERVICE_TOKEN_MAX, ServiceToken};

@@ -41,6 +41,7 @@ catalog! {
     identity::GrantsEvent,
     identity::ApiKeyEvent,
     identity::SignInEvent,
+    identity::CredentialEvent,
     logging::SealEvent,
     messaging::ConversationEvent,
     assistants::AssistantEvent,

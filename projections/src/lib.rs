@@ -17,6 +17,7 @@ pub mod secrets;
 pub mod server;
 mod state;
 mod status;
+pub mod vault;
 
 pub use commit::fold_batch;
 pub use feed::{Keys, fixed_keys};

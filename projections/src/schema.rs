@@ -14,8 +14,10 @@ pub const PROJECTOR: &str = "symbia_projector";
 
 const CONTEXT: &[Migration] =
     &[Migration { version: 1, name: "context", sql: include_str!("../../migrations/symbia/0001_context.sql") }];
-const VAULT: &[Migration] =
-    &[Migration { version: 1, name: "vault", sql: include_str!("../../migrations/vault/0001_vault.sql") }];
+const VAULT: &[Migration] = &[
+    Migration { version: 1, name: "vault", sql: include_str!("../../migrations/vault/0001_vault.sql") },
+    Migration { version: 2, name: "items", sql: include_str!("../../migrations/vault/0002_items.sql") },
+];
 const BOOKKEEPING: &str = include_str!("../../migrations/symbia/bookkeeping.sql");
 
 // Roles belong to the cluster: another database's migration may be making them at this moment.

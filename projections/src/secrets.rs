@@ -2,7 +2,7 @@
 //!
 //! It is no projection: what is destroyed here is gone, which is how a person is erased from the log (DESIGN §3).
 
-use std::{collections::HashMap, fmt};
+use std::{collections::HashMap, fmt, sync::Arc};
 
 use aes_gcm::{
     Aes256Gcm, Nonce,
@@ -20,7 +20,7 @@ const SECRET: &str = "secret";
 #[derive(Debug, thiserror::Error)]
 pub enum SecretError {
     /// The key-encryption key has no entropy.
-    #[error("the key-encryption key is a constant: give 32 random bytes")]
+    #[error("the key-encryption key is a constant or a text: give 32 random bytes")]
     WeakKey,
     /// The store was filled under another key.
     #[error(
@@ -32,6 +32,9 @@ pub enum SecretError {
         /// Id of the key given.
         given: String,
     },
+    /// An entry is wrapped under a key that was not given.
+    #[error("an entry is wrapped under version {0} of the key-encryption key: give that key too, as a former one")]
+    MissingKey(i32),
     /// The reference holds another value; a reference is written once.
     #[error("reference '{0}' holds another secret: use a new reference for a new value")]
     Taken(String),
@@ -49,38 +52,61 @@ pub enum SecretError {
     Database(#[from] sqlx::Error),
 }
 
-/// The key that wraps all others. `Debug` shows its id only.
 #[derive(Clone)]
-pub struct KeyEncryptionKey {
+pub(crate) struct Kek {
     id: String,
     cipher: Aes256Gcm,
+}
+
+/// The key that wraps all others, and those that did before it. `Debug` shows ids only.
+#[derive(Clone)]
+pub struct KeyEncryptionKey {
+    active: Kek,
+    former: Vec<Kek>,
 }
 
 impl KeyEncryptionKey {
     /// The key of an installation: 32 random bytes.
     pub fn new(key: &Zeroizing<[u8; 32]>) -> Result<Self, SecretError> {
-        if key.iter().all(|byte| *byte == key[0]) {
+        // A text that somebody thought of, or a published default: of random bytes, one in a hundred trillion reads as one.
+        let text = key.iter().all(|byte| byte.is_ascii_graphic() || *byte == b' ');
+        if text || key.iter().all(|byte| *byte == key[0]) {
             return Err(SecretError::WeakKey);
         }
         let digest = Sha256::new_with_prefix(b"symbia/kek-id/").chain_update(key.as_ref()).finalize();
         let id = digest.iter().take(8).map(|byte| format!("{byte:02x}")).collect();
-        Ok(KeyEncryptionKey { id, cipher: Aes256Gcm::new((&**key).into()) })
+        Ok(KeyEncryptionKey { active: Kek { id, cipher: Aes256Gcm::new((&**key).into()) }, former: Vec::new() })
     }
 
-    fn wrap(&self, kind: &str, reference: &str, value: &[u8]) -> Result<([u8; 12], Vec<u8>), SecretError> {
+    /// With a key that was active before it: what that one wrapped is opened, and wrapped anew.
+    #[must_use]
+    pub fn following(mut self, former: KeyEncryptionKey) -> Self {
+        self.former.push(former.active);
+        self.former.extend(former.former);
+        self
+    }
+}
+
+impl Kek {
+    pub(crate) fn wrap(&self, kind: &str, reference: &str, value: &[u8]) -> Result<([u8; 12], Vec<u8>), SecretError> {
         let nonce: [u8; 12] = rand::random();
         let aad = self.context(kind, reference);
         let wrapped = self.cipher.encrypt(&Nonce::from(nonce), Payload { msg: value, aad: &aad });
         Ok((nonce, wrapped.map_err(|_| SecretError::Wrap(reference.to_owned()))?))
     }
 
-    fn unwrap(&self, kind: &str, row: &Row) -> Result<Option<Zeroizing<Vec<u8>>>, SecretError> {
-        let (Some(nonce), Some(wrapped)) = (&row.nonce, &row.wrapped) else { return Ok(None) };
-        let corrupt = || SecretError::Corrupt(row.reference.clone());
-        let nonce: [u8; 12] = nonce.as_slice().try_into().map_err(|_| corrupt())?;
-        let aad = self.context(kind, &row.reference);
+    pub(crate) fn unwrap(
+        &self,
+        kind: &str,
+        reference: &str,
+        nonce: &[u8],
+        wrapped: &[u8],
+    ) -> Result<Zeroizing<Vec<u8>>, SecretError> {
+        let corrupt = || SecretError::Corrupt(reference.to_owned());
+        let nonce: [u8; 12] = nonce.try_into().map_err(|_| corrupt())?;
+        let aad = self.context(kind, reference);
         let value = self.cipher.decrypt(&Nonce::from(nonce), Payload { msg: wrapped, aad: &aad });
-        Ok(Some(Zeroizing::new(value.map_err(|_| corrupt())?)))
+        Ok(Zeroizing::new(value.map_err(|_| corrupt())?))
     }
 
     // An entry opens only in its own place.
@@ -91,7 +117,7 @@ impl KeyEncryptionKey {
 
 impl fmt::Debug for KeyEncryptionKey {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_tuple("KeyEncryptionKey").field(&self.id).finish()
+        f.debug_tuple("KeyEncryptionKey").field(&self.active.id).finish()
     }
 }
 
@@ -101,25 +127,91 @@ struct Row {
     reference: String,
     nonce: Option<Vec<u8>>,
     wrapped: Option<Vec<u8>>,
+    kek_version: i32,
+}
+
+#[derive(sqlx::FromRow)]
+struct StaleRow {
+    kind: String,
+    #[sqlx(flatten)]
+    row: Row,
 }
 
 /// Keys and secrets by reference. Writing the same value under the same reference again changes nothing.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct SecretStore {
-    pool: PgPool,
-    kek: KeyEncryptionKey,
+    pub(crate) pool: PgPool,
+    keks: Arc<HashMap<i32, Kek>>,
+    pub(crate) version: i32,
+}
+
+impl fmt::Debug for SecretStore {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("SecretStore").field("version", &self.version).finish_non_exhaustive()
+    }
 }
 
 impl SecretStore {
-    /// Opens the store of a migrated database; the first key it is opened with is its key for ever.
+    /// Opens the store of a migrated database. The first key it is opened with is its key until one follows it that comes
+    /// with it; what the former one wrapped is then wrapped anew.
     pub async fn open(pool: PgPool, kek: KeyEncryptionKey) -> Result<Self, SecretError> {
-        let first = "INSERT INTO vault.key_encryption (kek_id) VALUES ($1) ON CONFLICT DO NOTHING";
-        sqlx::query(first).bind(&kek.id).execute(&pool).await?;
-        let stored: String = sqlx::query_scalar("SELECT kek_id FROM vault.key_encryption").fetch_one(&pool).await?;
-        if stored != kek.id {
-            return Err(SecretError::OtherKey { stored, given: kek.id });
+        let KeyEncryptionKey { active, former } = kek;
+        let first = "INSERT INTO vault.key_encryption (version, kek_id) VALUES (1, $1) ON CONFLICT DO NOTHING";
+        sqlx::query(first).bind(&active.id).execute(&pool).await?;
+        let mut stored = Self::versions(&pool).await?;
+        let newest = stored.last().cloned().unwrap_or_default();
+        if newest.1 != active.id {
+            let foreign = !former.iter().any(|kek| kek.id == newest.1) || stored.iter().any(|(_, id)| *id == active.id);
+            if foreign {
+                return Err(SecretError::OtherKey { stored: newest.1, given: active.id });
+            }
+            let next = "INSERT INTO vault.key_encryption (version, kek_id) VALUES ($1, $2) ON CONFLICT DO NOTHING";
+            sqlx::query(next).bind(newest.0 + 1).bind(&active.id).execute(&pool).await?;
+            stored = Self::versions(&pool).await?;
         }
-        Ok(SecretStore { pool, kek })
+        let version = stored.iter().find(|(_, id)| *id == active.id).map_or(1, |(version, _)| *version);
+        let mut given: HashMap<String, Kek> = former.into_iter().map(|kek| (kek.id.clone(), kek)).collect();
+        given.insert(active.id.clone(), active);
+        let keks = stored.into_iter().filter_map(|(version, id)| Some((version, given.remove(&id)?))).collect();
+        let store = SecretStore { pool, keks: Arc::new(keks), version };
+        store.wrap_anew().await?;
+        Ok(store)
+    }
+
+    async fn versions(pool: &PgPool) -> Result<Vec<(i32, String)>, sqlx::Error> {
+        sqlx::query_as("SELECT version, kek_id FROM vault.key_encryption ORDER BY version").fetch_all(pool).await
+    }
+
+    pub(crate) fn kek(&self, version: i32) -> Result<&Kek, SecretError> {
+        self.keks.get(&version).ok_or(SecretError::MissingKey(version))
+    }
+
+    // Each entry by itself: whoever reads meanwhile finds the old wrapping or the new one.
+    async fn wrap_anew(&self) -> Result<(), SecretError> {
+        let stale = "SELECT kind, ref, nonce, wrapped, kek_version FROM vault.secrets
+                     WHERE kek_version <> $1 AND destroyed IS NULL";
+        let rows: Vec<StaleRow> = sqlx::query_as(stale).bind(self.version).fetch_all(&self.pool).await?;
+        for StaleRow { kind, row } in rows {
+            let Some(value) = self.unwrap(&kind, &row)? else { continue };
+            let (nonce, wrapped) = self.kek(self.version)?.wrap(&kind, &row.reference, &value)?;
+            let update = "UPDATE vault.secrets SET nonce = $3, wrapped = $4, kek_version = $5
+                          WHERE kind = $1 AND ref = $2 AND kek_version = $6 AND destroyed IS NULL";
+            sqlx::query(update)
+                .bind(&kind)
+                .bind(&row.reference)
+                .bind(&nonce[..])
+                .bind(wrapped)
+                .bind(self.version)
+                .bind(row.kek_version)
+                .execute(&self.pool)
+                .await?;
+        }
+        self.wrap_items_anew().await
+    }
+
+    fn unwrap(&self, kind: &str, row: &Row) -> Result<Option<Zeroizing<Vec<u8>>>, SecretError> {
+        let (Some(nonce), Some(wrapped)) = (&row.nonce, &row.wrapped) else { return Ok(None) };
+        self.kek(row.kek_version)?.unwrap(kind, &row.reference, nonce, wrapped).map(Some)
     }
 
     /// Keeps a person's key, before anything is sealed with it.
@@ -151,7 +243,7 @@ impl SecretStore {
     }
 
     fn open_subject_key(&self, row: Row) -> Result<Option<SubjectKey>, SecretError> {
-        let Some(bytes) = self.kek.unwrap(SUBJECT_KEY, &row)? else { return Ok(None) };
+        let Some(bytes) = self.unwrap(SUBJECT_KEY, &row)? else { return Ok(None) };
         match bytes.as_slice().try_into() {
             Ok(bytes) => Ok(Some(SubjectKey::from_bytes(row.reference, bytes))),
             Err(_) => Err(SecretError::Corrupt(row.reference)),
@@ -171,7 +263,7 @@ impl SecretStore {
     /// A secret; `None` when there is none, or no longer.
     pub async fn secret(&self, reference: &str) -> Result<Option<Zeroizing<String>>, SecretError> {
         let Some(row) = self.rows(SECRET, &[reference.to_owned()]).await?.pop() else { return Ok(None) };
-        let Some(mut value) = self.kek.unwrap(SECRET, &row)? else { return Ok(None) };
+        let Some(mut value) = self.unwrap(SECRET, &row)? else { return Ok(None) };
         let text = String::from_utf8(std::mem::take(&mut *value));
         Ok(Some(Zeroizing::new(text.map_err(|_| SecretError::Corrupt(reference.to_owned()))?)))
     }
@@ -182,16 +274,22 @@ impl SecretStore {
     }
 
     async fn put(&self, kind: &str, reference: &str, value: &[u8]) -> Result<(), SecretError> {
-        let (nonce, wrapped) = self.kek.wrap(kind, reference, value)?;
-        let insert =
-            "INSERT INTO vault.secrets (kind, ref, nonce, wrapped) VALUES ($1, $2, $3, $4) ON CONFLICT DO NOTHING";
-        let inserted =
-            sqlx::query(insert).bind(kind).bind(reference).bind(&nonce[..]).bind(wrapped).execute(&self.pool).await?;
+        let (nonce, wrapped) = self.kek(self.version)?.wrap(kind, reference, value)?;
+        let insert = "INSERT INTO vault.secrets (kind, ref, nonce, wrapped, kek_version) VALUES ($1, $2, $3, $4, $5)
+                      ON CONFLICT DO NOTHING";
+        let inserted = sqlx::query(insert)
+            .bind(kind)
+            .bind(reference)
+            .bind(&nonce[..])
+            .bind(wrapped)
+            .bind(self.version)
+            .execute(&self.pool)
+            .await?;
         if inserted.rows_affected() == 1 {
             return Ok(());
         }
         let kept = self.rows(kind, &[reference.to_owned()]).await?.pop();
-        match kept.map(|row| self.kek.unwrap(kind, &row)).transpose()?.flatten() {
+        match kept.map(|row| self.unwrap(kind, &row)).transpose()?.flatten() {
             Some(kept) if kept.as_slice() == value => Ok(()),
             Some(_) => Err(SecretError::Taken(reference.to_owned())),
             None => Err(SecretError::Destroyed(reference.to_owned())),
@@ -199,7 +297,7 @@ impl SecretStore {
     }
 
     async fn rows(&self, kind: &str, references: &[String]) -> Result<Vec<Row>, sqlx::Error> {
-        sqlx::query_as("SELECT ref, nonce, wrapped FROM vault.secrets WHERE kind = $1 AND ref = ANY($2)")
+        sqlx::query_as("SELECT ref, nonce, wrapped, kek_version FROM vault.secrets WHERE kind = $1 AND ref = ANY($2)")
             .bind(kind)
             .bind(references)
             .fetch_all(&self.pool)

@@ -10,10 +10,10 @@ use support::{SOON, World, database, encoded, kek, message, pool, signed};
 use symbia_events::{
     KeyRing, SubjectKey,
     identity::{
-        AgentEvent, AgentRegistered, ApiKeyCreated, ApiKeyEvent, ApplicationCreated, ApplicationEvent,
-        EntitlementGranted, GrantsEvent, MemberInvited, MfaEnrolled, OrgEntitlementSet, OrganizationEvent,
-        ProjectCreated, ProjectEvent, ProjectServiceEvent, ProjectServiceRegistered, ScopedEntitlementCreated,
-        ScopedEntitlementEvent, ServiceLinked, SessionsRevoked, UserEvent,
+        AgentEvent, AgentRegistered, ApiKeyCreated, ApiKeyEvent, ApplicationCreated, ApplicationEvent, CredentialEvent,
+        CredentialStored, EntitlementGranted, GrantsEvent, MemberInvited, MfaEnrolled, OrgEntitlementSet,
+        OrganizationEvent, ProjectCreated, ProjectEvent, ProjectServiceEvent, ProjectServiceRegistered,
+        ScopedEntitlementCreated, ScopedEntitlementEvent, ServiceLinked, SessionsRevoked, UserEvent,
     },
 };
 use symbia_projections::{
@@ -107,6 +107,26 @@ fn belongings(ring: &KeyRing, who: &str) -> Vec<(String, Vec<u8>)> {
         rotated_from: None,
     };
     let factor = MfaEnrolled { user_id: who.into(), method: "totp".into(), secret_ref: "f".into() };
+    let credential = CredentialStored {
+        credential_id: format!("c-{who}"),
+        owner_id: by(),
+        org_id: Some(org.clone()),
+        provider: "openai".into(),
+        name: "C".into(),
+        name_key: "n".into(),
+        credential_type: "api_key".into(),
+        is_org_wide: true,
+        secret_ref: "s".into(),
+        refresh_ref: None,
+        masked_hint: None,
+        metadata: serde_json::Map::new(),
+        expires_at: None,
+        account_key: None,
+        oauth_user_id: None,
+        oauth_user_email: None,
+        oauth_user_name: None,
+        by: by(),
+    };
     let cut_off = SessionsRevoked {
         principal_id: who.into(),
         before: "2025-12-01T00:00:00Z".into(),
@@ -127,6 +147,7 @@ fn belongings(ring: &KeyRing, who: &str) -> Vec<(String, Vec<u8>)> {
         message::<ApplicationEvent>(ring, &org, &app_id, &[app.into(), linked.into()]),
         message::<ScopedEntitlementEvent>(ring, &org, &scoped.id.clone(), &[scoped.into()]),
         message::<AgentEvent>(ring, &org, &agent.agent_row_id.clone(), &[agent.into()]),
+        message::<CredentialEvent>(ring, &org, &credential.credential_id.clone(), &[credential.into()]),
         message::<ApiKeyEvent>(ring, &org, &key.key_id.clone(), &[key.into()]),
         encoded(signed::<UserEvent>(ring, "global", who, 1, &[cut_off.into(), factor.into()])),
         message::<GrantsEvent>(ring, "global", who, &[granted.into()]),
@@ -155,6 +176,7 @@ async fn a_reader_sees_nothing_of_another_tenant_in_any_table_and_writes_nothing
         ("user_security", "user_id = 'ada'"),
         ("agents", "org_id = 'org-ada'"),
         ("api_keys", "org_id = 'org-ada'"),
+        ("credentials", "org_id = 'org-ada'"),
         ("org_entitlements", "org_id = 'org-ada'"),
         ("invitations", "org_id = 'org-ada'"),
         ("projects", "org_id = 'org-ada'"),
@@ -216,10 +238,10 @@ async fn migrating_twice_changes_nothing_and_a_newer_or_changed_schema_is_refuse
     raw_sql("UPDATE symbia.migration SET checksum = 'x' WHERE schema = 'identity'").execute(&pool).await.unwrap();
     let changed = migrate(&pool, &projections).await.unwrap_err();
     assert!(matches!(&changed, MigrateError::Changed { schema, version: 1, .. } if schema == "identity"));
-    raw_sql("INSERT INTO symbia.migration VALUES ('identity', 7, 'later', '')").execute(&pool).await.unwrap();
+    raw_sql("INSERT INTO symbia.migration VALUES ('identity', 1000, 'later', '')").execute(&pool).await.unwrap();
     let newer = migrate(&pool, &projections).await.unwrap_err();
     let known_steps = identity.migrations().len();
-    assert!(matches!(&newer, MigrateError::Newer { found: 7, known, .. } if *known as usize == known_steps));
+    assert!(matches!(&newer, MigrateError::Newer { found: 1000, known, .. } if *known as usize == known_steps));
     assert!(newer.to_string().contains("run the newer build"));
 }
 

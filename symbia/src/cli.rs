@@ -159,6 +159,10 @@ pub enum KeysCommand {
     List,
     /// Add a new active key; running processes pick it up when they start again
     Rotate,
+    /// Put a new key-encryption key before the present one; what is kept is wrapped anew when the platform starts again
+    ///
+    /// Stop the platform first: a process that knows only the present key cannot read what the new one wraps.
+    RotateKek,
     /// Stop accepting what a key signed
     Retire {
         /// Key id, e.g. k1

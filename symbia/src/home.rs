@@ -82,10 +82,20 @@ impl Home {
         replace(&self.ring, ring.to_json().as_bytes())
     }
 
-    /// The key-encryption key, made when there is none.
-    pub fn kek(&self) -> anyhow::Result<Zeroizing<[u8; 32]>> {
+    /// The key-encryption keys, a line each, the active one first; one is made when there is none.
+    pub fn keks(&self) -> anyhow::Result<Vec<Zeroizing<[u8; 32]>>> {
         let text = self.ensure(&self.kek, random_key)?;
-        let bytes = Zeroizing::new(BASE64URL.decode(text.trim()).with_context(|| self.kek.display().to_string())?);
+        text.lines().filter(|line| !line.trim().is_empty()).map(|line| self.kek_of(line)).collect()
+    }
+
+    /// Puts a new key-encryption key before the others.
+    pub fn rotate_kek(&self) -> anyhow::Result<()> {
+        let text = self.ensure(&self.kek, random_key)?;
+        replace(&self.kek, Zeroizing::new(format!("{}\n{}", *random_key(), *text)).as_bytes())
+    }
+
+    fn kek_of(&self, line: &str) -> anyhow::Result<Zeroizing<[u8; 32]>> {
+        let bytes = Zeroizing::new(BASE64URL.decode(line.trim()).with_context(|| self.kek.display().to_string())?);
         let key: [u8; 32] = bytes
             .as_slice()
             .try_into()

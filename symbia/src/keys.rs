@@ -2,6 +2,7 @@
 
 use std::process::ExitCode;
 
+use anyhow::bail;
 use serde_json::json;
 use time::OffsetDateTime;
 
@@ -21,6 +22,12 @@ pub fn run(config: &Config, command: KeysCommand) -> Ended {
                     "{kid} is active; restart the processes that sign, one after the other: the old key goes on verifying."
                 );
             }
+        }
+        KeysCommand::RotateKek => {
+            if home.running().is_some() {
+                bail!("the platform is running: stop it first, it could not read what the new key wraps");
+            }
+            home.rotate_kek()?;
         }
         KeysCommand::Retire { kid } => {
             ring.retire(&kid)?;

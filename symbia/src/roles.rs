@@ -47,7 +47,9 @@ pub async fn checked_secrets(home: &Home, house: &Connected) -> anyhow::Result<S
 
 /// The secret store, opened with the data directory's key-encryption key.
 pub async fn secrets(home: &Home, house: &Connected) -> anyhow::Result<SecretStore> {
-    let kek = KeyEncryptionKey::new(&home.kek()?)?;
+    let mut keys = home.keks()?.into_iter().rev().map(|key| KeyEncryptionKey::new(&key));
+    let oldest = keys.next().context("the key-encryption key's file is empty")??;
+    let kek = keys.try_fold(oldest, |former, key| key.map(|key| key.following(former)))?;
     SecretStore::open(house.pool.clone(), kek).await.context("the secret store cannot be opened")
 }
 

@@ -11,6 +11,8 @@ mod api_keys;
 mod bootstrap;
 #[path = "identity/canary.rs"]
 mod canary;
+#[path = "identity/credentials.rs"]
+mod credentials;
 #[path = "identity/factors.rs"]
 mod factors;
 #[path = "identity/hierarchy.rs"]

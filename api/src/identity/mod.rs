@@ -13,11 +13,13 @@ mod api_keys;
 mod applications;
 mod audit_logs;
 mod authenticator;
+mod credentials;
 mod discovery;
 mod email;
 mod enrolment;
 mod factors;
 mod grants;
+mod internal;
 mod invitations;
 mod key_scopes;
 mod keys;
@@ -36,6 +38,7 @@ mod project_services;
 mod projects;
 mod recovery;
 mod scoped_entitlements;
+mod service_auth;
 mod sessions;
 mod shapes;
 mod signing;
@@ -114,6 +117,8 @@ pub fn service(platform: Platform, health: Health, config: ServerConfig) -> Serv
         .merge(agent_auth::routes())
         .merge(agents::routes())
         .merge(api_keys::routes())
+        .merge(credentials::routes())
+        .merge(internal::routes())
         .merge(discovery::routes());
     ServiceApp::new(info(), health, config)
         .api(api.with_state(identity.clone()).layer(axum::middleware::from_fn(key_scopes::gate)))

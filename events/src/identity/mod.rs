@@ -3,6 +3,7 @@
 mod agent;
 mod api_key;
 mod application;
+mod credential;
 mod grants;
 mod organization;
 mod plan;
@@ -17,6 +18,7 @@ mod user;
 pub use agent::*;
 pub use api_key::*;
 pub use application::*;
+pub use credential::*;
 pub use grants::*;
 pub use organization::*;
 pub use plan::*;

@@ -5,6 +5,7 @@ mod agents;
 mod api_keys;
 mod audit;
 mod audit_words;
+mod credentials;
 mod fold;
 mod load;
 mod organizations;
@@ -20,6 +21,7 @@ pub use access::{SigningKey, signing_keys};
 pub use agents::{Agent, agent, agent_by_handle, agents};
 pub use api_keys::{ApiKey, api_key, api_key_by_hash, api_keys_of};
 pub use audit::{AuditEntry, AuditFilter, audit_trail};
+pub use credentials::{Credential, credential, credential_for, credentials_of, credentials_of_org};
 pub use organizations::{
     Member, Membership, OrgOverview, OrgRef, OrgSummary, Organization, member, member_count, member_users, members,
     membership_of, organization, organization_by_slug, organization_summaries, organizations, organizations_of,
@@ -77,6 +79,7 @@ impl Projection for Identity {
             "signing_keys",
             "agents",
             "api_keys",
+            "credentials",
             "plans",
             "org_entitlements",
             "invitations",
@@ -99,6 +102,7 @@ impl Projection for Identity {
         fold::fold(&self.secrets, conn, events).await?;
         agents::fold(conn, events).await?;
         api_keys::fold(conn, events).await?;
+        credentials::fold(&self.secrets, conn, events).await?;
         tenancy::fold(&self.secrets, conn, events).await
     }
 }
@@ -113,4 +117,9 @@ const MIGRATIONS: &[Migration] = &[
     Migration { version: 4, name: "tenancy", sql: include_str!("../../../migrations/identity/0004_tenancy.sql") },
     Migration { version: 5, name: "api_keys", sql: include_str!("../../../migrations/identity/0005_api_keys.sql") },
     Migration { version: 6, name: "sign-in", sql: include_str!("../../../migrations/identity/0006_sign_in.sql") },
+    Migration {
+        version: 7,
+        name: "credentials",
+        sql: include_str!("../../../migrations/identity/0007_credentials.sql"),
+    },
 ];

@@ -210,6 +210,9 @@ async fn the_document_lists_the_routes() {
         post /agents/enrolment-tokens|get /agents/{id}|patch /agents/{id}|delete /agents/{id}|post /agents/{id}/rotate|\
         post /agents/{id}/activate|post /agents/{id}/deactivate|\
         get /.well-known/openid-configuration|get /admin/signing-keys|post /admin/signing-keys/rotate|\
+        get /credentials|post /credentials|patch /credentials/{id}|delete /credentials/{id}|\
+        get /internal/credentials/{id}/{provider}|get /internal/credentials/by-id/{credentialId}|\
+        post /internal/credentials/oauth|delete /internal/credentials/{id}|\
         get /api-keys|post /api-keys|get /api-keys/{id}|delete /api-keys/{id}|post /api-keys/{id}/revoke|\
         post /api-keys/{id}/rotate|post /auth/verify-api-key|\
         get /users/me/security|post /users/me/email|post /users/me/password|post /users/me/mfa|delete /users/me/mfa|\

@@ -42,6 +42,7 @@ impl Handlers {
             .with::<identity::Grants>()
             .with::<identity::ApiKey>()
             .with::<identity::SignInAttempts>()
+            .with::<identity::Credential>()
             .with::<logging::LogSeal>()
             .with::<messaging::Conversation>()
             .with::<assistants::Assistant>()
