@@ -13,6 +13,7 @@ use symbia_workers::{
     assistants::{RuleEngine, load_seed},
     command::{CommandWorker, Handlers, Options},
     content_keys::ContentKeys,
+    identity::Housekeeping,
     integrations::{LlmRouter, LocalOptions, LocalProvider, OpenAi, Providers, RouterOptions},
     reactor::{Reactor, ReactorRunner},
     seal::Sealer,
@@ -70,6 +71,8 @@ pub async fn start(
                 workers.spawn(async move { Ok(worker.run(stop).await?) });
             }
             WorkRole::Timer => {
+                let housekeeping = Housekeeping::open(client.clone(), Arc::clone(keys), secrets.clone()).await?;
+                workers.spawn(react(house.clone(), housekeeping, stop.clone()));
                 let timers = TimerWorker::new(client.clone(), Arc::clone(keys));
                 workers.spawn(async move {
                     timers.run(stop).await;

@@ -195,10 +195,9 @@ impl Throttle {
 
 /// A user with what they may do, as a principal.
 async fn user(conn: &mut PgConnection, id: &str) -> Result<Principal, AuthError> {
-    let user = model::user(conn, id).await.map_err(unavailable)?.ok_or(AuthError::Revoked)?;
+    let found = model::entitled(conn, id, OffsetDateTime::now_utc()).await.map_err(unavailable)?;
+    let model::Entitled { user, entitlements, roles } = found.ok_or(AuthError::Revoked)?;
     let organizations = model::organizations_of(conn, &user.id).await.map_err(unavailable)?;
-    let rights = model::rights(conn, &user.id, OffsetDateTime::now_utc()).await;
-    let (entitlements, roles) = rights.map_err(unavailable)?;
     Ok(Principal {
         entitlements,
         roles,

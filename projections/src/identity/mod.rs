@@ -35,7 +35,9 @@ pub use tenancy::{
     plan, plan_by_name, plans, project, project_service, project_services, projects, scoped_entitlement,
     scoped_entitlements, service_link,
 };
-pub use users::{Counts, Credentials, User, counts, credentials, initialized, rights, user, user_by_email_key, users};
+pub use users::{
+    Counts, Credentials, Entitled, User, counts, credentials, entitled, initialized, user, user_by_email_key, users,
+};
 
 use async_trait::async_trait;
 use sqlx::PgConnection;

@@ -58,20 +58,31 @@ pub async fn user(conn: &mut PgConnection, id: &str) -> Result<Option<User>, sql
     .await
 }
 
-/// What a user was granted that counts at a time: entitlements, and global roles.
-pub async fn rights(
-    conn: &mut PgConnection,
-    user_id: &str,
-    at: OffsetDateTime,
-) -> Result<(Vec<String>, Vec<String>), sqlx::Error> {
+/// A user with what counts at a time of what it was granted.
+#[derive(Clone, Debug, PartialEq, Eq, sqlx::FromRow)]
+pub struct Entitled {
+    /// The user.
+    #[sqlx(flatten)]
+    pub user: User,
+    /// Capabilities.
+    pub entitlements: Vec<String>,
+    /// Global roles.
+    pub roles: Vec<String>,
+}
+
+/// A user by id with its rights; the deleted are not found.
+pub async fn entitled(conn: &mut PgConnection, id: &str, at: OffsetDateTime) -> Result<Option<Entitled>, sqlx::Error> {
     sqlx::query_as(
-        "SELECT coalesce(array_agg(key ORDER BY key) FILTER (WHERE kind = 'entitlement'), '{}'),
-                coalesce(array_agg(key ORDER BY key) FILTER (WHERE kind = 'role'), '{}')
-         FROM identity.grants WHERE principal_id = $1 AND (expires_at IS NULL OR expires_at > $2)",
+        "SELECT id, email, name, is_super_admin, created_at, updated_at,
+                ARRAY(SELECT key FROM identity.grants g WHERE g.principal_id = u.id AND kind = 'entitlement'
+                      AND (expires_at IS NULL OR expires_at > $2) ORDER BY key) AS entitlements,
+                ARRAY(SELECT key FROM identity.grants g WHERE g.principal_id = u.id AND kind = 'role'
+                      AND (expires_at IS NULL OR expires_at > $2) ORDER BY key) AS roles
+         FROM identity.users u WHERE id = $1 AND NOT deleted",
     )
-    .bind(user_id)
+    .bind(id)
     .bind(at)
-    .fetch_one(conn)
+    .fetch_optional(conn)
     .await
 }
 

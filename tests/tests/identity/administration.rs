@@ -1,6 +1,16 @@
 //! What operators do: accounts, organizations, plans, grants, the audit trail, and entering what is not theirs.
 
+use std::{sync::Arc, time::Duration};
+
 use serde_json::{Value, json};
+use symbia_commands::{
+    Actor, CommandEnvelope, OutcomeStatus,
+    identity::{DeleteUser, UserCommand},
+};
+use symbia_events::{AggregateRef, CommandId, OrgId, Service};
+use symbia_workers::{identity::Housekeeping, reactor::ReactorRunner, timer::TimerWorker};
+use time::OffsetDateTime;
+use tokio_util::sync::CancellationToken;
 
 use super::stage::{House, PASSWORD, Person, SETUP_TOKEN};
 
@@ -289,4 +299,42 @@ async fn an_operator_enters_a_foreign_organization_only_with_a_reason_that_stays
     let odd = house.get("/api/admin/audit-logs?from=yesterday", &root.token).await;
     assert_eq!(odd.refused(), (400, "VALIDATION_FAILED"));
     assert!(!house.get("/api/admin/audit-logs", &root.token).await.ok().to_string().contains("@example.test"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn ended_grants_are_noted_and_a_person_who_leaves_over_nats_is_erased() {
+    let house = House::open().await;
+    let (root, ada) = (operator(&house).await, house.register("ada").await);
+    let (nats, keys, stop) = (house.platform.nats.clone(), Arc::clone(&house.keys), CancellationToken::new());
+    let reactor = Housekeeping::open(nats.clone(), Arc::clone(&keys), house.platform.secrets.clone()).await.unwrap();
+    tokio::spawn(ReactorRunner::new(nats.clone(), Arc::clone(&keys), Arc::new(reactor)).run(stop.clone()));
+    tokio::spawn(TimerWorker::new(nats, keys).run(stop.clone()));
+
+    let soon = OffsetDateTime::now_utc() + time::Duration::seconds(3);
+    let soon = soon.format(&time::format_description::well_known::Rfc3339).unwrap();
+    let grant = json!({ "roleKey": "role:operator", "expiresAt": soon });
+    let roles = format!("/api/admin/users/{}/roles", ada.id);
+    let grant = house.call("POST", &roles, &root.token, grant).await.ok();
+    super::stage::eventually("the end of the grant is noted", async || {
+        let trail = house.get("/api/admin/audit-logs?action=admin.grant.expired", &root.token).await.ok();
+        (trail[0]["resourceId"] == ada.id.as_str()).then_some(())
+    })
+    .await;
+    assert_eq!(house.get(&roles, &root.token).await.ok(), json!({ "roles": [] }), "{grant}");
+
+    let address = AggregateRef::new(Service::Identity, OrgId::global(), "user", &ada.id).unwrap();
+    let command = UserCommand::from(DeleteUser { user_id: ada.id.clone() });
+    let assertion = house.call("POST", "/api/auth/assertion", &ada.token, json!({})).await.ok();
+    let (actor, now) = (Actor::service("nobody"), OffsetDateTime::now_utc());
+    let mut envelope = CommandEnvelope::new(&house.keys, &address, &command, &actor, CommandId::random(), now).unwrap();
+    envelope.actorassertion = assertion["assertion"].as_str().map(str::to_owned);
+    let outcome = house.platform.bus.send(&address, &envelope, Duration::from_secs(20)).await.unwrap();
+    assert_eq!(outcome.status, OutcomeStatus::Accepted, "{outcome:?}");
+    super::stage::eventually("the erasure is confirmed", async || {
+        let trail = house.get("/api/admin/audit-logs?action=user.subject_key_destroyed", &root.token).await.ok();
+        (trail[0]["resourceId"] == ada.id.as_str()).then_some(())
+    })
+    .await;
+    assert!(house.platform.secrets.subject_key(&ada.id).await.unwrap().is_none());
+    stop.cancel();
 }

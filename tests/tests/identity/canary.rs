@@ -37,6 +37,12 @@ async fn passwords_and_tokens_stay_out_of_streams_tables_and_answers() {
         house.get(path, token).await.ok();
     }
     house.post("/api/auth/introspect", json!({ "token": token })).await.ok();
+    let invitations = format!("/api/orgs/{org}/invitations");
+    let invited = json!({ "email": "bob@example.test", "role": "member" });
+    let invited = house.call("POST", &invitations, token, invited).await.ok();
+    let inviting = format!("POST {invitations}");
+    let accept = format!("/api/invitations/{}/accept", invited["token"].as_str().unwrap());
+    house.call("POST", &accept, token, json!({})).await;
     let jti = |token: &str| token.split('.').nth(2).unwrap().to_owned();
     let secrets = [
         ("the password", PASSWORD.to_owned(), vec![]),
@@ -48,6 +54,7 @@ async fn passwords_and_tokens_stay_out_of_streams_tables_and_answers() {
             vec!["POST /api/auth/refresh"],
         ),
         ("the login's refresh token", login["refreshToken"].as_str().unwrap().to_owned(), vec!["POST /api/auth/login"]),
+        ("an invitation's token", invited["token"].as_str().unwrap().to_owned(), vec![inviting.as_str()]),
         ("an access token's signature", jti(token), vec!["POST /api/auth/login"]),
     ];
 

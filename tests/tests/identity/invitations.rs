@@ -35,7 +35,7 @@ async fn an_invited_person_registers_and_joins_once() {
     house.call("DELETE", &one, &ada.token, json!({})).await.ok();
     assert_eq!(house.call("DELETE", &one, &ada.token, json!({})).await.refused(), (404, "NOT_FOUND"));
     assert_eq!(house.call("POST", &accept(&withdrawn), &eve.token, json!({})).await.refused(), (404, "NOT_FOUND"));
-    // The addresses of invitations that are over cannot be read any more, and the tokens stand nowhere.
+    // The addresses of invitations that are over cannot be read any more.
     let open: i64 =
         sqlx::query_scalar("SELECT count(*) FROM vault.secrets WHERE ref LIKE 'invitation:%' AND destroyed IS NULL")
             .fetch_one(&house.pool)
