@@ -113,7 +113,7 @@ async fn accounts_are_listed_changed_and_erased() {
     let granted = house.get(&format!("/api/admin/users/{}/entitlements", bob.id), &root.token).await.ok();
     assert_eq!(granted["entitlements"][0]["grantedBy"], ada.id.as_str());
     assert!(house.platform.secrets.subject_key(&ada.id).await.unwrap().is_none());
-    let trail = house.get(&format!("/api/admin/audit-logs?action=admin.user.deleted"), &root.token).await.ok();
+    let trail = house.get("/api/admin/audit-logs?action=admin.user.deleted", &root.token).await.ok();
     assert_eq!((&trail[0]["resourceId"], &trail[0]["userId"]), (&json!(ada.id), &json!(root.id)));
     let confirmed = house.get("/api/admin/audit-logs?action=user.subject_key_destroyed", &root.token).await.ok();
     assert_eq!(confirmed[0]["onBehalfOf"], root.id.as_str());
