@@ -24,6 +24,7 @@ pub fn catalog() -> Vec<MessageType> {
         identity::CredentialCommand::types(),
         logging::SealCommand::types(),
         messaging::ConversationCommand::types(),
+        messaging::ReadCursorCommand::types(),
         assistants::AssistantCommand::types(),
         assistants::RuleSetCommand::types(),
         assistants::RuleRunCommand::types(),

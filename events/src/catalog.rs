@@ -44,6 +44,7 @@ catalog! {
     identity::CredentialEvent,
     logging::SealEvent,
     messaging::ConversationEvent,
+    messaging::ReadCursorEvent,
     assistants::AssistantEvent,
     assistants::RuleSetEvent,
     assistants::RuleRunEvent,

@@ -135,7 +135,7 @@ pub struct WorkOptions {
 pub enum WorkRole {
     /// Decides commands
     Command,
-    /// Sends commands when their time has come
+    /// Sends commands when their time has come, and destroys the keys of what is erased
     Timer,
     /// Seals the log every hour
     Seal,

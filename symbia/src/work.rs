@@ -15,6 +15,7 @@ use symbia_workers::{
     content_keys::ContentKeys,
     identity::Housekeeping,
     integrations::{LlmRouter, LocalOptions, LocalProvider, OpenAi, Providers, RouterOptions},
+    messaging::{Eraser, RETENTION},
     reactor::{Reactor, ReactorRunner},
     seal::Sealer,
     timer::TimerWorker,
@@ -74,6 +75,8 @@ pub async fn start(
                 let housekeeping = Housekeeping::open(client.clone(), Arc::clone(keys), secrets.clone()).await?;
                 workers.spawn(react(house.clone(), housekeeping, stop.clone()));
                 let timers = TimerWorker::new(client.clone(), Arc::clone(keys));
+                let eraser = Eraser::new(client.clone(), secrets.clone(), RETENTION);
+                workers.spawn(react(house.clone(), eraser, stop.clone()));
                 workers.spawn(async move {
                     timers.run(stop).await;
                     Ok(())

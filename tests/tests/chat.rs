@@ -3,12 +3,20 @@
 
 #[path = "chat/answers.rs"]
 mod answers;
+#[path = "chat/control.rs"]
+mod control;
 #[path = "chat/conversations.rs"]
 mod conversations;
+#[path = "chat/endings.rs"]
+mod endings;
 #[path = "chat/isolation.rs"]
 mod isolation;
+#[path = "chat/members.rs"]
+mod members;
 #[path = "chat/model.rs"]
 mod model;
+#[path = "chat/reading.rs"]
+mod reading;
 #[path = "chat/stage.rs"]
 mod stage;
 #[path = "chat/story.rs"]

@@ -5,6 +5,7 @@ pub mod command;
 pub mod content_keys;
 pub mod identity;
 pub mod integrations;
+pub mod messaging;
 pub mod models;
 pub mod reactor;
 pub mod seal;

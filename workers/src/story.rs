@@ -13,7 +13,7 @@ use symbia_events::{
     assistants::RuleRunEvent,
     identity::UserEvent,
     integrations::CompletionEvent,
-    messaging::{ConversationEvent, MessageSent, SenderType},
+    messaging::{ConversationEvent, SenderType},
     verify,
 };
 use symbia_nats::read;
@@ -94,6 +94,8 @@ impl Story {
     }
 }
 
+mod headline;
+
 /// Tells the story of a conversation. Texts whose keys are not in the vault are told as erased.
 pub async fn tell(client: &Client, keys: &KeyRing, secrets: &SecretStore, conversation: &str) -> anyhow::Result<Story> {
     symbia_events::check_token(conversation)?;
@@ -112,6 +114,8 @@ pub async fn tell(client: &Client, keys: &KeyRing, secrets: &SecretStore, conver
             ConversationEvent::MessageSent(sent) if matches!(sent.sender_type, SenderType::User | SenderType::Bot) => {
                 Some(event.clone())
             }
+            // It may have set off an answer to an earlier question.
+            ConversationEvent::ControlIssued(_) => Some(event.clone()),
             _ => None,
         });
         // Those who come in with the conversation are part of its opening.
@@ -230,40 +234,6 @@ impl Teller<'_> {
         }
         self.names.insert(id.to_owned(), name.clone());
         Ok(name)
-    }
-
-    async fn chapter(&mut self, entry: &Entry) -> anyhow::Result<Chapter> {
-        let mut details = Vec::new();
-        let headline = match entry.believed::<ConversationEvent>() {
-            None => "something that must not be believed, or that this version does not know".to_owned(),
-            Some((event, what)) => match what {
-                ConversationEvent::ConversationCreated(e) => {
-                    format!("{} opened the conversation", self.name(&e.created_by).await?)
-                }
-                ConversationEvent::ParticipantAdded(e) => {
-                    format!("{} takes part as {}", self.name(&e.principal_id).await?, name_of(&e.role))
-                }
-                ConversationEvent::ParticipantRemoved(e) => {
-                    format!("{} takes part no more ({})", self.name(&e.principal_id).await?, e.via)
-                }
-                ConversationEvent::MessageSent(e) => self.said(event, &e, &mut details).await?,
-                ConversationEvent::MessageEdited(e) => {
-                    details.push(self.open(&e.content).await?);
-                    format!("{} edited message {}", self.name(&event.actorid).await?, e.message_id)
-                }
-                ConversationEvent::MessageDeleted(e) => {
-                    format!("{} deleted message {}", self.name(&e.deleted_by).await?, e.message_id)
-                }
-            },
-        };
-        Ok(Chapter { at: entry.at(), headline, details, evidence: vec![entry.evidence()] })
-    }
-
-    async fn said(&mut self, event: &Event, e: &MessageSent, details: &mut Vec<String>) -> anyhow::Result<String> {
-        details.push(self.open(&e.content).await?);
-        let run = e.run_id.as_ref().map_or_else(String::new, |run| format!(", in run {run}"));
-        let by = if event.actorid == e.sender_id { String::new() } else { format!(" (sent by {})", event.actorid) };
-        Ok(format!("#{} {} said{by}{run}", e.sequence, self.name(&e.sender_id).await?))
     }
 
     /// What a message set off: the run, and the models it asked.

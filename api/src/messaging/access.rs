@@ -9,6 +9,7 @@ use symbia_commands::{
 use symbia_events::{AggregateRef, OrgId, Personal, Service, SubjectKey};
 use symbia_projections::{
     Scope,
+    identity::members_among,
     messaging::{self as model, content_key_id},
     secrets::SecretError,
 };
@@ -19,9 +20,12 @@ use crate::{
     platform::Done,
 };
 
-/// A conversation that the caller takes part in.
+/// A conversation of one of the caller's organizations.
+#[derive(Clone)]
 pub(super) struct Place {
     pub conversation: model::Conversation,
+    /// What the caller is in it; `None` when it takes no part.
+    pub role: Option<String>,
     pub tenant: OrgId,
     pub address: AggregateRef,
 }
@@ -46,16 +50,33 @@ pub(super) fn address(org: &str, id: &str) -> ApiResult<(OrgId, AggregateRef)> {
 fn with_status(error: ApiError) -> ApiError {
     let status = match error.code() {
         "CONVERSATION_NOT_FOUND" | "MESSAGE_NOT_FOUND" => StatusCode::NOT_FOUND,
-        "NOT_PARTICIPANT" => StatusCode::FORBIDDEN,
-        "MESSAGE_ID_CONFLICT" | "VERSION_CONFLICT" | "RUN_OVER" => StatusCode::CONFLICT,
+        "NOT_PARTICIPANT" | "INSUFFICIENT_ENTITLEMENT" => StatusCode::FORBIDDEN,
+        "MESSAGE_ID_CONFLICT" | "VERSION_CONFLICT" | "RUN_OVER" | "CONVERSATION_PAUSED" => StatusCode::CONFLICT,
+        "CONVERSATION_ERASED" => StatusCode::GONE,
         "TOO_LARGE" => StatusCode::PAYLOAD_TOO_LARGE,
         _ => return error,
     };
     error.with_status(status)
 }
 
+/// Deepest nesting of metadata.
+const MAX_DEPTH: usize = 32;
+
+fn depth<'v>(values: impl Iterator<Item = &'v Value>) -> usize {
+    let of = |value: &Value| match value {
+        Value::Array(items) => 1 + depth(items.iter()),
+        Value::Object(members) => 1 + depth(members.values()),
+        _ => 0,
+    };
+    values.map(of).max().unwrap_or(0)
+}
+
 /// Seals a JSON object; none for an empty one.
 pub(super) fn seal_object(key: &SubjectKey, object: &Map<String, Value>) -> ApiResult<Option<Personal>> {
+    // The reader of JSON stops at 128 levels, so that this ends.
+    if depth(object.values()) >= MAX_DEPTH {
+        return Err(ApiError::invalid("metadata", "depth", "must not be nested more than 32 levels deep"));
+    }
     let text = Value::Object(object.clone()).to_string();
     if text.len() > MAX_METADATA {
         return Err(ApiError::new(StatusCode::PAYLOAD_TOO_LARGE, "TOO_LARGE", "metadata: at most 32 kB"));
@@ -69,15 +90,41 @@ impl Messaging {
     /// # Errors
     /// 404 when none of the caller's organizations has it, 403 NOT_PARTICIPANT when the caller takes no part in it.
     pub(super) async fn place(&self, caller: &Caller, id: &str) -> ApiResult<Place> {
+        let place = self.found(caller, id).await?;
+        if place.role.is_some() {
+            return Ok(place);
+        }
+        let text = "Only participants of the conversation may do this";
+        Err(ApiError::new(StatusCode::FORBIDDEN, "NOT_PARTICIPANT", text))
+    }
+
+    /// The conversation in one of the caller's organizations, whether or not the caller takes part in it.
+    ///
+    /// # Errors
+    /// 404 when none of the caller's organizations has it.
+    pub(super) async fn found(&self, caller: &Caller, id: &str) -> ApiResult<Place> {
         let orgs: Vec<String> = caller.organizations.iter().map(|org| org.id.clone()).collect();
         let mut tx = self.platform.read(&Scope::platform()).await?;
         let found = model::access(&mut tx, id, &orgs, &caller.id).await?.ok_or_else(unknown)?;
-        if found.asker_role.is_none() {
-            let text = "Only participants of the conversation may do this";
-            return Err(ApiError::new(StatusCode::FORBIDDEN, "NOT_PARTICIPANT", text));
-        }
         let (tenant, address) = address(&found.conversation.org_id, &found.conversation.id)?;
-        Ok(Place { conversation: found.conversation, tenant, address })
+        Ok(Place { conversation: found.conversation, role: found.asker_role, tenant, address })
+    }
+
+    /// Refuses people who do not belong to the organization: they could read what is said there. Assistants are the
+    /// platform's.
+    ///
+    /// # Errors
+    /// 400 VALIDATION_FAILED.
+    pub(super) async fn admits(&self, org: &str, people: &[String]) -> ApiResult<()> {
+        if people.is_empty() {
+            return Ok(());
+        }
+        let mut tx = self.platform.read(&Scope::platform()).await?;
+        let members = members_among(&mut tx, org, people).await?;
+        if people.iter().all(|id| members.contains(id)) {
+            return Ok(());
+        }
+        Err(ApiError::invalid("userId", "reference", "must be a member of the conversation's organization"))
     }
 
     /// The key of a conversation that is about to be opened, kept before anything is sealed with it.

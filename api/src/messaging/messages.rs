@@ -26,7 +26,7 @@ pub(super) fn routes() -> OpenApiRouter<Messaging> {
 }
 
 impl Messaging {
-    async fn message(&self, place: &Place, caller: &Caller, id: &str) -> ApiResult<model::Message> {
+    pub(super) async fn message(&self, place: &Place, caller: &Caller, id: &str) -> ApiResult<model::Message> {
         let mut tx = self.platform.read(&Self::scope(place, caller)).await?;
         let found = model::message(&mut tx, place.tenant.as_str(), &place.conversation.id, id).await?;
         found.ok_or_else(no_message)
@@ -75,6 +75,8 @@ fn anchor(name: &str, text: &str) -> ApiResult<Anchor> {
 }
 
 /// List messages in the order of their sequence; the newest, unless a place is named
+///
+/// The newest page counts as read. Answers to a message are found with `replyTo`.
 #[utoipa::path(get, path = "/conversations/{id}/messages", tag = "Messages",
     params(("id" = String, Path, description = "Id of the conversation"), Listing),
     responses((status = 200, description = "The messages, without deleted ones", body = Vec<MessageRow>),
@@ -82,6 +84,7 @@ fn anchor(name: &str, text: &str) -> ApiResult<Anchor> {
         (status = 403, description = "The caller takes no part in it"), (status = 404, description = "There is none")))]
 async fn list(
     State(messaging): State<Messaging>,
+    scope: RequestScope,
     caller: Caller,
     Path(id): Path<String>,
     Query(listing): Query<Listing>,
@@ -101,11 +104,16 @@ async fn list(
         reply_to: listing.reply_to,
         limit,
     };
+    let newest = page.before.is_none() && page.after.is_none() && page.reply_to.is_none();
     let place = messaging.place(&caller, &id).await?;
     let mut tx = messaging.platform.read(&Messaging::scope(&place, &caller)).await?;
     let found = model::messages(&mut tx, place.tenant.as_str(), &id, &page).await?;
     let unknown = || ApiError::invalid("before", "reference", "names a message that is not in this conversation");
     let mut rows: Vec<MessageRow> = found.ok_or_else(unknown)?.into_iter().map(MessageRow::from).collect();
+    if let Some(last) = rows.last().filter(|_| newest) {
+        let read = model::read_cursor(&mut tx, place.tenant.as_str(), &id, &caller.id).await?;
+        messaging.has_seen(&place, &caller, &scope, last.sequence, read);
+    }
     if descending {
         rows.reverse();
     }

@@ -5,6 +5,7 @@ mod control;
 mod conversations;
 mod members;
 mod messages;
+mod reading;
 mod shapes;
 mod stream;
 mod telling;
@@ -50,6 +51,7 @@ pub fn service(platform: Platform, feed: &Feed, health: Health, config: ServerCo
         .merge(conversations::routes())
         .merge(members::routes())
         .merge(messages::routes())
+        .merge(reading::routes())
         .merge(control::routes())
         .merge(stream::routes());
     ServiceApp::new(info(), health, config)

@@ -55,6 +55,25 @@ impl From<model::Conversation> for ConversationRow {
     }
 }
 
+/// A conversation, and how far the caller has read it.
+#[derive(Clone, Debug, Serialize, ToSchema)]
+pub(super) struct ListedConversation {
+    /// The conversation.
+    #[serde(flatten)]
+    pub conversation: ConversationRow,
+    /// Sequence of the last message that the caller marked as read.
+    pub read_sequence: i64,
+    /// Messages of others behind it; 1000 stands for 1000 or more.
+    pub unread_count: i64,
+}
+
+impl From<model::Listed> for ListedConversation {
+    fn from(row: model::Listed) -> Self {
+        let model::Listed { conversation, read_sequence, unread_count } = row;
+        ListedConversation { conversation: conversation.into(), read_sequence, unread_count }
+    }
+}
+
 /// A conversation with who takes part.
 #[derive(Clone, Debug, Serialize, ToSchema)]
 pub(super) struct WithParticipants {
@@ -82,7 +101,7 @@ pub(super) struct ParticipantRow {
     pub entity_id: Option<String>,
     /// When they joined.
     pub joined_at: String,
-    /// Not kept yet.
+    /// When they last marked messages as read.
     pub last_read_at: Option<String>,
 }
 
@@ -96,7 +115,7 @@ impl From<model::Participant> for ParticipantRow {
             role: row.role,
             entity_id: row.entity_id,
             joined_at: iso(row.joined_at),
-            last_read_at: None,
+            last_read_at: row.last_read_at.map(iso),
         }
     }
 }

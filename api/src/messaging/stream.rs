@@ -30,8 +30,9 @@ struct Beginning {
 
 /// Follow a conversation as server-sent events
 ///
-/// `message`, `message:updated` and `message:deleted` carry what is stored; `participant:added` and `participant:removed`
-/// who comes and goes; `run` what an assistant is doing (`started`, `action`, `completed`, `failed`, `cancelled`);
+/// `message`, `message:updated` and `message:deleted` carry what is stored; `participant:added`, `participant:removed` and
+/// `participant:role_changed` who comes, goes and may do what; `conversation:updated`, `conversation:routed`,
+/// `conversation:handed_off` and `conversation:deleted` what became of it; `control:recorded` a signal; `run` what an assistant is doing (`started`, `action`, `completed`, `failed`, `cancelled`);
 /// `message:delta` a piece of an answer before it is stored, and `message:reset` that an answer begins anew: what came of an
 /// earlier attempt is to be forgotten. Deltas are not stored and may be lost; the `message` of the same id counts. The id of
 /// each stored event is the place behind it: sent back as `Last-Event-ID`, or as `from`, the stream goes on without gap or

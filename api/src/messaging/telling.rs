@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use serde::Deserialize;
 use serde_json::{Value, json, value::RawValue};
 use symbia_events::{
-    DomainEvent, Event, SubjectKey,
+    DomainEvent, Event, Personal, SubjectKey,
     assistants::{RuleRunEvent, RuleRunStarted},
     messaging::ConversationEvent,
 };
@@ -111,7 +111,47 @@ impl Telling {
 
     async fn conversation(&mut self, event: &Event, change: ConversationEvent) -> Option<(&'static str, Value)> {
         Some(match change {
-            ConversationEvent::ConversationCreated(_) => return None,
+            ConversationEvent::ConversationCreated(_) | ConversationEvent::ConversationErased(_) => return None,
+            ConversationEvent::ConversationDeleted(_) => {
+                ("conversation:deleted", json!({ "conversationId": self.conversation }))
+            }
+            ConversationEvent::ConversationSettingsChanged(e) => {
+                let key = self.key().await;
+                let opened = |sealed: Option<Personal>| {
+                    sealed.map(|s| model::open(key.as_ref(), &s).unwrap_or_else(|| model::ERASED.to_owned()))
+                };
+                let metadata = opened(e.metadata).map(|text| serde_json::from_str::<Value>(&text).unwrap_or_default());
+                let mut row = json!({
+                    "id": self.conversation, "name": opened(e.name), "description": opened(e.description),
+                    "metadata": metadata, "updated_at": iso(event.time),
+                });
+                // Only what changed.
+                if let Value::Object(row) = &mut row {
+                    row.retain(|_, value| !value.is_null());
+                }
+                ("conversation:updated", row)
+            }
+            ConversationEvent::ParticipantRoleChanged(e) => (
+                "participant:role_changed",
+                json!({ "conversationId": self.conversation, "userId": e.principal_id, "role": e.to }),
+            ),
+            ConversationEvent::OwnershipTransferred(e) => (
+                "participant:role_changed",
+                json!({ "conversationId": self.conversation, "userId": e.to, "role": "owner", "previousOwner": e.from }),
+            ),
+            ConversationEvent::ControlIssued(e) => {
+                let key = self.key().await;
+                ("control:recorded", json!(MessageRow::from(model::Message::signalled(event, e, key.as_ref()))))
+            }
+            ConversationEvent::ConversationRouted(e) => (
+                "conversation:routed",
+                json!({ "conversationId": self.conversation, "to": e.to, "messageId": e.message_id }),
+            ),
+            ConversationEvent::HandoffRecorded(e) => (
+                "conversation:handed_off",
+                json!({ "conversationId": self.conversation, "from": e.from, "to": e.to,
+                    "assistantsMuted": e.assistants_muted }),
+            ),
             ConversationEvent::ParticipantAdded(e) => (
                 "participant:added",
                 json!({
@@ -208,11 +248,16 @@ impl<O: Outlet> Outlet for Told<O> {
             Some(_) => Some(item),
         };
         let Some(item) = told else { return Ok(()) };
-        let left = item.name == Some("participant:removed") && names(&item.data, &self.telling.caller);
+        let reason = match item.name {
+            Some("participant:removed") if names(&item.data, &self.telling.caller) => {
+                Some("you take no part in this conversation any more")
+            }
+            Some("conversation:deleted") => Some("the conversation is no more"),
+            _ => None,
+        };
         self.out.put(item).await?;
-        if left {
-            let data =
-                json!({ "type": "close", "code": 4003, "reason": "you take no part in this conversation any more" });
+        if let Some(reason) = reason {
+            let data = json!({ "type": "close", "code": 4003, "reason": reason });
             self.out.put(Item { name: Some("close"), cursor: None, data: data.to_string() }).await?;
             self.out.flush().await?;
             return Err(Gone);

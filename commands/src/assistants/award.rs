@@ -182,7 +182,7 @@ pub(super) fn asks(sender: SenderType) -> bool {
 }
 
 // The text after a leading `@key` or `@alias` of the candidate.
-fn without_mention<'t>(text: &'t str, candidate: &Candidate) -> Option<&'t str> {
+pub(super) fn without_mention<'t>(text: &'t str, candidate: &Candidate) -> Option<&'t str> {
     let text = text.trim_start().strip_prefix('@')?;
     let end = text.find(|c: char| !(c.is_alphanumeric() || c == '_' || c == '-')).unwrap_or(text.len());
     let (name, rest) = text.split_at(end);

@@ -3,6 +3,7 @@
 mod assistant;
 pub mod award;
 mod check;
+pub mod control;
 pub mod fault;
 mod lookup;
 mod plan;

@@ -13,6 +13,7 @@
 //! | `CompletionCancelled` | [`on_completion`]: cancel the run |
 //! | `MessageSent` by an assistant for a run | [`on_reply`]: record the outcome, go on or complete the run |
 //! | `RuleRunCancelled` | [`on_cancelled`]: cancel its completion |
+//! | `ControlIssued`, `ConversationRouted` | [`control`](super::control): stop runs, offer a question anew |
 
 use std::collections::BTreeMap;
 
@@ -371,7 +372,12 @@ fn fault(cause: &Cause, started: &RuleRunStarted, failure: &Failure, key: &Subje
     Some(Reaction { to, command, by, id: CommandId::derived(run, "fault") })
 }
 
-fn run_command(cause: &Cause, run_id: &str, command: impl Into<RuleRunCommand>, purpose: &str) -> Option<Reaction> {
+pub(super) fn run_command(
+    cause: &Cause,
+    run_id: &str,
+    command: impl Into<RuleRunCommand>,
+    purpose: &str,
+) -> Option<Reaction> {
     let command = Command::RuleRun(command.into());
     let to = address(cause, &command, "rule-run", run_id)?;
     Some(Reaction { to, command, by: engine(), id: CommandId::derived(cause.event_id, purpose) })

@@ -6,11 +6,15 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use symbia_events::{
     AggregateRef, Personal,
-    messaging::{ConversationEvent, ConversationType, ParticipantRole, ParticipantType, Priority, content_key_id},
+    messaging::{
+        ControlTarget, ConversationEvent, ConversationType, ParticipantRole, ParticipantType, Priority, SenderType,
+        Signal, content_key_id,
+    },
 };
 use time::OffsetDateTime;
 
-use crate::{Actor, Aggregate, Decision, Rejection, domain_commands};
+use super::Answering;
+use crate::{Actor, Aggregate, Decision, Rejection, Role, domain_commands};
 
 /// Most bytes of a message's text (messaging.md §8.16).
 pub const MAX_CONTENT: usize = 64 * 1024;
@@ -71,6 +75,31 @@ domain_commands! {
         RemoveParticipant = "symbia.cmd.messaging.remove-participant.v1" { principal_id: String }
         /// Takes the sender out.
         LeaveConversation = "symbia.cmd.messaging.leave-conversation.v1" {}
+        /// Takes the sender in: a group is open to its organization.
+        JoinConversation = "symbia.cmd.messaging.join-conversation.v1" { participant: NewParticipant }
+        /// Makes a member an admin, or an admin a member.
+        ChangeParticipantRole = "symbia.cmd.messaging.change-participant-role.v1" {
+            principal_id: String,
+            role: ParticipantRole,
+        }
+        /// Makes another person the owner.
+        TransferOwnership = "symbia.cmd.messaging.transfer-ownership.v1" { to_principal_id: String }
+        /// Changes name, description and metadata: what is absent stays, an empty text takes it away.
+        UpdateConversationSettings = "symbia.cmd.messaging.update-conversation-settings.v1" {
+            #[serde(default)]
+            name: Option<Personal>,
+            #[serde(default)]
+            description: Option<Personal>,
+            #[serde(default)]
+            metadata: Option<Personal>,
+        }
+        /// Ends it for everybody.
+        DeleteConversation = "symbia.cmd.messaging.delete-conversation.v1" {
+            #[serde(default)]
+            reason: Option<Personal>,
+        }
+        /// Makes what was said unreadable for ever: its key is destroyed.
+        EraseConversation = "symbia.cmd.messaging.erase-conversation.v1" {}
         /// Says something, as oneself.
         SendMessage = "symbia.cmd.messaging.send-message.v1" {
             /// A UUID; the same id with the same content again changes nothing.
@@ -108,6 +137,26 @@ domain_commands! {
             #[serde(default)]
             reason: Option<Personal>,
         }
+        /// Signals to those who answer.
+        SendControl = "symbia.cmd.messaging.send-control.v1" {
+            /// A UUID; the same id again changes nothing.
+            control_id: String,
+            event: Signal,
+            #[serde(default)]
+            target: Option<ControlTarget>,
+            #[serde(default)]
+            reason: Option<Personal>,
+            #[serde(default)]
+            priority: Option<Priority>,
+            #[serde(default)]
+            run_id: Option<String>,
+            #[serde(default)]
+            trace_id: Option<String>,
+            #[serde(default)]
+            preempted_by: Option<String>,
+            #[serde(default)]
+            metadata: Option<Personal>,
+        }
     }
 }
 
@@ -115,6 +164,7 @@ domain_commands! {
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Conversation {
     pub(super) conversation_id: String,
+    pub(super) org_id: String,
     pub(super) conversation_type: ConversationType,
     pub(super) content_key_id: String,
     pub(super) participants: Vec<Participant>,
@@ -123,6 +173,19 @@ pub struct Conversation {
     pub(super) senders: Vec<String>,
     pub(super) messages: BTreeMap<String, Message>,
     pub(super) newest: VecDeque<(String, String)>,
+    pub(super) end: Option<Ending>,
+    pub(super) answering: Answering,
+    // The last message of a person.
+    pub(super) question: Option<String>,
+}
+
+/// What became of a conversation that is no more what it was.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) enum Ending {
+    /// It stands, and can be neither read nor written.
+    Erased,
+    /// It is gone.
+    Deleted,
 }
 
 /// A member of a conversation.
@@ -144,6 +207,8 @@ pub(super) struct Message {
     pub(super) version: u32,
     #[serde(rename = "d", default, skip_serializing_if = "std::ops::Not::not")]
     pub(super) deleted: bool,
+    #[serde(rename = "c", default, skip_serializing_if = "std::ops::Not::not")]
+    pub(super) control: bool,
 }
 
 impl Conversation {
@@ -171,7 +236,7 @@ impl Conversation {
     }
 
     pub(super) fn exists(&self) -> Result<(), Rejection> {
-        if self.conversation_id.is_empty() {
+        if self.conversation_id.is_empty() || self.end == Some(Ending::Deleted) {
             return Err(Rejection::new("CONVERSATION_NOT_FOUND", "there is no such conversation"));
         }
         Ok(())
@@ -180,6 +245,15 @@ impl Conversation {
     // A text under another conversation's key would be that conversation's secret, brought here to be read aloud.
     pub(super) fn is_sealed<'t>(&self, texts: impl IntoIterator<Item = Option<&'t Personal>>) -> Result<(), Rejection> {
         sealed_with(&self.content_key_id, texts)
+    }
+
+    /// It exists, and its texts can be read.
+    pub(super) fn is_readable(&self) -> Result<(), Rejection> {
+        self.exists()?;
+        match self.end {
+            None => Ok(()),
+            Some(_) => Err(Rejection::new("CONVERSATION_ERASED", "the conversation was erased: open a new one")),
+        }
     }
 
     pub(super) fn participant(&self, principal_id: &str) -> Option<&Participant> {
@@ -195,6 +269,38 @@ impl Conversation {
     pub(super) fn is_led_by(&self, by: &Actor) -> bool {
         let leads = |p: &Participant| matches!(p.role, ParticipantRole::Owner | ParticipantRole::Admin);
         by.is_platform() || self.participant(&by.id).is_some_and(leads)
+    }
+
+    /// Its owner, an admin of its organization, an operator, or the platform.
+    pub(super) fn owned_by(&self, by: &Actor) -> Result<(), Rejection> {
+        self.exists()?;
+        let org_admin = by.orgs.iter().any(|m| m.id.as_str() == self.org_id && m.role == Role::Admin);
+        let owner = self.participant(&by.id).is_some_and(|p| p.role == ParticipantRole::Owner);
+        if owner || org_admin || by.super_admin || by.is_platform() {
+            return Ok(());
+        }
+        self.as_participant(by)?;
+        Err(Rejection::new(
+            "INSUFFICIENT_ROLE",
+            "only the conversation's owner or an admin of the organization may do this",
+        ))
+    }
+
+    // Takes the next place in the sequence.
+    fn placed(&mut self, id: &str, sequence: u64, sender_id: &str, control: bool) {
+        self.last_sequence = sequence;
+        let known = self.senders.iter().position(|s| s == sender_id);
+        let sender = known.unwrap_or_else(|| {
+            self.senders.push(sender_id.to_owned());
+            self.senders.len() - 1
+        });
+        self.messages.insert(id.to_owned(), Message { sender, version: 1, deleted: false, control });
+    }
+
+    fn give(&mut self, principal_id: &str, role: ParticipantRole) {
+        if let Some(participant) = self.participants.iter_mut().find(|p| p.principal_id == principal_id) {
+            participant.role = role;
+        }
     }
 }
 
@@ -212,7 +318,7 @@ pub(super) fn sealed_with<'t>(
 }
 
 impl Aggregate for Conversation {
-    const STATE_VERSION: u32 = 1;
+    const STATE_VERSION: u32 = 2;
     const ID_FIELD: Option<&'static str> = Some("conversationId");
     type Command = ConversationCommand;
     type Event = ConversationEvent;
@@ -231,6 +337,7 @@ impl Aggregate for Conversation {
         match event {
             ConversationEvent::ConversationCreated(e) => {
                 self.conversation_id.clone_from(&e.conversation_id);
+                self.org_id.clone_from(&e.org_id);
                 self.conversation_type = e.conversation_type;
                 self.content_key_id.clone_from(&e.content_key_id);
             }
@@ -243,13 +350,10 @@ impl Aggregate for Conversation {
                 self.participants.retain(|p| p.principal_id != e.principal_id);
             }
             ConversationEvent::MessageSent(e) => {
-                self.last_sequence = e.sequence;
-                let known = self.senders.iter().position(|s| *s == e.sender_id);
-                let sender = known.unwrap_or_else(|| {
-                    self.senders.push(e.sender_id.clone());
-                    self.senders.len() - 1
-                });
-                self.messages.insert(e.message_id.clone(), Message { sender, version: 1, deleted: false });
+                self.placed(&e.message_id, e.sequence, &e.sender_id, false);
+                if matches!(e.sender_type, SenderType::User | SenderType::Bot) {
+                    self.question = Some(e.message_id.clone());
+                }
                 self.newest.push_back((e.message_id.clone(), e.content_digest.clone()));
                 if self.newest.len() > COMPARED {
                     self.newest.pop_front();
@@ -264,8 +368,21 @@ impl Aggregate for Conversation {
                 if let Some(message) = self.messages.get_mut(&e.message_id) {
                     message.deleted = true;
                 }
+                self.question.take_if(|id| *id == e.message_id);
             }
+            ConversationEvent::ParticipantRoleChanged(e) => self.give(&e.principal_id, e.to),
+            ConversationEvent::OwnershipTransferred(e) => {
+                self.give(&e.from, ParticipantRole::Admin);
+                self.give(&e.to, ParticipantRole::Owner);
+            }
+            ConversationEvent::ConversationDeleted(_) => self.end = Some(Ending::Deleted),
+            ConversationEvent::ConversationErased(_) => _ = self.end.get_or_insert(Ending::Erased),
+            ConversationEvent::ControlIssued(e) => self.placed(&e.control_id, e.sequence, &e.issued_by, true),
+            ConversationEvent::ConversationSettingsChanged(_)
+            | ConversationEvent::ConversationRouted(_)
+            | ConversationEvent::HandoffRecorded(_) => {}
         }
+        self.answering.apply(event);
     }
 
     fn decide(
@@ -279,6 +396,13 @@ impl Aggregate for Conversation {
             ConversationCommand::AddParticipant(c) => self.add(c.participant, by),
             ConversationCommand::RemoveParticipant(c) => self.remove(c.principal_id, by),
             ConversationCommand::LeaveConversation(_) => self.leave(by),
+            ConversationCommand::JoinConversation(c) => self.join(c.participant, by),
+            ConversationCommand::ChangeParticipantRole(c) => self.change_role(c, by),
+            ConversationCommand::TransferOwnership(c) => self.transfer(c.to_principal_id, by),
+            ConversationCommand::UpdateConversationSettings(c) => self.update(c, by),
+            ConversationCommand::DeleteConversation(c) => self.end(c.reason, by),
+            ConversationCommand::EraseConversation(_) => self.erase(by),
+            ConversationCommand::SendControl(c) => self.control(c, by),
             ConversationCommand::SendMessage(c) => self.send(c, by),
             ConversationCommand::EditMessage(c) => self.edit(c, by),
             ConversationCommand::DeleteMessage(c) => self.delete(c, by),

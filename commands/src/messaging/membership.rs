@@ -1,18 +1,18 @@
 //! Opening a conversation, and who takes part in it (messaging.md §8.10, §13.2).
 
 use symbia_events::messaging::{
-    ConversationCreated, ConversationEvent, ConversationType, ParticipantAdded, ParticipantRemoved, ParticipantRole,
-    ParticipantType,
+    ConversationCreated, ConversationEvent, ConversationType, OwnershipTransferred, ParticipantAdded,
+    ParticipantRemoved, ParticipantRole, ParticipantRoleChanged, ParticipantType,
 };
 
 use super::{
-    ASSISTANT_PREFIX, Conversation, CreateConversation, MAX_METADATA, MAX_PARTICIPANTS, NewParticipant, Participant,
-    conversation::sealed_with,
+    ASSISTANT_PREFIX, ChangeParticipantRole, Conversation, CreateConversation, MAX_METADATA, MAX_PARTICIPANTS,
+    NewParticipant, Participant, conversation::sealed_with,
 };
 use crate::{Actor, Decision, Rejection};
 
 /// Longest name and principal id.
-const MAX_NAME: usize = 255;
+pub(super) const MAX_NAME: usize = 255;
 
 fn usable(participant: &NewParticipant) -> Result<(), Rejection> {
     let id = &participant.principal_id;
@@ -25,7 +25,7 @@ fn usable(participant: &NewParticipant) -> Result<(), Rejection> {
     Ok(())
 }
 
-fn added(participant: NewParticipant, role: ParticipantRole, by: &Actor, via: &str) -> ParticipantAdded {
+pub(super) fn added(participant: NewParticipant, role: ParticipantRole, by: &Actor, via: &str) -> ParticipantAdded {
     ParticipantAdded {
         participant_id: participant.participant_id,
         principal_id: participant.principal_id,
@@ -129,7 +129,61 @@ impl Conversation {
         Ok(Decision::one(ParticipantRemoved { principal_id, removed_by, via: "leave".to_owned() }))
     }
 
-    fn led_by(&self, by: &Actor) -> Result<(), Rejection> {
+    pub(super) fn join(&self, new: NewParticipant, by: &Actor) -> Result<Decision<ConversationEvent>, Rejection> {
+        self.exists()?;
+        usable(&new)?;
+        if new.principal_id != by.id {
+            return Err(Rejection::forbidden("one joins a conversation in one's own name"));
+        }
+        if self.participant(&by.id).is_some() {
+            return Ok(Decision::nothing());
+        }
+        if self.conversation_type == ConversationType::Private {
+            return Err(Rejection::new("PRIVATE_CONVERSATION", "a private conversation is entered by invitation"));
+        }
+        if self.participants.len() >= MAX_PARTICIPANTS {
+            return Err(Rejection::invalid(format!("a conversation has at most {MAX_PARTICIPANTS} participants")));
+        }
+        Ok(Decision::one(added(new, ParticipantRole::Member, by, "join")))
+    }
+
+    pub(super) fn change_role(
+        &self,
+        c: ChangeParticipantRole,
+        by: &Actor,
+    ) -> Result<Decision<ConversationEvent>, Rejection> {
+        self.owned_by(by)?;
+        let target = self.participant(&c.principal_id).ok_or_else(|| Rejection::not_found("participant"))?;
+        if target.role == c.role {
+            return Ok(Decision::nothing());
+        }
+        if c.role == ParticipantRole::Owner {
+            return Err(Rejection::invalid("role: 'admin' or 'member'; a new owner is made by a transfer"));
+        }
+        stays_owned_without(target)?;
+        Ok(Decision::one(ParticipantRoleChanged {
+            from: target.role,
+            to: c.role,
+            principal_id: c.principal_id,
+            changed_by: by.id.clone(),
+        }))
+    }
+
+    pub(super) fn transfer(&self, to: String, by: &Actor) -> Result<Decision<ConversationEvent>, Rejection> {
+        self.owned_by(by)?;
+        let target = self.participant(&to).ok_or_else(|| Rejection::not_found("participant"))?;
+        if target.principal_type != ParticipantType::User {
+            return Err(Rejection::invalid("toPrincipalId: a conversation is owned by a person"));
+        }
+        let owner = self.participants.iter().find(|p| p.role == ParticipantRole::Owner);
+        let from = owner.map_or_else(String::new, |p| p.principal_id.clone());
+        if from == to {
+            return Ok(Decision::nothing());
+        }
+        Ok(Decision::one(OwnershipTransferred { from, to, transferred_by: by.id.clone() }))
+    }
+
+    pub(super) fn led_by(&self, by: &Actor) -> Result<(), Rejection> {
         self.exists()?;
         if self.is_led_by(by) {
             return Ok(());
@@ -151,7 +205,7 @@ mod tests {
     use super::super::messages::testing::{ada, created, entered, people};
     use super::*;
     use crate::{
-        messaging::{AddParticipant, LeaveConversation, RemoveParticipant},
+        messaging::{AddParticipant, JoinConversation, LeaveConversation, RemoveParticipant, TransferOwnership},
         testing::given,
     };
     use symbia_events::SubjectKey;
@@ -234,5 +288,47 @@ mod tests {
         given::<Conversation>(history()).when(LeaveConversation {}, &bob).then([gone("bob", "leave").into()]);
         given::<Conversation>(history()).when(LeaveConversation {}, &ada()).rejected("OWNER_MUST_TRANSFER");
         given::<Conversation>([]).when(remove("bob"), &ada()).rejected("CONVERSATION_NOT_FOUND");
+    }
+
+    #[test]
+    fn a_group_is_open_to_its_organization_and_whoever_is_in_stays_what_they_are() {
+        let group = || {
+            let mut events = created();
+            let ConversationEvent::ConversationCreated(e) = &mut events[0] else { unreachable!() };
+            e.conversation_type = ConversationType::Group;
+            events
+        };
+        let join = |id: &str| JoinConversation { participant: new(id) };
+        let bob = people("bob", "org");
+        let joined = added(new("bob"), ParticipantRole::Member, &bob, "join");
+        given::<Conversation>(group()).when(join("bob"), &bob).then([joined.into()]);
+        given::<Conversation>(group()).when(join("eve"), &bob).rejected("FORBIDDEN");
+        given::<Conversation>(group()).when(join("ada"), &ada()).then([]);
+        given::<Conversation>(created()).when(join("bob"), &bob).rejected("PRIVATE_CONVERSATION");
+    }
+
+    #[test]
+    fn roles_are_given_by_the_owner_and_there_is_always_one() {
+        let history = || created().into_iter().chain([entered("bob", "invite")]);
+        let (bob, to) = (people("bob", "org"), |id: &str| TransferOwnership { to_principal_id: id.into() });
+        let role = |id: &str, role| ChangeParticipantRole { principal_id: id.into(), role };
+        let (admin, member, owner) = (ParticipantRole::Admin, ParticipantRole::Member, ParticipantRole::Owner);
+        given::<Conversation>(history()).when(role("bob", admin), &bob).rejected("INSUFFICIENT_ROLE");
+        given::<Conversation>(history()).when(role("bob", owner), &ada()).rejected("VALIDATION_FAILED");
+        given::<Conversation>(history()).when(role("ada", member), &ada()).rejected("OWNER_MUST_TRANSFER");
+        given::<Conversation>(history()).when(role("eve", admin), &ada()).rejected("NOT_FOUND");
+        given::<Conversation>(history()).when(role("bob", member), &ada()).then([]);
+        let changed =
+            ParticipantRoleChanged { principal_id: "bob".into(), from: member, to: admin, changed_by: "ada".into() };
+        given::<Conversation>(history()).when(role("bob", admin), &ada()).then([changed.into()]);
+        given::<Conversation>(history()).when(to("assistant:symbia"), &ada()).rejected("VALIDATION_FAILED");
+        given::<Conversation>(history()).when(to("bob"), &bob).rejected("INSUFFICIENT_ROLE");
+        let given_away = OwnershipTransferred { from: "ada".into(), to: "bob".into(), transferred_by: "ada".into() };
+        given::<Conversation>(history()).when(to("bob"), &ada()).then([given_away.clone().into()]);
+        let after = || history().chain([given_away.clone().into()]);
+        given::<Conversation>(after()).when(to("ada"), &ada()).rejected("INSUFFICIENT_ROLE");
+        given::<Conversation>(after()).when(LeaveConversation {}, &bob).rejected("OWNER_MUST_TRANSFER");
+        let left = ParticipantRemoved { principal_id: "ada".into(), removed_by: "ada".into(), via: "leave".into() };
+        given::<Conversation>(after()).when(LeaveConversation {}, &ada()).then([left.into()]);
     }
 }

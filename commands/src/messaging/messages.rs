@@ -1,18 +1,23 @@
 //! Saying, correcting and taking back (messaging.md §8.1 to §8.5).
 
 use symbia_events::{
-    Personal,
+    ActorType, AuthMethod, Personal,
     messaging::{ConversationEvent, MessageDeleted, MessageEdited, MessageSent, SenderType},
 };
 use uuid::Uuid;
 
-use super::{Conversation, DeleteMessage, EditMessage, MAX_CONTENT, MAX_METADATA, SendMessage, conversation::Message};
+use super::{
+    ASSISTANT_PREFIX, Conversation, DeleteMessage, EditMessage, MAX_CONTENT, MAX_METADATA, SendMessage,
+    conversation::Message,
+};
 use crate::{Actor, Decision, Rejection};
 
 /// Longest content type, run id and trace id.
 const MAX_LABEL: usize = 255;
 /// Content type of control events, which have commands of their own.
 const RESERVED: &str = "event";
+/// What software needs to write.
+const SEND: &str = "cap:messaging.send";
 
 fn says_something(content: &Personal) -> Result<(), Rejection> {
     match content.text_len() {
@@ -24,16 +29,26 @@ fn says_something(content: &Personal) -> Result<(), Rejection> {
 
 impl Conversation {
     pub(super) fn send(&self, c: SendMessage, by: &Actor) -> Result<Decision<ConversationEvent>, Rejection> {
-        self.exists()?;
         if !by.is_platform() {
             self.as_participant(by)?;
         }
+        self.is_readable()?;
         let sender_type = SenderType::of(by.kind).ok_or_else(|| Rejection::forbidden("sign in to write"))?;
+        // Assistants of the platform speak through its own services; other software needs leave to.
+        if by.kind == ActorType::Agent && by.auth != AuthMethod::Service && !by.holds(SEND) {
+            return Err(Rejection::new("MISSING_CAPABILITY", format!("the capability '{SEND}' is required to write")));
+        }
         if Uuid::try_parse(&c.message_id).is_err() {
             return Err(Rejection::invalid("messageId: a UUID"));
         }
         if let Some(message) = self.messages.get(&c.message_id) {
             return self.repeated(&c, message, by);
+        }
+        if self.answering.silences(&by.id) && by.id.starts_with(ASSISTANT_PREFIX) {
+            return Err(Rejection::new(
+                "CONVERSATION_PAUSED",
+                "assistants are silent here until the conversation is resumed",
+            ));
         }
         if c.content_type == RESERVED {
             return Err(Rejection::invalid("contentType: 'event' is for control events; send a control command"));
@@ -71,7 +86,7 @@ impl Conversation {
     // The same message once more changes nothing; another one under its id is refused and told nothing.
     fn repeated(&self, c: &SendMessage, m: &Message, by: &Actor) -> Result<Decision<ConversationEvent>, Rejection> {
         let digest = self.newest.iter().find(|(id, _)| *id == c.message_id).map(|(_, digest)| digest);
-        if self.is_sender(m, by) && digest.is_none_or(|digest| *digest == c.content_digest) {
+        if !m.control && self.is_sender(m, by) && digest.is_none_or(|digest| *digest == c.content_digest) {
             return Ok(Decision::nothing());
         }
         Err(Rejection::new("MESSAGE_ID_CONFLICT", "this message id is in use: send the message under a new one"))
@@ -79,7 +94,8 @@ impl Conversation {
 
     pub(super) fn edit(&self, c: EditMessage, by: &Actor) -> Result<Decision<ConversationEvent>, Rejection> {
         self.as_participant(by)?;
-        let message = self.standing(&c.message_id)?;
+        self.is_readable()?;
+        let message = self.text(&c.message_id)?;
         if !self.is_sender(message, by) {
             return Err(Rejection::forbidden("only its sender may edit a message"));
         }
@@ -101,7 +117,7 @@ impl Conversation {
         if !by.is_platform() {
             self.as_participant(by)?;
         }
-        let message = self.standing(&c.message_id)?;
+        let message = self.text(&c.message_id)?;
         if !self.is_sender(message, by) && !self.is_led_by(by) {
             let text = "only its sender, or an owner or admin of the conversation, may delete a message";
             return Err(Rejection::new("INSUFFICIENT_ROLE", text));
@@ -114,6 +130,15 @@ impl Conversation {
         let found = self.messages.get(message_id).filter(|m| !m.deleted);
         let missing = || Rejection::new("MESSAGE_NOT_FOUND", "there is no such message in this conversation");
         found.ok_or_else(missing)
+    }
+
+    // A signal is a record: it is neither edited nor taken back.
+    fn text(&self, message_id: &str) -> Result<&Message, Rejection> {
+        let message = self.standing(message_id)?;
+        if message.control {
+            return Err(Rejection::invalid("messageId: a control event can be neither edited nor deleted"));
+        }
+        Ok(message)
     }
 
     fn is_sender(&self, message: &Message, by: &Actor) -> bool {

@@ -1,7 +1,13 @@
 //! Commands and aggregates of the messaging service (messaging.md §13).
 
+mod answering;
+mod control;
 mod conversation;
 mod membership;
 mod messages;
+mod read_cursor;
+mod settings;
 
+pub use answering::*;
 pub use conversation::*;
+pub use read_cursor::*;

@@ -86,6 +86,73 @@ pub enum Priority {
     Critical,
 }
 
+/// A signal about answers under way (messaging.md §6.6, 8.8).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub enum Signal {
+    /// Nothing is answered until it is resumed.
+    #[serde(rename = "stream.pause")]
+    Pause,
+    /// Answering goes on.
+    #[serde(rename = "stream.resume")]
+    Resume,
+    /// What may be interrupted is given up for something more urgent.
+    #[serde(rename = "stream.preempt")]
+    Preempt,
+    /// Somebody else is to answer, beginning with the last question.
+    #[serde(rename = "stream.route")]
+    Route,
+    /// Somebody else answers from now on.
+    #[serde(rename = "stream.handoff")]
+    Handoff,
+    /// What is under way is given up.
+    #[serde(rename = "stream.cancel")]
+    Cancel,
+    /// It is more or less urgent.
+    #[serde(rename = "stream.priority")]
+    Priority,
+}
+
+impl Signal {
+    /// Its full name.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Signal::Pause => "stream.pause",
+            Signal::Resume => "stream.resume",
+            Signal::Preempt => "stream.preempt",
+            Signal::Route => "stream.route",
+            Signal::Handoff => "stream.handoff",
+            Signal::Cancel => "stream.cancel",
+            Signal::Priority => "stream.priority",
+        }
+    }
+
+    /// The signal of a name, which may lack the `stream.`.
+    #[must_use]
+    pub fn named(name: &str) -> Option<Self> {
+        let all = [
+            Signal::Pause,
+            Signal::Resume,
+            Signal::Preempt,
+            Signal::Route,
+            Signal::Handoff,
+            Signal::Cancel,
+            Signal::Priority,
+        ];
+        all.into_iter().find(|s| s.name() == name || s.name().strip_prefix("stream.") == Some(name))
+    }
+}
+
+/// Whom a signal is about.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct ControlTarget {
+    /// A user's id, or `assistant:<key>`.
+    pub principal_id: String,
+    /// What they are.
+    pub principal_type: SenderType,
+}
+
 domain_events! {
     /// What can have happened in a conversation.
     ConversationEvent: Messaging / "conversation" {
@@ -111,7 +178,7 @@ domain_events! {
             role: ParticipantRole,
             entity_id: Option<String>,
             added_by: String,
-            /// `create` or `invite`.
+            /// `create`, `invite`, `join`, `route` or `handoff`.
             via: String,
         }
         /// Somebody takes part no more.
@@ -154,6 +221,69 @@ domain_events! {
             message_id: String,
             deleted_by: String,
             reason: Option<Personal>,
+        }
+        /// Its name, description or metadata changed: what is absent stays, an empty text takes it away.
+        ConversationSettingsChanged = "symbia.messaging.conversation.conversation-settings-changed.v1" {
+            name: Option<Personal>,
+            description: Option<Personal>,
+            /// A sealed JSON object, whole.
+            metadata: Option<Personal>,
+        }
+        /// It is no more.
+        ConversationDeleted = "symbia.messaging.conversation.conversation-deleted.v1" {
+            deleted_by: String,
+            reason: Option<Personal>,
+        }
+        /// What was said can be read no more: the key is destroyed.
+        ConversationErased = "symbia.messaging.conversation.conversation-erased.v1" {
+            erased_by: String,
+            content_key_id: String,
+        }
+        /// A participant may do more, or less.
+        ParticipantRoleChanged = "symbia.messaging.conversation.participant-role-changed.v1" {
+            principal_id: String,
+            from: ParticipantRole,
+            to: ParticipantRole,
+            changed_by: String,
+        }
+        /// Somebody else owns it; who did is an admin.
+        OwnershipTransferred = "symbia.messaging.conversation.ownership-transferred.v1" {
+            from: String,
+            to: String,
+            transferred_by: String,
+        }
+        /// A signal about answers under way was given. It has a place in the sequence, as messages do.
+        ControlIssued = "symbia.messaging.conversation.control-issued.v1" {
+            /// Its id among the messages.
+            control_id: String,
+            sequence: u64,
+            event: Signal,
+            issued_by: String,
+            sender_type: SenderType,
+            target: Option<ControlTarget>,
+            /// Only what answers this principal; absent = whoever asked.
+            asker: Option<String>,
+            reason: Option<Personal>,
+            priority: Option<Priority>,
+            run_id: Option<String>,
+            trace_id: Option<String>,
+            preempted_by: Option<String>,
+            /// A sealed JSON object.
+            metadata: Option<Personal>,
+        }
+        /// Another assistant answers from now on, beginning with a message that was asked already.
+        ConversationRouted = "symbia.messaging.conversation.conversation-routed.v1" {
+            control_id: String,
+            to: ControlTarget,
+            message_id: Option<String>,
+        }
+        /// Somebody else answers from now on; handed to a person, assistants are silent.
+        HandoffRecorded = "symbia.messaging.conversation.handoff-recorded.v1" {
+            control_id: String,
+            /// The assistants that answered until now.
+            from: Vec<String>,
+            to: ControlTarget,
+            assistants_muted: bool,
         }
     }
 }

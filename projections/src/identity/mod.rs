@@ -24,8 +24,8 @@ pub use audit::{AuditEntry, AuditFilter, audit_trail};
 pub use credentials::{Credential, credential, credential_for, credentials_of, credentials_of_org};
 pub use organizations::{
     Member, Membership, OrgOverview, OrgRef, OrgSummary, Organization, member, member_count, member_users, members,
-    membership_of, organization, organization_by_slug, organization_summaries, organizations, organizations_of,
-    organizations_with_plan,
+    members_among, membership_of, organization, organization_by_slug, organization_summaries, organizations,
+    organizations_of, organizations_with_plan,
 };
 pub use security::{Security, security, sign_in_block};
 pub use sessions::{Session, session, sessions_of};

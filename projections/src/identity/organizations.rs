@@ -128,6 +128,19 @@ pub async fn organization_summaries(conn: &mut PgConnection, user_id: &str) -> R
     .await
 }
 
+/// Which of these users belong to an organization.
+pub async fn members_among(
+    conn: &mut PgConnection,
+    org_id: &str,
+    users: &[String],
+) -> Result<Vec<String>, sqlx::Error> {
+    sqlx::query_scalar("SELECT user_id FROM identity.memberships WHERE org_id = $1 AND user_id = ANY($2)")
+        .bind(org_id)
+        .bind(users)
+        .fetch_all(conn)
+        .await
+}
+
 /// A user's membership of an organization.
 pub async fn membership_of(
     conn: &mut PgConnection,

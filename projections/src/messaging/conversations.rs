@@ -2,7 +2,7 @@
 
 use sqlx::{FromRow, PgConnection};
 
-use super::rows::{Conversation, Participant};
+use super::rows::{Conversation, Participant, ReadCursor};
 
 /// A conversation, and what the asker is in it.
 #[derive(Clone, Debug, PartialEq, Eq, FromRow)]
@@ -53,21 +53,77 @@ pub async fn conversation(conn: &mut PgConnection, org: &str, id: &str) -> Resul
         .await
 }
 
-/// The conversations in which somebody takes part, of these organizations, the last changed first.
+/// Which of somebody's conversations.
+#[derive(Clone, Debug)]
+pub struct Listing {
+    /// Of these organizations.
+    pub orgs: Vec<String>,
+    /// `private` or `group`; `None` = both.
+    pub kind: Option<String>,
+    /// At most so many.
+    pub limit: i64,
+    /// Without the first so many.
+    pub offset: i64,
+}
+
+/// A conversation, and how far somebody has read it.
+#[derive(Clone, Debug, PartialEq, Eq, FromRow)]
+pub struct Listed {
+    /// The conversation.
+    #[sqlx(flatten)]
+    pub conversation: Conversation,
+    /// Sequence of the last message that was marked as read; 0 before the first.
+    pub read_sequence: i64,
+    /// Messages of others after it, up to [`UNREAD_MAX`].
+    pub unread_count: i64,
+}
+
+/// Unread messages are counted up to this many.
+pub const UNREAD_MAX: i64 = 1000;
+
+/// The conversations in which somebody takes part, the last changed first.
 pub async fn conversations_of(
     conn: &mut PgConnection,
     user: &str,
-    orgs: &[String],
-) -> Result<Vec<Conversation>, sqlx::Error> {
+    listing: &Listing,
+) -> Result<Vec<Listed>, sqlx::Error> {
     sqlx::query_as(
-        "SELECT c.* FROM messaging.participants p
-         JOIN messaging.conversations c ON c.org_id = p.org_id AND c.id = p.conversation_id
-         WHERE p.user_id = $1 AND p.org_id = ANY($2) ORDER BY c.updated_at DESC, c.id",
+        "SELECT c.*, coalesce(r.read_sequence, 0) AS read_sequence, (
+             SELECT count(*) FROM (
+                 SELECT FROM messaging.messages m
+                 WHERE m.org_id = c.org_id AND m.conversation_id = c.id AND m.sequence > coalesce(r.read_sequence, 0)
+                   AND m.sender_id <> $1 AND m.deleted_at IS NULL AND m.content_type <> 'event' LIMIT $6) AS unread
+         ) AS unread_count
+         FROM (SELECT c.* FROM messaging.participants p
+               JOIN messaging.conversations c ON c.org_id = p.org_id AND c.id = p.conversation_id
+               WHERE p.user_id = $1 AND p.org_id = ANY($2) AND ($3::text IS NULL OR c.type = $3)
+               ORDER BY c.updated_at DESC, c.id LIMIT $4 OFFSET $5) AS c
+         LEFT JOIN messaging.read_cursors r ON r.org_id = c.org_id AND r.conversation_id = c.id AND r.user_id = $1
+         ORDER BY c.updated_at DESC, c.id",
     )
     .bind(user)
-    .bind(orgs)
+    .bind(&listing.orgs)
+    .bind(&listing.kind)
+    .bind(listing.limit)
+    .bind(listing.offset)
+    .bind(UNREAD_MAX)
     .fetch_all(conn)
     .await
+}
+
+/// How far somebody has read a conversation.
+pub async fn read_cursor(
+    conn: &mut PgConnection,
+    org: &str,
+    conversation: &str,
+    user: &str,
+) -> Result<Option<ReadCursor>, sqlx::Error> {
+    sqlx::query_as("SELECT * FROM messaging.read_cursors WHERE org_id = $1 AND conversation_id = $2 AND user_id = $3")
+        .bind(org)
+        .bind(conversation)
+        .bind(user)
+        .fetch_optional(conn)
+        .await
 }
 
 /// Who takes part, in the order of joining.
@@ -77,8 +133,9 @@ pub async fn participants(
     conversation: &str,
 ) -> Result<Vec<Participant>, sqlx::Error> {
     sqlx::query_as(
-        "SELECT * FROM messaging.participants WHERE org_id = $1 AND conversation_id = $2
-         ORDER BY joined_at, role <> 'owner', user_id",
+        "SELECT p.*, r.read_at AS last_read_at FROM messaging.participants p
+         LEFT JOIN messaging.read_cursors r USING (org_id, conversation_id, user_id)
+         WHERE p.org_id = $1 AND p.conversation_id = $2 ORDER BY p.joined_at, p.role <> 'owner', p.user_id",
     )
     .bind(org)
     .bind(conversation)
@@ -93,12 +150,16 @@ pub async fn participant(
     conversation: &str,
     user: &str,
 ) -> Result<Option<Participant>, sqlx::Error> {
-    sqlx::query_as("SELECT * FROM messaging.participants WHERE org_id = $1 AND conversation_id = $2 AND user_id = $3")
-        .bind(org)
-        .bind(conversation)
-        .bind(user)
-        .fetch_optional(conn)
-        .await
+    sqlx::query_as(
+        "SELECT p.*, r.read_at AS last_read_at FROM messaging.participants p
+         LEFT JOIN messaging.read_cursors r USING (org_id, conversation_id, user_id)
+         WHERE p.org_id = $1 AND p.conversation_id = $2 AND p.user_id = $3",
+    )
+    .bind(org)
+    .bind(conversation)
+    .bind(user)
+    .fetch_optional(conn)
+    .await
 }
 
 /// How much there is of everything in these organizations. It counts, so it is for operators.

@@ -2,15 +2,20 @@
 
 use std::collections::{BTreeSet, HashMap};
 
+use serde_json::{Map, Value, json};
 use sqlx::PgConnection;
 use symbia_events::{
     DomainEvent, Event, Personal, SubjectKey,
-    messaging::{ConversationEvent, MessageSent},
+    messaging::{
+        ControlIssued, ConversationEvent, ConversationRead, MessageSent, ParticipantRole, ReadCursorEvent,
+        read_cursor_id,
+    },
 };
+use time::format_description::BorrowedFormatItem;
 
 use super::{
-    ERASED, content_key_id, open,
-    rows::{Conversation, Inner, Message, Participant, Place, State},
+    ERASED, content_key_id, end, open,
+    rows::{Conversation, Inner, Message, Participant, Place, ReadCursor, State},
 };
 use crate::{
     FoldError, FoldEvent,
@@ -18,37 +23,91 @@ use crate::{
     secrets::SecretStore,
 };
 
+const MILLISECONDS: &[BorrowedFormatItem<'_>] =
+    time::macros::format_description!("[year]-[month]-[day]T[hour]:[minute]:[second].[subsecond digits:3]Z");
+
+#[allow(clippy::large_enum_variant, reason = "a change is moved a few times; a box would cost each of them")]
+enum Change {
+    Conversation(ConversationEvent),
+    Cursor(ReadCursorEvent),
+}
+
 pub(super) async fn fold(
     secrets: &SecretStore,
     conn: &mut PgConnection,
     events: &[FoldEvent],
 ) -> Result<(), FoldError> {
     let mut changes = Vec::with_capacity(events.len());
-    for event in events.iter().map(|e| &e.event).filter(|e| e.aggregatetype == ConversationEvent::AGGREGATE) {
-        changes.push((event, read(event)?));
+    for event in events.iter().map(|e| &e.event) {
+        match event.aggregatetype.as_str() {
+            ConversationEvent::AGGREGATE => changes.push((event, Change::Conversation(read(event)?))),
+            ReadCursorEvent::AGGREGATE => changes.push((event, Change::Cursor(read_cursor(event)?))),
+            _ => {}
+        }
     }
+    let conversations = changes.iter().filter(|(_, change)| matches!(change, Change::Conversation(_)));
+    let kids: BTreeSet<String> = conversations.map(|(event, _)| key_of(&place(event))).collect();
+    let keys = secrets.subject_keys(&kids.into_iter().collect::<Vec<_>>()).await?;
+    // What ends a conversation concerns all its rows: it is done where they are, after what came before it.
+    let mut pending = Vec::with_capacity(changes.len());
+    for (event, change) in changes {
+        match change {
+            Change::Conversation(ConversationEvent::ConversationDeleted(_)) => {
+                rows(conn, std::mem::take(&mut pending), &keys).await?;
+                end::delete(conn, &place(event)).await?;
+            }
+            Change::Conversation(ConversationEvent::ConversationErased(_)) => {
+                rows(conn, std::mem::take(&mut pending), &keys).await?;
+                end::erase(conn, &place(event)).await?;
+            }
+            change => pending.push((event, change)),
+        }
+    }
+    rows(conn, pending, &keys).await
+}
+
+async fn rows(
+    conn: &mut PgConnection,
+    changes: Vec<(&Event, Change)>,
+    keys: &HashMap<String, SubjectKey>,
+) -> Result<(), FoldError> {
     let (mut conversations, mut participants, mut messages) = (BTreeSet::new(), BTreeSet::new(), BTreeSet::new());
     for (event, change) in &changes {
+        let Change::Conversation(change) = change else { continue };
         let (org, conversation) = place(event);
         let inner = |id: &str| (org.clone(), conversation.clone(), text(id));
         match change {
             ConversationEvent::ParticipantAdded(e) => _ = participants.insert(inner(&e.principal_id)),
             ConversationEvent::ParticipantRemoved(e) => _ = participants.insert(inner(&e.principal_id)),
+            ConversationEvent::ParticipantRoleChanged(e) => _ = participants.insert(inner(&e.principal_id)),
+            ConversationEvent::OwnershipTransferred(e) => participants.extend([inner(&e.from), inner(&e.to)]),
             ConversationEvent::MessageEdited(e) => _ = messages.insert(inner(&e.message_id)),
             ConversationEvent::MessageDeleted(e) => _ = messages.insert(inner(&e.message_id)),
-            ConversationEvent::ConversationCreated(_) | ConversationEvent::MessageSent(_) => {}
+            _ => {}
         }
         conversations.insert((org, conversation));
     }
-    let kids: Vec<String> = conversations.iter().map(key_of).collect();
-    let keys = secrets.subject_keys(&kids).await?;
     let mut state = State::load(conn, &conversations, &participants, &messages).await?;
     for (event, change) in changes {
-        let place = place(event);
-        let key = keys.get(&key_of(&place));
-        state.apply(event, place, change, key);
+        match change {
+            Change::Cursor(ReadCursorEvent::ConversationRead(e)) => state.read(event, e),
+            Change::Conversation(change) => {
+                let place = place(event);
+                let key = keys.get(&key_of(&place));
+                state.apply(event, place, change, key);
+            }
+        }
     }
     state.save(conn).await
+}
+
+fn read_cursor(event: &Event) -> Result<ReadCursorEvent, FoldError> {
+    let ReadCursorEvent::ConversationRead(e) = event.decode::<ReadCursorEvent>()?;
+    if read_cursor_id(&e.conversation_id, &e.principal_id) != event.aggregateid {
+        let text = format!("{} names conversation {} and {}", event.subject, e.conversation_id, e.principal_id);
+        return Err(FoldError::Event(text));
+    }
+    Ok(e.into())
 }
 
 fn place(event: &Event) -> Place {
@@ -84,6 +143,24 @@ fn object(key: Option<&SubjectKey>, sealed: Option<&Personal>) -> String {
 }
 
 impl State {
+    fn read(&mut self, event: &Event, e: ConversationRead) {
+        let cursor = ReadCursor {
+            org_id: event.orgid.to_string(),
+            conversation_id: text(e.conversation_id),
+            user_id: text(e.principal_id),
+            read_sequence: i64::try_from(e.up_to_sequence).unwrap_or(i64::MAX),
+            read_at: event.time,
+        };
+        let key = (cursor.org_id.clone(), cursor.conversation_id.clone(), cursor.user_id.clone());
+        self.cursors.insert(key, cursor);
+    }
+
+    fn give(&mut self, who: Inner, role: ParticipantRole) {
+        if let Some(participant) = self.participants.entry(who).or_default() {
+            participant.role = name_of(role);
+        }
+    }
+
     fn apply(&mut self, event: &Event, place: Place, change: ConversationEvent, key: Option<&SubjectKey>) {
         let inner = |id: &str| -> Inner { (place.0.clone(), place.1.clone(), text(id)) };
         let row = self.conversations.entry(place.clone()).or_default();
@@ -117,6 +194,7 @@ impl State {
                     role: name_of(e.role),
                     entity_id: e.entity_id.map(text),
                     joined_at: event.time,
+                    last_read_at: None,
                 });
             }
             ConversationEvent::ParticipantRemoved(e) => _ = self.participants.insert(inner(&e.principal_id), None),
@@ -140,6 +218,33 @@ impl State {
                     message.deleted_at = Some(event.time);
                 }
             }
+            ConversationEvent::ConversationSettingsChanged(e) => {
+                conversation.updated_at = event.time;
+                let said = |sealed: &Personal| open(key, sealed).unwrap_or_else(|| ERASED.to_owned());
+                if let Some(name) = &e.name {
+                    conversation.name = Some(said(name)).filter(|name| !name.is_empty());
+                }
+                if let Some(description) = &e.description {
+                    conversation.description = open(key, description).filter(|text| !text.is_empty());
+                }
+                if e.metadata.is_some() {
+                    conversation.metadata = object(key, e.metadata.as_ref());
+                }
+            }
+            ConversationEvent::ParticipantRoleChanged(e) => self.give(inner(&e.principal_id), e.to),
+            ConversationEvent::OwnershipTransferred(e) => {
+                self.give(inner(&e.from), ParticipantRole::Admin);
+                self.give(inner(&e.to), ParticipantRole::Owner);
+            }
+            ConversationEvent::ControlIssued(e) => {
+                conversation.last_sequence = i64::try_from(e.sequence).unwrap_or(i64::MAX);
+                conversation.updated_at = event.time;
+                self.messages.insert(inner(&e.control_id), Some(Message::signalled(event, e, key)));
+            }
+            ConversationEvent::ConversationRouted(_)
+            | ConversationEvent::HandoffRecorded(_)
+            | ConversationEvent::ConversationDeleted(_)
+            | ConversationEvent::ConversationErased(_) => {}
         }
     }
 }
@@ -170,6 +275,47 @@ impl Message {
             updated_at: None,
             deleted_at: None,
             metadata: object(key, e.metadata.as_ref()),
+            version: 1,
+        }
+    }
+
+    /// The signal as a message: its name for a text, its payload under `control` in the metadata (messaging.md §3.4).
+    #[must_use]
+    pub fn signalled(event: &Event, e: ControlIssued, key: Option<&SubjectKey>) -> Message {
+        let mut metadata: Map<String, Value> =
+            serde_json::from_str(&object(key, e.metadata.as_ref())).unwrap_or_default();
+        let reason = e.reason.as_ref().and_then(|reason| open(key, reason));
+        let effective_at = event.time.format(MILLISECONDS).unwrap_or_default();
+        let mut control = json!({
+            "event": e.event, "conversationId": event.aggregateid, "target": e.target, "reason": reason,
+            "priority": e.priority, "preemptedBy": e.preempted_by, "runId": e.run_id, "traceId": e.trace_id,
+            "effectiveAt": effective_at,
+        });
+        if let Value::Object(control) = &mut control {
+            control.retain(|_, value| !value.is_null());
+        }
+        metadata.insert("control".to_owned(), control);
+        Message {
+            org_id: event.orgid.to_string(),
+            conversation_id: event.aggregateid.clone(),
+            id: text(e.control_id),
+            event_id: event.id,
+            sender_id: text(e.issued_by),
+            sender_type: name_of(e.sender_type),
+            erased: false,
+            content: e.event.name().to_owned(),
+            content_type: "event".to_owned(),
+            reply_to: None,
+            run_id: e.run_id.map(text),
+            trace_id: e.trace_id.map(text),
+            sequence: i64::try_from(e.sequence).unwrap_or(i64::MAX),
+            priority: "high".to_owned(),
+            interruptible: false,
+            preempted_by: e.preempted_by.map(text),
+            created_at: event.time,
+            updated_at: None,
+            deleted_at: None,
+            metadata: text(Value::Object(metadata).to_string()),
             version: 1,
         }
     }

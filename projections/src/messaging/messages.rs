@@ -1,9 +1,9 @@
 //! What was said, page by page, always in the order of its sequence.
 
-use sqlx::PgConnection;
+use sqlx::{AssertSqlSafe, PgConnection};
 use time::OffsetDateTime;
 
-use super::rows::Message;
+use super::rows::{MESSAGE, Message};
 
 /// A place in a conversation.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -36,12 +36,14 @@ pub async fn message(
     conversation: &str,
     id: &str,
 ) -> Result<Option<Message>, sqlx::Error> {
-    sqlx::query_as("SELECT * FROM messaging.messages WHERE org_id = $1 AND conversation_id = $2 AND id = $3")
-        .bind(org)
-        .bind(conversation)
-        .bind(id)
-        .fetch_optional(conn)
-        .await
+    sqlx::query_as(AssertSqlSafe(format!(
+        "SELECT {MESSAGE} FROM messaging.messages m WHERE org_id = $1 AND conversation_id = $2 AND id = $3"
+    )))
+    .bind(org)
+    .bind(conversation)
+    .bind(id)
+    .fetch_optional(conn)
+    .await
 }
 
 /// The messages of a page that are not deleted, in ascending order. `None`: its anchor is no message of the conversation.
@@ -71,14 +73,17 @@ pub async fn messages(
             sqlx::query_scalar(select).bind(org).bind(conversation).bind(time).fetch_one(&mut *conn).await?
         }
     };
-    let select = if backwards {
-        "SELECT * FROM messaging.messages WHERE org_id = $1 AND conversation_id = $2 AND sequence < $3
-             AND deleted_at IS NULL AND ($4::text IS NULL OR reply_to = $4) ORDER BY sequence DESC LIMIT $5"
-    } else {
-        "SELECT * FROM messaging.messages WHERE org_id = $1 AND conversation_id = $2 AND sequence > $3
-             AND deleted_at IS NULL AND ($4::text IS NULL OR reply_to = $4) ORDER BY sequence LIMIT $5"
-    };
-    let query = sqlx::query_as(select).bind(org).bind(conversation).bind(anchor).bind(&page.reply_to).bind(page.limit);
+    let (side, order) = if backwards { ("<", "DESC") } else { (">", "ASC") };
+    let select = format!(
+        "SELECT {MESSAGE} FROM messaging.messages m WHERE org_id = $1 AND conversation_id = $2 AND sequence {side} $3
+             AND deleted_at IS NULL AND ($4::text IS NULL OR reply_to = $4) ORDER BY sequence {order} LIMIT $5"
+    );
+    let query = sqlx::query_as(AssertSqlSafe(select))
+        .bind(org)
+        .bind(conversation)
+        .bind(anchor)
+        .bind(&page.reply_to)
+        .bind(page.limit);
     let mut found: Vec<Message> = query.fetch_all(conn).await?;
     if backwards {
         found.reverse();
@@ -94,14 +99,41 @@ pub async fn open_questions(
     sender: &str,
     limit: i64,
 ) -> Result<Vec<Message>, sqlx::Error> {
-    sqlx::query_as(
-        "SELECT * FROM messaging.messages WHERE org_id = $1 AND conversation_id = $2 AND sender_id = $3
-         ORDER BY sequence DESC LIMIT $4",
-    )
-    .bind(org)
-    .bind(conversation)
-    .bind(sender)
-    .bind(limit)
-    .fetch_all(conn)
-    .await
+    let select = format!(
+        "SELECT {MESSAGE} FROM messaging.messages m WHERE org_id = $1 AND conversation_id = $2 AND sender_id = $3
+         AND content_type <> 'event' ORDER BY sequence DESC LIMIT $4"
+    );
+    let query = sqlx::query_as(AssertSqlSafe(select)).bind(org).bind(conversation).bind(sender);
+    query.bind(limit).fetch_all(conn).await
+}
+
+/// What is looked for.
+#[derive(Clone, Debug)]
+pub struct Search {
+    /// Words, as in a search engine: `"a phrase"`, `or`, `-without`.
+    pub words: String,
+    /// Only in this conversation.
+    pub conversation: Option<String>,
+    /// At most so many.
+    pub limit: i64,
+    /// Without the first so many.
+    pub offset: i64,
+}
+
+/// The messages with these words in the conversations in which somebody takes part, of these organizations, the newest first.
+pub async fn search(
+    conn: &mut PgConnection,
+    user: &str,
+    orgs: &[String],
+    search: &Search,
+) -> Result<Vec<Message>, sqlx::Error> {
+    let select = format!(
+        "SELECT {MESSAGE} FROM messaging.participants p
+         JOIN messaging.messages m ON m.org_id = p.org_id AND m.conversation_id = p.conversation_id
+         WHERE p.user_id = $1 AND p.org_id = ANY($2) AND ($3::text IS NULL OR p.conversation_id = $3)
+           AND m.words @@ websearch_to_tsquery('simple', $4)
+         ORDER BY m.created_at DESC, m.sequence DESC, m.id LIMIT $5 OFFSET $6"
+    );
+    let query = sqlx::query_as(AssertSqlSafe(select)).bind(user).bind(orgs).bind(&search.conversation);
+    query.bind(&search.words).bind(search.limit).bind(search.offset).fetch_all(conn).await
 }

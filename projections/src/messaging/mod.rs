@@ -1,13 +1,17 @@
 //! Read model of the messaging service: conversations, who takes part, and what was said.
 
 mod conversations;
+mod end;
 mod fold;
 mod messages;
 mod rows;
 
-pub use conversations::{Access, Counts, access, conversation, conversations_of, counts, participant, participants};
-pub use messages::{Anchor, Page, message, messages, open_questions};
-pub use rows::{Conversation, Message, Participant};
+pub use conversations::{
+    Access, Counts, Listed, Listing, UNREAD_MAX, access, conversation, conversations_of, counts, participant,
+    participants, read_cursor,
+};
+pub use messages::{Anchor, Page, Search, message, messages, open_questions, search};
+pub use rows::{Conversation, Message, Participant, ReadCursor};
 pub use symbia_events::messaging::content_key_id;
 
 use async_trait::async_trait;
@@ -50,7 +54,7 @@ impl Projection for Messaging {
     }
 
     fn tables(&self) -> &'static [&'static str] {
-        &["conversations", "participants", "messages"]
+        &["conversations", "participants", "messages", "read_cursors"]
     }
 
     fn migrations(&self) -> &'static [Migration] {
@@ -62,8 +66,7 @@ impl Projection for Messaging {
     }
 }
 
-const MIGRATIONS: &[Migration] = &[Migration {
-    version: 1,
-    name: "messaging",
-    sql: include_str!("../../../migrations/messaging/0001_messaging.sql"),
-}];
+const MIGRATIONS: &[Migration] = &[
+    Migration { version: 1, name: "messaging", sql: include_str!("../../../migrations/messaging/0001_messaging.sql") },
+    Migration { version: 2, name: "reading", sql: include_str!("../../../migrations/messaging/0002_reading.sql") },
+];

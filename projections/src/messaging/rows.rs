@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use sqlx::{FromRow, PgConnection};
+use sqlx::{AssertSqlSafe, FromRow, PgConnection};
 use time::OffsetDateTime;
 use uuid::Uuid;
 
@@ -39,7 +39,26 @@ pub struct Participant {
     pub role: String,
     pub entity_id: Option<String>,
     pub joined_at: OffsetDateTime,
+    /// Kept with the read cursor.
+    #[sqlx(default)]
+    pub last_read_at: Option<OffsetDateTime>,
 }
+
+/// How far somebody has read a conversation.
+#[derive(Clone, Debug, PartialEq, Eq, FromRow)]
+#[allow(missing_docs, reason = "the names say it")]
+pub struct ReadCursor {
+    pub org_id: String,
+    pub conversation_id: String,
+    pub user_id: String,
+    pub read_sequence: i64,
+    pub read_at: OffsetDateTime,
+}
+
+/// The columns of a message of the alias `m`, without the words that only a search looks at.
+pub(super) const MESSAGE: &str = "m.org_id, m.conversation_id, m.id, m.event_id, m.sender_id, m.sender_type, m.content, \
+     m.content_type, m.reply_to, m.run_id, m.trace_id, m.sequence, m.priority, m.interruptible, m.preempted_by, \
+     m.created_at, m.updated_at, m.deleted_at, m.metadata, m.version, m.erased";
 
 /// A message (messaging.md §3.3).
 #[derive(Clone, Debug, PartialEq, Eq, FromRow)]
@@ -82,6 +101,7 @@ pub(super) struct State {
     pub conversations: BTreeMap<Place, Option<Conversation>>,
     pub participants: BTreeMap<Inner, Option<Participant>>,
     pub messages: BTreeMap<Inner, Option<Message>>,
+    pub cursors: BTreeMap<Inner, ReadCursor>,
 }
 
 fn arrays2<'k>(keys: impl Iterator<Item = &'k Place>) -> (Vec<String>, Vec<String>) {
@@ -125,10 +145,12 @@ impl State {
         }
         if !messages.is_empty() {
             let (orgs, conversations, ids) = arrays3(messages.iter());
-            let select = "SELECT m.* FROM messages m
-                          JOIN unnest($1::text[], $2::text[], $3::text[]) AS k (org_id, conversation_id, id)
-                          USING (org_id, conversation_id, id)";
-            let query = sqlx::query_as(select).bind(orgs).bind(conversations).bind(ids);
+            let select = format!(
+                "SELECT {MESSAGE} FROM messages m
+                 JOIN unnest($1::text[], $2::text[], $3::text[]) AS k (org_id, conversation_id, id)
+                 ON (m.org_id, m.conversation_id, m.id) = (k.org_id, k.conversation_id, k.id)"
+            );
+            let query = sqlx::query_as(AssertSqlSafe(select)).bind(orgs).bind(conversations).bind(ids);
             let rows: Vec<Message> = query.fetch_all(&mut *conn).await?;
             let key = |r: &Message| (r.org_id.clone(), r.conversation_id.clone(), r.id.clone());
             state.messages = rows.into_iter().map(|r| (key(&r), Some(r))).collect();
@@ -145,8 +167,8 @@ impl State {
                                         content_key_id, last_sequence)
              SELECT * FROM unnest($1::text[], $2::text[], $3::text[], $4::text[], $5::text[], $6::text[],
                                   $7::timestamptz[], $8::timestamptz[], $9::text[], $10::text[], $11::bigint[])
-             ON CONFLICT (org_id, id) DO UPDATE SET updated_at = excluded.updated_at,
-                 last_sequence = excluded.last_sequence"
+             ON CONFLICT (org_id, id) DO UPDATE SET name = excluded.name, description = excluded.description,
+                 updated_at = excluded.updated_at, metadata = excluded.metadata, last_sequence = excluded.last_sequence"
         );
         let gone = self.participants.iter().filter(|(_, row)| row.is_none()).map(|(key, _)| key);
         let (orgs, conversations, users) = arrays3(gone);
@@ -181,6 +203,15 @@ impl State {
              ON CONFLICT (org_id, conversation_id, id) DO UPDATE SET content = excluded.content,
                  updated_at = excluded.updated_at, deleted_at = excluded.deleted_at, version = excluded.version,
                  erased = excluded.erased"
+        );
+        write_columns!(
+            conn,
+            self.cursors.into_values().collect::<Vec<_>>(),
+            (org_id, conversation_id, user_id, read_sequence, read_at),
+            "INSERT INTO read_cursors (org_id, conversation_id, user_id, read_sequence, read_at)
+             SELECT * FROM unnest($1::text[], $2::text[], $3::text[], $4::bigint[], $5::timestamptz[])
+             ON CONFLICT (org_id, conversation_id, user_id) DO UPDATE SET read_sequence = excluded.read_sequence,
+                 read_at = excluded.read_at"
         );
         Ok(())
     }

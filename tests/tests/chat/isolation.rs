@@ -12,7 +12,7 @@ async fn a_conversation_is_not_there_for_another_organization_and_closed_to_who_
     let id = house.talk(&ada, &["assistant:coordinator"]).await;
     let question = house.say(&ada, &id, "help").await;
     let message = question["id"].as_str().unwrap();
-    let body = json!({ "content": "x", "event": "cancel", "userId": "u" });
+    let body = json!({ "content": "x", "event": "cancel", "userId": "u", "role": "admin" });
     let at = |rest: &str| format!("/api/conversations/{id}{rest}");
     for (method, path) in [
         ("GET", at("")),
@@ -27,6 +27,13 @@ async fn a_conversation_is_not_there_for_another_organization_and_closed_to_who_
         ("POST", at("/leave")),
         ("POST", at("/control")),
         ("GET", at("/stream")),
+        ("PATCH", at("")),
+        ("DELETE", at("")),
+        ("POST", at("/erase")),
+        ("PATCH", at(&format!("/participants/{}", ada.id))),
+        ("POST", at("/transfer")),
+        ("POST", at("/read")),
+        ("GET", at("/search?q=help")),
     ] {
         let send = async |who| {
             let body = (method != "GET").then(|| body.clone());
@@ -35,6 +42,24 @@ async fn a_conversation_is_not_there_for_another_organization_and_closed_to_who_
         assert_eq!(send(&eve).await.refused(), (404, "CONVERSATION_NOT_FOUND"), "{method} {path}");
         assert_eq!(send(&colleague).await.refused(), (403, "NOT_PARTICIPANT"), "{method} {path}");
     }
+    let join = house.ask(&eve, "POST", &at("/join"), &[], None).await;
+    assert_eq!(join.refused(), (404, "CONVERSATION_NOT_FOUND"));
+    for who in [&eve, &colleague] {
+        assert_eq!(house.get(who, "/api/messages/search?q=help").await.with(200), json!([]));
+    }
+    // A message of another conversation is none of this one.
+    let own = house.talk(&ada, &[]).await;
+    for (method, body) in [("GET", None), ("PATCH", Some(json!({ "content": "x" }))), ("DELETE", None)] {
+        let path = format!("/api/conversations/{own}/messages/{message}");
+        assert_eq!(house.ask(&ada, method, &path, &[], body).await.refused(), (404, "MESSAGE_NOT_FOUND"), "{method}");
+    }
+    let taken = json!({ "content": "help", "id": message });
+    let copied = house.post(&ada, &format!("/api/conversations/{own}/messages"), taken).await.with(201);
+    assert_eq!(
+        (&copied["conversation_id"], &copied["sequence"]),
+        (&json!(own), &json!(1)),
+        "nothing is told of the other"
+    );
     let named = [("x-org-id", ada.org.as_str())];
     assert_eq!(house.ask(&eve, "GET", "/api/conversations", &named, None).await.status, 403);
     assert_eq!(house.get(&eve, "/api/conversations").await.with(200), json!([]));

@@ -40,8 +40,10 @@ use symbia_workers::{
     command::{CommandWorker, Handlers, Options},
     content_keys::ContentKeys,
     integrations::{LlmRouter, Providers, RouterOptions},
+    messaging::Eraser,
     reactor::{Reactor, ReactorRunner},
     sender::Sender,
+    timer::TimerWorker,
 };
 use time::OffsetDateTime;
 use tokio::{net::TcpListener, time::timeout};
@@ -136,7 +138,11 @@ impl House {
         let providers = Providers::default().with(model.clone());
         let engine = RuleEngine::open(nats.clone(), Arc::clone(&keys), bus.clone(), content_keys.clone());
         let router = LlmRouter::open(nats.clone(), Arc::clone(&keys), bus.clone(), content_keys, providers, router);
-        let reactors: [Arc<dyn Reactor>; 2] = [Arc::new(engine.await.unwrap()), Arc::new(router.await.unwrap())];
+        // What is deleted here is erased at once.
+        let eraser = Eraser::new(nats.clone(), secrets.clone(), time::Duration::ZERO);
+        tokio::spawn(TimerWorker::new(nats.clone(), Arc::clone(&keys)).run(stop.clone()));
+        let reactors: [Arc<dyn Reactor>; 3] =
+            [Arc::new(engine.await.unwrap()), Arc::new(router.await.unwrap()), Arc::new(eraser)];
         for reactor in reactors {
             tokio::spawn(ReactorRunner::new(nats.clone(), Arc::clone(&keys), reactor).run(stop.clone()));
         }
@@ -193,7 +199,7 @@ impl House {
         body: Option<Value>,
     ) -> Response {
         let service = match path.split('/').nth(2) {
-            Some("conversations" | "stats") => Service::Messaging,
+            Some("conversations" | "messages" | "stats") => Service::Messaging,
             Some("assistants" | "runs" | "rules") => Service::Assistants,
             _ => Service::Identity,
         };

@@ -13,6 +13,7 @@ use symbia_commands::{
     Outcome, OutcomeStatus,
     assistants::{
         RuleRun,
+        control::routed,
         reactions::{Cause, Inputs, Reaction, on_cancelled, on_completion, on_message, on_refused, on_reply, run_id},
         rules::LLM_INVOKE,
     },
@@ -46,11 +47,11 @@ const MOST_RUNS: u64 = 50_000;
 pub struct RuleEngine {
     client: Client,
     keys: Arc<KeyRing>,
-    store: EventStore,
+    pub(super) store: EventStore,
     sender: Sender,
     content_keys: ContentKeys,
     definitions: Definitions,
-    transcripts: Transcripts,
+    pub(super) transcripts: Transcripts,
     // The pinned inputs of runs under way; they never change.
     runs: Cache<String, Arc<RuleRunStarted>>,
 }
@@ -85,42 +86,59 @@ impl RuleEngine {
                 self.asked(event, &sent).await
             }
             ConversationEvent::MessageSent(sent) => self.replied(event, &sent).await,
+            ConversationEvent::ControlIssued(issued) => self.signalled(event, &issued).await,
+            ConversationEvent::ConversationRouted(routed) => match &routed.message_id {
+                // One that lies too far back is not taken up again.
+                Some(question) => self.offered(event, question).await.map(drop),
+                None => Ok(()),
+            },
             _ => Ok(()),
         }
     }
 
     async fn asked(&self, event: &Event, sent: &MessageSent) -> anyhow::Result<()> {
+        self.preempted(event, sent).await?;
+        let known = self.offered(event, &sent.message_id).await?;
+        anyhow::ensure!(known, "message {} is not in the log yet", sent.message_id);
+        Ok(())
+    }
+
+    /// A message is to be answered by whoever may, as a run that follows from this event; false when it is not to be found.
+    pub(super) async fn offered(&self, event: &Event, message_id: &str) -> anyhow::Result<bool> {
         let (cause, conversation) = (cause(event), event.aggregate()?);
-        if sent.content.kid != content_key_id(cause.tenant.as_str(), &conversation.id) {
-            tracing::warn!(event = %event.id, kid = sent.content.kid, "a text under another conversation's key: no answer");
-            return Ok(());
-        }
-        let Some(scene) = self.transcripts.scene(&conversation, &sent.message_id, When::Sent).await? else {
-            anyhow::bail!("message {} of {conversation} is not in the log yet", sent.message_id);
+        let when = When::At(event.aggregateversion);
+        let Some(scene) = self.transcripts.scene(&conversation, message_id, when).await? else {
+            return Ok(false);
         };
         if scene.assistants.is_empty() {
-            return Ok(());
+            return Ok(true);
         }
-        let Some(key) = self.content_key(event, &sent.content.kid).await? else { return Ok(()) };
+        let sent = &scene.message;
+        if sent.content.kid != content_key_id(cause.tenant.as_str(), &conversation.id) {
+            tracing::warn!(event = %event.id, kid = sent.content.kid, "a text under another conversation's key: no answer");
+            return Ok(true);
+        }
+        let Some(key) = self.content_key(event, &sent.content.kid).await? else { return Ok(true) };
         let definitions = self.definitions.of(&cause.tenant, &scene.assistants).await?;
-        let candidates: Vec<_> =
+        let candidates =
             scene.assistants.iter().zip(&definitions).map(|(key, definition)| definition.candidate(key)).collect();
         let inputs = scene.inputs(&conversation.id, &self.content_keys).await?;
+        let candidates = routed(candidates, &inputs.message.text, scene.routed_to.as_deref());
         let mut reactions = on_message(&cause, &inputs, &candidates, None, &key).into_iter();
-        let Some(start) = reactions.next() else { return Ok(()) };
+        let Some(start) = reactions.next() else { return Ok(true) };
         let outcome = self.send(event, &start).await?;
         if !outcome.repeated && outcome.status == OutcomeStatus::Accepted {
-            return self.follow(event, None, reactions.collect(), &key).await;
+            return self.follow(event, None, reactions.collect(), &key).await.map(|()| true);
         }
         // It has started before: what it pinned then counts.
         let Some(started) = self.started(&cause.tenant, &run_id(&cause).to_string()).await? else {
             tracing::error!(event = %event.id, rejection = ?outcome.rejection, "a run could not be started");
-            return Ok(());
+            return Ok(true);
         };
         let assistant = candidates.iter().find(|c| c.key == started.assistant_key).and_then(|c| c.definition);
         let inputs = Inputs { assistant: assistant.cloned(), ..inputs };
         let reactions = on_message(&cause, &inputs, &[], Some(&started), &key);
-        self.follow(event, Some(&started), reactions, &key).await
+        self.follow(event, Some(&started), reactions, &key).await.map(|()| true)
     }
 
     async fn replied(&self, event: &Event, sent: &MessageSent) -> anyhow::Result<()> {
@@ -196,7 +214,7 @@ impl RuleEngine {
         Ok(())
     }
 
-    async fn send(&self, event: &Event, reaction: &Reaction) -> anyhow::Result<Outcome> {
+    pub(super) async fn send(&self, event: &Event, reaction: &Reaction) -> anyhow::Result<Outcome> {
         let Reaction { to, command, by, id } = reaction;
         let outcome = self.sender.send(Some(event), to, command, by, *id).await?;
         if let Some(rejection) = &outcome.rejection {
@@ -223,7 +241,7 @@ impl RuleEngine {
         }
     }
 
-    async fn started(&self, tenant: &OrgId, run_id: &str) -> anyhow::Result<Option<Arc<RuleRunStarted>>> {
+    pub(super) async fn started(&self, tenant: &OrgId, run_id: &str) -> anyhow::Result<Option<Arc<RuleRunStarted>>> {
         // An id that somebody made up.
         let Ok(run) = AggregateRef::new(Service::Assistants, tenant.clone(), "rule-run", run_id) else {
             return Ok(None);

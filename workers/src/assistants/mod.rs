@@ -3,6 +3,7 @@
 //! What follows from what is decided by pure functions in `symbia_commands::assistants`; here is what they need and what
 //! becomes of it.
 
+mod control;
 mod definitions;
 mod engine;
 mod log;

@@ -9,6 +9,7 @@ use symbia_commands::{
     assistants::{
         Assistant, RuleSet,
         award::rule_set_keys,
+        control::routed,
         replay::{Recorded, Replay, RunCommit, redecide},
         rules::Rules,
     },
@@ -119,14 +120,13 @@ pub async fn replay(
     let (started, tenant) = (&run.started, &run.tenant);
     let conversation = reader.read::<ConversationEvent>(tenant, &started.conversation_id).await?;
     let no_trigger = || ReplayError::NoTrigger(started.message_id.clone());
-    let scene = Transcript::as_found(&conversation, &started.message_id).ok_or_else(no_trigger)?;
-    let mut trigger = None;
+    let trigger = conversation.iter().find(|logged| logged.event.id.to_string() == started.event_ref);
+    let trigger = trigger.ok_or_else(no_trigger)?.event.clone();
+    let scene = Transcript::as_found(&conversation, &started.message_id, trigger.aggregateversion);
+    let scene = scene.ok_or_else(no_trigger)?;
     let mut replies = Vec::new();
     for logged in conversation {
         match logged.what {
-            ConversationEvent::MessageSent(sent) if sent.message_id == started.message_id => {
-                trigger = Some(cause(&logged.event));
-            }
             ConversationEvent::MessageSent(sent) if sent.run_id.as_deref() == Some(&started.rule_run_id) => {
                 replies.push((cause(&logged.event), sent));
             }
@@ -147,12 +147,13 @@ pub async fn replay(
     for key in &scene.assistants {
         definitions.push(reader.definition(tenant, key, &run).await?);
     }
-    let candidates = scene.assistants.iter().zip(&definitions).map(|(key, d)| d.candidate(key)).collect();
 
     let content_keys = ContentKeys::new(secrets.clone());
     let kid = &scene.message.content.kid;
     let key = content_keys.key(kid).await?.ok_or_else(|| ReplayError::Erased(kid.clone()))?;
     let mut inputs = scene.inputs(&started.conversation_id, &content_keys).await?;
+    let candidates = scene.assistants.iter().zip(&definitions).map(|(key, d)| d.candidate(key)).collect();
+    let candidates = routed(candidates, &inputs.message.text, scene.routed_to.as_deref());
     for (_, end) in &completions {
         if let CompletionEvent::CompletionCompleted(e) = end
             && let Ok(text) = key.open(&e.content)
@@ -160,7 +161,7 @@ pub async fn replay(
             inputs.answers.insert(e.request_id.clone(), text);
         }
     }
-    let cause = trigger.ok_or_else(no_trigger)?;
+    let cause = cause(&trigger);
     let asked = requests.len();
     let recorded = Recorded { cause, inputs, candidates, commits: run.commits, requests, completions, replies };
     let replay = redecide(&recorded, &key);

@@ -10,14 +10,15 @@ use async_nats::Client;
 use moka::sync::Cache;
 use symbia_commands::{
     assistants::reactions::{Inputs, Text},
-    messaging::ASSISTANT_PREFIX,
+    messaging::{ASSISTANT_PREFIX, Answering},
 };
 use symbia_events::{
     AggregateRef, Event, KeyRing, Personal, Service,
-    messaging::{ConversationEvent, MessageSent},
+    messaging::{ConversationEvent, MessageSent, SenderType, Signal},
 };
 use symbia_projections::secrets::SecretError;
 use tokio::sync::Mutex;
+use uuid::Uuid;
 
 use super::log::{self, LogError, Logged};
 use crate::content_keys::ContentKeys;
@@ -26,6 +27,8 @@ use crate::content_keys::ContentKeys;
 pub const HISTORY: usize = 50;
 // Messages kept; a message further back is read from the log.
 const WINDOW: usize = 128;
+// Events whose runs may still be under way.
+const OFFERS: usize = 16;
 const MOST: u64 = 20_000;
 
 /// A message as it was sent, and as it reads now.
@@ -36,14 +39,24 @@ pub struct Entry {
     /// Its present text.
     pub text: Personal,
     deleted: bool,
-    version: u32,
 }
 
-/// A conversation as a message found it.
+/// An event that may have set off a run: a message, or a signal that offers it anew.
+#[derive(Clone, Debug)]
+pub struct Offer {
+    /// The event's id: the run's id follows from it.
+    pub event_id: Uuid,
+    /// The message.
+    pub message_id: String,
+}
+
+/// A conversation as an event found it.
 #[derive(Clone, Debug)]
 pub struct Scene {
-    /// Keys of the assistants that take part.
+    /// Keys of the assistants that take part and are not told to be silent.
     pub assistants: Vec<String>,
+    /// The one that answers unless another one is addressed.
+    pub routed_to: Option<String>,
     /// The message.
     pub message: MessageSent,
     /// The messages before it that still stand, oldest first.
@@ -74,16 +87,23 @@ pub struct Transcript {
     version: u32,
     sequence: u64,
     assistants: Vec<String>,
+    answering: Answering,
     messages: VecDeque<Arc<Entry>>,
+    offers: VecDeque<Offer>,
+    // The question that nobody answered while it was paused, and the version at which it went on.
+    reopened: Option<(u32, String)>,
 }
 
 impl Transcript {
     // Nothing happens for an event that it knows; the caller closes gaps.
-    fn fold(&mut self, sequence: u64, version: u32, event: &ConversationEvent) {
+    fn fold(&mut self, sequence: u64, envelope: &Event, event: &ConversationEvent) {
+        let version = envelope.aggregateversion;
         if version <= self.version {
             return;
         }
         (self.version, self.sequence) = (version, sequence);
+        let paused = self.answering.is_paused();
+        self.answering.apply(event);
         match event {
             ConversationEvent::ParticipantAdded(e) => {
                 self.assistants.extend(e.principal_id.strip_prefix(ASSISTANT_PREFIX).map(str::to_owned));
@@ -96,7 +116,10 @@ impl Transcript {
                     self.messages.pop_front();
                 }
                 let text = e.content.clone();
-                self.messages.push_back(Arc::new(Entry { sent: e.clone(), text, deleted: false, version }));
+                self.messages.push_back(Arc::new(Entry { sent: e.clone(), text, deleted: false }));
+                if asks(e) {
+                    self.offered(envelope.id, &e.message_id);
+                }
             }
             ConversationEvent::MessageEdited(e) => {
                 if let Some(entry) = self.messages.iter_mut().find(|m| m.sent.message_id == e.message_id) {
@@ -108,42 +131,77 @@ impl Transcript {
                     Arc::make_mut(entry).deleted = true;
                 }
             }
-            ConversationEvent::ConversationCreated(_) => {}
+            ConversationEvent::ControlIssued(e) if e.event == Signal::Resume => {
+                let question = self.unanswered().filter(|_| paused);
+                if let Some(question) = question {
+                    self.reopened = Some((version, question.clone()));
+                    self.offered(envelope.id, &question);
+                }
+            }
+            ConversationEvent::ConversationRouted(e) => {
+                if let Some(question) = &e.message_id {
+                    self.offered(envelope.id, question);
+                }
+            }
+            _ => {}
         }
+    }
+
+    fn offered(&mut self, event_id: Uuid, message_id: &str) {
+        if self.offers.len() == OFFERS {
+            self.offers.pop_front();
+        }
+        self.offers.push_back(Offer { event_id, message_id: message_id.to_owned() });
+    }
+
+    // The last question, when no assistant has spoken since.
+    fn unanswered(&self) -> Option<String> {
+        let standing = self.messages.iter().rev().filter(|m| !m.deleted);
+        let last = standing.take_while(|m| m.sent.sender_type != SenderType::Agent).find(|m| asks(&m.sent));
+        last.map(|m| m.sent.message_id.clone())
     }
 
     fn scene(&self, message_id: &str, when: When) -> Option<Scene> {
         let at = self.messages.iter().rposition(|m| m.sent.message_id == message_id)?;
         let message = &self.messages[at];
-        if when == When::Sent && message.version != self.version {
+        if matches!(when, When::At(version) if version != self.version) {
             return None;
         }
         let before = self.messages.range(at.saturating_sub(HISTORY)..at).filter(|m| !m.deleted);
         let history = before.cloned().collect();
-        Some(Scene { assistants: self.assistants.clone(), message: message.sent.clone(), history })
+        let silent = |key: &str| self.answering.silences(&format!("{ASSISTANT_PREFIX}{key}"));
+        let assistants = self.assistants.iter().filter(|key| !silent(key)).cloned().collect();
+        let routed_to = self.answering.routed_to().map(str::to_owned);
+        Some(Scene { assistants, routed_to, message: message.sent.clone(), history })
     }
 
-    /// The conversation as a message found it, from its events.
+    /// The conversation as the event of a version found it, around a message.
     #[must_use]
-    pub fn as_found(events: &[Logged<ConversationEvent>], message_id: &str) -> Option<Scene> {
-        let is_it =
-            |e: &ConversationEvent| matches!(e, ConversationEvent::MessageSent(m) if m.message_id == message_id);
+    pub fn as_found(events: &[Logged<ConversationEvent>], message_id: &str, version: u32) -> Option<Scene> {
+        Self::until(events, version)?.scene(message_id, When::At(version))
+    }
+
+    fn until(events: &[Logged<ConversationEvent>], version: u32) -> Option<Self> {
         let mut transcript = Transcript::default();
         for logged in events {
-            transcript.fold(logged.sequence, logged.event.aggregateversion, &logged.what);
-            if is_it(&logged.what) {
-                return transcript.scene(message_id, When::Sent);
+            transcript.fold(logged.sequence, &logged.event, &logged.what);
+            if transcript.version == version {
+                return Some(transcript);
             }
         }
         None
     }
 }
 
+fn asks(sent: &MessageSent) -> bool {
+    matches!(sent.sender_type, SenderType::User | SenderType::Bot)
+}
+
 /// Which state of the conversation is wanted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum When {
-    /// As the message found it.
-    Sent,
+    /// As the event of this version found it.
+    At(u32),
     /// Any later one will do: what a run pinned of it does not change.
     Since,
 }
@@ -168,7 +226,7 @@ impl Transcripts {
         let transcript = self.of(&conversation.event_subject());
         let mut transcript = transcript.lock().await;
         if event.aggregateversion == transcript.version + 1 {
-            transcript.fold(sequence, event.aggregateversion, what);
+            transcript.fold(sequence, event, what);
         }
     }
 
@@ -189,14 +247,41 @@ impl Transcripts {
         let from = transcript.sequence.max(1);
         let tail = log::events(&self.client, &self.keys, Service::Messaging, &subject, from).await?;
         for logged in &tail {
-            transcript.fold(logged.sequence, logged.event.aggregateversion, &logged.what);
+            transcript.fold(logged.sequence, &logged.event, &logged.what);
         }
         if let Some(scene) = transcript.scene(message_id, when) {
             return Ok(Some(scene));
         }
         drop(transcript);
         let all = log::events(&self.client, &self.keys, Service::Messaging, &subject, 1).await?;
-        Ok(Transcript::as_found(&all, message_id))
+        Ok(match when {
+            When::At(version) => Transcript::as_found(&all, message_id, version),
+            When::Since => all
+                .iter()
+                .find(|l| matches!(&l.what, ConversationEvent::MessageSent(m) if m.message_id == message_id))
+                .and_then(|l| Transcript::as_found(&all, message_id, l.event.aggregateversion)),
+        })
+    }
+
+    /// What may have set off runs up to the event of a version, the newest last, and the question that this event reopened.
+    pub async fn offers(
+        &self,
+        conversation: &AggregateRef,
+        version: u32,
+    ) -> Result<(Vec<Offer>, Option<String>), LogError> {
+        let told = |t: &Transcript| {
+            let reopened = t.reopened.as_ref().filter(|(at, _)| *at == version).map(|(_, question)| question.clone());
+            (t.offers.iter().cloned().collect(), reopened)
+        };
+        let subject = conversation.event_subject();
+        let transcript = self.of(&subject);
+        let transcript = transcript.lock().await;
+        if transcript.version == version {
+            return Ok(told(&transcript));
+        }
+        drop(transcript);
+        let all = log::events(&self.client, &self.keys, Service::Messaging, &subject, 1).await?;
+        Ok(Transcript::until(&all, version).as_ref().map(told).unwrap_or_default())
     }
 
     fn of(&self, subject: &str) -> Arc<Mutex<Transcript>> {

@@ -45,6 +45,7 @@ impl Handlers {
             .with::<identity::Credential>()
             .with::<logging::LogSeal>()
             .with::<messaging::Conversation>()
+            .with::<messaging::ReadCursor>()
             .with::<assistants::Assistant>()
             .with::<assistants::RuleSet>()
             .with::<assistants::RuleRun>()

@@ -1,0 +1,185 @@
+//! How far the caller has read, and finding what was said (messaging.md §8.11, 14.3).
+
+use axum::extract::State;
+use serde::{Deserialize, Serialize};
+use symbia_commands::{
+    Actor,
+    messaging::{MarkRead, ReadCursorCommand},
+};
+use symbia_events::{AggregateRef, CommandId, Service, messaging::read_cursor_id};
+use symbia_projections::{Scope, messaging as model};
+use time::{Duration, OffsetDateTime};
+use utoipa::{IntoParams, ToSchema};
+use utoipa_axum::{router::OpenApiRouter, routes};
+
+use super::{Messaging, access::Place, shapes::MessageRow};
+use crate::{
+    http::{ApiError, ApiResult, Caller, Json, Path, Query, RequestScope, Validation, principal::PrincipalKind},
+    platform::Consistency,
+};
+
+/// What looking at a conversation marks as read is recorded at most this often.
+const QUIET: Duration = Duration::seconds(5);
+const DEFAULT_PAGE: i64 = 50;
+const LARGEST_PAGE: i64 = 200;
+/// Furthest that a search is leafed through, and its longest question in bytes.
+const FURTHEST: i64 = 10_000;
+const LONGEST: usize = 1024;
+
+pub(super) fn routes() -> OpenApiRouter<Messaging> {
+    OpenApiRouter::new().routes(routes!(mark_read)).routes(routes!(search)).routes(routes!(search_all))
+}
+
+impl Messaging {
+    async fn mark(
+        &self,
+        id: CommandId,
+        place: &Place,
+        caller: &Caller,
+        scope: &RequestScope,
+        up_to: i64,
+        consistency: Consistency,
+    ) -> ApiResult<()> {
+        let conversation_id = place.conversation.id.clone();
+        let cursor = read_cursor_id(&conversation_id, &caller.id);
+        let address = AggregateRef::new(Service::Messaging, place.tenant.clone(), "read-cursor", cursor);
+        let address = address.map_err(ApiError::internal)?;
+        let command =
+            MarkRead { conversation_id, principal_id: caller.id.clone(), up_to_sequence: up_to.unsigned_abs() };
+        let (command, actor) = (ReadCursorCommand::from(command), Actor::from(&**caller));
+        self.platform.submit_as(id, &address, &command, &actor, scope, consistency).await.map(drop)
+    }
+
+    /// A person has been shown the newest messages. Nobody waits for the record of it; when it is lost, the next one tells.
+    pub(super) fn has_seen(
+        &self,
+        place: &Place,
+        caller: &Caller,
+        scope: &RequestScope,
+        last: i64,
+        read: Option<model::ReadCursor>,
+    ) {
+        let known = read.is_some_and(|r| r.read_sequence >= last || r.read_at + QUIET > OffsetDateTime::now_utc());
+        if known || caller.kind != PrincipalKind::User {
+            return;
+        }
+        let (messaging, place, caller, scope) = (self.clone(), place.clone(), caller.clone(), scope.clone());
+        tokio::spawn(async move {
+            let seen = messaging.mark(CommandId::random(), &place, &caller, &scope, last, Consistency::Eventual).await;
+            if let Err(error) = seen {
+                tracing::debug!(code = error.code(), "what was seen is not recorded");
+            }
+        });
+    }
+}
+
+/// How far.
+#[derive(Deserialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+struct ReadUpTo {
+    /// Sequence of the last message read; default: the last one there is.
+    #[serde(default)]
+    up_to_sequence: Option<u32>,
+}
+
+/// How far the caller has read a conversation.
+#[derive(Serialize, ToSchema)]
+struct Reading {
+    conversation_id: String,
+    /// Sequence of the last message read.
+    read_sequence: i64,
+    /// When it was marked.
+    last_read_at: Option<String>,
+}
+
+/// Mark messages as read; the mark only moves forward
+#[utoipa::path(post, path = "/conversations/{id}/read", tag = "Messages", request_body = ReadUpTo,
+    params(("id" = String, Path, description = "Id of the conversation")),
+    responses((status = 200, description = "How far the caller has read", body = Reading),
+        (status = 403, description = "The caller takes no part in it"), (status = 404, description = "There is none")))]
+async fn mark_read(
+    State(messaging): State<Messaging>,
+    scope: RequestScope,
+    caller: Caller,
+    Path(id): Path<String>,
+    Json(read): Json<ReadUpTo>,
+) -> ApiResult<Json<Reading>> {
+    let place = messaging.place(&caller, &id).await?;
+    let last = place.conversation.last_sequence;
+    let up_to = read.up_to_sequence.map_or(last, |up_to| i64::from(up_to).min(last));
+    if up_to > 0 {
+        let id = CommandId(scope.command_id(&caller.id));
+        messaging.mark(id, &place, &caller, &scope, up_to, Consistency::Visible).await?;
+    }
+    let mut tx = messaging.platform.read(&Messaging::scope(&place, &caller)).await?;
+    let cursor = model::read_cursor(&mut tx, place.tenant.as_str(), &id, &caller.id).await?;
+    Ok(Json(Reading {
+        conversation_id: id,
+        read_sequence: cursor.as_ref().map_or(0, |c| c.read_sequence),
+        last_read_at: cursor.map(|c| crate::iso(c.read_at)),
+    }))
+}
+
+/// What is looked for.
+#[derive(Deserialize, IntoParams)]
+#[into_params(parameter_in = Query)]
+struct Wanted {
+    /// Words, as in a search engine: `"a phrase"`, `or`, `-without`.
+    q: String,
+    /// At most so many, 1 to 200; default 50.
+    limit: Option<i64>,
+    /// Without the first so many.
+    offset: Option<i64>,
+}
+
+impl Wanted {
+    fn within(self, conversation: Option<String>) -> ApiResult<model::Search> {
+        let (limit, offset) = (self.limit.unwrap_or(DEFAULT_PAGE), self.offset.unwrap_or(0));
+        let words = self.q.replace('\0', " ");
+        let mut rules = Validation::new();
+        rules.check(!words.trim().is_empty(), "q", "required", "must hold a word");
+        rules.check(words.len() <= LONGEST, "q", "length", "must have at most 1024 bytes");
+        rules.check((1..=LARGEST_PAGE).contains(&limit), "limit", "range", "must be 1 to 200");
+        rules.check((0..=FURTHEST).contains(&offset), "offset", "range", "must be 0 to 10000").finish()?;
+        Ok(model::Search { words, conversation, limit, offset })
+    }
+}
+
+impl Messaging {
+    async fn search(&self, caller: &Caller, search: &model::Search) -> ApiResult<Json<Vec<MessageRow>>> {
+        let orgs: Vec<String> = caller.organizations.iter().map(|org| org.id.clone()).collect();
+        let mut tx = self.platform.read(&Scope::user(&caller.id)).await?;
+        let found = model::search(&mut tx, &caller.id, &orgs, search).await?;
+        Ok(Json(found.into_iter().map(MessageRow::from).collect()))
+    }
+}
+
+/// Find messages of a conversation by their words, the newest first
+#[utoipa::path(get, path = "/conversations/{id}/search", tag = "Messages",
+    params(("id" = String, Path, description = "Id of the conversation"), Wanted),
+    responses((status = 200, description = "The messages", body = Vec<MessageRow>),
+        (status = 400, description = "A parameter is not valid"),
+        (status = 403, description = "The caller takes no part in it"), (status = 404, description = "There is none")))]
+async fn search(
+    State(messaging): State<Messaging>,
+    caller: Caller,
+    Path(id): Path<String>,
+    Query(wanted): Query<Wanted>,
+) -> ApiResult<Json<Vec<MessageRow>>> {
+    let place = messaging.place(&caller, &id).await?;
+    let search = wanted.within(Some(place.conversation.id))?;
+    messaging.search(&caller, &search).await
+}
+
+/// Find messages of all conversations that the caller takes part in, the newest first
+#[utoipa::path(get, path = "/messages/search", tag = "Messages", params(Wanted),
+    responses((status = 200, description = "The messages", body = Vec<MessageRow>),
+        (status = 400, description = "A parameter is not valid")))]
+async fn search_all(
+    State(messaging): State<Messaging>,
+    caller: Caller,
+    Query(wanted): Query<Wanted>,
+) -> ApiResult<Json<Vec<MessageRow>>> {
+    let search = wanted.within(None)?;
+    messaging.search(&caller, &search).await
+}

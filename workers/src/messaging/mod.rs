@@ -1,0 +1,5 @@
+//! Acting on what happens in conversations.
+
+mod eraser;
+
+pub use eraser::{Eraser, RETENTION};
