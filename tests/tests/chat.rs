@@ -1,6 +1,8 @@
 //! The main job over REST and SSE: real broker, real database, the real workers, a model that follows a script.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, missing_docs, reason = "tests")]
 
+#[path = "chat/admin.rs"]
+mod admin;
 #[path = "chat/answers.rs"]
 mod answers;
 #[path = "chat/control.rs"]

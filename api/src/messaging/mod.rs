@@ -1,6 +1,7 @@
 //! The messaging service: conversations, who takes part, what is said, and following it live (messaging.md).
 
 mod access;
+mod admin;
 mod control;
 mod conversations;
 mod members;
@@ -53,6 +54,7 @@ pub fn service(platform: Platform, feed: &Feed, health: Health, config: ServerCo
         .merge(messages::routes())
         .merge(reading::routes())
         .merge(control::routes())
+        .merge(admin::routes())
         .merge(stream::routes());
     ServiceApp::new(info(), health, config)
         .api(api.with_state(messaging))

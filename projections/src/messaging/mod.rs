@@ -1,11 +1,15 @@
 //! Read model of the messaging service: conversations, who takes part, and what was said.
 
+mod administration;
 mod conversations;
 mod end;
 mod fold;
 mod messages;
 mod rows;
 
+pub use administration::{
+    OrgCounts, conversation_of_orgs, conversations_of_orgs, conversations_of_user, counts_of_orgs,
+};
 pub use conversations::{
     Access, Counts, Listed, Listing, UNREAD_MAX, access, conversation, conversations_of, counts, participant,
     participants, read_cursor,
