@@ -89,11 +89,12 @@ pub fn stop(cause: &Cause, stop: &Stop, begun: &[Begun]) -> Vec<Reaction> {
     begun.iter().filter(|run| stop.concerns(run)).filter_map(cancel).collect()
 }
 
-/// Who may answer a text in a conversation that is routed to an assistant: that one, unless another one is addressed.
+/// Who may answer in a conversation that is routed to an assistant: that one, unless the text addresses another one. Without
+/// a text that one in any case: the question was given to it.
 #[must_use]
-pub fn routed<'a>(candidates: Vec<Candidate<'a>>, text: &str, to: Option<&str>) -> Vec<Candidate<'a>> {
+pub fn routed<'a>(candidates: Vec<Candidate<'a>>, text: Option<&str>, to: Option<&str>) -> Vec<Candidate<'a>> {
     let Some(to) = to else { return candidates };
-    let addressed = candidates.iter().any(|c| without_mention(text, c).is_some());
+    let addressed = text.is_some_and(|text| candidates.iter().any(|c| without_mention(text, c).is_some()));
     let speaks = |c: &Candidate| to.strip_prefix(ASSISTANT_PREFIX) == Some(c.key);
     if addressed || !candidates.iter().any(speaks) {
         return candidates;
@@ -174,12 +175,13 @@ mod tests {
     #[test]
     fn a_routed_conversation_is_answered_by_one_unless_another_is_addressed() {
         let candidate = |key| Candidate { key, definition: None, rules: None };
-        let keys = |text: &str, to: Option<&str>| -> Vec<String> {
+        let keys = |text: Option<&str>, to: Option<&str>| -> Vec<String> {
             routed(vec![candidate("a"), candidate("b")], text, to).iter().map(|c| c.key.to_owned()).collect()
         };
-        assert_eq!(keys("hi", None), ["a", "b"]);
-        assert_eq!(keys("hi", Some("assistant:b")), ["b"]);
-        assert_eq!(keys("@a hi", Some("assistant:b")), ["a", "b"]);
-        assert_eq!(keys("hi", Some("assistant:gone")), ["a", "b"]);
+        assert_eq!(keys(Some("hi"), None), ["a", "b"]);
+        assert_eq!(keys(Some("hi"), Some("assistant:b")), ["b"]);
+        assert_eq!(keys(Some("@a hi"), Some("assistant:b")), ["a", "b"]);
+        assert_eq!(keys(None, Some("assistant:b")), ["b"]);
+        assert_eq!(keys(Some("hi"), Some("assistant:gone")), ["a", "b"]);
     }
 }

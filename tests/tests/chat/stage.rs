@@ -198,7 +198,7 @@ impl House {
         headers: &[(&str, &str)],
         body: Option<Value>,
     ) -> Response {
-        let service = match path.split('/').nth(2) {
+        let service = match path.split(['/', '?']).nth(2) {
             Some("admin") if path.starts_with("/api/admin/conversations") => Service::Messaging,
             Some("conversations" | "messages" | "stats") => Service::Messaging,
             Some("assistants" | "runs" | "rules") => Service::Assistants,

@@ -123,7 +123,7 @@ impl RuleEngine {
         let candidates =
             scene.assistants.iter().zip(&definitions).map(|(key, definition)| definition.candidate(key)).collect();
         let inputs = scene.inputs(&conversation.id, &self.content_keys).await?;
-        let candidates = routed(candidates, &inputs.message.text, scene.routed_to.as_deref());
+        let candidates = routed(candidates, addressing(event, &inputs), scene.routed_to.as_deref());
         let mut reactions = on_message(&cause, &inputs, &candidates, None, &key).into_iter();
         let Some(start) = reactions.next() else { return Ok(true) };
         let outcome = self.send(event, &start).await?;
@@ -350,6 +350,12 @@ impl Reactor for RuleEngine {
             _ => self.run(event).await,
         }
     }
+}
+
+/// The text by which a message chooses its assistant; `None` when a signal has chosen.
+pub(super) fn addressing<'i>(event: &Event, inputs: &'i Inputs) -> Option<&'i str> {
+    let chosen = event.event_type.contains(".conversation-routed.");
+    (!chosen).then_some(inputs.message.text.as_str())
 }
 
 /// What follows from an event is derived from this.

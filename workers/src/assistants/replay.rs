@@ -25,7 +25,7 @@ use time::OffsetDateTime;
 
 use super::{
     definitions::Definition,
-    engine::{cause, context},
+    engine::{addressing, cause, context},
     log::{LogError, Logged, events},
     transcript::Transcript,
 };
@@ -153,7 +153,7 @@ pub async fn replay(
     let key = content_keys.key(kid).await?.ok_or_else(|| ReplayError::Erased(kid.clone()))?;
     let mut inputs = scene.inputs(&started.conversation_id, &content_keys).await?;
     let candidates = scene.assistants.iter().zip(&definitions).map(|(key, d)| d.candidate(key)).collect();
-    let candidates = routed(candidates, &inputs.message.text, scene.routed_to.as_deref());
+    let candidates = routed(candidates, addressing(&trigger, &inputs), scene.routed_to.as_deref());
     for (_, end) in &completions {
         if let CompletionEvent::CompletionCompleted(e) = end
             && let Ok(text) = key.open(&e.content)
