@@ -8,7 +8,9 @@ use axum::http::StatusCode;
 use serde_json::{Map, Value, json};
 use sha2::{Digest, Sha256};
 use sqlx::{Postgres, Transaction};
-use symbia_commands::{Actor, CommandEnvelope, DomainCommand, Membership, Outcome, OutcomeStatus, Rejection};
+use symbia_commands::{
+    Actor, Authority, CommandEnvelope, DomainCommand, Membership, Outcome, OutcomeStatus, Rejection, action,
+};
 use symbia_events::{ActorType, AggregateRef, AuthMethod, CommandId, KeyRing, Position, Service};
 use symbia_nats::bus::{BusError, CommandBus};
 use symbia_projections::{Positions, ReadError, ReadPool, Scope, secrets::SecretError, secrets::SecretStore};
@@ -219,6 +221,13 @@ impl Platform {
         let outcome = self.bus.send(aggregate, &envelope, self.settings.command_timeout).await?;
         match (outcome.status, outcome.rejection.clone()) {
             (OutcomeStatus::Accepted, _) => {}
+            (OutcomeStatus::Rejected, Some(rejection)) if rejection.code == "APPROVAL_REQUIRED" => {
+                // What to ask for.
+                return Err(ApiError::from(rejection)
+                    .with_hint("Ask with POST /api/approvals, and exchange the approval for a token.")
+                    .with_extra("action", action(command.command_type()))
+                    .with_extra("target", aggregate.path()));
+            }
             (OutcomeStatus::Rejected, Some(rejection)) => return Err(rejection.into()),
             (status, rejection) => {
                 tracing::error!(command = %id, ?status, ?rejection, "command not decided");
@@ -351,6 +360,8 @@ impl From<Rejection> for ApiError {
         let status = match rejection.code.as_ref() {
             "AUTH_REQUIRED" | "TOKEN_INVALID" | "TOKEN_EXPIRED" | "SESSION_REVOKED" => StatusCode::UNAUTHORIZED,
             "FORBIDDEN"
+            | "INSUFFICIENT_SCOPE"
+            | "APPROVAL_REQUIRED"
             | "INSUFFICIENT_ROLE"
             | "MISSING_CAPABILITY"
             | "SUPERADMIN_REQUIRED"
@@ -406,6 +417,32 @@ impl From<SecretError> for ApiError {
     }
 }
 
+/// Turns a person into the agent that acts in their name, within its limits.
+trait ActsFor {
+    fn acting(self, principal: &Principal) -> Actor;
+}
+
+impl ActsFor for Actor {
+    fn acting(self, principal: &Principal) -> Actor {
+        let Some(acting) = &principal.acting else { return self };
+        let authority = Authority {
+            delegation: acting.delegation.clone(),
+            scopes: principal.scopes.clone(),
+            chain: acting.chain.clone(),
+            limit: acting.limit,
+            approved: acting.approved.clone(),
+        };
+        Actor {
+            id: acting.agent.clone(),
+            kind: ActorType::Agent,
+            super_admin: false,
+            on_behalf_of: Some(self.id),
+            authority: Some(Box::new(authority)),
+            ..self
+        }
+    }
+}
+
 impl From<&Principal> for Actor {
     fn from(principal: &Principal) -> Self {
         let orgs = principal.organizations.iter().filter_map(|org| {
@@ -429,6 +466,8 @@ impl From<&Principal> for Actor {
             entitlements: principal.entitlements.iter().chain(&principal.roles).cloned().collect(),
             super_admin: principal.is_super_admin,
             on_behalf_of: None,
+            authority: None,
         }
+        .acting(principal)
     }
 }

@@ -1,5 +1,6 @@
 //! Who acts: the authenticated principal of a command, and the signed assertion that carries it over the bus.
 
+use crate::Authority;
 use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD as BASE64URL};
 use serde::{Deserialize, Serialize};
 use symbia_events::{ActorType, AuthMethod, KeyRing, OrgId, SignatureError, keys::role};
@@ -48,6 +49,9 @@ pub struct Actor {
     /// The principal acted for, on impersonation.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub on_behalf_of: Option<String>,
+    /// The limits within which it acts; none for who acts in their own right.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub authority: Option<Box<Authority>>,
 }
 
 impl Actor {
@@ -62,6 +66,7 @@ impl Actor {
             entitlements: Vec::new(),
             super_admin: false,
             on_behalf_of: None,
+            authority: None,
         }
     }
 

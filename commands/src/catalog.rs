@@ -22,6 +22,8 @@ pub fn catalog() -> Vec<MessageType> {
         identity::ApiKeyCommand::types(),
         identity::SignInCommand::types(),
         identity::CredentialCommand::types(),
+        identity::DelegationCommand::types(),
+        identity::ApprovalCommand::types(),
         logging::SealCommand::types(),
         messaging::ConversationCommand::types(),
         messaging::ReadCursorCommand::types(),

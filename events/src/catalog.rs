@@ -42,6 +42,8 @@ catalog! {
     identity::ApiKeyEvent,
     identity::SignInEvent,
     identity::CredentialEvent,
+    identity::DelegationEvent,
+    identity::ApprovalEvent,
     logging::SealEvent,
     messaging::ConversationEvent,
     messaging::ReadCursorEvent,

@@ -227,6 +227,12 @@ impl EventStore {
             let denied = Rejection::new("ORG_ACCESS_DENIED", "the actor does not belong to this organization");
             return Ok(Outcome::rejected(envelope.id, denied));
         }
+        // Before the aggregate looks: none of them can forget the limits of who acts for somebody.
+        if let Some(authority) = &actor.authority
+            && let Err(rejection) = authority.check(aggregate, &envelope.command_type)
+        {
+            return Ok(Outcome::rejected(envelope.id, rejection));
+        }
         let subject = aggregate.event_subject();
         let context = envelope.context(actor);
         let mut unanswered = None;

@@ -19,6 +19,8 @@ pub const DEAD_LETTERS: &str = "SYMBIA_DLQ";
 pub const JOBS: &str = "SYMBIA_JOB";
 /// Snapshots: a KV bucket's stream, so that it can be created without syncing each write. Deleting it costs only speed.
 pub const SNAPSHOTS: &str = "KV_SYMBIA_SNAP";
+/// The KV bucket of rate limits: what is lost with it is a minute's counting.
+pub const LIMITS_BUCKET: &str = "SYMBIA_LIMITS";
 /// Partitions of [`COMMANDS`]. Commands of one aggregate are always in the same.
 pub const PARTITIONS: u32 = 8;
 
@@ -80,6 +82,15 @@ pub fn configs(replicas: usize) -> Vec<Config> {
         allow_rollup: true,
         deny_delete: true,
         ..base(SNAPSHOTS, "$KV.SYMBIA_SNAP.>", replicas)
+    });
+    configs.push(Config {
+        persist_mode: Some(PersistenceMode::Async),
+        max_age: Duration::from_secs(15 * 60),
+        max_messages_per_subject: 1,
+        discard: DiscardPolicy::New,
+        allow_rollup: true,
+        deny_delete: true,
+        ..base(&format!("KV_{LIMITS_BUCKET}"), &format!("$KV.{LIMITS_BUCKET}.>"), replicas)
     });
     configs
 }

@@ -13,6 +13,8 @@ mod bootstrap;
 mod canary;
 #[path = "identity/credentials.rs"]
 mod credentials;
+#[path = "identity/delegations.rs"]
+mod delegations;
 #[path = "identity/factors.rs"]
 mod factors;
 #[path = "identity/hierarchy.rs"]
@@ -21,6 +23,8 @@ mod hierarchy;
 mod invitations;
 #[path = "identity/keys.rs"]
 mod keys;
+#[path = "identity/limits.rs"]
+mod limits;
 #[path = "identity/outage.rs"]
 mod outage;
 #[path = "identity/passwords.rs"]

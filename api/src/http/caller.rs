@@ -2,7 +2,10 @@
 
 use std::{ops::Deref, sync::Arc};
 
-use axum::{extract::FromRequestParts, http::request::Parts};
+use axum::{
+    extract::FromRequestParts,
+    http::{StatusCode, request::Parts},
+};
 
 use symbia_events::OrgId;
 
@@ -91,6 +94,17 @@ impl Caller {
     pub fn require_person(&self) -> Result<(), ApiError> {
         self.require_user()?;
         if self.acting.is_none() && !self.via_api_key { Ok(()) } else { Err(ApiError::user_principal_required()) }
+    }
+
+    /// Whoever acts in their own name: nobody in somebody else's.
+    ///
+    /// # Errors
+    /// 403 FORBIDDEN.
+    pub fn require_itself(&self) -> Result<(), ApiError> {
+        if self.acting.is_none() && !self.via_api_key {
+            return Ok(());
+        }
+        Err(ApiError::new(StatusCode::FORBIDDEN, "FORBIDDEN", "This cannot be done in somebody else's name"))
     }
 
     /// Only agents.

@@ -19,6 +19,7 @@ pub mod principal;
 pub mod rate;
 pub mod request;
 pub mod server;
+pub mod shared_rate;
 pub mod trace;
 
 pub use auth::{AuthError, Authenticator};

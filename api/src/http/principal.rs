@@ -1,6 +1,7 @@
 //! Who a request acts for (platform.md §4.2, 4.5).
 
 use serde::{Deserialize, Serialize};
+use symbia_commands::{Approved, Level};
 
 /// What kind of actor a principal is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
@@ -97,9 +98,13 @@ pub struct Acting {
     pub chain: Vec<String>,
     /// The delegation that allows it.
     pub delegation: String,
-    /// The approval that this request carries.
+    /// What weighs more needs an approval.
+    #[schema(value_type = String)]
+    pub limit: Level,
+    /// The one thing that was approved.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub approval: Option<String>,
+    #[schema(value_type = Option<Object>)]
+    pub approved: Option<Approved>,
 }
 
 impl Principal {

@@ -70,6 +70,10 @@ impl Directory {
         Ok((principal, claims))
     }
 
+    pub(super) fn platform(&self) -> &Platform {
+        &self.platform
+    }
+
     async fn verified(&self, token: &str, audience: Option<&str>) -> Result<Claims, AuthError> {
         match self.platform.tokens.verify_for(token, audience) {
             Err(AuthError::Invalid) if self.platform.tokens.may_be_newer(token) && self.looks.passes() => {
@@ -87,6 +91,9 @@ impl Directory {
         } else {
             AuthError::Revoked
         };
+        if let Some(delegation) = &claims.delegation {
+            return self.acting(claims, delegation, gone).await;
+        }
         let sid = claims.sid.as_deref().ok_or(AuthError::Invalid)?;
         // The session of an agent is kept under its handle.
         let subject = claims.agent_id.as_ref().unwrap_or(&claims.sub);
@@ -194,7 +201,7 @@ impl Throttle {
 }
 
 /// A user with what they may do, as a principal.
-async fn user(conn: &mut PgConnection, id: &str) -> Result<Principal, AuthError> {
+pub(super) async fn user(conn: &mut PgConnection, id: &str) -> Result<Principal, AuthError> {
     let found = model::entitled(conn, id, OffsetDateTime::now_utc()).await.map_err(unavailable)?;
     let model::Entitled { user, entitlements, roles } = found.ok_or(AuthError::Revoked)?;
     let organizations = model::organizations_of(conn, &user.id).await.map_err(unavailable)?;
@@ -209,7 +216,7 @@ async fn user(conn: &mut PgConnection, id: &str) -> Result<Principal, AuthError>
     })
 }
 
-fn unavailable(error: impl Into<ApiError>) -> AuthError {
+pub(super) fn unavailable(error: impl Into<ApiError>) -> AuthError {
     let error: ApiError = error.into();
     tracing::warn!(%error, "a principal cannot be looked up");
     AuthError::Unavailable

@@ -56,7 +56,7 @@ pub(super) fn narrowed(creator: Principal, key: &ApiKey) -> Option<Principal> {
     })
 }
 
-fn role_within<'r>(scopes: &[String], org: &'r Membership) -> &'r str {
+pub(super) fn role_within<'r>(scopes: &[String], org: &'r Membership) -> &'r str {
     if scopes.is_empty() {
         return &org.role;
     }
@@ -88,6 +88,12 @@ fn needed(operation: &str) -> Option<&'static [&'static str]> {
     })
 }
 
+/// An agent always asks, and hears the answer; the assertion it gets carries its limits.
+fn is_about_approvals(operation: &str) -> bool {
+    let path = operation.split_once(' ').map_or("", |(_, path)| path);
+    path == "/api/approvals" || path.starts_with("/api/approvals/") || path == "/api/auth/assertion"
+}
+
 /// Refuses a request of a key whose scopes do not reach the route. Everybody else passes: the routes themselves decide.
 ///
 /// # Errors
@@ -99,13 +105,14 @@ pub(super) async fn gate(
     next: Next,
 ) -> Result<Response, ApiError> {
     if let Ok(OptionalCaller(Some(caller))) = &caller
-        && caller.via_api_key
-        && !caller.scopes.is_empty()
+        && (caller.via_api_key || caller.acting.is_some())
+        && (caller.acting.is_some() || !caller.scopes.is_empty())
+        && !(caller.acting.is_some() && is_about_approvals(&scope.operation))
         && let Some(needed) = needed(&scope.operation)
         && !needed.iter().any(|capability| caller.scopes.iter().any(|scope| scope == capability))
     {
         return Err(ApiError::missing_capability(needed.first().copied().unwrap_or(ADMIN))
-            .with_hint("The API key has scopes, and none of them reaches this route."));
+            .with_hint("The credential has scopes, and none of them reaches this route."));
     }
     Ok(next.run(request).await)
 }

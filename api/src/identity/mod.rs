@@ -3,6 +3,7 @@
 
 mod access;
 mod accounts;
+mod acting;
 mod addresses;
 mod admin_orgs;
 mod admin_users;
@@ -11,12 +12,15 @@ mod agent_enrolment;
 mod agents;
 mod api_keys;
 mod applications;
+mod approvals;
 mod audit_logs;
 mod authenticator;
 mod credentials;
+mod delegations;
 mod discovery;
 mod email;
 mod enrolment;
+mod exchange;
 mod factors;
 mod grants;
 mod internal;
@@ -28,6 +32,7 @@ mod links;
 mod locks;
 mod login;
 mod members;
+mod oauth;
 mod orgs;
 mod paging;
 mod passwords;
@@ -59,8 +64,9 @@ use crate::{
     http::{
         Health, ServiceApp,
         discovery::ServiceInfo,
-        rate::{RateLimits, RouteClass, TokenBuckets},
+        rate::{RateLimits, RouteClass},
         server::ServerConfig,
+        shared_rate::SharedBuckets,
     },
     platform::Platform,
 };
@@ -88,7 +94,12 @@ pub fn service(platform: Platform, health: Health, config: ServerConfig) -> Serv
     });
     let directory = Directory::new(platform.clone());
     let settings = &platform.settings;
-    let limits = RateLimits::new(Service::Identity, Arc::new(TokenBuckets::default()), settings.rates, class_of);
+    let limits = RateLimits::new(
+        Service::Identity,
+        Arc::new(SharedBuckets::new(platform.nats.clone())),
+        settings.rates,
+        class_of,
+    );
     let passwords = Passwords::new(settings.bcrypt_cost);
     let identity = Identity { passwords, directory: directory.clone(), platform };
     let api = OpenApiRouter::new()
@@ -96,6 +107,9 @@ pub fn service(platform: Platform, health: Health, config: ServerConfig) -> Serv
         .merge(sessions::routes())
         .merge(signing::routes())
         .merge(login::routes())
+        .merge(delegations::routes())
+        .merge(approvals::routes())
+        .merge(oauth::routes())
         .merge(recovery::routes())
         .merge(addresses::routes())
         .merge(factors::routes())
@@ -122,7 +136,7 @@ pub fn service(platform: Platform, health: Health, config: ServerConfig) -> Serv
         .merge(discovery::routes());
     ServiceApp::new(info(), health, config)
         .api(api.with_state(identity.clone()).layer(axum::middleware::from_fn(key_scopes::gate)))
-        .root(discovery::root().with_state(identity))
+        .root(discovery::root().merge(oauth::root()).with_state(identity))
         .authenticator(Arc::new(directory))
         .rate_limits(limits)
 }

@@ -27,6 +27,8 @@ use crate::http::{
 
 /// How long an actor assertion is accepted.
 const ASSERTION_LIFETIME: Duration = Duration::minutes(5);
+/// The same of an agent in somebody's name.
+const ACTING_LIFETIME: Duration = Duration::seconds(30);
 
 pub(super) fn routes() -> OpenApiRouter<Identity> {
     OpenApiRouter::new()
@@ -224,8 +226,10 @@ struct Assertion {
     responses((status = 200, description = "The assertion", body = Assertion)))]
 async fn assertion(State(identity): State<Identity>, caller: Caller) -> ApiResult<Json<Assertion>> {
     let (actor, at) = (Actor::from(&*caller), OffsetDateTime::now_utc());
-    let assertion = actor.assert(&identity.platform.keys, at, ASSERTION_LIFETIME);
-    Ok(Json(Assertion { assertion, expires_at: epoch_ms(at + ASSERTION_LIFETIME), actor: json!(actor) }))
+    // The bus does not ask whether a delegation still stands.
+    let lifetime = if caller.acting.is_some() { ACTING_LIFETIME } else { ASSERTION_LIFETIME };
+    let assertion = actor.assert(&identity.platform.keys, at, lifetime);
+    Ok(Json(Assertion { assertion, expires_at: epoch_ms(at + lifetime), actor: json!(actor) }))
 }
 
 /// Read the caller's profile

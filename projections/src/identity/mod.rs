@@ -6,6 +6,7 @@ mod api_keys;
 mod audit;
 mod audit_words;
 mod credentials;
+mod delegations;
 mod fold;
 mod load;
 mod organizations;
@@ -22,6 +23,7 @@ pub use agents::{Agent, agent, agent_by_handle, agents};
 pub use api_keys::{ApiKey, api_key, api_key_by_hash, api_keys_of};
 pub use audit::{AuditEntry, AuditFilter, audit_trail};
 pub use credentials::{Credential, credential, credential_for, credentials_of, credentials_of_org};
+pub use delegations::{Approval, Delegation, approval_by_id, approvals_of, delegation_by_id, delegations_of};
 pub use organizations::{
     Member, Membership, OrgOverview, OrgRef, OrgSummary, Organization, member, member_count, member_users, members,
     members_among, membership_of, organization, organization_by_slug, organization_summaries, organizations,
@@ -93,6 +95,8 @@ impl Projection for Identity {
             "grants",
             "user_security",
             "sign_in_blocks",
+            "delegations",
+            "approvals",
         ]
     }
 
@@ -105,6 +109,7 @@ impl Projection for Identity {
         agents::fold(conn, events).await?;
         api_keys::fold(conn, events).await?;
         credentials::fold(&self.secrets, conn, events).await?;
+        delegations::fold(&self.secrets, conn, events).await?;
         tenancy::fold(&self.secrets, conn, events).await
     }
 }
@@ -123,5 +128,10 @@ const MIGRATIONS: &[Migration] = &[
         version: 7,
         name: "credentials",
         sql: include_str!("../../../migrations/identity/0007_credentials.sql"),
+    },
+    Migration {
+        version: 8,
+        name: "delegations",
+        sql: include_str!("../../../migrations/identity/0008_delegations.sql"),
     },
 ];

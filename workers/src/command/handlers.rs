@@ -43,6 +43,8 @@ impl Handlers {
             .with::<identity::ApiKey>()
             .with::<identity::SignInAttempts>()
             .with::<identity::Credential>()
+            .with::<identity::Delegation>()
+            .with::<identity::ApprovalRequest>()
             .with::<logging::LogSeal>()
             .with::<messaging::Conversation>()
             .with::<messaging::ReadCursor>()
