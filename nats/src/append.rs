@@ -3,8 +3,8 @@
 
 use std::{
     collections::{HashMap, HashSet, VecDeque},
-    sync::{Arc, Mutex},
-    time::Duration,
+    sync::{Arc, LazyLock, Mutex},
+    time::{Duration, Instant},
 };
 
 use async_nats::{Client, HeaderMap};
@@ -13,6 +13,8 @@ use serde::Deserialize;
 use symbia_events::Service;
 use tokio::sync::{mpsc, oneshot};
 use uuid::Uuid;
+
+use crate::telemetry::{self, metrics::Histogram};
 
 /// Most messages of one group: beyond it the gain is small and a conflict costs more (notes: 64 → 16 600 events/s).
 const GROUP: usize = 128;
@@ -64,6 +66,26 @@ pub enum Grouping {
     Single,
 }
 
+struct Metrics {
+    groups: Histogram<u64>,
+    seconds: Histogram<f64>,
+}
+
+static METRICS: LazyLock<Metrics> = LazyLock::new(|| Metrics {
+    groups: telemetry::meter()
+        .u64_histogram("symbia.append.group.size")
+        .with_description("Commits that were appended together")
+        .with_boundaries(vec![1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0])
+        .build(),
+    seconds: telemetry::seconds("symbia.append.duration", "Time of an append, from the broker's receipt"),
+});
+
+// Counts an append of so many commits.
+fn measured(commits: usize, since: Instant) {
+    METRICS.groups.record(commits as u64, &[]);
+    METRICS.seconds.record(since.elapsed().as_secs_f64(), &[]);
+}
+
 type Reply = oneshot::Sender<Result<u64, AppendError>>;
 
 struct Pending {
@@ -109,7 +131,10 @@ impl Appender {
     /// first message.
     pub async fn append(&self, service: Service, messages: Vec<Append>) -> Result<u64, AppendError> {
         if let ([message], Grouping::Single) = (&messages[..], self.grouping) {
-            return request(&self.client, message, headers(message)).await;
+            let since = Instant::now();
+            let appended = request(&self.client, message, headers(message)).await;
+            measured(1, since);
+            return appended;
         }
         let (reply, outcome) = oneshot::channel();
         let pending = Pending { messages, reply };
@@ -173,8 +198,10 @@ async fn commit_group(client: &Client, group: Vec<Pending>) {
     let mut groups = vec![group];
     while let Some(mut group) = groups.pop() {
         let messages: Vec<&Append> = group.iter().flat_map(|pending| &pending.messages).collect();
+        let since = Instant::now();
         match append_batch(client, &messages).await {
             Ok(mut first) => {
+                measured(group.len(), since);
                 for pending in group {
                     let next = first + pending.messages.len() as u64;
                     let _ = pending.reply.send(Ok(first));

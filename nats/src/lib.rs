@@ -9,5 +9,6 @@ pub mod process;
 pub mod read;
 mod snapshot;
 pub mod store;
+pub mod telemetry;
 pub mod timers;
 pub mod topology;

@@ -7,6 +7,7 @@ mod feed;
 pub mod identity;
 pub mod integrations;
 pub mod messaging;
+mod observed;
 mod position;
 mod projection;
 mod projector;

@@ -1,6 +1,10 @@
 //! The projector: keeps one projection behind the log's head, exactly once, and heals by itself.
 
-use std::{collections::BTreeMap, sync::Arc, time::Duration};
+use std::{
+    collections::BTreeMap,
+    sync::Arc,
+    time::{Duration, SystemTime},
+};
 
 use async_nats::jetstream::Context;
 use sqlx::{AssertSqlSafe, PgPool};
@@ -14,7 +18,7 @@ use tokio_util::sync::CancellationToken;
 use crate::{
     FoldError, Keys, Projection,
     commit::{Batch, Committed, Rejected, commit},
-    feed, position,
+    feed, observed, position,
 };
 
 /// Shortest and longest pause before a database that failed is tried again.
@@ -158,9 +162,13 @@ impl Run {
                 }
             };
             let Some(batch) = batch else { return };
+            let since = SystemTime::now();
             let fold = || commit(&self.options.pool, &*self.projection, self.projection.name(), &batch);
             match self.persist("fold", fold).await {
-                Some(Committed::Advanced(rejected)) => self.advanced(&batch, &rejected).await,
+                Some(Committed::Advanced(rejected)) => {
+                    observed::folded(self.projection.name(), &batch, rejected.len(), since);
+                    self.advanced(&batch, &rejected).await;
+                }
                 Some(Committed::Elsewhere) => {
                     tracing::debug!(projection = self.projection.name(), "the checkpoint stands elsewhere");
                     return;

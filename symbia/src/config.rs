@@ -1,8 +1,9 @@
 //! Configuration: read once from flags and environment, typed, and passed down (platform.md §25).
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, HashMap},
     env, fs,
+    net::SocketAddr,
     path::{Path, PathBuf},
     time::Duration,
 };
@@ -23,7 +24,7 @@ pub const DEFAULT_LOG: &str =
     "warn,symbia=info,symbia_api=info,symbia_workers=info,symbia_nats=info,symbia_projections=info,llama-cpp-2=error";
 
 // Read elsewhere (clap), or kept for old scripts.
-const KNOWN: [&str; 17] = [
+const KNOWN: [&str; 18] = [
     "SYMBIA_DATA_DIR",
     "SYMBIA_DURABILITY",
     "SYMBIA_ADMIN_NAME",
@@ -41,6 +42,7 @@ const KNOWN: [&str; 17] = [
     "SYMBIA_CONTEXT",
     "SYMBIA_OUTPUT_FORMAT",
     "SYMBIA_ASSERTION",
+    "SYMBIA_METRICS_ADDR",
 ];
 
 /// The configuration is wrong.
@@ -106,6 +108,69 @@ pub struct Config {
     pub server: ServerConfig,
     /// `tracing` filter.
     pub log: String,
+    /// Where spans and metrics are exported to, when they are.
+    pub otlp: Option<Otlp>,
+    /// The service's name in telemetry.
+    pub service_name: String,
+    /// Where `/metrics` is served alone.
+    pub metrics: Option<SocketAddr>,
+}
+
+/// Export over OTLP/HTTP, with OpenTelemetry's own variables.
+#[derive(Clone)]
+pub struct Otlp {
+    endpoint: String,
+    // They may hold a secret.
+    headers: Vec<(String, Zeroizing<String>)>,
+    /// Share of the traces that are recorded, 0 to 1.
+    pub sampled: f64,
+    /// How often spans are exported.
+    pub traces_every: Duration,
+    /// How often metrics are exported.
+    pub metrics_every: Duration,
+}
+
+impl Otlp {
+    fn of_environment() -> Result<Option<Self>, ConfigError> {
+        const ENDPOINT: &str = "OTEL_EXPORTER_OTLP_ENDPOINT";
+        let Some(endpoint) = text(ENDPOINT)? else { return Ok(None) };
+        if !["http://", "https://"].iter().any(|scheme| endpoint.starts_with(scheme)) {
+            return Err(invalid(
+                ENDPOINT,
+                "write the base URL of a collector that takes OTLP over HTTP, e.g. http://localhost:4318",
+            ));
+        }
+        let mut headers = Vec::new();
+        let pairs = text("OTEL_EXPORTER_OTLP_HEADERS")?.unwrap_or_default();
+        for pair in pairs.split(',').filter(|pair| !pair.trim().is_empty()) {
+            let pair =
+                pair.split_once('=').ok_or_else(|| invalid("OTEL_EXPORTER_OTLP_HEADERS", "write name=value,…"))?;
+            headers.push((pair.0.trim().to_owned(), Zeroizing::new(pair.1.trim().to_owned())));
+        }
+        let sampled = number("OTEL_TRACES_SAMPLER_ARG")?.unwrap_or(1.0);
+        if !(0.0..=1.0).contains(&sampled) {
+            return Err(invalid("OTEL_TRACES_SAMPLER_ARG", "a share of the traces, 0 to 1"));
+        }
+        let every =
+            |variable: &str, default: u64| Ok(Duration::from_millis(number(variable)?.unwrap_or(default).max(1)));
+        Ok(Some(Otlp {
+            endpoint: endpoint.trim_end_matches('/').to_owned(),
+            headers,
+            sampled,
+            traces_every: every("OTEL_BSP_SCHEDULE_DELAY", 1000)?,
+            metrics_every: every("OTEL_METRIC_EXPORT_INTERVAL", 15_000)?,
+        }))
+    }
+
+    /// Where a signal is sent to.
+    pub fn at(&self, signal: &str) -> String {
+        format!("{}/v1/{signal}", self.endpoint)
+    }
+
+    /// What is sent with every export.
+    pub fn headers(&self) -> HashMap<String, String> {
+        self.headers.iter().map(|(name, value)| (name.clone(), value.to_string())).collect()
+    }
 }
 
 impl Config {
@@ -177,6 +242,13 @@ impl Config {
             ports,
             server,
             log: text("SYMBIA_LOG")?.unwrap_or_else(|| DEFAULT_LOG.to_owned()),
+            otlp: Otlp::of_environment()?,
+            service_name: text("OTEL_SERVICE_NAME")?.unwrap_or_else(|| "symbia".to_owned()),
+            metrics: text("SYMBIA_METRICS_ADDR")?
+                .map(|address| {
+                    address.parse().map_err(|_| invalid("SYMBIA_METRICS_ADDR", "an address like 0.0.0.0:9464"))
+                })
+                .transpose()?,
         })
     }
 

@@ -75,7 +75,8 @@ impl InferenceProcess {
                 "--models-dir".into(),
                 models.into(),
             ],
-            env: Vec::new(),
+            // The port is taken by the process that starts this one.
+            env: vec![("SYMBIA_METRICS_ADDR".into(), "".into())],
             account: None,
             log: dir.join("inference.log"),
             directory: dir,

@@ -20,6 +20,7 @@ use crate::{
     Ended,
     config::Config,
     connect::{Addresses, Connected},
+    depths,
     home::Home,
     log::refuse_unfinished,
 };
@@ -104,6 +105,7 @@ pub fn project(house: &Connected, secrets: &SecretStore) -> Vec<ProjectorHandle>
     let start = |projection| {
         ProjectorOptions::new(house.pool.clone(), house.js.clone(), keys.clone()).build(projection).start()
     };
+    tokio::spawn(depths::lag(house.clone(), secrets.clone()));
     projections(secrets).into_iter().map(start).collect()
 }
 

@@ -28,6 +28,7 @@ use crate::{
     doctor,
     home::Home,
     roles::{checked_secrets, secrets, stop_on_signal},
+    telemetry,
 };
 
 const READ_CONNECTIONS: u32 = 16;
@@ -80,6 +81,8 @@ pub async fn serve(
     for (service, listener) in bound {
         let health = Health::new(service, env!("CARGO_PKG_VERSION"));
         let app = app(config, &platform, &feed, service, &health).root(feed::routes(&feed, &health));
+        // Where anybody may come in, only on the port that is set aside for it.
+        let app = if config.production { app } else { app.undocumented(telemetry::routes()) };
         health.set_ready(true);
         servers.spawn(app.build().serve(listener, stop.clone()));
     }

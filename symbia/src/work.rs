@@ -28,7 +28,7 @@ use crate::{
     cli::{WorkOptions, WorkRole},
     config::Config,
     connect::Connected,
-    inference,
+    depths, inference,
     roles::{checked_secrets, stop_on_signal},
 };
 
@@ -66,6 +66,7 @@ pub async fn start(
         let stop = stop.clone();
         match role {
             WorkRole::Command => {
+                workers.spawn(depths::queues(house.js.clone(), stop.clone()));
                 let options = StoreOptions { grouping, ..StoreOptions::default() };
                 let store = EventStore::new(client.clone(), Arc::clone(keys), &options);
                 let worker = CommandWorker::new(client.clone(), store, Handlers::all(), Options::default());

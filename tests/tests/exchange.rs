@@ -6,6 +6,8 @@
 mod stage;
 #[path = "exchange/steps.rs"]
 mod steps;
+#[path = "exchange/trace.rs"]
+mod trace;
 #[path = "../../workers/tests/support/upstream.rs"]
 mod upstream;
 

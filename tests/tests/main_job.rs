@@ -42,6 +42,19 @@ async fn a_question_is_answered_once_and_every_step_is_proved() -> Tested {
         assert_eq!(answers[0]["content"], "2 + 2 = 4", "{model}");
     }
 
+    // Everything happened in this one process, and it has counted.
+    let shown = reqwest::get(format!("{}/metrics", service("messaging")?)).await?.error_for_status()?.text().await?;
+    for counted in [
+        r#"symbia_command_duration_seconds_count{aggregate="messaging/conversation",outcome="accepted"}"#,
+        r#"symbia_reactor_duration_seconds_count{outcome="handled",reactor="rule-engine"}"#,
+        r#"symbia_projection_events_total{projection="messaging"}"#,
+        r#"http_route="/api/conversations/{id}/messages""#,
+        "symbia_append_group_size_count",
+        "symbia_commands_taken_total",
+    ] {
+        assert!(shown.contains(counted), "{counted} is missing in\n{shown}");
+    }
+
     let conversation = model["conversationId"].as_str().context("no conversation")?;
     let story = house.run(&["log", "show", "--conversation", conversation])?.expect(0)?;
     assert!(story.out.contains("2+2") || story.out.contains("2 + 2"), "{}", story.out);

@@ -6,6 +6,7 @@ pub mod content_keys;
 pub mod identity;
 pub mod integrations;
 pub mod messaging;
+mod metrics;
 pub mod models;
 pub mod reactor;
 pub mod seal;

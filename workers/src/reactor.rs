@@ -15,10 +15,12 @@ use async_nats::{
 use async_trait::async_trait;
 use futures::StreamExt;
 use symbia_events::{Event, KeyRing, Position, Service, commit};
+use symbia_nats::telemetry;
 use tokio::{task::JoinSet, time::Instant};
 use tokio_util::sync::CancellationToken;
+use tracing::Instrument;
 
-use crate::command::Lanes;
+use crate::{command::Lanes, metrics};
 
 /// How long a reactor that is stopped may take to finish what it has begun.
 pub const GRACE: Duration = Duration::from_secs(5);
@@ -148,17 +150,26 @@ impl ReactorRunner {
             Ok(events) => events,
             // What does not verify is not acted on; the projector quarantines it and the audit names it.
             Err(error) => {
+                metrics::reacted(self.reactor.name(), "not believed", Duration::ZERO);
                 tracing::error!(reactor = self.reactor.name(), position = %at, %error, "event not believed, passed over");
                 let _ = message.ack().await;
                 return;
             }
         };
         for signed in &events {
-            let Err(error) = self.react(&message, &signed.event, at).await else { continue };
+            let since = Instant::now();
             let name = self.reactor.name();
+            let Err(error) = self.react(&message, &signed.event, at).await else {
+                metrics::reacted(name, "handled", since.elapsed());
+                continue;
+            };
             match self.reactor.on_error() {
-                OnError::Bury { after } if deliveries >= after => self.bury(&js(&self.client), &message, &error).await,
+                OnError::Bury { after } if deliveries >= after => {
+                    metrics::reacted(name, "buried", since.elapsed());
+                    self.bury(&js(&self.client), &message, &error).await;
+                }
                 _ => {
+                    metrics::reacted(name, "failed", since.elapsed());
                     let pause = Duration::from_millis(200 << deliveries.clamp(0, 7));
                     tracing::warn!(reactor = name, position = %at, %error, ?pause, "event not handled, trying again");
                     let _ = message.ack_with(AckKind::Nak(Some(pause))).await;
@@ -175,11 +186,20 @@ impl ReactorRunner {
     async fn react(&self, message: &Message, event: &Event, at: Position) -> anyhow::Result<()> {
         let mut alive = tokio::time::interval(self.reactor.patience() / 3);
         alive.tick().await;
-        let work = self.reactor.react(event, at);
+        let span = tracing::info_span!("react", reactor = self.reactor.name(), event = %event.id, what = event.event_type,
+            request = event.correlationid, otel.kind = "consumer", otel.status_code = tracing::field::Empty);
+        telemetry::follow(&span, event.traceparent.as_deref());
+        telemetry::rename(&span, format!("react {}", self.reactor.name()));
+        let work = self.reactor.react(event, at).instrument(span.clone());
         tokio::pin!(work);
         loop {
             tokio::select! {
-                result = &mut work => return result,
+                result = &mut work => {
+                    if result.is_err() {
+                        span.record("otel.status_code", "ERROR");
+                    }
+                    return result;
+                }
                 _ = alive.tick() => { let _ = message.ack_with(AckKind::Progress).await; }
             }
         }

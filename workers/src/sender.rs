@@ -4,9 +4,13 @@ use std::{sync::Arc, time::Duration};
 
 use symbia_commands::{Actor, CommandEnvelope, DomainCommand, Outcome, OutcomeStatus};
 use symbia_events::{AggregateRef, CommandId, Event, KeyRing};
-use symbia_nats::bus::{BusError, CommandBus};
+use symbia_nats::{
+    bus::{BusError, CommandBus},
+    telemetry,
+};
 use time::OffsetDateTime;
 use tokio::time::Instant;
+use tracing::Span;
 
 /// How long a command may wait for its outcome, a broker that is away included. Beyond it the event is handled again.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -54,7 +58,7 @@ impl Sender {
                 source: "symbia/workers".to_owned(),
                 correlationid: cause.map(|event| event.correlationid.clone()),
                 causationid: cause.map(|event| event.id.to_string()),
-                traceparent: cause.and_then(|event| event.traceparent.clone()),
+                traceparent: telemetry::traceparent(&Span::current()).or_else(|| cause?.traceparent.clone()),
                 ..envelope
             };
             let left = deadline.saturating_duration_since(Instant::now());

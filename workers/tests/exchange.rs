@@ -12,7 +12,10 @@ use support::{
     House, Model, SOON, Talk, ada, org, until,
     upstream::{KEY, Mode, Upstream},
 };
-use symbia_commands::assistants::{CancelRuleRun, RuleRunCommand, seed::ASSISTANT_KEY};
+use symbia_commands::{
+    Actor,
+    assistants::{CancelRuleRun, RuleRunCommand, seed::ASSISTANT_KEY},
+};
 use symbia_events::{
     AggregateRef, DomainEvent, Service,
     assistants::RuleRunEvent,
@@ -186,6 +189,22 @@ async fn a_text_under_another_conversations_key_is_neither_answered_nor_shown_to
     assert!(!asked.body.to_string().contains("1234"), "{}", asked.body);
     // A conversation's events are taken in order: the first was passed over.
     assert_eq!(house.subjects("symbia.evt.assistants.org.rule-run.*").await, 1, "one run");
+    house.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_conversation_of_another_organization_takes_no_message_and_stays_as_it_was() {
+    let (house, upstream) = house(Mode::Answers(vec!["2 + 2 = 4"])).await;
+    let talk = house.talk(&[ASSISTANT_KEY]).await;
+    let stranger = Actor { orgs: Vec::new(), id: "eve".to_owned(), ..ada() };
+    let colleague = Actor { id: "bob".to_owned(), ..ada() };
+    for (who, code) in [(stranger, "ORG_ACCESS_DENIED"), (colleague, "NOT_PARTICIPANT")] {
+        let refused = house.say(&talk, "let me in", &who).await.1.rejection.unwrap();
+        assert_eq!(refused.code, code);
+    }
+    house.ask(&talk, "what is 2+2?").await;
+    assert_eq!(house.answer(&talk).await, "2 + 2 = 4");
+    assert_eq!((house.said(&talk).await.len(), upstream.asked().len()), (2, 1));
     house.close().await;
 }
 
@@ -412,6 +431,35 @@ mod local {
         tokio::join!(house.ask(&talk, "what is 2+2?"), kill);
         let mut process = inference(&house, shipped());
         one_reply(&house, &talk, "the inference process killed").await;
+        process.kill();
+        house.close().await;
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn cancelling_reaches_the_process_that_has_the_model_within_200_ms() {
+        let house = House::open(Model::Local).await;
+        let mut process = inference(&house, shipped());
+        let talk = house.talk(&[ASSISTANT_KEY]).await;
+        let (mut live, mut told) =
+            (house.live(&talk).await, house.client.subscribe("symbia.inference.cancel").await.unwrap());
+        house.client.flush().await.unwrap();
+        house.ask(&talk, "Tell me a story.").await;
+        let delta = tokio::time::timeout(SOON, live.next()).await.unwrap().unwrap();
+        let delta: Value = serde_json::from_slice(&delta.payload).unwrap();
+        let run_id = delta["runId"].as_str().unwrap();
+        let run = AggregateRef::new(Service::Assistants, org(), "rule-run", run_id).unwrap();
+        let begun = Instant::now();
+        let cancel = RuleRunCommand::from(CancelRuleRun { reason: "user".to_owned() });
+        house.command(&run, &cancel, &ada()).await;
+        tokio::time::timeout(SOON, told.next()).await.unwrap().unwrap();
+        assert!(begun.elapsed() < Duration::from_millis(200), "{:?}", begun.elapsed());
+        let ended = async {
+            while !house.run(run_id).await.iter().any(support::is_end) {
+                tokio::time::sleep(Duration::from_millis(10)).await;
+            }
+        };
+        tokio::time::timeout(SOON, ended).await.unwrap();
+        assert_eq!(names(&house.run(run_id).await).last(), Some(&"rule-run-cancelled"));
         process.kill();
         house.close().await;
     }

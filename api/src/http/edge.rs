@@ -10,11 +10,13 @@ use axum::{
     response::{IntoResponse, Response},
 };
 use symbia_events::Service;
-use tracing::Instrument;
+use symbia_nats::telemetry::{self, SpanExt};
+use tracing::{Instrument, field::Empty};
 
 use super::{
     auth::Authenticator,
     error::{self, ApiError},
+    metrics,
     rate::{RateLimits, refusal},
     request::{RequestScope, TrustedProxies, check_idempotency_key},
 };
@@ -41,7 +43,10 @@ pub(super) struct Edge {
 pub(super) async fn edge(State(edge): State<Arc<Edge>>, request: Request, next: Next) -> Response {
     let started = Instant::now();
     let (mut parts, body) = request.into_parts();
-    let scope = RequestScope::new(&parts, &edge.proxies);
+    let route = route(&parts.extensions).to_owned();
+    let span = tracing::info_span!("request", service = edge.service.name(), method = %parts.method, %route,
+        request_id = Empty, trace_id = Empty, span_id = Empty, otel.kind = "server");
+    let scope = RequestScope::new(&parts, &edge.proxies).within(&span);
     parts.extensions.insert(scope.clone());
     if let Some(authenticator) = &edge.authenticator {
         parts.extensions.insert(Arc::clone(authenticator));
@@ -51,14 +56,16 @@ pub(super) async fn edge(State(edge): State<Arc<Edge>>, request: Request, next: 
     }
 
     let (request_id, trace_id) = (scope.request_id.as_str(), scope.trace.trace_id());
-    let route = route(&parts.extensions).to_owned();
-    let span = tracing::info_span!("request", service = edge.service.name(), method = %parts.method, %route, request_id,
-        %trace_id, span_id = %scope.trace.span_id());
+    span.record("request_id", request_id).record("trace_id", &trace_id).record("span_id", scope.trace.span_id());
+    let method = metrics::method(&parts.method);
+    telemetry::rename(&span, format!("{method} {route}"));
     let api = parts.uri.path().starts_with("/api/");
     let response = next.run(Request::from_parts(parts, body)).instrument(span.clone()).await;
     let mut response = error::complete(response, request_id, &trace_id, &scope.operation);
 
     let status = response.status().as_u16();
+    metrics::answered(edge.service, method, &route, status, started.elapsed());
+    span.set_attribute("http.response.status_code", i64::from(status));
     let latency_ms = u64::try_from(started.elapsed().as_millis()).unwrap_or(u64::MAX);
     span.in_scope(|| match route.starts_with("/health") {
         true => tracing::debug!(status, latency_ms, "answered"),

@@ -15,6 +15,7 @@ pub mod error;
 pub mod health;
 pub mod listen;
 mod llms;
+mod metrics;
 pub mod principal;
 pub mod rate;
 pub mod request;

@@ -14,6 +14,7 @@ use axum::{
     http::{HeaderMap, Method, request::Parts},
 };
 use ipnet::IpNet;
+use tracing::Span;
 use uuid::Uuid;
 
 use super::{error::ApiError, trace::TraceContext};
@@ -155,6 +156,14 @@ impl RequestScope {
             client_ip: proxies.client(peer, headers),
             operation: format!("{} {}", parts.method, parts.uri.path()),
         }))
+    }
+
+    /// The same scope, with the span that the request is answered in.
+    pub(super) fn within(mut self, span: &Span) -> Self {
+        if let Some(scope) = Arc::get_mut(&mut self.0) {
+            scope.trace.join(span);
+        }
+        self
     }
 
     /// The id of the command that this request causes: from the idempotency key, so that a repetition by the same principal

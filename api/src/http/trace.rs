@@ -3,6 +3,8 @@
 use std::fmt;
 
 use axum::http::HeaderMap;
+use symbia_nats::telemetry;
+use tracing::Span;
 
 /// The trace that a request belongs to, and our own span in it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -10,6 +12,8 @@ pub struct TraceContext {
     trace_id: u128,
     span_id: u64,
     parent: Option<u64>,
+    // The caller named the trace, and no span of it.
+    named: bool,
     flags: u8,
 }
 
@@ -18,11 +22,22 @@ impl TraceContext {
     #[must_use]
     pub fn from_headers(headers: &HeaderMap) -> Self {
         let text = |name| headers.get(name).and_then(|v| v.to_str().ok()).map(str::trim);
-        let (trace_id, parent, flags) = text("traceparent")
-            .and_then(parse)
-            .or_else(|| Some((hex::<32>(text("x-trace-id")?)?, None, 1)))
-            .unwrap_or_else(|| (non_zero(rand::random, 0), None, 1));
-        Self { trace_id, span_id: non_zero(rand::random, 0), parent, flags }
+        let continued = text("traceparent").and_then(parse);
+        let named = continued.is_none().then(|| hex::<32>(text("x-trace-id")?)).flatten();
+        let (trace_id, parent, flags) =
+            continued.unwrap_or_else(|| (named.unwrap_or_else(|| non_zero(rand::random, 0)), None, 1));
+        Self { trace_id, span_id: non_zero(rand::random, 0), parent, named: named.is_some(), flags }
+    }
+
+    /// Makes a span part of this trace. Where spans are exported, our span's id is that one's from now on.
+    pub(super) fn join(&mut self, span: &Span) {
+        // Of a trace that was only named the beginning is elsewhere: it gets an id, and is not exported.
+        if let Some(parent) = self.parent.or(self.named.then_some(self.span_id)) {
+            telemetry::follow(span, Some(&format!("00-{:032x}-{parent:016x}-{:02x}", self.trace_id, self.flags)));
+        }
+        if let Some((trace_id, Some(span_id), flags)) = telemetry::traceparent(span).as_deref().and_then(parse) {
+            (self.trace_id, self.span_id, self.flags) = (trace_id, span_id, flags);
+        }
     }
 
     /// 32 hex digits; the value of `x-trace-id`.

@@ -81,9 +81,10 @@ pub struct Stage {
 
 impl Stage {
     /// Starts it, and somebody signs in.
-    pub async fn open(plan: &Plan) -> anyhow::Result<Self> {
+    pub async fn open(plan: &Plan, variables: &[(&str, String)]) -> anyhow::Result<Self> {
         let upstream = Upstream::start(Mode::Paced(PIECES.to_vec(), PAUSE)).await;
-        let variables = [("OPENAI_BASE_URL", upstream.options().base_url), ("OPENAI_API_KEY", KEY.to_owned())];
+        let model = [("OPENAI_BASE_URL", upstream.options().base_url), ("OPENAI_API_KEY", KEY.to_owned())];
+        let variables = [variables, &model].concat();
         let apart = Apart::with(TestServers::start().await?, plan, &variables)?;
         let (nats, keys) = (apart.nats().await?, apart.keys()?);
         let sender = Sender::new(CommandBus::open(nats.clone()).await?, keys.clone().into());

@@ -342,7 +342,6 @@ impl Reactor for RuleEngine {
         Duration::from_secs(3)
     }
 
-    #[tracing::instrument(name = "rule_engine", skip_all, fields(event = %event.id, what = event.event_type, traceparent = event.traceparent))]
     async fn react(&self, event: &Event, at: Position) -> anyhow::Result<()> {
         match event.aggregatetype.as_str() {
             "conversation" => self.conversation(event, at).await,

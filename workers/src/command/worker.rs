@@ -1,6 +1,9 @@
 //! The worker's loop: one pinned consumer per partition, one lane per aggregate.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use async_nats::{
     Client,
@@ -15,17 +18,20 @@ use symbia_events::{AggregateRef, CommandId};
 use symbia_nats::{
     bus::{OUTCOME_HEADER, OUTCOME_PREFIX},
     store::EventStore,
+    telemetry::{self, KeyValue, SpanExt},
     topology,
 };
 use time::OffsetDateTime;
 use tokio::{sync::mpsc, task::JoinSet};
 use tokio_util::sync::CancellationToken;
+use tracing::{Instrument, Span};
 
 use super::{
     Handlers,
     acks::{self, Done},
     lanes::Lanes,
 };
+use crate::metrics;
 
 /// Deliveries of a command before it goes to the dead letters.
 pub const MAX_DELIVERIES: i64 = 5;
@@ -166,9 +172,13 @@ impl CommandWorker {
             self.bury(&message, "its subject names no aggregate").await;
             return;
         };
-        let envelope = match CommandEnvelope::parse(&message.payload) {
+        metrics::command_taken();
+        let since = Instant::now();
+        let known = self.handlers.find(&aggregate).is_some().then_some(&aggregate);
+        let mut envelope = match CommandEnvelope::parse(&message.payload) {
             Ok(envelope) => envelope,
             Err(error) => {
+                metrics::command_ended(known, "dead", since.elapsed());
                 self.bury(&message, &error.to_string()).await;
                 // Whoever waits for it can be told, when it has at least an id.
                 if let Ok(Identified { id }) = serde_json::from_slice(&message.payload) {
@@ -179,6 +189,7 @@ impl CommandWorker {
             }
         };
         if deliveries > MAX_DELIVERIES {
+            metrics::command_ended(known, "dead", since.elapsed());
             self.bury(&message, "it could not be decided in 5 deliveries").await;
             let rejection =
                 Rejection::new("DEAD_LETTER", "the command could not be decided; it waits in the dead letters");
@@ -186,10 +197,19 @@ impl CommandWorker {
             self.publish_outcome(&message, &outcome).await;
             return;
         }
-        let Some(outcome) = self.decide(&aggregate, &envelope, received).await else {
+        let span = span(&aggregate, &mut envelope);
+        let outcome = self.decide(&aggregate, &envelope, received).instrument(span.clone()).await;
+        let ended = ending(outcome.as_ref());
+        metrics::command_ended(known, ended, since.elapsed());
+        span.record("symbia.outcome", ended);
+        let Some(outcome) = outcome else {
             let _ = message.ack_with(AckKind::Nak(Some(Duration::from_millis(500)))).await;
             return;
         };
+        for event in &outcome.events {
+            span.add_event("symbia.event", vec![KeyValue::new("type", event.event_type.clone())]);
+        }
+        drop(span);
         self.publish_outcome(&message, &outcome).await;
         if let Some(reply) = &message.reply {
             let _ = done.send(reply.clone());
@@ -256,6 +276,30 @@ impl CommandWorker {
             }
             Err(error) => tracing::error!(subject = %message.subject, error, "dead letter not stored, trying again"),
         }
+    }
+}
+
+// The span of a command, in the trace of whoever sent it; the events that follow are in the trace of this span.
+fn span(aggregate: &AggregateRef, envelope: &mut CommandEnvelope) -> Span {
+    let span = tracing::debug_span!("command", otel.name = format!("command {}/{}", aggregate.service, aggregate.kind),
+        otel.kind = "consumer", symbia.command.id = %envelope.id, symbia.command.type = envelope.command_type,
+        symbia.aggregate = %aggregate, symbia.outcome = tracing::field::Empty);
+    telemetry::follow(&span, envelope.traceparent.as_deref());
+    if let Some(own) = telemetry::traceparent(&span) {
+        envelope.traceparent = Some(own);
+    }
+    span
+}
+
+fn ending(outcome: Option<&Outcome>) -> &'static str {
+    match outcome {
+        None => "returned",
+        Some(outcome) if outcome.repeated => "repeated",
+        Some(outcome) => match outcome.status {
+            OutcomeStatus::Accepted => "accepted",
+            OutcomeStatus::Rejected => "rejected",
+            OutcomeStatus::Dead => "dead",
+        },
     }
 }
 

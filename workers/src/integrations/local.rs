@@ -6,7 +6,9 @@ use async_nats::{Client, StatusCode, Subject};
 use async_trait::async_trait;
 use futures::StreamExt;
 use symbia_events::integrations::{DroppedParam, ErrorCategory, FinishReason, PromptRole, Sampling, Usage};
+use symbia_nats::telemetry;
 use tokio::time::Instant;
+use tracing::Span;
 use uuid::Uuid;
 
 use super::provider::{Answer, Deltas, Fault, Prompt, Provider, append};
@@ -154,6 +156,7 @@ impl Provider for LocalProvider {
             top_p: sampling.top_p.filter(|p| *p > 0.0).unwrap_or(1.0) as f32,
             seed: sampling.seed.map(|seed| seed as u32),
             stop: sampling.stop.clone(),
+            traceparent: telemetry::traceparent(&Span::current()),
         };
         loop {
             if let Some(answer) = self.attempt(&job, prompt, &mut *deltas).await? {

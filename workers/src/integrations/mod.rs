@@ -1,5 +1,6 @@
 //! The LLM router and the providers that it asks (integrations.md §8, §19, §25.5).
 
+mod attempt;
 mod live;
 mod local;
 mod openai;

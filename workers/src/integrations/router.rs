@@ -34,9 +34,11 @@ use symbia_nats::{
 use time::{OffsetDateTime, format_description::well_known::Rfc3339};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
+use tracing::Instrument;
 use uuid::Uuid;
 
 use super::{
+    attempt::Attempt,
     live::Live,
     provider::{Answer, Fault, Prompt, Provider, Providers, Turn},
 };
@@ -186,7 +188,15 @@ impl LlmRouter {
             }
             let begun = OffsetDateTime::now_utc();
             let live = Live::open(self.client.clone(), &work.event.orgid, work.request, attempt);
-            let (end, partial, first) = self.ask(work, attempt, live.as_ref()).await;
+            let observed = Attempt::begin(&*work.provider, &work.request.request_id, &work.model, attempt);
+            let asked = self.ask(work, attempt, live.as_ref(), &observed).instrument(observed.span.clone());
+            let (end, partial, first) = asked.await;
+            match &end {
+                End::Answer(answer) => observed.completed(answer),
+                End::Fault(fault) => observed.failed(fault),
+                End::Cancelled => observed.cancelled(),
+            }
+            drop(observed);
             if let Some(live) = live {
                 live.close().await;
             }
@@ -263,7 +273,13 @@ impl LlmRouter {
     }
 
     // The end of the model's work, the text so far, and when it began.
-    async fn ask(&self, work: &Work<'_>, attempt: u32, live: Option<&Live>) -> (End, String, Option<OffsetDateTime>) {
+    async fn ask(
+        &self,
+        work: &Work<'_>,
+        attempt: u32,
+        live: Option<&Live>,
+        observed: &Attempt,
+    ) -> (End, String, Option<OffsetDateTime>) {
         let prompt = Prompt {
             request_id: work.request.request_id.clone(),
             attempt,
@@ -273,7 +289,10 @@ impl LlmRouter {
         };
         let (mut partial, mut first) = (String::new(), None);
         let mut deltas = |piece: &str| {
-            first.get_or_insert_with(OffsetDateTime::now_utc);
+            first.get_or_insert_with(|| {
+                observed.first();
+                OffsetDateTime::now_utc()
+            });
             partial.push_str(piece);
             if let Some(live) = live {
                 live.piece(piece);
@@ -417,7 +436,6 @@ impl Reactor for LlmRouter {
         Duration::from_secs(3)
     }
 
-    #[tracing::instrument(name = "llm_router", skip_all, fields(event = %event.id, request = event.aggregateid, traceparent = event.traceparent))]
     async fn react(&self, event: &Event, _at: Position) -> anyhow::Result<()> {
         // The first event of a completion; what follows it is mostly our own.
         if event.aggregateversion > 1 {

@@ -48,6 +48,9 @@ pub struct Job {
     pub seed: Option<u32>,
     /// Texts that end the answer.
     pub stop: Vec<String>,
+    /// W3C trace context of who asks.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub traceparent: Option<String>,
 }
 
 /// A frame of an answer. Exactly one of the last three ends it.

@@ -8,8 +8,10 @@ use std::{
 
 use async_nats::{Client, Message as Received, Subject};
 use futures::StreamExt;
+use symbia_nats::telemetry::{self, SpanExt};
 use tokio::{sync::mpsc::UnboundedReceiver, task::JoinSet};
 use tokio_util::sync::CancellationToken;
+use tracing::{Instrument, Span};
 
 use super::{
     Event, Failure, FailureKind, Handle, Options, Request, Service,
@@ -94,6 +96,8 @@ async fn serve(client: Client, engine: Handle, running: Running, message: Receiv
     let cancel = CancellationToken::new();
     lock(&running).insert(job.id.clone(), cancel.clone());
     let id = job.id.clone();
+    let span = tracing::debug_span!("inference", otel.kind = "server", gen_ai.request.model = job.model);
+    telemetry::follow(&span, job.traceparent.as_deref());
     let request = Request {
         model: Some(job.model),
         max_tokens: job.max_tokens,
@@ -105,7 +109,7 @@ async fn serve(client: Client, engine: Handle, running: Running, message: Receiv
         ..Request::new(job.messages)
     };
     match engine.generate(request) {
-        Ok(events) => stream(&client, &reply, events, &cancel).await,
+        Ok(events) => stream(&client, &reply, events, &cancel).instrument(span).await,
         Err(failure) => send(&client, &reply, &failed(failure)).await,
     }
     lock(&running).remove(&id);
@@ -132,6 +136,9 @@ async fn stream(client: &Client, reply: &Subject, mut events: UnboundedReceiver<
             }
             Some(Event::Completed { finish_reason, prompt_tokens, completion_tokens }) => {
                 let text = std::mem::take(&mut text);
+                let span = Span::current();
+                span.set_attribute("gen_ai.usage.input_tokens", i64::from(prompt_tokens));
+                span.set_attribute("gen_ai.usage.output_tokens", i64::from(completion_tokens));
                 Frame::Completed { text, finish_reason, prompt_tokens, completion_tokens }
             }
             Some(Event::Failed(failure)) => failed(failure),

@@ -197,6 +197,13 @@ impl House {
     }
 
     pub async fn ask(&self, talk: &Talk, text: &str) -> String {
+        let (id, outcome) = self.say(talk, text, &ada()).await;
+        assert_eq!(outcome.status, OutcomeStatus::Accepted, "{outcome:?}");
+        id
+    }
+
+    /// Sends a message, whatever becomes of it.
+    pub async fn say(&self, talk: &Talk, text: &str, by: &Actor) -> (String, Outcome) {
         let id = Uuid::new_v4().to_string();
         let message = SendMessage {
             message_id: id.clone(),
@@ -211,8 +218,9 @@ impl House {
             preempted_by: None,
             metadata: None,
         };
-        self.command(&talk.address, &symbia_commands::messaging::ConversationCommand::from(message), &ada()).await;
-        id
+        let message = symbia_commands::messaging::ConversationCommand::from(message);
+        let sent = self.sender.send(None, &talk.address, &message, by, CommandId::random());
+        (id, sent.await.unwrap())
     }
 
     /// Puts an event into the log that no aggregate has decided.
