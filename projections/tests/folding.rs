@@ -1,6 +1,8 @@
 //! Property: the rows are a function of the events, whatever batches they come in.
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
+#[path = "folding/messaging.rs"]
+mod messaging;
 mod support;
 #[path = "folding/tenancy.rs"]
 mod tenancy;
@@ -148,19 +150,20 @@ fn sign<E: DomainEvent>(ring: &KeyRing, tenant: &str, id: &str, version: u32, ev
     signed.into_iter().map(|s| FoldEvent { position, event: s.event, hash: s.hash }).collect()
 }
 
-async fn folded(pool: &PgPool, identity: &Identity, events: &[FoldEvent], sizes: &[usize]) -> String {
-    let truncate = format!("SET search_path TO scratch; TRUNCATE {}; RESET search_path", identity.tables().join(", "));
+async fn folded(pool: &PgPool, projection: &dyn Projection, events: &[FoldEvent], sizes: &[usize]) -> String {
+    let truncate =
+        format!("SET search_path TO scratch; TRUNCATE {}; RESET search_path", projection.tables().join(", "));
     raw_sql(AssertSqlSafe(truncate)).execute(pool).await.unwrap();
     let (mut rest, mut sizes) = (events, sizes.iter().cycle());
     while !rest.is_empty() {
         let (batch, behind) = rest.split_at((*sizes.next().unwrap()).min(rest.len()));
         let begin = "BEGIN; SET LOCAL ROLE symbia_projector; SET LOCAL search_path TO scratch";
         let mut tx = pool.begin_with(AssertSqlSafe(begin.to_owned())).await.unwrap();
-        identity.fold(&mut tx, batch).await.unwrap();
+        projection.fold(&mut tx, batch).await.unwrap();
         tx.commit().await.unwrap();
         rest = behind;
     }
-    schema_hash(pool, identity, "scratch").await.unwrap().1
+    schema_hash(pool, projection, "scratch").await.unwrap().1
 }
 
 /// A schema to fold into, and the keys of persons 0 and 1 in the store; person 2's is not there.
