@@ -20,6 +20,7 @@ pub fn catalog() -> Vec<MessageType> {
         identity::ScopedEntitlementCommand::types(),
         identity::GrantsCommand::types(),
         identity::ApiKeyCommand::types(),
+        identity::EntityCommand::types(),
         identity::SignInCommand::types(),
         identity::CredentialCommand::types(),
         identity::DelegationCommand::types(),

@@ -40,6 +40,7 @@ catalog! {
     identity::ScopedEntitlementEvent,
     identity::GrantsEvent,
     identity::ApiKeyEvent,
+    identity::EntityEvent,
     identity::SignInEvent,
     identity::CredentialEvent,
     identity::DelegationEvent,

@@ -11,9 +11,10 @@ use symbia_events::{
     KeyRing, SubjectKey,
     identity::{
         AgentEvent, AgentRegistered, ApiKeyCreated, ApiKeyEvent, ApplicationCreated, ApplicationEvent, CredentialEvent,
-        CredentialStored, EntitlementGranted, GrantsEvent, MemberInvited, MfaEnrolled, OrgEntitlementSet,
-        OrganizationEvent, ProjectCreated, ProjectEvent, ProjectServiceEvent, ProjectServiceRegistered,
-        ScopedEntitlementCreated, ScopedEntitlementEvent, ServiceLinked, SessionsRevoked, UserEvent,
+        CredentialStored, EntitlementGranted, EntityAliasAdded, EntityEvent, EntityInstanceReported, EntityRegistered,
+        GrantsEvent, MemberInvited, MfaEnrolled, OrgEntitlementSet, OrganizationEvent, ProjectCreated, ProjectEvent,
+        ProjectServiceEvent, ProjectServiceRegistered, ScopedEntitlementCreated, ScopedEntitlementEvent, ServiceLinked,
+        SessionsRevoked, UserEvent,
     },
 };
 use symbia_projections::{
@@ -127,6 +128,42 @@ fn belongings(ring: &KeyRing, who: &str) -> Vec<(String, Vec<u8>)> {
         oauth_user_name: None,
         by: by(),
     };
+    let entity_id = format!("ent_{who}");
+    let entity = EntityRegistered {
+        entity_id: entity_id.clone(),
+        entity_type: "service".into(),
+        slug: "s".into(),
+        display_name: "S".into(),
+        instance_id: None,
+        instance_index: 1,
+        org_id: Some(org.clone()),
+        network_id: None,
+        capabilities: vec![],
+        tags: vec![],
+        source_table: None,
+        source_id: None,
+        metadata: serde_json::Map::new(),
+        email: None,
+        person: None,
+        by: by(),
+    };
+    let alias = EntityAliasAdded {
+        alias_id: format!("alias-{who}"),
+        entity_id: entity_id.clone(),
+        alias_type: "slug".into(),
+        alias_value: "s".into(),
+        org_id: Some(org.clone()),
+        priority: 1,
+    };
+    let instance = EntityInstanceReported {
+        entity_id,
+        instance_id: "one".into(),
+        instance_index: 1,
+        node_id: None,
+        status: "busy".into(),
+        load_score: 1,
+        metadata: serde_json::Map::new(),
+    };
     let cut_off = SessionsRevoked {
         principal_id: who.into(),
         before: "2025-12-01T00:00:00Z".into(),
@@ -147,6 +184,7 @@ fn belongings(ring: &KeyRing, who: &str) -> Vec<(String, Vec<u8>)> {
         message::<ApplicationEvent>(ring, &org, &app_id, &[app.into(), linked.into()]),
         message::<ScopedEntitlementEvent>(ring, &org, &scoped.id.clone(), &[scoped.into()]),
         message::<AgentEvent>(ring, &org, &agent.agent_row_id.clone(), &[agent.into()]),
+        message::<EntityEvent>(ring, &org, &entity.entity_id.clone(), &[entity.into(), alias.into(), instance.into()]),
         message::<CredentialEvent>(ring, &org, &credential.credential_id.clone(), &[credential.into()]),
         message::<ApiKeyEvent>(ring, &org, &key.key_id.clone(), &[key.into()]),
         encoded(signed::<UserEvent>(ring, "global", who, 1, &[cut_off.into(), factor.into()])),
@@ -177,6 +215,9 @@ async fn a_reader_sees_nothing_of_another_tenant_in_any_table_and_writes_nothing
         ("agents", "org_id = 'org-ada'"),
         ("api_keys", "org_id = 'org-ada'"),
         ("credentials", "org_id = 'org-ada'"),
+        ("entities", "org_id = 'org-ada'"),
+        ("entity_aliases", "org_id = 'org-ada'"),
+        ("entity_instances", "org_id = 'org-ada'"),
         ("org_entitlements", "org_id = 'org-ada'"),
         ("invitations", "org_id = 'org-ada'"),
         ("projects", "org_id = 'org-ada'"),

@@ -141,6 +141,8 @@ pub enum WorkRole {
     Seal,
     /// Lets assistants answer, by their rules
     RuleEngine,
+    /// Keeps the directory in step with users and agents
+    Directory,
     /// Asks language models
     LlmRouter,
     /// Runs the language models on this machine
@@ -149,8 +151,14 @@ pub enum WorkRole {
 
 impl WorkRole {
     /// Those that run in one process.
-    pub const ALL: [WorkRole; 5] =
-        [WorkRole::Command, WorkRole::Timer, WorkRole::Seal, WorkRole::RuleEngine, WorkRole::LlmRouter];
+    pub const ALL: [WorkRole; 6] = [
+        WorkRole::Command,
+        WorkRole::Timer,
+        WorkRole::Seal,
+        WorkRole::RuleEngine,
+        WorkRole::Directory,
+        WorkRole::LlmRouter,
+    ];
 }
 
 #[derive(Debug, Subcommand)]

@@ -13,6 +13,7 @@ use symbia_workers::{
     assistants::{RuleEngine, load_seed},
     command::{CommandWorker, Handlers, Options},
     content_keys::ContentKeys,
+    directory::DirectoryKeeper,
     identity::Housekeeping,
     integrations::{LlmRouter, LocalOptions, LocalProvider, OpenAi, Providers, RouterOptions},
     messaging::{Eraser, RETENTION},
@@ -96,6 +97,11 @@ pub async fn start(
                 let engine = RuleEngine::open(client.clone(), Arc::clone(keys), bus.clone(), content_keys).await?;
                 workers.spawn(react(house.clone(), engine, stop.clone()));
                 workers.spawn(seed(bus, house.clone(), stop));
+            }
+            WorkRole::Directory => {
+                let bus = CommandBus::open(client.clone()).await?;
+                let keeper = DirectoryKeeper::new(bus, Arc::clone(keys), secrets.clone());
+                workers.spawn(react(house.clone(), keeper, stop));
             }
             WorkRole::LlmRouter => {
                 let bus = CommandBus::open(client.clone()).await?;

@@ -15,6 +15,8 @@ mod canary;
 mod credentials;
 #[path = "identity/delegations.rs"]
 mod delegations;
+#[path = "identity/directory.rs"]
+mod directory;
 #[path = "identity/factors.rs"]
 mod factors;
 #[path = "identity/hierarchy.rs"]

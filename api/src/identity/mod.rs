@@ -20,6 +20,8 @@ mod delegations;
 mod discovery;
 mod email;
 mod enrolment;
+mod entities;
+mod entity_links;
 mod exchange;
 mod factors;
 mod grants;
@@ -132,6 +134,8 @@ pub fn service(platform: Platform, health: Health, config: ServerConfig) -> Serv
         .merge(agents::routes())
         .merge(api_keys::routes())
         .merge(credentials::routes())
+        .merge(entities::routes())
+        .merge(entity_links::routes())
         .merge(internal::routes())
         .merge(discovery::routes());
     ServiceApp::new(info(), health, config)

@@ -7,6 +7,8 @@ mod audit;
 mod audit_words;
 mod credentials;
 mod delegations;
+mod directory;
+mod entities;
 mod fold;
 mod load;
 mod organizations;
@@ -24,6 +26,10 @@ pub use api_keys::{ApiKey, api_key, api_key_by_hash, api_keys_of};
 pub use audit::{AuditEntry, AuditFilter, audit_trail};
 pub use credentials::{Credential, credential, credential_for, credentials_of, credentials_of_org};
 pub use delegations::{Approval, Delegation, approval_by_id, approvals_of, delegation_by_id, delegations_of};
+pub use directory::{
+    Address, EntityFilter, entities, entity, entity_aliases, entity_instances, entity_on, resolve, similar_slugs,
+};
+pub use entities::{Entity, EntityAlias, EntityInstance};
 pub use organizations::{
     Member, Membership, OrgOverview, OrgRef, OrgSummary, Organization, member, member_count, member_users, members,
     members_among, membership_of, organization, organization_by_slug, organization_summaries, organizations,
@@ -84,6 +90,9 @@ impl Projection for Identity {
             "agents",
             "api_keys",
             "credentials",
+            "entities",
+            "entity_aliases",
+            "entity_instances",
             "plans",
             "org_entitlements",
             "invitations",
@@ -110,6 +119,7 @@ impl Projection for Identity {
         api_keys::fold(conn, events).await?;
         credentials::fold(&self.secrets, conn, events).await?;
         delegations::fold(&self.secrets, conn, events).await?;
+        entities::fold(&self.secrets, conn, events).await?;
         tenancy::fold(&self.secrets, conn, events).await
     }
 }
@@ -134,4 +144,5 @@ const MIGRATIONS: &[Migration] = &[
         name: "delegations",
         sql: include_str!("../../../migrations/identity/0008_delegations.sql"),
     },
+    Migration { version: 9, name: "directory", sql: include_str!("../../../migrations/identity/0009_directory.sql") },
 ];

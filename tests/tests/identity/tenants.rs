@@ -210,6 +210,10 @@ async fn the_document_lists_the_routes() {
         post /agents/enrolment-tokens|get /agents/{id}|patch /agents/{id}|delete /agents/{id}|post /agents/{id}/rotate|\
         post /agents/{id}/activate|post /agents/{id}/deactivate|\
         get /.well-known/openid-configuration|get /admin/signing-keys|post /admin/signing-keys/rotate|\
+        get /entities|post /entities|post /entities/resolve|get /entities/{id}|patch /entities/{id}|delete /entities/{id}|\
+        post /entities/{id}/bind|post /entities/{id}/unbind|get /entities/by-node/{nodeId}|post /entities/sync|\
+        get /entities/{id}/aliases|post /entities/{id}/aliases|delete /entities/{id}/aliases/{aliasId}|\
+        get /entities/{id}/instances|\
         get /credentials|post /credentials|patch /credentials/{id}|delete /credentials/{id}|\
         get /internal/credentials/{id}/{provider}|get /internal/credentials/by-id/{credentialId}|\
         post /internal/credentials/oauth|delete /internal/credentials/{id}|\

@@ -41,6 +41,7 @@ impl Handlers {
             .with::<identity::ScopedEntitlement>()
             .with::<identity::Grants>()
             .with::<identity::ApiKey>()
+            .with::<identity::Entity>()
             .with::<identity::SignInAttempts>()
             .with::<identity::Credential>()
             .with::<identity::Delegation>()
