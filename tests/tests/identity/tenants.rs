@@ -213,7 +213,7 @@ async fn the_document_lists_the_routes() {
         get /entities|post /entities|post /entities/resolve|get /entities/{id}|patch /entities/{id}|delete /entities/{id}|\
         post /entities/{id}/bind|post /entities/{id}/unbind|get /entities/by-node/{nodeId}|post /entities/sync|\
         get /entities/{id}/aliases|post /entities/{id}/aliases|delete /entities/{id}/aliases/{aliasId}|\
-        get /entities/{id}/instances|\
+        get /entities/{id}/instances|put /entities/{id}/instances/{instanceId}|\
         get /credentials|post /credentials|patch /credentials/{id}|delete /credentials/{id}|\
         get /internal/credentials/{id}/{provider}|get /internal/credentials/by-id/{credentialId}|\
         post /internal/credentials/oauth|delete /internal/credentials/{id}|\
