@@ -24,6 +24,7 @@ pub fn catalog() -> Vec<MessageType> {
         identity::SignInCommand::types(),
         identity::CredentialCommand::types(),
         identity::DelegationCommand::types(),
+        identity::AuthorizationCommand::types(),
         identity::ApprovalCommand::types(),
         logging::SealCommand::types(),
         messaging::ConversationCommand::types(),

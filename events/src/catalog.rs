@@ -44,6 +44,7 @@ catalog! {
     identity::SignInEvent,
     identity::CredentialEvent,
     identity::DelegationEvent,
+    identity::AuthorizationEvent,
     identity::ApprovalEvent,
     logging::SealEvent,
     messaging::ConversationEvent,

@@ -27,6 +27,8 @@ mod invitations;
 mod keys;
 #[path = "identity/limits.rs"]
 mod limits;
+#[path = "identity/oauth.rs"]
+mod oauth;
 #[path = "identity/outage.rs"]
 mod outage;
 #[path = "identity/passwords.rs"]

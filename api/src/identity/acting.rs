@@ -68,7 +68,7 @@ impl Directory {
 }
 
 /// The person, with no more rights than the scopes say; never an operator's.
-fn within_scopes(person: Principal, scopes: Vec<String>, acting: Acting) -> Principal {
+pub(super) fn within_scopes(person: Principal, scopes: Vec<String>, acting: Acting) -> Principal {
     let within = |rights: Vec<String>| rights.into_iter().filter(|right| scopes.contains(right)).collect();
     let capped = |org: Membership| Membership { role: role_within(&scopes, &org).to_owned(), ..org };
     Principal {

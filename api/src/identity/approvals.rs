@@ -89,7 +89,9 @@ struct Approvals {
 
 /// Whose requests a caller sees: a person those it is asked, an agent in somebody's name those it made.
 fn viewer(caller: &Caller) -> &str {
-    caller.acting.as_ref().map_or(&caller.id, |acting| &acting.agent)
+    // A client without a delegation asks for nobody.
+    let acting = caller.acting.as_ref().filter(|acting| !acting.delegation.is_empty());
+    acting.map_or(&caller.id, |acting| &acting.agent)
 }
 
 /// List the requests that the caller is asked, or made

@@ -8,6 +8,7 @@ use std::sync::{
 
 use async_trait::async_trait;
 use sqlx::PgConnection;
+use symbia_commands::Level;
 use symbia_commands::identity::{
     AgentCommand, ApiKeyCommand, ObserveAgentPresence, PRESENCE_INTERVAL, RecordApiKeyUse, USE_INTERVAL,
 };
@@ -18,6 +19,7 @@ use symbia_projections::{
 use time::{Duration, OffsetDateTime};
 
 use super::{
+    acting::within_scopes,
     agent_auth::aggregate as agent_aggregate,
     api_keys::aggregate as key_aggregate,
     key_scopes::narrowed,
@@ -27,7 +29,7 @@ use super::{
 use crate::{
     http::{
         ApiError, AuthError, Authenticator, Principal,
-        principal::{AuthType, Membership, PrincipalKind},
+        principal::{Acting, AuthType, Membership, PrincipalKind},
     },
     platform::Platform,
 };
@@ -113,6 +115,18 @@ impl Directory {
             return self.agent(claims, session).await;
         }
         let principal = user(&mut tx, &claims.sub).await?;
+        // A client's: it acts in the person's name, within what they agreed to.
+        if let (Some(scope), Some(client)) = (&claims.scope, &claims.client_id) {
+            let acting = Acting {
+                agent: client.clone(),
+                chain: Vec::new(),
+                delegation: String::new(),
+                limit: Level::Ordinary,
+                approved: None,
+            };
+            let scopes = scope.split_ascii_whitespace().map(str::to_owned).collect();
+            return Ok(within_scopes(principal, scopes, acting));
+        }
         Ok(Principal { session_id: Some(session.id), ..principal })
     }
 

@@ -76,6 +76,7 @@ impl Identity {
             expires_in: (issued.expires_at - now).whole_seconds().max(0),
             scope: scopes.join(" "),
             issued_token_type: Some(ACCESS_TOKEN),
+            refresh_token: None,
         })
     }
 

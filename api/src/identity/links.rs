@@ -11,6 +11,7 @@ pub(super) enum Purpose {
     PasswordReset,
     Email,
     SecondFactor,
+    Code,
 }
 
 impl Purpose {
@@ -19,6 +20,7 @@ impl Purpose {
             Purpose::PasswordReset => "password-reset",
             Purpose::Email => "email",
             Purpose::SecondFactor => "second-factor",
+            Purpose::Code => "authorization-code",
         }
     }
 
@@ -26,7 +28,7 @@ impl Purpose {
         keys.lookup_hash(&format!("{}-mac", self.name()), &format!("{user}.{detail}"))
     }
 
-    /// A token of a user with 32 random bytes.
+    /// A token of a user, or of what else its purpose is about, with 32 random bytes.
     pub fn random(self, keys: &KeyRing, user: &str) -> Zeroizing<String> {
         let random = Zeroizing::new(BASE64URL.encode(Zeroizing::new(rand::random::<[u8; 32]>()).as_ref()));
         self.of(keys, user, &random)

@@ -15,6 +15,8 @@ mod applications;
 mod approvals;
 mod audit_logs;
 mod authenticator;
+mod authorize;
+mod clients;
 mod credentials;
 mod delegations;
 mod discovery;
@@ -140,7 +142,7 @@ pub fn service(platform: Platform, health: Health, config: ServerConfig) -> Serv
         .merge(discovery::routes());
     ServiceApp::new(info(), health, config)
         .api(api.with_state(identity.clone()).layer(axum::middleware::from_fn(key_scopes::gate)))
-        .root(discovery::root().merge(oauth::root()).with_state(identity))
+        .root(discovery::root().merge(oauth::root()).merge(authorize::root()).with_state(identity))
         .authenticator(Arc::new(directory))
         .rate_limits(limits)
 }
@@ -162,7 +164,7 @@ fn class_of(method: &Method, route: &str) -> RouteClass {
         {
             RouteClass::Auth
         }
-        "/api/auth/introspect" | "/api/auth/verify-api-key" => RouteClass::Verify,
+        "/api/oauth/token" | "/api/auth/introspect" | "/api/auth/verify-api-key" => RouteClass::Verify,
         "/api/admin/plans" if method == Method::GET => RouteClass::Standard,
         _ if route.starts_with("/api/admin/") => RouteClass::Admin,
         _ => RouteClass::Standard,

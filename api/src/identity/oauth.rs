@@ -7,6 +7,7 @@ use axum::{
 };
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
+use time::Duration;
 use utoipa::ToSchema;
 use utoipa_axum::{router::OpenApiRouter, routes};
 use zeroize::Zeroizing;
@@ -20,6 +21,9 @@ pub(super) const EXCHANGE: &str = "urn:ietf:params:oauth:grant-type:token-exchan
 pub(super) const ACCESS_TOKEN: &str = "urn:ietf:params:oauth:token-type:access_token";
 /// Type of a delegation's id as subject token: no secret, the agent's own token proves who it is.
 pub(super) const DELEGATION: &str = "urn:symbia:params:oauth:token-type:delegation";
+
+/// Longest life of a client's access token.
+pub(super) const CLIENT_TOKEN: Duration = Duration::hours(1);
 
 /// Under `/api`.
 pub(super) fn routes() -> OpenApiRouter<Identity> {
@@ -47,13 +51,18 @@ async fn server(State(identity): State<Identity>, headers: HeaderMap) -> Json<Va
     let base = identity.base(&headers);
     Json(json!({
         "issuer": identity.platform.tokens.issuer(),
+        "authorization_endpoint": format!("{base}/oauth/authorize"),
         "token_endpoint": format!("{base}/api/oauth/token"),
         "jwks_uri": format!("{base}/.well-known/jwks.json"),
         "introspection_endpoint": format!("{base}/api/auth/introspect"),
         "introspection_endpoint_auth_methods_supported": ["none"],
-        "response_types_supported": [],
-        "grant_types_supported": [EXCHANGE],
+        "response_types_supported": ["code"],
+        "response_modes_supported": ["query"],
+        "grant_types_supported": ["authorization_code", "refresh_token", EXCHANGE],
         "token_endpoint_auth_methods_supported": ["none"],
+        "code_challenge_methods_supported": ["S256"],
+        "authorization_response_iss_parameter_supported": true,
+        "client_id_metadata_document_supported": true,
         "scopes_supported": ["cap:identity.read", "cap:identity.manage-orgs", "cap:messaging.read", "cap:messaging.send",
             "cap:assistants.execute", "role:member", "role:admin"],
     }))
@@ -76,9 +85,27 @@ async fn resource(State(identity): State<Identity>, headers: HeaderMap) -> Json<
 /// What a token is asked for with.
 #[derive(Default, Deserialize, ToSchema)]
 pub(super) struct TokenRequest {
-    /// Token exchange.
+    /// `authorization_code`, `refresh_token` or token exchange.
     #[serde(default)]
     pub grant_type: String,
+    /// The code (authorization code).
+    #[serde(default)]
+    #[schema(value_type = Option<String>)]
+    pub code: Option<Zeroizing<String>>,
+    /// The same as with the code's request.
+    #[serde(default)]
+    pub redirect_uri: Option<String>,
+    /// The client.
+    #[serde(default)]
+    pub client_id: Option<String>,
+    /// What the challenge was made of (RFC 7636).
+    #[serde(default)]
+    #[schema(value_type = Option<String>)]
+    pub code_verifier: Option<Zeroizing<String>>,
+    /// The refresh token; it works once.
+    #[serde(default)]
+    #[schema(value_type = Option<String>)]
+    pub refresh_token: Option<Zeroizing<String>>,
     /// A delegation's id, or a token that stands on one (token exchange).
     #[serde(default)]
     #[schema(value_type = Option<String>)]
@@ -118,6 +145,9 @@ pub(super) struct Granted {
     /// Of an exchange.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub issued_token_type: Option<&'static str>,
+    /// The next refresh token.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub refresh_token: Option<String>,
 }
 
 /// Get a token: for a code, for a refresh token, or by exchange for an agent that acts in somebody's name
@@ -128,11 +158,14 @@ pub(super) struct Granted {
 async fn token(
     State(identity): State<Identity>,
     scope: RequestScope,
+    headers: HeaderMap,
     body: Result<Json<TokenRequest>, ApiError>,
 ) -> ApiResult<Response> {
     let Json(request) = body.map_err(|error| refused("invalid_request", error.message().to_owned()))?;
     let granted = match request.grant_type.as_str() {
         EXCHANGE => identity.exchanged(&request, &scope).await?,
+        "authorization_code" => identity.redeemed(&request, &scope, &headers).await?,
+        "refresh_token" => identity.renewed(&request, &scope).await?,
         "" => return Err(refused("invalid_request", "grant_type is missing")),
         _ => return Err(refused("unsupported_grant_type", "this grant type is not supported")),
     };

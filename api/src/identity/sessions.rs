@@ -77,11 +77,26 @@ impl Identity {
     ) -> ApiResult<SignedIn> {
         // Not derived from an idempotency key: the tokens of a session are given out once, to whom it was begun for.
         let session_id = Uuid::new_v4().to_string();
-        let refresh_token = refresh_token(&self.platform.keys, &session_id);
+        let at = OffsetDateTime::now_utc();
+        let refresh_token = self.begin_session(&session_id, subject, proof, key, scope, headers).await?;
+        Ok(SignedIn { issued: self.issue(subject, &session_id, at, at + LIFETIME)?, refresh_token })
+    }
+
+    /// Begins a session under an id, and gives its first refresh token.
+    pub(super) async fn begin_session(
+        &self,
+        session_id: &str,
+        subject: &Subject,
+        proof: Proof<'_>,
+        key: Option<&SubjectKey>,
+        scope: &RequestScope,
+        headers: &HeaderMap,
+    ) -> ApiResult<Zeroizing<String>> {
+        let refresh_token = refresh_token(&self.platform.keys, session_id);
         let user_agent = headers.get(header::USER_AGENT).and_then(|v| v.to_str().ok());
         let user_agent: Option<String> = user_agent.map(|text| text.chars().take(USER_AGENT_MAX).collect());
         let command = SessionCommand::from(StartSession {
-            session_id: session_id.clone(),
+            session_id: session_id.to_owned(),
             principal_id: subject.id.clone(),
             principal_type: subject.kind().to_owned(),
             method: proof.method.to_owned(),
@@ -90,12 +105,11 @@ impl Identity {
             user_agent: key.zip(user_agent).map(|(key, text)| key.seal(&text)),
             authenticated_at: proof.at.format(&Rfc3339).ok(),
         });
-        let at = OffsetDateTime::now_utc();
         let edge = Actor::service("identity");
-        let (id, address) = (CommandId::random(), aggregate(&session_id)?);
+        let (id, address) = (CommandId::random(), aggregate(session_id)?);
         let done = self.platform.submit_as(id, &address, &command, &edge, scope, Consistency::Eventual).await?;
         self.platform.visible(&done).await;
-        Ok(SignedIn { issued: self.issue(subject, &session_id, at, at + LIFETIME)?, refresh_token })
+        Ok(refresh_token)
     }
 
     fn issue(&self, subject: &Subject, session: &str, at: OffsetDateTime, end: OffsetDateTime) -> ApiResult<Issued> {
@@ -233,6 +247,12 @@ async fn refresh(
         Some(token) => {
             let keys = &identity.platform.keys;
             let session_id = session_of(keys, &token).ok_or_else(ApiError::token_invalid)?.to_owned();
+            let mut tx = identity.platform.read(&Scope::platform()).await?;
+            // A client's gives tokens with its limits, elsewhere.
+            if model::authorization_of(&mut tx, &session_id).await?.is_some() {
+                return Err(ApiError::token_invalid());
+            }
+            drop(tx);
             let next = refresh_token(keys, &session_id);
             identity.exchange(&session_id, &token, &next, &scope).await?;
             (session_id, Some(next))

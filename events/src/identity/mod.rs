@@ -3,6 +3,7 @@
 mod agent;
 mod api_key;
 mod application;
+mod authorization;
 mod credential;
 mod delegation;
 mod entity;
@@ -20,6 +21,7 @@ mod user;
 pub use agent::*;
 pub use api_key::*;
 pub use application::*;
+pub use authorization::*;
 pub use credential::*;
 pub use delegation::*;
 pub use entity::*;

@@ -5,6 +5,7 @@ mod agents;
 mod api_keys;
 mod audit;
 mod audit_words;
+mod authorizations;
 mod credentials;
 mod delegations;
 mod directory;
@@ -24,6 +25,7 @@ pub use access::{SigningKey, signing_keys};
 pub use agents::{Agent, agent, agent_by_handle, agents};
 pub use api_keys::{ApiKey, api_key, api_key_by_hash, api_keys_of};
 pub use audit::{AuditEntry, AuditFilter, audit_trail};
+pub use authorizations::{Authorization, authorization_by_id, authorization_of};
 pub use credentials::{Credential, credential, credential_for, credentials_of, credentials_of_org};
 pub use delegations::{Approval, Delegation, approval_by_id, approvals_of, delegation_by_id, delegations_of};
 pub use directory::{
@@ -106,6 +108,7 @@ impl Projection for Identity {
             "sign_in_blocks",
             "delegations",
             "approvals",
+            "authorizations",
         ]
     }
 
@@ -120,6 +123,7 @@ impl Projection for Identity {
         credentials::fold(&self.secrets, conn, events).await?;
         delegations::fold(&self.secrets, conn, events).await?;
         entities::fold(&self.secrets, conn, events).await?;
+        authorizations::fold(conn, events).await?;
         tenancy::fold(&self.secrets, conn, events).await
     }
 }
@@ -145,4 +149,9 @@ const MIGRATIONS: &[Migration] = &[
         sql: include_str!("../../../migrations/identity/0008_delegations.sql"),
     },
     Migration { version: 9, name: "directory", sql: include_str!("../../../migrations/identity/0009_directory.sql") },
+    Migration {
+        version: 10,
+        name: "authorizations",
+        sql: include_str!("../../../migrations/identity/0010_authorizations.sql"),
+    },
 ];

@@ -157,7 +157,7 @@ impl House {
             keys,
             answers: Mutex::default(),
             base,
-            http: reqwest::Client::new(),
+            http: reqwest::Client::builder().redirect(reqwest::redirect::Policy::none()).build().unwrap(),
             stop,
             projector: tokio::sync::Mutex::default(),
             projection,

@@ -239,7 +239,7 @@ async fn the_document_lists_the_routes() {
         delete /services/{serviceId}|get /scoped-entitlements/{scopeType}/{scopeId}|post /scoped-entitlements|\
         patch /scoped-entitlements/{id}|delete /scoped-entitlements/{id}|post /scoped-entitlements/{id}/consume|\
         get /delegations|post /delegations|get /delegations/{id}|delete /delegations/{id}|get /approvals|post /approvals|\
-        get /approvals/{id}|post /approvals/{id}/approve|post /approvals/{id}/deny|post /oauth/token|\
+        get /approvals/{id}|post /approvals/{id}/approve|post /approvals/{id}/deny|post /oauth/token|get /oauth/authorize|post /oauth/authorize|\
         get /.well-known/oauth-authorization-server|get /.well-known/oauth-protected-resource|\
         delete /orgs/{id}/members/me|patch /orgs/{id}/members/{memberId}|delete /orgs/{id}/members/{memberId}";
     assert_eq!(ours, expected.split('|').map(str::to_owned).collect());

@@ -45,6 +45,7 @@ impl Handlers {
             .with::<identity::SignInAttempts>()
             .with::<identity::Credential>()
             .with::<identity::Delegation>()
+            .with::<identity::Authorization>()
             .with::<identity::ApprovalRequest>()
             .with::<logging::LogSeal>()
             .with::<messaging::Conversation>()
