@@ -26,7 +26,8 @@ struct Platform {
 impl Platform {
     fn start() -> anyhow::Result<Self> {
         let mut house = Installation::new()?;
-        let ready = house.start_with(&["--memory", "--skip-admin"], &[])?;
+        let trusted = ("SYMBIA_TRUSTED_PROXIES", "127.0.0.1/32");
+        let ready = house.start_with(&["--memory", "--skip-admin"], &[trusted])?;
         let http = Client::builder().redirect(Policy::none()).build()?;
         Ok(Platform { http, services: ready["services"].clone(), _house: house })
     }
