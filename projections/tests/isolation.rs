@@ -10,11 +10,12 @@ use support::{SOON, World, database, encoded, kek, message, pool, signed};
 use symbia_events::{
     KeyRing, SubjectKey,
     identity::{
-        AgentEvent, AgentRegistered, ApiKeyCreated, ApiKeyEvent, ApplicationCreated, ApplicationEvent, CredentialEvent,
-        CredentialStored, EntitlementGranted, EntityAliasAdded, EntityEvent, EntityInstanceReported, EntityRegistered,
-        GrantsEvent, MemberInvited, MfaEnrolled, OrgEntitlementSet, OrganizationEvent, ProjectCreated, ProjectEvent,
-        ProjectServiceEvent, ProjectServiceRegistered, ScopedEntitlementCreated, ScopedEntitlementEvent, ServiceLinked,
-        SessionsRevoked, UserEvent,
+        AgentEvent, AgentRegistered, ApiKeyCreated, ApiKeyEvent, ApplicationCreated, ApplicationEvent, ApprovalEvent,
+        ApprovalRequested, AuthorizationEvent, AuthorizationGranted, CredentialEvent, CredentialStored,
+        DelegationEvent, DelegationGranted, EntitlementGranted, EntityAliasAdded, EntityEvent, EntityInstanceReported,
+        EntityRegistered, GrantsEvent, MemberInvited, MfaEnrolled, OrgEntitlementSet, OrganizationEvent,
+        ProjectCreated, ProjectEvent, ProjectServiceEvent, ProjectServiceRegistered, ScopedEntitlementCreated,
+        ScopedEntitlementEvent, ServiceLinked, SessionsRevoked, UserEvent,
     },
 };
 use symbia_projections::{
@@ -177,7 +178,42 @@ fn belongings(ring: &KeyRing, who: &str) -> Vec<(String, Vec<u8>)> {
         expires_at: None,
         by: by(),
     };
+    let delegation = DelegationGranted {
+        delegation_id: format!("d-{who}"),
+        subject_id: who.into(),
+        agent_id: format!("assistant:{who}"),
+        scopes: vec![],
+        audiences: vec![],
+        may_act: vec![],
+        max_depth: 1,
+        limit: "ordinary".into(),
+        expires_at: "2026-12-01T00:00:00Z".into(),
+    };
+    let approval = ApprovalRequested {
+        approval_id: format!("ap-{who}"),
+        delegation_id: delegation.delegation_id.clone(),
+        subject_id: who.into(),
+        agent_id: delegation.agent_id.clone(),
+        action: "identity.delete-organization".into(),
+        target: format!("organization/{org}"),
+        reason: None,
+        expires_at: "2026-12-01T00:00:00Z".into(),
+    };
+    let authorization = AuthorizationGranted {
+        authorization_id: format!("au-{who}"),
+        user_id: who.into(),
+        client_id: "https://app.example/client".into(),
+        redirect_uri: "https://app.example/back".into(),
+        code_hash: "hash".into(),
+        code_challenge: "challenge".into(),
+        scopes: vec![],
+        resource: "symbia".into(),
+        expires_at: "2026-12-01T00:00:00Z".into(),
+    };
     vec![
+        message::<DelegationEvent>(ring, "global", &delegation.delegation_id.clone(), &[delegation.into()]),
+        message::<ApprovalEvent>(ring, "global", &approval.approval_id.clone(), &[approval.into()]),
+        message::<AuthorizationEvent>(ring, "global", &authorization.authorization_id.clone(), &[authorization.into()]),
         encoded(signed::<OrganizationEvent>(ring, &org, &org, 2, &[feature.into(), invited.into()])),
         message::<ProjectEvent>(ring, &org, &project_id, &[project.into()]),
         message::<ProjectServiceEvent>(ring, &org, &service_id, &[service.into()]),
@@ -226,6 +262,9 @@ async fn a_reader_sees_nothing_of_another_tenant_in_any_table_and_writes_nothing
         ("service_links", "org_id = 'org-ada'"),
         ("scoped_entitlements", "org_id = 'org-ada'"),
         ("grants", "principal_id = 'ada'"),
+        ("delegations", "subject_id = 'ada'"),
+        ("approvals", "subject_id = 'ada'"),
+        ("authorizations", "user_id = 'ada'"),
     ];
     let tenants: BTreeSet<&str> = of_ada.iter().map(|(table, _)| *table).collect();
     // Plans are for every principal to see, the others for none.
