@@ -109,8 +109,16 @@ impl Stage {
 
     /// Every event of a service's log, verified.
     pub async fn log(&self, service: Service) -> anyhow::Result<Vec<Event>> {
-        let js = jetstream::new(self.nats.clone());
-        let last = js.get_stream(service.event_stream()).await?.cached_info().state.last_sequence;
+        let (js, began) = (jetstream::new(self.nats.clone()), Instant::now());
+        // The broker may just have been killed.
+        let stream = loop {
+            match js.get_stream(service.event_stream()).await {
+                Err(error) if began.elapsed() > PATIENCE => return Err(error.into()),
+                Err(_) => tokio::time::sleep(POLL).await,
+                Ok(stream) => break stream,
+            }
+        };
+        let last = stream.cached_info().state.last_sequence;
         let mut reader = LogReader::open(js, service, 0, Vec::new()).await?;
         let mut events = Vec::new();
         while reader.position() < last {
