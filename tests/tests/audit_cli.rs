@@ -10,12 +10,6 @@ use symbia_tests::binary::{Installation, text, until};
 
 type Tested = anyhow::Result<()>;
 
-// Tokens are signed with a secret: no signing key stands in the log, so that its messages can be counted.
-fn start(house: &mut Installation) -> Tested {
-    let secret = "87321fbe8fdd08a4b9ec5e770515e6d4b0e14a996b5d1b126f134c402fbd22c1";
-    house.start_with(&["--skip-admin"], &[("SESSION_SECRET", secret)]).map(|_| ())
-}
-
 async fn raw(house: &Installation) -> anyhow::Result<jetstream::Context> {
     let url = house.running()?["nats_url"].as_str().context("no URL")?.to_owned();
     let address: async_nats::ServerAddr = url.parse()?;
@@ -38,7 +32,7 @@ fn state(house: &Installation) -> anyhow::Result<Value> {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_foreign_message_is_found_passed_over_and_removed() -> Tested {
     let mut house = Installation::new()?;
-    start(&mut house)?;
+    house.start_counted()?;
     for number in 1..=3 {
         house.found(number)?;
     }
@@ -103,7 +97,7 @@ async fn a_foreign_message_is_found_passed_over_and_removed() -> Tested {
     assert_eq!(clean["messages"], 11);
 
     // And the platform goes on with it.
-    start(&mut house)?;
+    house.start_counted()?;
     assert_eq!(house.rename(1, "after the mending")?["position"]["sequence"], 9);
     assert_eq!(house.run(&["audit", "verify"])?.expect(0)?.json()?["events"], 15);
     let mut rest = consumer(&raw(&house).await?).await?.fetch().max_messages(9).messages().await?;
@@ -119,7 +113,7 @@ async fn a_foreign_message_is_found_passed_over_and_removed() -> Tested {
 #[tokio::test(flavor = "multi_thread")]
 async fn an_export_becomes_the_same_platform_elsewhere() -> Tested {
     let mut house = Installation::new()?;
-    start(&mut house)?;
+    house.start_counted()?;
     for number in 1..=4 {
         house.found(number)?;
     }
@@ -145,7 +139,7 @@ async fn an_export_becomes_the_same_platform_elsewhere() -> Tested {
 
     let imported = copy.run(&["log", "import", text(&export)])?.expect(0)?.json()?;
     assert_eq!(imported["messages"], 12);
-    start(&mut copy)?;
+    copy.start_counted()?;
     assert_eq!(state(&copy)?, original);
     let show = |house: &Installation| house.run(&["log", "show", "identity:9"])?.expect(0)?.json();
     assert_eq!(show(&copy)?, show(&house)?, "position, time of storage and bytes stay");
@@ -157,7 +151,7 @@ async fn an_export_becomes_the_same_platform_elsewhere() -> Tested {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_sealed_event_is_proved_and_a_changed_proof_refused() -> Tested {
     let mut house = Installation::new()?;
-    start(&mut house)?;
+    house.start_counted()?;
     for number in 1..=5 {
         house.found(number)?;
     }
@@ -192,7 +186,7 @@ async fn a_sealed_event_is_proved_and_a_changed_proof_refused() -> Tested {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_log_without_its_last_message_is_found_by_heads_and_witness() -> Tested {
     let mut house = Installation::new()?;
-    start(&mut house)?;
+    house.start_counted()?;
     for number in 1..=3 {
         house.found(number)?;
     }
@@ -237,7 +231,7 @@ async fn a_log_without_its_last_message_is_found_by_heads_and_witness() -> Teste
 #[tokio::test(flavor = "multi_thread")]
 async fn an_interrupted_import_is_finished_before_anything_starts() -> Tested {
     let mut house = Installation::new()?;
-    start(&mut house)?;
+    house.start_counted()?;
     for number in 1..=2 {
         house.found(number)?;
     }
@@ -246,7 +240,7 @@ async fn an_interrupted_import_is_finished_before_anything_starts() -> Tested {
 
     // What a crash leaves: the marker, and a stream that was just begun.
     let mut copy = Installation::with_keys_of(&house)?;
-    start(&mut copy)?;
+    copy.start_counted()?;
     let js = raw(&copy).await?;
     let mut config = js.get_stream("SYMBIA_EVT_IDENTITY").await?.cached_info().config.clone();
     js.delete_stream("SYMBIA_EVT_IDENTITY").await?;
@@ -262,7 +256,7 @@ async fn an_interrupted_import_is_finished_before_anything_starts() -> Tested {
     assert!(refused.err.contains("symbia log resume"), "{}", refused.err);
     copy.run(&["log", "resume"])?.expect(0)?;
     assert!(!copy.data().join("refill.json").exists());
-    start(&mut copy)?;
+    copy.start_counted()?;
     state(&copy)?;
     for position in ["identity:1", "identity:2", "identity:3", "identity:4"] {
         let show = |house: &Installation| anyhow::Ok(house.run(&["log", "show", position])?.expect(0)?.out);

@@ -16,7 +16,7 @@ async fn scratch_databases(house: &Installation) -> anyhow::Result<Vec<String>> 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_replay_gives_the_live_state_and_an_earlier_one_less() -> Tested {
     let mut house = Installation::new()?;
-    house.start()?;
+    house.start_counted()?;
     for number in 1..=3 {
         house.found(number)?;
     }
@@ -56,7 +56,7 @@ async fn a_replay_gives_the_live_state_and_an_earlier_one_less() -> Tested {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_live_state_that_was_changed_by_hand_is_noticed() -> Tested {
     let mut house = Installation::new()?;
-    house.start()?;
+    house.start_counted()?;
     house.found(1)?;
     assert_eq!(house.run(&["replay"])?.expect(0)?.json()?["equalsLive"], true);
     let mut connection = PgConnection::connect(house.running()?["database_url"].as_str().context("no URL")?).await?;
