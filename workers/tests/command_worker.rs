@@ -12,7 +12,7 @@ use symbia_events::{AggregateRef, CommandId, KeyRing, OrgId, Service, domain_eve
 use symbia_nats::{
     append::Grouping,
     broker::{Broker, BrokerOptions, Durability},
-    bus::CommandBus,
+    bus::{BusError, CommandBus},
     store::{EventStore, Loaded, StoreOptions},
     timers::{TimerCommand, Timers, When},
     topology,
@@ -136,7 +136,16 @@ impl House {
 
     async fn count(&self, counter: &AggregateRef, by: u64, id: CommandId) -> Outcome {
         let envelope = self.envelope(counter, Count { by, name: None }, id);
-        self.bus.send(counter, &envelope, Duration::from_secs(60)).await.unwrap()
+        let deadline = tokio::time::Instant::now() + Duration::from_secs(60);
+        loop {
+            match self.bus.send(counter, &envelope, Duration::from_secs(60)).await {
+                // The broker was killed, and the connection is not back yet: nothing was sent.
+                Err(BusError::Unavailable) if tokio::time::Instant::now() < deadline => {
+                    tokio::time::sleep(Duration::from_millis(20)).await;
+                }
+                sent => return sent.unwrap(),
+            }
+        }
     }
 
     async fn close(self) {
