@@ -30,6 +30,12 @@ pub(super) fn address(tenant: &OrgId, kind: &str, id: &str, what: &str) -> ApiRe
     AggregateRef::new(Service::Identity, tenant.clone(), kind, id).map_err(|_| ApiError::not_found(what))
 }
 
+/// The same for what belongs to an organization or to none.
+pub(super) fn owned_address(org: Option<&str>, kind: &str, id: &str, what: &str) -> ApiResult<AggregateRef> {
+    let tenant = org.map_or_else(|| Ok(OrgId::global()), str::parse).map_err(|_| ApiError::not_found(what))?;
+    address(&tenant, kind, id, what)
+}
+
 impl Identity {
     /// Lets a caller into an organization, and gives the scope to read there.
     ///

@@ -12,7 +12,7 @@ use symbia_commands::{
     Actor,
     identity::{AgentCommand, LIFETIME, RegisterAgent, SessionCommand, StartSession, is_handle},
 };
-use symbia_events::{AggregateRef, CommandId, OrgId, Service};
+use symbia_events::{AggregateRef, CommandId};
 use symbia_projections::{Scope, identity as model};
 use time::{OffsetDateTime, format_description::well_known::Rfc3339};
 use utoipa::ToSchema;
@@ -22,6 +22,7 @@ use zeroize::Zeroizing;
 
 use super::{
     Identity,
+    access::owned_address,
     accounts::Ids,
     agent_enrolment::Terms,
     sessions::{self, SignedIn},
@@ -44,9 +45,7 @@ pub(super) fn routes() -> OpenApiRouter<Identity> {
 
 /// The address of an agent: in its organization, or in none.
 pub(super) fn aggregate(org: Option<&str>, id: &str) -> ApiResult<AggregateRef> {
-    let unknown = |_| ApiError::not_found("Agent");
-    let tenant: OrgId = org.map_or_else(|| Ok(OrgId::global()), str::parse).map_err(unknown)?;
-    AggregateRef::new(Service::Identity, tenant, "agent", id).map_err(unknown)
+    owned_address(org, "agent", id, "Agent")
 }
 
 /// A new agent.

@@ -9,7 +9,7 @@ use symbia_commands::{
     Actor, DomainCommand,
     identity::{ApiKeyCommand, CreateApiKey, DeleteApiKey, RevokeApiKey, RotateApiKey},
 };
-use symbia_events::{AggregateRef, CommandId, OrgId, Service};
+use symbia_events::{AggregateRef, CommandId};
 use symbia_projections::{Scope, identity as model};
 use time::{Duration, OffsetDateTime, format_description::well_known::Rfc3339};
 use utoipa::ToSchema;
@@ -19,6 +19,7 @@ use zeroize::Zeroizing;
 
 use super::{
     Identity,
+    access::owned_address,
     shapes::{EnrichedUser, Msg, iso},
 };
 use crate::{
@@ -44,9 +45,7 @@ pub(super) fn routes() -> OpenApiRouter<Identity> {
 
 /// The address of a key: in its organization, or in none.
 pub(super) fn aggregate(org: Option<&str>, id: &str) -> ApiResult<AggregateRef> {
-    let unknown = |_| ApiError::not_found("API key");
-    let tenant: OrgId = org.map_or_else(|| Ok(OrgId::global()), str::parse).map_err(unknown)?;
-    AggregateRef::new(Service::Identity, tenant, "api-key", id).map_err(unknown)
+    owned_address(org, "api-key", id, "API key")
 }
 
 /// An API key, without the key.

@@ -10,7 +10,7 @@ use symbia_commands::{
         UnshareCredential, UpdateCredential,
     },
 };
-use symbia_events::{AggregateRef, CommandId, OrgId, Service};
+use symbia_events::{AggregateRef, CommandId};
 use symbia_projections::{
     Scope, identity as model,
     vault::{ItemContext, open_original},
@@ -22,6 +22,7 @@ use zeroize::Zeroizing;
 
 use super::{
     Identity,
+    access::owned_address,
     accounts::Ids,
     agent_auth::check_metadata,
     shapes::{Msg, iso},
@@ -43,9 +44,7 @@ pub(super) fn routes() -> OpenApiRouter<Identity> {
 
 /// The address of a credential: in its organization, or in none.
 pub(super) fn aggregate(org: Option<&str>, id: &str) -> ApiResult<AggregateRef> {
-    let unknown = |_| ApiError::not_found("Credential");
-    let tenant: OrgId = org.map_or_else(|| Ok(OrgId::global()), str::parse).map_err(unknown)?;
-    AggregateRef::new(Service::Identity, tenant, "credential", id).map_err(unknown)
+    owned_address(org, "credential", id, "Credential")
 }
 
 /// The last characters of a long secret, so that its owner can tell it from others.

@@ -7,13 +7,14 @@ use symbia_commands::{
     Actor, DomainCommand,
     identity::{ChangeEntityStatus, ENTITY_STATUSES, EntityCommand, RegisterEntity, RetireEntity, UpdateEntity},
 };
-use symbia_events::{AggregateRef, CommandId, OrgId, Service};
+use symbia_events::{AggregateRef, CommandId, OrgId};
 use symbia_projections::{Scope, identity as model};
 use utoipa::{IntoParams, ToSchema};
 use utoipa_axum::{router::OpenApiRouter, routes};
 
 use super::{
     Identity,
+    access::owned_address,
     accounts::Ids,
     agent_auth::check_metadata,
     shapes::{Msg, iso},
@@ -32,9 +33,7 @@ pub(super) fn routes() -> OpenApiRouter<Identity> {
 
 /// The address of an entity: in its organization, or in none.
 pub(super) fn aggregate(org: Option<&str>, id: &str) -> ApiResult<AggregateRef> {
-    let unknown = |_| ApiError::not_found("Entity");
-    let tenant: OrgId = org.map_or_else(|| Ok(OrgId::global()), str::parse).map_err(unknown)?;
-    AggregateRef::new(Service::Identity, tenant, "entity", id).map_err(unknown)
+    owned_address(org, "entity", id, "Entity")
 }
 
 /// A directory entry.

@@ -9,8 +9,9 @@ use symbia_events::{
         AgentPresenceObserved, AgentRegistered, AgentSessionsRevoked, AgentUpdated,
     },
 };
-use time::{Duration, OffsetDateTime, format_description::well_known::Rfc3339};
+use time::{Duration, OffsetDateTime};
 
+use super::instants::{instant, text};
 use super::may_grant;
 use crate::{Actor, Aggregate, Claim, Decision, Rejection, Role, TenantRule, domain_commands};
 
@@ -109,14 +110,6 @@ enum Standing {
 pub fn is_handle(text: &str) -> bool {
     (1..=HANDLE_MAX).contains(&text.len())
         && text.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b":_-".contains(&b))
-}
-
-fn text(at: OffsetDateTime) -> String {
-    at.format(&Rfc3339).unwrap_or_default()
-}
-
-fn instant(text: &str) -> Option<OffsetDateTime> {
-    OffsetDateTime::parse(text, &Rfc3339).ok()
 }
 
 fn check_name(name: &str) -> Result<(), Rejection> {

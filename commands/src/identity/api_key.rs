@@ -5,9 +5,10 @@ use symbia_events::{
     ActorType, AuthMethod, OrgId,
     identity::{ApiKeyCreated, ApiKeyDeleted, ApiKeyEvent, ApiKeyRevoked, ApiKeyRotated, ApiKeyUsed},
 };
-use time::{Duration, OffsetDateTime, format_description::well_known::Rfc3339};
+use time::{Duration, OffsetDateTime};
 
 use super::GRACE_MAX;
+use super::instants::{instant, text};
 use crate::{Actor, Aggregate, Decision, Rejection, Role, domain_commands};
 
 /// A key's use is recorded at most so often (identity.md §16.8).
@@ -60,14 +61,6 @@ pub struct ApiKey {
     ends: Option<OffsetDateTime>,
     used: Option<OffsetDateTime>,
     deleted: bool,
-}
-
-fn text(at: OffsetDateTime) -> String {
-    at.format(&Rfc3339).unwrap_or_default()
-}
-
-fn instant(text: &str) -> Option<OffsetDateTime> {
-    OffsetDateTime::parse(text, &Rfc3339).ok()
 }
 
 impl ApiKey {

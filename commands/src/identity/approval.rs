@@ -5,8 +5,9 @@ use symbia_events::{
     ActorType, Personal,
     identity::{ApprovalApproved, ApprovalDenied, ApprovalEvent, ApprovalExpired, ApprovalRequested, ApprovalUsed},
 };
-use time::{Duration, OffsetDateTime, format_description::well_known::Rfc3339};
+use time::{Duration, OffsetDateTime};
 
+use super::instants::{instant, text};
 use crate::{Actor, Aggregate, Decision, Rejection, domain_commands};
 
 /// How long a person has to answer.
@@ -53,14 +54,6 @@ enum Standing {
     Denied,
     Expired,
     Used,
-}
-
-fn text(at: OffsetDateTime) -> String {
-    at.format(&Rfc3339).unwrap_or_default()
-}
-
-fn instant(text: &str) -> Option<OffsetDateTime> {
-    OffsetDateTime::parse(text, &Rfc3339).ok()
 }
 
 impl ApprovalRequest {

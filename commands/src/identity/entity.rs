@@ -12,9 +12,10 @@ use symbia_events::{
         EntityRetired, EntityStatusChanged, EntityUnbound, EntityUpdated,
     },
 };
-use time::{Duration, OffsetDateTime, format_description::well_known::Rfc3339};
+use time::{Duration, OffsetDateTime};
 use uuid::Uuid;
 
+use super::instants::instant;
 use crate::{Actor, Aggregate, Claim, Decision, Rejection, Role, domain_commands};
 
 /// Longest lease of a node.
@@ -193,10 +194,6 @@ pub fn is_entity_slug(text: &str) -> bool {
 
 fn is_alias(text: &str) -> bool {
     (1..=100).contains(&text.len()) && text.bytes().all(|b| b.is_ascii_alphanumeric() || b"-_:@.".contains(&b))
-}
-
-fn instant(text: &str) -> Option<OffsetDateTime> {
-    OffsetDateTime::parse(text, &Rfc3339).ok()
 }
 
 /// A name within an organization, or outside of all.

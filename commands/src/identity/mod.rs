@@ -10,6 +10,7 @@ mod credential;
 mod delegation;
 mod entity;
 mod grants;
+mod instants;
 mod organization;
 mod plan;
 mod project;

@@ -3,8 +3,9 @@
 use serde::{Deserialize, Deserializer};
 use sha2::{Digest, Sha256};
 use symbia_events::{AggregateRef, OrgId};
-use time::{OffsetDateTime, format_description::well_known::Rfc3339};
+use time::OffsetDateTime;
 
+use super::instants;
 use crate::{Actor, Claim, Rejection, Role};
 
 /// Longest name.
@@ -108,16 +109,12 @@ pub(super) fn address(field: &str, text: Option<&str>) -> Result<(), Rejection> 
 
 /// An instant in RFC 3339.
 pub(super) fn instant(field: &str, text: &str) -> Result<OffsetDateTime, Rejection> {
-    OffsetDateTime::parse(text, &Rfc3339).map_err(|_| Rejection::invalid(format!("{field}: an instant in RFC 3339")))
+    instants::instant(text).ok_or_else(|| Rejection::invalid(format!("{field}: an instant in RFC 3339")))
 }
 
 /// Whether something that ends at `end` has ended.
 pub(super) fn over(end: Option<&str>, at: OffsetDateTime) -> bool {
-    end.and_then(|end| OffsetDateTime::parse(end, &Rfc3339).ok()).is_some_and(|end| end <= at)
-}
-
-pub(super) fn rfc3339(at: OffsetDateTime) -> String {
-    at.format(&Rfc3339).unwrap_or_default()
+    end.and_then(instants::instant).is_some_and(|end| end <= at)
 }
 
 /// A text of any length and alphabet as part of a claim's name.

@@ -7,8 +7,9 @@ use symbia_events::{
         PrincipalSignedIn, SessionEvent, SessionRefreshed, SessionReuseDetected, SessionRevoked, SessionStarted,
     },
 };
-use time::{Duration, OffsetDateTime, format_description::well_known::Rfc3339};
+use time::{Duration, OffsetDateTime};
 
+use super::instants::{instant, text};
 use crate::{Actor, Aggregate, Decision, Rejection, domain_commands};
 
 /// How long a session lasts without a refresh (identity.md §4.2).
@@ -52,14 +53,6 @@ pub struct Session {
     generation: u32,
     expires_at: Option<OffsetDateTime>,
     revoked: bool,
-}
-
-fn text(at: OffsetDateTime) -> String {
-    at.format(&Rfc3339).unwrap_or_default()
-}
-
-fn instant(text: &str) -> Option<OffsetDateTime> {
-    OffsetDateTime::parse(text, &Rfc3339).ok()
 }
 
 impl Session {

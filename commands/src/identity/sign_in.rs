@@ -7,8 +7,9 @@ use symbia_events::{
     Personal,
     identity::{SignInBlocked, SignInEvent, SignInFailed, SignInUnblocked},
 };
-use time::{Duration, OffsetDateTime, format_description::well_known::Rfc3339};
+use time::{Duration, OffsetDateTime};
 
+use super::instants::{instant, text};
 use crate::{Actor, Aggregate, Decision, Rejection, domain_commands};
 
 /// So many failures within [`WINDOW`] block.
@@ -38,14 +39,6 @@ domain_commands! {
 pub struct SignInAttempts {
     failures: Vec<OffsetDateTime>,
     blocked_until: Option<OffsetDateTime>,
-}
-
-fn text(at: OffsetDateTime) -> String {
-    at.format(&Rfc3339).unwrap_or_default()
-}
-
-fn instant(text: &str) -> Option<OffsetDateTime> {
-    OffsetDateTime::parse(text, &Rfc3339).ok()
 }
 
 impl Aggregate for SignInAttempts {

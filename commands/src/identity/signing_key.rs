@@ -4,9 +4,10 @@ use std::collections::BTreeSet;
 
 use serde::{Deserialize, Serialize};
 use symbia_events::identity::{PublicJwk, SigningKeyActivated, SigningKeyEvent, SigningKeyRetired};
-use time::{OffsetDateTime, format_description::well_known::Rfc3339};
+use time::OffsetDateTime;
 
 use super::LIFETIME;
+use super::instants::text;
 use crate::{Actor, Aggregate, Decision, Rejection, domain_commands};
 
 /// Id of the one aggregate.
@@ -36,10 +37,6 @@ domain_commands! {
 pub struct SigningKeys {
     active: Option<String>,
     kids: BTreeSet<String>,
-}
-
-fn text(at: OffsetDateTime) -> String {
-    at.format(&Rfc3339).unwrap_or_default()
 }
 
 impl Aggregate for SigningKeys {

@@ -13,10 +13,11 @@ use symbia_events::{
         UserEvent, UserRegistered, UserRenamed,
     },
 };
-use time::{OffsetDateTime, format_description::well_known::Rfc3339};
+use time::OffsetDateTime;
 
 pub use factor::TOTP;
 
+use super::instants::{instant, text};
 use super::rules::{operators_only, outside_organizations};
 use crate::{Actor, Aggregate, Claim, Decision, Rejection, domain_commands};
 
@@ -167,14 +168,6 @@ fn email_claim(email_key: &str, user_id: &str) -> Claim {
         holder: user_id.to_owned(),
         taken: "EMAIL_TAKEN",
     }
-}
-
-fn text(at: OffsetDateTime) -> String {
-    at.format(&Rfc3339).unwrap_or_default()
-}
-
-fn instant(text: &str) -> Option<OffsetDateTime> {
-    OffsetDateTime::parse(text, &Rfc3339).ok()
 }
 
 /// What rests on a secret is for the identity edge, which has checked it.

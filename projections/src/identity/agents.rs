@@ -4,8 +4,9 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 use sqlx::{PgConnection, types::Json};
 use symbia_events::{DomainEvent, Event, identity::AgentEvent};
-use time::{OffsetDateTime, format_description::well_known::Rfc3339, serde::rfc3339};
+use time::{OffsetDateTime, serde::rfc3339};
 
+use super::fold::instant;
 use super::table::{Row, Table, count, deletes_organization};
 use crate::{FoldError, FoldEvent};
 
@@ -64,10 +65,6 @@ impl Row for Agent {
     fn id(&self) -> &str {
         &self.id
     }
-}
-
-fn instant(text: &str) -> Option<OffsetDateTime> {
-    OffsetDateTime::parse(text, &Rfc3339).ok()
 }
 
 pub(super) async fn fold(conn: &mut PgConnection, events: &[FoldEvent]) -> Result<(), FoldError> {

@@ -3,8 +3,9 @@
 use serde::{Deserialize, Serialize};
 use sqlx::{PgConnection, types::Json};
 use symbia_events::{DomainEvent, Event, identity::ApiKeyEvent};
-use time::{OffsetDateTime, format_description::well_known::Rfc3339, serde::rfc3339};
+use time::{OffsetDateTime, serde::rfc3339};
 
+use super::fold::instant;
 use super::table::{Row, Table, deletes_organization, deletes_user};
 use crate::{FoldError, FoldEvent};
 
@@ -66,10 +67,6 @@ impl Row for ApiKey {
     fn id(&self) -> &str {
         &self.id
     }
-}
-
-fn instant(text: &str) -> Option<OffsetDateTime> {
-    OffsetDateTime::parse(text, &Rfc3339).ok()
 }
 
 pub(super) async fn fold(conn: &mut PgConnection, events: &[FoldEvent]) -> Result<(), FoldError> {

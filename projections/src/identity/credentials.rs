@@ -6,8 +6,9 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 use sqlx::{PgConnection, types::Json};
 use symbia_events::{DomainEvent, Event, Personal, SubjectKey, identity::CredentialEvent};
-use time::{OffsetDateTime, format_description::well_known::Rfc3339, serde::rfc3339};
+use time::{OffsetDateTime, serde::rfc3339};
 
+use super::fold::instant;
 use super::table::{Row, Table, deletes_organization, deletes_user};
 use crate::{FoldError, FoldEvent, secrets::SecretStore, vault::ItemContext};
 
@@ -127,10 +128,6 @@ pub(super) async fn fold(
 fn kid(change: &CredentialEvent) -> Option<String> {
     let CredentialEvent::CredentialStored(e) = change else { return None };
     e.oauth_user_id.as_ref().or(e.oauth_user_email.as_ref()).or(e.oauth_user_name.as_ref()).map(|p| p.kid.clone())
-}
-
-fn instant(text: &str) -> Option<OffsetDateTime> {
-    OffsetDateTime::parse(text, &Rfc3339).ok()
 }
 
 fn apply(rows: &mut Table<Credential>, event: &Event, change: CredentialEvent, keys: &Keys) -> Result<(), FoldError> {

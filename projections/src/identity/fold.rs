@@ -156,7 +156,8 @@ pub(super) fn text(text: String) -> String {
     if text.contains('\0') { text.replace('\0', "\u{fffd}") } else { text }
 }
 
-fn instant(text: &str) -> Option<OffsetDateTime> {
+/// An instant in RFC 3339.
+pub(super) fn instant(text: &str) -> Option<OffsetDateTime> {
     OffsetDateTime::parse(text, &Rfc3339).ok()
 }
 

@@ -2,14 +2,11 @@
 
 use sqlx::PgConnection;
 use symbia_events::identity::{SignInEvent, UserEvent};
-use time::{OffsetDateTime, format_description::well_known::Rfc3339};
+use time::OffsetDateTime;
 
+use super::fold::instant;
 use super::fold::{Keys, text};
 use crate::FoldEvent;
-
-fn instant(text: &str) -> Option<OffsetDateTime> {
-    OffsetDateTime::parse(text, &Rfc3339).ok()
-}
 
 /// Adds the row, or changes the named columns of it.
 macro_rules! set {

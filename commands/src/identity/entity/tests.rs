@@ -1,4 +1,5 @@
 use symbia_events::ActorType;
+use time::format_description::well_known::Rfc3339;
 
 use super::*;
 use crate::{

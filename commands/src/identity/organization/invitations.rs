@@ -4,7 +4,7 @@ use symbia_events::identity::{InvitationAccepted, InvitationRevoked, MemberAdded
 use time::{Duration, OffsetDateTime};
 
 use super::{
-    super::rules::{over, rfc3339},
+    super::{instants::text, rules::over},
     AcceptInvitation, InviteMember, Organization, RevokeInvitation,
     members::role_of,
 };
@@ -40,7 +40,7 @@ impl Organization {
             decision.and(InvitationRevoked { invitation_id, org_id: c.org_id.clone(), by: by.id.clone() })
         });
         let InviteMember { org_id, invitation_id, email, email_key, role, token_hash } = c;
-        let (by, expires_at) = (by.id.clone(), rfc3339(at + INVITATION_LIFETIME));
+        let (by, expires_at) = (by.id.clone(), text(at + INVITATION_LIFETIME));
         Ok(revoked.and(MemberInvited { invitation_id, org_id, email, email_key, role, by, token_hash, expires_at }))
     }
 
