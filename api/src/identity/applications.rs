@@ -6,15 +6,15 @@ use serde_json::{Map, Value};
 use symbia_commands::identity::{
     ApplicationCommand, CreateApplication, DeleteApplication, LinkService, UnlinkService, UpdateApplication, present,
 };
-use symbia_events::{AggregateRef, OrgId};
 use symbia_projections::{Scope, identity as model};
 use utoipa::ToSchema;
 use utoipa_axum::{router::OpenApiRouter, routes};
 
 use super::{
     Identity,
-    access::{Wants, address},
+    access::Wants,
     accounts::Ids,
+    owned::{Entered, Owned},
     project_services::{Service, bare_url},
     scoped_entitlements::ScopedEntitlement,
     shapes::{Msg, iso},
@@ -65,37 +65,6 @@ impl From<model::Application> for Application {
     }
 }
 
-fn app_address(tenant: &OrgId, id: &str) -> ApiResult<AggregateRef> {
-    address(tenant, "application", id, "Application")
-}
-
-impl Identity {
-    /// An application whose organization lets the caller in, with the scope to read there.
-    ///
-    /// # Errors
-    /// 404 when there is no such application, and those of [`Identity::enter`].
-    pub(super) async fn application(
-        &self,
-        caller: &Caller,
-        scope: &RequestScope,
-        id: &str,
-        wants: Wants,
-    ) -> ApiResult<(model::Application, OrgId, Scope)> {
-        caller.require_user()?;
-        let mut tx = self.platform.read(&Scope::platform()).await?;
-        let app = model::application(&mut tx, id).await?.ok_or_else(|| ApiError::not_found("Application"))?;
-        drop(tx);
-        let (tenant, reading) = self.enter(caller, scope, &app.org_id, wants).await?;
-        Ok((app, tenant, reading))
-    }
-
-    async fn application_now(&self, reading: &Scope, id: &str) -> ApiResult<Json<Application>> {
-        let mut tx = self.platform.read(reading).await?;
-        let app = model::application(&mut tx, id).await?.ok_or_else(|| ApiError::not_found("Application"))?;
-        Ok(Json(app.into()))
-    }
-}
-
 /// Applications.
 #[derive(Serialize, ToSchema)]
 struct Applications {
@@ -112,7 +81,7 @@ async fn list(
     caller: Caller,
     Path(project): Path<String>,
 ) -> ApiResult<Json<Applications>> {
-    let (_, _, reading) = identity.project(&caller, &scope, &project, Wants::Read).await?;
+    let Entered::<model::Project> { reading, .. } = identity.owned(&caller, &scope, &project, Wants::Read).await?;
     let mut tx = identity.platform.read(&reading).await?;
     let found = model::applications(&mut tx, &project).await?;
     Ok(Json(Applications { applications: found.into_iter().map(Application::from).collect() }))
@@ -146,10 +115,12 @@ async fn create(
     Path(project): Path<String>,
     Json(new): Json<NewApplication>,
 ) -> ApiResult<Json<Application>> {
-    let (project, tenant, reading) = identity.project(&caller, &scope, &project, Wants::Write).await?;
+    let Entered::<model::Project> { row: project, to, reading } =
+        identity.owned(&caller, &scope, &project, Wants::Write).await?;
     let id = Ids(scope.command_id(&caller.id)).of("application");
+    let to = model::Application::address(&to.tenant, &id)?;
     let command = ApplicationCommand::from(CreateApplication {
-        app_id: id.clone(),
+        app_id: id,
         project_id: project.id,
         org_id: project.org_id,
         name: new.name.trim().to_owned(),
@@ -158,8 +129,8 @@ async fn create(
         app_type: new.app_type.unwrap_or_else(|| "web".to_owned()),
         repo_url: new.repo_url.and_then(bare_url),
     });
-    identity.carry_out(&app_address(&tenant, &id)?, &command, &caller, &scope).await?;
-    identity.application_now(&reading, &id).await
+    let now: model::Application = identity.changed((&to, &reading), &command, &caller, &scope).await?;
+    Ok(Json(now.into()))
 }
 
 /// An application with what it depends on.
@@ -181,12 +152,12 @@ async fn read(
     caller: Caller,
     Path(id): Path<String>,
 ) -> ApiResult<Json<ApplicationDetails>> {
-    let (app, _, reading) = identity.application(&caller, &scope, &id, Wants::Read).await?;
+    let Entered::<model::Application> { row, reading, .. } = identity.owned(&caller, &scope, &id, Wants::Read).await?;
     let mut tx = identity.platform.read(&reading).await?;
     let services = model::linked_services(&mut tx, &id).await?;
     let entitlements = model::scoped_entitlements(&mut tx, "application", &id).await?;
     Ok(Json(ApplicationDetails {
-        application: app.into(),
+        application: row.into(),
         services: services.into_iter().map(Service::from).collect(),
         entitlements: entitlements.into_iter().map(ScopedEntitlement::from).collect(),
     }))
@@ -218,13 +189,13 @@ async fn change(
     Path(id): Path<String>,
     Json(changes): Json<ApplicationChanges>,
 ) -> ApiResult<Json<Application>> {
-    let (_, tenant, reading) = identity.application(&caller, &scope, &id, Wants::Write).await?;
+    let Entered::<model::Application> { to, reading, .. } = identity.owned(&caller, &scope, &id, Wants::Write).await?;
     let ApplicationChanges { name, environment, app_type, repo_url } = changes;
     let repo_url = repo_url.map(|url| url.and_then(bare_url));
-    let command = UpdateApplication { app_id: id.clone(), name, environment, app_type, repo_url };
+    let command = UpdateApplication { app_id: id, name, environment, app_type, repo_url };
     let command = ApplicationCommand::from(command);
-    identity.carry_out(&app_address(&tenant, &id)?, &command, &caller, &scope).await?;
-    identity.application_now(&reading, &id).await
+    let now: model::Application = identity.changed((&to, &reading), &command, &caller, &scope).await?;
+    Ok(Json(now.into()))
 }
 
 /// Delete an application (admins of its organization)
@@ -237,9 +208,9 @@ async fn delete(
     caller: Caller,
     Path(id): Path<String>,
 ) -> ApiResult<Json<Msg>> {
-    let (_, tenant, _) = identity.application(&caller, &scope, &id, Wants::Administer).await?;
-    let command = ApplicationCommand::from(DeleteApplication { app_id: id.clone() });
-    identity.carry_out(&app_address(&tenant, &id)?, &command, &caller, &scope).await?;
+    let Entered::<model::Application> { to, .. } = identity.owned(&caller, &scope, &id, Wants::Administer).await?;
+    let command = ApplicationCommand::from(DeleteApplication { app_id: id });
+    identity.carry_out(&to, &command, &caller, &scope).await?;
     Ok(Json(Msg { message: "Application deleted" }))
 }
 
@@ -265,11 +236,10 @@ async fn link(
     caller: Caller,
     Path((app_id, service_id)): Path<(String, String)>,
 ) -> ApiResult<Json<Link>> {
-    let (app, tenant, reading) = identity.application(&caller, &scope, &app_id, Wants::Write).await?;
+    let Entered::<model::Application> { row: app, to, reading } =
+        identity.owned(&caller, &scope, &app_id, Wants::Write).await?;
     let unknown = || ApiError::not_found("Service");
-    let mut tx = identity.platform.read(&Scope::platform()).await?;
-    let service = model::project_service(&mut tx, &service_id).await?.ok_or_else(unknown)?;
-    drop(tx);
+    let service: model::ProjectService = identity.found(&Scope::platform(), &service_id).await?;
     if service.org_id != app.org_id {
         // Who does not belong there learns nothing of it.
         caller.role_in(&service.org_id).ok_or_else(unknown)?;
@@ -279,7 +249,7 @@ async fn link(
     let link_id = Ids(scope.command_id(&caller.id)).of("link");
     let command = LinkService { app_id: app_id.clone(), service_id: service_id.clone(), link_id };
     let command = ApplicationCommand::from(command);
-    identity.carry_out(&app_address(&tenant, &app_id)?, &command, &caller, &scope).await?;
+    identity.carry_out(&to, &command, &caller, &scope).await?;
     let mut tx = identity.platform.read(&reading).await?;
     let link = model::service_link(&mut tx, &app_id, &service_id).await?.ok_or_else(unknown)?;
     let model::ServiceLink { id, application_id, service_id, created_at, .. } = link;
@@ -297,8 +267,8 @@ async fn unlink(
     caller: Caller,
     Path((app_id, service_id)): Path<(String, String)>,
 ) -> ApiResult<Json<Msg>> {
-    let (_, tenant, _) = identity.application(&caller, &scope, &app_id, Wants::Write).await?;
-    let command = ApplicationCommand::from(UnlinkService { app_id: app_id.clone(), service_id });
-    identity.carry_out(&app_address(&tenant, &app_id)?, &command, &caller, &scope).await?;
+    let Entered::<model::Application> { to, .. } = identity.owned(&caller, &scope, &app_id, Wants::Write).await?;
+    let command = ApplicationCommand::from(UnlinkService { app_id, service_id });
+    identity.carry_out(&to, &command, &caller, &scope).await?;
     Ok(Json(Msg { message: "Service unlinked" }))
 }

@@ -38,6 +38,7 @@ mod login;
 mod members;
 mod oauth;
 mod orgs;
+mod owned;
 mod paging;
 mod passwords;
 mod plans;

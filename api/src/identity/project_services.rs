@@ -6,19 +6,19 @@ use serde_json::{Map, Value};
 use symbia_commands::identity::{
     DeleteProjectService, ProjectServiceCommand, RegisterProjectService, UpdateProjectService, present,
 };
-use symbia_events::{AggregateRef, OrgId};
-use symbia_projections::{Scope, identity as model};
+use symbia_projections::identity as model;
 use utoipa::ToSchema;
 use utoipa_axum::{router::OpenApiRouter, routes};
 
 use super::{
     Identity,
-    access::{Wants, address},
+    access::Wants,
     accounts::Ids,
+    owned::{Entered, Owned},
     scoped_entitlements::ScopedEntitlement,
     shapes::{Msg, iso},
 };
-use crate::http::{ApiError, ApiResult, Caller, Json, Path, RequestScope};
+use crate::http::{ApiResult, Caller, Json, Path, RequestScope};
 
 pub(super) fn routes() -> OpenApiRouter<Identity> {
     OpenApiRouter::new().routes(routes!(list, create)).routes(routes!(read, change, delete))
@@ -76,37 +76,6 @@ pub(super) fn bare_url(url: String) -> Option<String> {
     }
 }
 
-fn service_address(tenant: &OrgId, id: &str) -> ApiResult<AggregateRef> {
-    address(tenant, "project-service", id, "Service")
-}
-
-impl Identity {
-    /// A service whose organization lets the caller in, with the scope to read there.
-    ///
-    /// # Errors
-    /// 404 when there is no such service, and those of [`Identity::enter`].
-    pub(super) async fn project_service(
-        &self,
-        caller: &Caller,
-        scope: &RequestScope,
-        id: &str,
-        wants: Wants,
-    ) -> ApiResult<(model::ProjectService, OrgId, Scope)> {
-        caller.require_user()?;
-        let mut tx = self.platform.read(&Scope::platform()).await?;
-        let service = model::project_service(&mut tx, id).await?.ok_or_else(|| ApiError::not_found("Service"))?;
-        drop(tx);
-        let (tenant, reading) = self.enter(caller, scope, &service.org_id, wants).await?;
-        Ok((service, tenant, reading))
-    }
-
-    async fn project_service_now(&self, reading: &Scope, id: &str) -> ApiResult<Json<Service>> {
-        let mut tx = self.platform.read(reading).await?;
-        let service = model::project_service(&mut tx, id).await?.ok_or_else(|| ApiError::not_found("Service"))?;
-        Ok(Json(service.into()))
-    }
-}
-
 /// Services.
 #[derive(Serialize, ToSchema)]
 struct Services {
@@ -123,7 +92,7 @@ async fn list(
     caller: Caller,
     Path(project): Path<String>,
 ) -> ApiResult<Json<Services>> {
-    let (_, _, reading) = identity.project(&caller, &scope, &project, Wants::Read).await?;
+    let Entered::<model::Project> { reading, .. } = identity.owned(&caller, &scope, &project, Wants::Read).await?;
     let mut tx = identity.platform.read(&reading).await?;
     let found = model::project_services(&mut tx, &project).await?;
     Ok(Json(Services { services: found.into_iter().map(Service::from).collect() }))
@@ -156,10 +125,12 @@ async fn create(
     Path(project): Path<String>,
     Json(new): Json<NewService>,
 ) -> ApiResult<Json<Service>> {
-    let (project, tenant, reading) = identity.project(&caller, &scope, &project, Wants::Write).await?;
+    let Entered::<model::Project> { row: project, to, reading } =
+        identity.owned(&caller, &scope, &project, Wants::Write).await?;
     let id = Ids(scope.command_id(&caller.id)).of("service");
+    let to = model::ProjectService::address(&to.tenant, &id)?;
     let command = ProjectServiceCommand::from(RegisterProjectService {
-        service_id: id.clone(),
+        service_id: id,
         project_id: project.id,
         org_id: project.org_id,
         name: new.name.trim().to_owned(),
@@ -168,8 +139,8 @@ async fn create(
         endpoint_url: new.endpoint_url.and_then(bare_url),
         external_id: new.external_id,
     });
-    identity.carry_out(&service_address(&tenant, &id)?, &command, &caller, &scope).await?;
-    identity.project_service_now(&reading, &id).await
+    let now: model::ProjectService = identity.changed((&to, &reading), &command, &caller, &scope).await?;
+    Ok(Json(now.into()))
 }
 
 /// A service with its entitlements.
@@ -189,11 +160,12 @@ async fn read(
     caller: Caller,
     Path(id): Path<String>,
 ) -> ApiResult<Json<ServiceDetails>> {
-    let (service, _, reading) = identity.project_service(&caller, &scope, &id, Wants::Read).await?;
+    let Entered::<model::ProjectService> { row, reading, .. } =
+        identity.owned(&caller, &scope, &id, Wants::Read).await?;
     let mut tx = identity.platform.read(&reading).await?;
     let entitlements = model::scoped_entitlements(&mut tx, "service", &id).await?;
     let entitlements = entitlements.into_iter().map(ScopedEntitlement::from).collect();
-    Ok(Json(ServiceDetails { service: service.into(), entitlements }))
+    Ok(Json(ServiceDetails { service: row.into(), entitlements }))
 }
 
 /// Changes of a service; what is absent stays.
@@ -229,9 +201,10 @@ async fn change(
     Path(id): Path<String>,
     Json(changes): Json<ServiceChanges>,
 ) -> ApiResult<Json<Service>> {
-    let (_, tenant, reading) = identity.project_service(&caller, &scope, &id, Wants::Write).await?;
+    let Entered::<model::ProjectService> { to, reading, .. } =
+        identity.owned(&caller, &scope, &id, Wants::Write).await?;
     let command = ProjectServiceCommand::from(UpdateProjectService {
-        service_id: id.clone(),
+        service_id: id,
         name: changes.name,
         service_type: changes.service_type,
         provider: changes.provider,
@@ -239,8 +212,8 @@ async fn change(
         external_id: changes.external_id,
         status: changes.status,
     });
-    identity.carry_out(&service_address(&tenant, &id)?, &command, &caller, &scope).await?;
-    identity.project_service_now(&reading, &id).await
+    let now: model::ProjectService = identity.changed((&to, &reading), &command, &caller, &scope).await?;
+    Ok(Json(now.into()))
 }
 
 /// Delete a service (admins of its organization)
@@ -253,9 +226,9 @@ async fn delete(
     caller: Caller,
     Path(id): Path<String>,
 ) -> ApiResult<Json<Msg>> {
-    let (_, tenant, _) = identity.project_service(&caller, &scope, &id, Wants::Administer).await?;
-    let command = ProjectServiceCommand::from(DeleteProjectService { service_id: id.clone() });
-    identity.carry_out(&service_address(&tenant, &id)?, &command, &caller, &scope).await?;
+    let Entered::<model::ProjectService> { to, .. } = identity.owned(&caller, &scope, &id, Wants::Administer).await?;
+    let command = ProjectServiceCommand::from(DeleteProjectService { service_id: id });
+    identity.carry_out(&to, &command, &caller, &scope).await?;
     Ok(Json(Msg { message: "Service deleted" }))
 }
 

@@ -3,21 +3,21 @@
 use axum::extract::State;
 use serde::{Deserialize, Serialize};
 use symbia_commands::identity::{CreateProject, DeleteProject, ProjectCommand, UpdateProject, present};
-use symbia_events::{AggregateRef, OrgId};
-use symbia_projections::{Scope, identity as model};
+use symbia_projections::identity as model;
 use utoipa::ToSchema;
 use utoipa_axum::{router::OpenApiRouter, routes};
 
 use super::{
     Identity,
-    access::{Wants, address},
+    access::Wants,
     accounts::Ids,
     applications::Application,
+    owned::{Entered, Owned},
     project_services::Service,
     scoped_entitlements::ScopedEntitlement,
     shapes::{Msg, iso},
 };
-use crate::http::{ApiError, ApiResult, Caller, Json, Path, RequestScope};
+use crate::http::{ApiResult, Caller, Json, Path, RequestScope};
 
 pub(super) fn routes() -> OpenApiRouter<Identity> {
     OpenApiRouter::new().routes(routes!(list, create)).routes(routes!(read, change, delete))
@@ -48,37 +48,6 @@ impl From<model::Project> for Project {
             status: p.status,
             created_at: iso(p.created_at),
         }
-    }
-}
-
-fn project_address(tenant: &OrgId, id: &str) -> ApiResult<AggregateRef> {
-    address(tenant, "project", id, "Project")
-}
-
-impl Identity {
-    /// A project whose organization lets the caller in, with the scope to read there.
-    ///
-    /// # Errors
-    /// 404 when there is no such project, and those of [`Identity::enter`].
-    pub(super) async fn project(
-        &self,
-        caller: &Caller,
-        scope: &RequestScope,
-        id: &str,
-        wants: Wants,
-    ) -> ApiResult<(model::Project, OrgId, Scope)> {
-        caller.require_user()?;
-        let mut tx = self.platform.read(&Scope::platform()).await?;
-        let project = model::project(&mut tx, id).await?.ok_or_else(|| ApiError::not_found("Project"))?;
-        drop(tx);
-        let (tenant, reading) = self.enter(caller, scope, &project.org_id, wants).await?;
-        Ok((project, tenant, reading))
-    }
-
-    async fn project_now(&self, reading: &Scope, id: &str) -> ApiResult<Json<Project>> {
-        let mut tx = self.platform.read(reading).await?;
-        let project = model::project(&mut tx, id).await?.ok_or_else(|| ApiError::not_found("Project"))?;
-        Ok(Json(project.into()))
     }
 }
 
@@ -128,11 +97,11 @@ async fn create(
 ) -> ApiResult<Json<Project>> {
     let (tenant, reading) = identity.enter(&caller, &scope, &org, Wants::Write).await?;
     let id = Ids(scope.command_id(&caller.id)).of("project");
-    let command =
-        CreateProject { project_id: id.clone(), org_id: org, name: name.trim().to_owned(), slug, description };
-    let to = project_address(&tenant, &id)?;
-    identity.carry_out(&to, &ProjectCommand::from(command), &caller, &scope).await?;
-    identity.project_now(&reading, &id).await
+    let to = model::Project::address(&tenant, &id)?;
+    let command = CreateProject { project_id: id, org_id: org, name: name.trim().to_owned(), slug, description };
+    let command = ProjectCommand::from(command);
+    let made: model::Project = identity.changed((&to, &reading), &command, &caller, &scope).await?;
+    Ok(Json(made.into()))
 }
 
 /// A project with what it has.
@@ -154,13 +123,13 @@ async fn read(
     caller: Caller,
     Path(id): Path<String>,
 ) -> ApiResult<Json<ProjectDetails>> {
-    let (project, _, reading) = identity.project(&caller, &scope, &id, Wants::Read).await?;
+    let Entered::<model::Project> { row, reading, .. } = identity.owned(&caller, &scope, &id, Wants::Read).await?;
     let mut tx = identity.platform.read(&reading).await?;
     let applications = model::applications(&mut tx, &id).await?;
     let services = model::project_services(&mut tx, &id).await?;
     let entitlements = model::scoped_entitlements(&mut tx, "project", &id).await?;
     Ok(Json(ProjectDetails {
-        project: project.into(),
+        project: row.into(),
         applications: applications.into_iter().map(Application::from).collect(),
         services: services.into_iter().map(Service::from).collect(),
         entitlements: entitlements.into_iter().map(ScopedEntitlement::from).collect(),
@@ -191,10 +160,10 @@ async fn change(
     Path(id): Path<String>,
     Json(ProjectChanges { name, description, status }): Json<ProjectChanges>,
 ) -> ApiResult<Json<Project>> {
-    let (_, tenant, reading) = identity.project(&caller, &scope, &id, Wants::Write).await?;
-    let command = ProjectCommand::from(UpdateProject { project_id: id.clone(), name, description, status });
-    identity.carry_out(&project_address(&tenant, &id)?, &command, &caller, &scope).await?;
-    identity.project_now(&reading, &id).await
+    let Entered::<model::Project> { to, reading, .. } = identity.owned(&caller, &scope, &id, Wants::Write).await?;
+    let command = ProjectCommand::from(UpdateProject { project_id: id, name, description, status });
+    let changed: model::Project = identity.changed((&to, &reading), &command, &caller, &scope).await?;
+    Ok(Json(changed.into()))
 }
 
 /// Delete a project with its applications and services (admins of its organization)
@@ -207,8 +176,8 @@ async fn delete(
     caller: Caller,
     Path(id): Path<String>,
 ) -> ApiResult<Json<Msg>> {
-    let (_, tenant, _) = identity.project(&caller, &scope, &id, Wants::Administer).await?;
-    let command = ProjectCommand::from(DeleteProject { project_id: id.clone() });
-    identity.carry_out(&project_address(&tenant, &id)?, &command, &caller, &scope).await?;
+    let Entered::<model::Project> { to, .. } = identity.owned(&caller, &scope, &id, Wants::Administer).await?;
+    let command = ProjectCommand::from(DeleteProject { project_id: id });
+    identity.carry_out(&to, &command, &caller, &scope).await?;
     Ok(Json(Msg { message: "Project deleted" }))
 }

@@ -10,7 +10,7 @@ use symbia_commands::{
         UpdateScopedEntitlement, present,
     },
 };
-use symbia_events::{AggregateRef, CommandId, OrgId};
+use symbia_events::{CommandId, OrgId};
 use symbia_projections::{Scope, identity as model};
 use utoipa::ToSchema;
 use utoipa_axum::{router::OpenApiRouter, routes};
@@ -18,8 +18,9 @@ use uuid::Uuid;
 
 use super::{
     Identity,
-    access::{Wants, address},
+    access::Wants,
     accounts::Ids,
+    owned::{Entered, Owned},
     shapes::{Msg, iso},
 };
 use crate::{
@@ -77,10 +78,6 @@ impl From<model::ScopedEntitlement> for ScopedEntitlement {
     }
 }
 
-fn entitlement_address(tenant: &OrgId, id: &str) -> ApiResult<AggregateRef> {
-    address(tenant, "scoped-entitlement", id, "Entitlement")
-}
-
 impl Identity {
     /// The organization of a scope that lets the caller in, with the scope to read there.
     async fn scope_of(
@@ -90,28 +87,16 @@ impl Identity {
         (kind, id): (&str, &str),
         wants: Wants,
     ) -> ApiResult<(OrgId, Scope)> {
-        Ok(match kind {
-            "org" => self.enter(caller, scope, id, wants).await?,
-            "project" => {
-                let (_, tenant, reading) = self.project(caller, scope, id, wants).await?;
-                (tenant, reading)
-            }
-            "application" => {
-                let (_, tenant, reading) = self.application(caller, scope, id, wants).await?;
-                (tenant, reading)
-            }
-            "service" => {
-                let (_, tenant, reading) = self.project_service(caller, scope, id, wants).await?;
-                (tenant, reading)
-            }
-            _ => return Err(ApiError::invalid("scopeType", "enum", format!("must be one of {}", SCOPES.join(", ")))),
-        })
-    }
-
-    async fn entitlement(&self, reading: &Scope, id: &str) -> ApiResult<model::ScopedEntitlement> {
-        let mut tx = self.platform.read(reading).await?;
-        let found = model::scoped_entitlement(&mut tx, id).await?;
-        found.ok_or_else(|| ApiError::not_found("Entitlement"))
+        fn of<T>(entered: Entered<T>) -> (OrgId, Scope) {
+            (entered.to.tenant, entered.reading)
+        }
+        match kind {
+            "org" => self.enter(caller, scope, id, wants).await,
+            "project" => self.owned::<model::Project>(caller, scope, id, wants).await.map(of),
+            "application" => self.owned::<model::Application>(caller, scope, id, wants).await.map(of),
+            "service" => self.owned::<model::ProjectService>(caller, scope, id, wants).await.map(of),
+            _ => Err(ApiError::invalid("scopeType", "enum", format!("must be one of {}", SCOPES.join(", ")))),
+        }
     }
 }
 
@@ -174,8 +159,9 @@ async fn create(
     let of = (new.scope_type.as_str(), new.scope_id.as_str());
     let (tenant, reading) = identity.scope_of(&caller, &scope, of, Wants::Administer).await?;
     let id = Ids(scope.command_id(&caller.id)).of("entitlement");
+    let to = model::ScopedEntitlement::address(&tenant, &id)?;
     let command = ScopedEntitlementCommand::from(CreateScopedEntitlement {
-        id: id.clone(),
+        id,
         org_id: tenant.to_string(),
         scope_type: new.scope_type,
         scope_id: new.scope_id,
@@ -184,8 +170,8 @@ async fn create(
         enabled: new.enabled,
         expires_at: new.expires_at,
     });
-    identity.carry_out(&entitlement_address(&tenant, &id)?, &command, &caller, &scope).await?;
-    Ok(Json(identity.entitlement(&reading, &id).await?.into()))
+    let now: model::ScopedEntitlement = identity.changed((&to, &reading), &command, &caller, &scope).await?;
+    Ok(Json(now.into()))
 }
 
 /// Changes of an entitlement; what is absent stays.
@@ -217,14 +203,13 @@ async fn change(
     Path(id): Path<String>,
     Json(changes): Json<EntitlementChanges>,
 ) -> ApiResult<Json<ScopedEntitlement>> {
-    caller.require_user()?;
-    let org = identity.entitlement(&Scope::platform(), &id).await?.org_id;
-    let (tenant, reading) = identity.enter(&caller, &scope, &org, Wants::Administer).await?;
+    let entered = identity.owned(&caller, &scope, &id, Wants::Administer).await?;
+    let Entered::<model::ScopedEntitlement> { to, reading, .. } = entered;
     let EntitlementChanges { quota, consumed, enabled, expires_at } = changes;
-    let command = UpdateScopedEntitlement { id: id.clone(), quota, consumed, enabled, expires_at };
+    let command = UpdateScopedEntitlement { id, quota, consumed, enabled, expires_at };
     let command = ScopedEntitlementCommand::from(command);
-    identity.carry_out(&entitlement_address(&tenant, &id)?, &command, &caller, &scope).await?;
-    Ok(Json(identity.entitlement(&reading, &id).await?.into()))
+    let now: model::ScopedEntitlement = identity.changed((&to, &reading), &command, &caller, &scope).await?;
+    Ok(Json(now.into()))
 }
 
 /// Delete an entitlement (admins of its organization)
@@ -237,11 +222,9 @@ async fn delete(
     caller: Caller,
     Path(id): Path<String>,
 ) -> ApiResult<Json<Msg>> {
-    caller.require_user()?;
-    let org = identity.entitlement(&Scope::platform(), &id).await?.org_id;
-    let (tenant, _) = identity.enter(&caller, &scope, &org, Wants::Administer).await?;
-    let command = ScopedEntitlementCommand::from(DeleteScopedEntitlement { id: id.clone() });
-    identity.carry_out(&entitlement_address(&tenant, &id)?, &command, &caller, &scope).await?;
+    let entered = identity.owned::<model::ScopedEntitlement>(&caller, &scope, &id, Wants::Administer).await?;
+    let command = ScopedEntitlementCommand::from(DeleteScopedEntitlement { id });
+    identity.carry_out(&entered.to, &command, &caller, &scope).await?;
     Ok(Json(Msg { message: "Entitlement deleted" }))
 }
 
@@ -279,7 +262,7 @@ async fn consume(
     Path(id): Path<String>,
     Json(Use { amount, idempotency_key }): Json<Use>,
 ) -> ApiResult<Json<Left>> {
-    let org = identity.entitlement(&Scope::platform(), &id).await?.org_id;
+    let org = identity.found::<model::ScopedEntitlement>(&Scope::platform(), &id).await?.org_id;
     let tenant = if caller.kind == PrincipalKind::Service {
         org.parse().map_err(|_| ApiError::not_found("Entitlement"))?
     } else {
@@ -292,14 +275,14 @@ async fn consume(
     };
     let idempotency_key = own.unwrap_or_else(|| command_id.to_string());
     let command = ScopedEntitlementCommand::from(ConsumeEntitlement { id: id.clone(), amount, idempotency_key });
-    let (to, actor) = (entitlement_address(&tenant, &id)?, Actor::from(&*caller));
+    let (to, actor) = (model::ScopedEntitlement::address(&tenant, &id)?, Actor::from(&*caller));
     let sent = CommandId(command_id);
     let done = identity.platform.submit_as(sent, &to, &command, &actor, &scope, Consistency::Visible).await;
     let done = done.map_err(|error| match error.code() {
         "ENTITLEMENT_INACTIVE" => error.with_status(StatusCode::CONFLICT),
         _ => error,
     })?;
-    let now = identity.entitlement(&Scope::platform(), &id).await?;
+    let now: model::ScopedEntitlement = identity.found(&Scope::platform(), &id).await?;
     let remaining = now.quota.map(|quota| (quota - now.consumed).max(0));
     if done.has("entitlement-exhausted") {
         let error = ApiError::quota_exceeded("More was wanted than is left of the quota");
