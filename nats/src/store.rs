@@ -237,14 +237,15 @@ impl EventStore {
         let context = envelope.context(actor);
         let mut unanswered = None;
         let slot = self.snapshots.slot::<A>(&subject);
-        let mut loaded = match slot.take() {
-            Some(cached) => cached,
-            None => self.load_cold(aggregate, &subject).await?,
+        // What lay in memory may be behind the log, when another process has decided meanwhile.
+        let (mut loaded, mut current) = match slot.take() {
+            Some(cached) => (cached, false),
+            None => (self.load_cold(aggregate, &subject).await?, true),
         };
         for attempt in 0..ATTEMPTS {
             if let Some((sequence, events)) = loaded.commands.find(envelope.id) {
                 slot.put(loaded);
-                return Ok(accepted(envelope.id, aggregate, sequence, events, attempt == 0));
+                return Ok(accepted(envelope.id, aggregate, sequence, events, unanswered.is_none()));
             }
             if attempt == 0
                 && loaded.commands.may_have_forgotten(envelope.time)
@@ -253,7 +254,17 @@ impl EventStore {
                 slot.put(loaded);
                 return Ok(accepted(envelope.id, aggregate, sequence, events, true));
             }
-            let decision = match loaded.state.decide(command.clone(), actor, envelope.time) {
+            let decision = loaded.state.decide(command.clone(), actor, envelope.time);
+            // An append would meet what happened elsewhere; a decision without one has to look.
+            if !current && decision.as_ref().map_or(true, |decision| decision.events.is_empty()) {
+                let behind = loaded.sequence;
+                self.catch_up(aggregate, &subject, &mut loaded).await?;
+                current = true;
+                if loaded.sequence != behind {
+                    continue;
+                }
+            }
+            let decision = match decision {
                 Ok(decision) => decision,
                 Err(rejection) => {
                     slot.put(loaded);
@@ -283,6 +294,7 @@ impl EventStore {
                 Err(error) => return Err(error),
             }
             self.catch_up(aggregate, &subject, &mut loaded).await?;
+            current = true;
         }
         // Not refused: it may yet be found stored.
         if let Some(error) = unanswered {

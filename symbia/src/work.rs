@@ -11,7 +11,7 @@ use symbia_nats::{
 use symbia_projections::secrets::SecretStore;
 use symbia_workers::{
     assistants::{RuleEngine, load_seed},
-    command::{CommandWorker, Handlers, Options},
+    command::{CommandWorker, Decider, Handlers, Options},
     content_keys::ContentKeys,
     directory::DirectoryKeeper,
     identity::Housekeeping,
@@ -19,6 +19,7 @@ use symbia_workers::{
     messaging::{Eraser, RETENTION},
     reactor::{Reactor, ReactorRunner},
     seal::Sealer,
+    sender::Sender,
     timer::TimerWorker,
 };
 use tokio::task::JoinSet;
@@ -63,15 +64,18 @@ pub async fn start(
 ) -> anyhow::Result<JoinSet<anyhow::Result<()>>> {
     let (client, keys) = (&house.client, &house.keys);
     let mut workers = JoinSet::new();
+    let options = StoreOptions { grouping, ..StoreOptions::default() };
+    let decider = Decider::new(EventStore::new(client.clone(), Arc::clone(keys), &options), Handlers::all());
     for role in roles {
         let stop = stop.clone();
         match role {
             WorkRole::Command => {
                 workers.spawn(depths::queues(house.js.clone(), stop.clone()));
-                let options = StoreOptions { grouping, ..StoreOptions::default() };
-                let store = EventStore::new(client.clone(), Arc::clone(keys), &options);
-                let worker = CommandWorker::new(client.clone(), store, Handlers::all(), Options::default());
-                workers.spawn(async move { Ok(worker.run(stop).await?) });
+                let worker = CommandWorker::new(client.clone(), decider.clone(), Options::default());
+                workers.spawn(async move {
+                    worker.run(stop).await;
+                    Ok(())
+                });
             }
             WorkRole::Timer => {
                 let housekeeping = Housekeeping::open(client.clone(), Arc::clone(keys), secrets.clone()).await?;
@@ -94,7 +98,8 @@ pub async fn start(
             WorkRole::RuleEngine => {
                 let bus = CommandBus::open(client.clone()).await?;
                 let content_keys = ContentKeys::new(secrets.clone());
-                let engine = RuleEngine::open(client.clone(), Arc::clone(keys), bus.clone(), content_keys).await?;
+                let sender = Sender::new(bus.clone(), Arc::clone(keys)).deciding(decider.clone());
+                let engine = RuleEngine::open(client.clone(), Arc::clone(keys), sender, content_keys).await?;
                 workers.spawn(react(house.clone(), engine, stop.clone()));
                 workers.spawn(seed(bus, house.clone(), stop));
             }
@@ -105,11 +110,12 @@ pub async fn start(
             }
             WorkRole::LlmRouter => {
                 let bus = CommandBus::open(client.clone()).await?;
+                let sender = Sender::new(bus, Arc::clone(keys)).deciding(decider.clone());
                 let (providers, content_keys) = (providers(config, house)?, ContentKeys::new(secrets.clone()));
                 tracing::info!(providers = providers.names(), "language models");
                 let options = RouterOptions::default();
                 let router =
-                    LlmRouter::open(client.clone(), Arc::clone(keys), bus, content_keys, providers, options).await?;
+                    LlmRouter::open(client.clone(), Arc::clone(keys), sender, content_keys, providers, options).await?;
                 workers.spawn(react(house.clone(), router, stop));
             }
             WorkRole::Inference => {

@@ -1,5 +1,6 @@
 //! Who acts: command worker, rule engine, LLM router, inference, delivery.
 
+mod again;
 pub mod assistants;
 pub mod command;
 pub mod content_keys;

@@ -20,7 +20,7 @@ use tokio::{task::JoinSet, time::Instant};
 use tokio_util::sync::CancellationToken;
 use tracing::Instrument;
 
-use crate::{command::Lanes, metrics};
+use crate::{again, command::Lanes, metrics};
 
 /// How long a reactor that is stopped may take to finish what it has begun.
 pub const GRACE: Duration = Duration::from_secs(5);
@@ -95,15 +95,8 @@ impl ReactorRunner {
         lanes: Lanes<Message>,
         stop: CancellationToken,
     ) {
-        while !stop.is_cancelled() {
-            tokio::select! {
-                () = stop.cancelled() => return,
-                Err(error) = self.consume(service, filters, &lanes) => {
-                    tracing::warn!(reactor = self.reactor.name(), %service, %error, "events not received, trying again");
-                    tokio::time::sleep(Duration::from_millis(250)).await;
-                }
-            }
-        }
+        let what = format!("events of {service} for {}", self.reactor.name());
+        again::consume(&stop, &what, || self.consume(service, filters, &lanes)).await;
     }
 
     async fn consume(

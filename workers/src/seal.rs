@@ -38,6 +38,8 @@ use time::{OffsetDateTime, format_description::well_known::Rfc3339};
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
+use crate::again;
+
 /// Longest time between signs of life while sealing; then another sealer gets the call.
 const PATIENCE: Duration = Duration::from_secs(30);
 /// How long one read of the log, and one command, may take.
@@ -75,15 +77,7 @@ impl Sealer {
 
     /// Sets the hourly timer and seals whenever it fires, until `stop`.
     pub async fn run(self, stop: CancellationToken) {
-        while !stop.is_cancelled() {
-            tokio::select! {
-                () = stop.cancelled() => return,
-                Err(error) = self.consume() => {
-                    tracing::warn!(error = format!("{error:#}"), "calls to seal the log not received, trying again");
-                    tokio::time::sleep(Duration::from_millis(250)).await;
-                }
-            }
-        }
+        again::consume(&stop, "calls to seal the log", || self.consume()).await;
     }
 
     async fn consume(&self) -> anyhow::Result<std::convert::Infallible> {

@@ -23,6 +23,8 @@ use time::OffsetDateTime;
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
+use crate::again;
+
 /// Turns due timers into commands.
 #[derive(Clone)]
 pub struct TimerWorker {
@@ -39,15 +41,7 @@ impl TimerWorker {
 
     /// Works until `stop`.
     pub async fn run(self, stop: CancellationToken) {
-        while !stop.is_cancelled() {
-            tokio::select! {
-                () = stop.cancelled() => return,
-                Err(error) = self.consume() => {
-                    tracing::warn!(%error, "due timers not received, trying again");
-                    tokio::time::sleep(Duration::from_millis(250)).await;
-                }
-            }
-        }
+        again::consume(&stop, "due timers", || self.consume()).await;
     }
 
     async fn consume(&self) -> Result<std::convert::Infallible, async_nats::Error> {

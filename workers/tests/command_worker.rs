@@ -18,7 +18,7 @@ use symbia_nats::{
     topology,
 };
 use symbia_workers::{
-    command::{CommandWorker, Handlers, Options},
+    command::{CommandWorker, Decider, Handlers, Options},
     timer::TimerWorker,
 };
 use time::OffsetDateTime;
@@ -61,6 +61,9 @@ impl Aggregate for Counter {
         let CounterCommand::Count(c) = command;
         if c.by == 0 {
             return Err(Rejection::invalid("by: at least 1"));
+        }
+        if c.by > self.total + 100 {
+            return Err(Rejection::invalid("by: at most 100 more than the total"));
         }
         let decision = Decision::one(Counted { by: c.by, total: self.total + c.by });
         Ok(match c.name {
@@ -119,9 +122,10 @@ impl House {
     async fn start_worker(&mut self) {
         let client = async_nats::connect(self.broker.url()).await.unwrap();
         let store = EventStore::new(client.clone(), Arc::clone(&self.keys), &self.options);
-        let worker = CommandWorker::new(client, store, Handlers::default().with::<Counter>(), Options::default());
+        let decider = Decider::new(store, Handlers::default().with::<Counter>());
+        let worker = CommandWorker::new(client, decider, Options::default());
         let stop = self.stop.clone();
-        self.workers.push(tokio::spawn(async move { worker.run(stop).await.unwrap() }));
+        self.workers.push(tokio::spawn(worker.run(stop)));
     }
 
     fn store(&self) -> EventStore {
@@ -189,6 +193,22 @@ async fn a_command_is_decided_once_however_often_it_is_sent() {
     }
     let loaded: Loaded<Counter> = house.store().load(&address).await.unwrap();
     assert_eq!((loaded.state.total, loaded.version), (3, 2));
+    house.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn nothing_is_refused_on_the_word_of_a_memory_that_the_log_has_overtaken() {
+    let house = House::open(Durability::Interval, 0).await;
+    let (address, by, one, other) = (counter("a"), Actor::service("test"), house.store(), house.store());
+    let count = async |store: &EventStore, by_how_much| {
+        let envelope = house.envelope(&address, Count { by: by_how_much, name: None }, CommandId::random());
+        store.execute::<Counter>(&address, &envelope, &by).await.unwrap()
+    };
+    for (store, by) in [(&one, 1), (&other, 100), (&one, 150)] {
+        assert_eq!(count(store, by).await.status, OutcomeStatus::Accepted, "{by}");
+    }
+    assert_eq!(code(&count(&other, 352).await), "VALIDATION_FAILED", "more than 100 above 251");
+    assert_eq!(house.store().load::<Counter>(&address).await.unwrap().state.total, 251);
     house.close().await;
 }
 

@@ -37,7 +37,7 @@ use symbia_projections::{
 use symbia_tests::cluster::TestServers;
 use symbia_workers::{
     assistants::{RuleEngine, load_seed},
-    command::{CommandWorker, Handlers, Options},
+    command::{CommandWorker, Decider, Handlers, Options},
     content_keys::ContentKeys,
     integrations::{LlmRouter, Providers, RouterOptions},
     messaging::Eraser,
@@ -126,7 +126,8 @@ impl House {
         let ring = fixed_keys(KeyRing::clone(&keys));
         let stop = CancellationToken::new();
         let store = EventStore::new(nats.clone(), Arc::clone(&keys), &StoreOptions::default());
-        let worker = CommandWorker::new(nats.clone(), store, Handlers::all(), Options::default());
+        let decider = Decider::new(store, Handlers::all());
+        let worker = CommandWorker::new(nats.clone(), decider.clone(), Options::default());
         tokio::spawn(worker.run(stop.clone()));
         let options = || ProjectorOptions::new(pool.clone(), jetstream.clone(), ring.clone());
         let projectors = projections.into_iter().map(|projection| options().build(projection).start()).collect();
@@ -136,8 +137,9 @@ impl House {
         let content_keys = ContentKeys::new(secrets.clone());
         let (model, router) = (Scripted::default(), RouterOptions::default());
         let providers = Providers::default().with(model.clone());
-        let engine = RuleEngine::open(nats.clone(), Arc::clone(&keys), bus.clone(), content_keys.clone());
-        let router = LlmRouter::open(nats.clone(), Arc::clone(&keys), bus.clone(), content_keys, providers, router);
+        let sender = Sender::new(bus.clone(), Arc::clone(&keys)).deciding(decider);
+        let engine = RuleEngine::open(nats.clone(), Arc::clone(&keys), sender.clone(), content_keys.clone());
+        let router = LlmRouter::open(nats.clone(), Arc::clone(&keys), sender, content_keys, providers, router);
         // What is deleted here is erased at once.
         let eraser = Eraser::new(nats.clone(), secrets.clone(), time::Duration::ZERO);
         tokio::spawn(TimerWorker::new(nats.clone(), Arc::clone(&keys)).run(stop.clone()));

@@ -28,7 +28,7 @@ use symbia_projections::{
     secrets::{KeyEncryptionKey, SecretStore},
 };
 use symbia_tests::cluster::TestServers;
-use symbia_workers::command::{CommandWorker, Handlers, Options};
+use symbia_workers::command::{CommandWorker, Decider, Handlers, Options};
 use time::OffsetDateTime;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
@@ -112,7 +112,8 @@ impl House {
         let keys = Arc::new(KeyRing::generate(OffsetDateTime::now_utc()));
         let stop = CancellationToken::new();
         let store = EventStore::new(nats.clone(), Arc::clone(&keys), &StoreOptions::default());
-        let worker = CommandWorker::new(nats.clone(), store, Handlers::all(), Options::default());
+        let decider = Decider::new(store, Handlers::all());
+        let worker = CommandWorker::new(nats.clone(), decider, Options::default());
         tokio::spawn(worker.run(stop.clone()));
 
         let generous = Quota::per_minute(100_000);

@@ -24,10 +24,7 @@ use symbia_events::{
     integrations::{CompletionContext, CompletionEvent},
     messaging::{ConversationEvent, MessageSent, SenderType},
 };
-use symbia_nats::{
-    bus::CommandBus,
-    store::{EventStore, StoreOptions},
-};
+use symbia_nats::store::{EventStore, StoreOptions};
 use symbia_projections::messaging::content_key_id;
 
 use super::{
@@ -57,19 +54,19 @@ pub struct RuleEngine {
 }
 
 impl RuleEngine {
-    /// An engine over a connection.
+    /// An engine over a connection, which sends what follows.
     pub async fn open(
         client: Client,
         keys: Arc<KeyRing>,
-        bus: CommandBus,
+        sender: Sender,
         content_keys: ContentKeys,
     ) -> Result<Self, async_nats::SubscribeError> {
-        // A store of its own: it decides nothing, so that what it loads is always read from the log.
+        // A store that decides nothing: what it loads is always read from the log.
         let store = EventStore::new(client.clone(), Arc::clone(&keys), &StoreOptions::default());
         Ok(RuleEngine {
             definitions: Definitions::open(&client, store.clone()).await?,
             transcripts: Transcripts::new(client.clone(), Arc::clone(&keys)),
-            sender: Sender::new(bus, Arc::clone(&keys)),
+            sender,
             runs: Cache::new(MOST_RUNS),
             client,
             keys,

@@ -4,10 +4,12 @@
 //! [`MAX_DELIVERIES`] it goes to the dead letters and its sender is told. A malformed or forged command is refused at once.
 
 mod acks;
+mod decider;
 mod handlers;
 mod lanes;
 mod worker;
 
+pub use decider::Decider;
 pub use handlers::Handlers;
 pub(crate) use lanes::Lanes;
-pub use worker::{CommandWorker, CommandWorkerError, MAX_DELIVERIES, Options};
+pub use worker::{CommandWorker, MAX_DELIVERIES, Options};

@@ -1,6 +1,7 @@
 //! The worker's loop: one pinned consumer per partition, one lane per aggregate.
 
 use std::{
+    convert::Infallible,
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -17,21 +18,17 @@ use symbia_commands::{CommandEnvelope, Outcome, OutcomeStatus, Rejection};
 use symbia_events::{AggregateRef, CommandId};
 use symbia_nats::{
     bus::{OUTCOME_HEADER, OUTCOME_PREFIX},
-    store::EventStore,
-    telemetry::{self, KeyValue, SpanExt},
     topology,
 };
-use time::OffsetDateTime;
 use tokio::{sync::mpsc, task::JoinSet};
 use tokio_util::sync::CancellationToken;
-use tracing::{Instrument, Span};
 
 use super::{
-    Handlers,
+    Decider,
     acks::{self, Done},
     lanes::Lanes,
 };
-use crate::metrics;
+use crate::{again, metrics};
 
 /// Deliveries of a command before it goes to the dead letters.
 pub const MAX_DELIVERIES: i64 = 5;
@@ -54,29 +51,23 @@ impl Default for Options {
     }
 }
 
-/// The worker could not be started.
-#[derive(Debug, thiserror::Error)]
-#[error("the command consumers cannot be created: {0}")]
-pub struct CommandWorkerError(String);
-
 /// Takes commands, decides them, answers.
 #[derive(Clone)]
 pub struct CommandWorker {
     client: Client,
-    store: EventStore,
-    handlers: Arc<Handlers>,
+    decider: Decider,
     options: Options,
 }
 
 impl CommandWorker {
     /// A worker over a connection.
     #[must_use]
-    pub fn new(client: Client, store: EventStore, handlers: Handlers, options: Options) -> Self {
-        CommandWorker { client, store, handlers: Arc::new(handlers), options }
+    pub fn new(client: Client, decider: Decider, options: Options) -> Self {
+        CommandWorker { client, decider, options }
     }
 
     /// Works until `stop`; then finishes what it has begun and writes the snapshots that are due.
-    pub async fn run(self, stop: CancellationToken) -> Result<(), CommandWorkerError> {
+    pub async fn run(self, stop: CancellationToken) {
         let lanes = Lanes::default();
         let mut partitions = JoinSet::new();
         let (done, acknowledged) = mpsc::unbounded_channel();
@@ -84,38 +75,19 @@ impl CommandWorker {
         let worker = Arc::new(self);
         for partition in 0..topology::PARTITIONS {
             let (worker, lanes, done, stop) = (Arc::clone(&worker), lanes.clone(), done.clone(), stop.clone());
-            partitions.spawn(async move { worker.run_partition(partition, lanes, done, stop).await });
+            partitions.spawn(async move {
+                let what = format!("commands of partition {partition}");
+                again::consume(&stop, &what, || worker.consume(partition, &lanes, &done)).await;
+            });
         }
         drop(done);
         while partitions.join_next().await.is_some() {}
         while !lanes.idle() {
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
-        worker.store.flush().await;
+        worker.decider.flush().await;
         let _ = acks.await;
         let _ = worker.client.flush().await;
-        Ok(())
-    }
-
-    // The connection heals itself; what is gone for good (a consumer, the stream) is made again.
-    async fn run_partition(
-        self: Arc<Self>,
-        partition: u32,
-        lanes: Lanes<Message>,
-        done: Done,
-        stop: CancellationToken,
-    ) {
-        while !stop.is_cancelled() {
-            tokio::select! {
-                () = stop.cancelled() => return,
-                result = self.consume(partition, &lanes, &done) => {
-                    if let Err(error) = result {
-                        tracing::warn!(partition, %error, "commands not received, trying again");
-                    }
-                    tokio::time::sleep(Duration::from_millis(250)).await;
-                }
-            }
-        }
     }
 
     async fn consume(
@@ -123,10 +95,9 @@ impl CommandWorker {
         partition: u32,
         lanes: &Lanes<Message>,
         done: &Done,
-    ) -> Result<(), CommandWorkerError> {
-        let fail = |e: &dyn std::fmt::Display| CommandWorkerError(e.to_string());
+    ) -> Result<Infallible, async_nats::Error> {
         let js = jetstream::new(self.client.clone());
-        let stream = js.get_stream(topology::COMMANDS).await.map_err(|e| fail(&e))?;
+        let stream = js.get_stream(topology::COMMANDS).await?;
         let name = format!("command-worker-{partition}");
         let config = pull::Config {
             durable_name: Some(name.clone()),
@@ -139,7 +110,7 @@ impl CommandWorker {
             priority_timeout: self.options.takeover,
             ..pull::Config::default()
         };
-        let consumer = stream.create_consumer(config).await.map_err(|e| fail(&e))?;
+        let consumer = stream.create_consumer(config).await?;
         let mut messages = consumer
             .stream()
             .group(GROUP)
@@ -147,17 +118,16 @@ impl CommandWorker {
             .expires(Duration::from_secs(1))
             .heartbeat(Duration::from_millis(500))
             .messages()
-            .await
-            .map_err(|e| fail(&e))?;
+            .await?;
         while let Some(message) = messages.next().await {
-            let message = message.map_err(|e| fail(&e))?;
+            let message = message?;
             let (worker, done) = (Arc::clone(self), done.clone());
             lanes.push(message.subject.to_string(), message, move |message| {
                 let (worker, done) = (Arc::clone(&worker), done.clone());
                 async move { worker.handle(message, &done).await }
             });
         }
-        Ok(())
+        Err("the subscription ended".into())
     }
 
     async fn handle(&self, message: Message, done: &Done) {
@@ -174,8 +144,8 @@ impl CommandWorker {
         };
         metrics::command_taken();
         let since = Instant::now();
-        let known = self.handlers.find(&aggregate).is_some().then_some(&aggregate);
-        let mut envelope = match CommandEnvelope::parse(&message.payload) {
+        let known = self.decider.knows(&aggregate).then_some(&aggregate);
+        let envelope = match CommandEnvelope::parse(&message.payload) {
             Ok(envelope) => envelope,
             Err(error) => {
                 metrics::command_ended(known, "dead", since.elapsed());
@@ -197,49 +167,18 @@ impl CommandWorker {
             self.publish_outcome(&message, &outcome).await;
             return;
         }
-        let span = span(&aggregate, &mut envelope);
-        let outcome = self.decide(&aggregate, &envelope, received).instrument(span.clone()).await;
-        let ended = ending(outcome.as_ref());
-        metrics::command_ended(known, ended, since.elapsed());
-        span.record("symbia.outcome", ended);
-        let Some(outcome) = outcome else {
-            let _ = message.ack_with(AckKind::Nak(Some(Duration::from_millis(500)))).await;
-            return;
+        let command = envelope.id;
+        let outcome = match self.decider.decide(&aggregate, envelope, received).await {
+            Ok(outcome) => outcome,
+            Err(error) => {
+                tracing::error!(%command, %aggregate, %error, "command not decided, giving it back");
+                let _ = message.ack_with(AckKind::Nak(Some(Duration::from_millis(500)))).await;
+                return;
+            }
         };
-        for event in &outcome.events {
-            span.add_event("symbia.event", vec![KeyValue::new("type", event.event_type.clone())]);
-        }
-        drop(span);
         self.publish_outcome(&message, &outcome).await;
         if let Some(reply) = &message.reply {
             let _ = done.send(reply.clone());
-        }
-    }
-
-    // None: not now.
-    async fn decide(
-        &self,
-        aggregate: &AggregateRef,
-        envelope: &CommandEnvelope,
-        received: OffsetDateTime,
-    ) -> Option<Outcome> {
-        let actor = match envelope.authenticate(self.store.keys(), aggregate, received, OffsetDateTime::now_utc()) {
-            Ok(actor) => actor,
-            Err(error) => {
-                tracing::warn!(command = %envelope.id, %aggregate, %error, "command refused");
-                return Some(Outcome::rejected(envelope.id, Rejection::new(error.code(), error.to_string())));
-            }
-        };
-        let Some(execute) = self.handlers.find(aggregate) else {
-            let unknown = format!("'{}' is no aggregate of {}", aggregate.kind, aggregate.service);
-            return Some(Outcome::rejected(envelope.id, Rejection::new("UNKNOWN_COMMAND", unknown)));
-        };
-        match execute(&self.store, aggregate, envelope, &actor).await {
-            Ok(outcome) => Some(outcome),
-            Err(error) => {
-                tracing::error!(command = %envelope.id, %aggregate, %error, "command not decided, giving it back");
-                None
-            }
         }
     }
 
@@ -276,30 +215,6 @@ impl CommandWorker {
             }
             Err(error) => tracing::error!(subject = %message.subject, error, "dead letter not stored, trying again"),
         }
-    }
-}
-
-// The span of a command, in the trace of whoever sent it; the events that follow are in the trace of this span.
-fn span(aggregate: &AggregateRef, envelope: &mut CommandEnvelope) -> Span {
-    let span = tracing::debug_span!("command", otel.name = format!("command {}/{}", aggregate.service, aggregate.kind),
-        otel.kind = "consumer", symbia.command.id = %envelope.id, symbia.command.type = envelope.command_type,
-        symbia.aggregate = %aggregate, symbia.outcome = tracing::field::Empty);
-    telemetry::follow(&span, envelope.traceparent.as_deref());
-    if let Some(own) = telemetry::traceparent(&span) {
-        envelope.traceparent = Some(own);
-    }
-    span
-}
-
-fn ending(outcome: Option<&Outcome>) -> &'static str {
-    match outcome {
-        None => "returned",
-        Some(outcome) if outcome.repeated => "repeated",
-        Some(outcome) => match outcome.status {
-            OutcomeStatus::Accepted => "accepted",
-            OutcomeStatus::Rejected => "rejected",
-            OutcomeStatus::Dead => "dead",
-        },
     }
 }
 

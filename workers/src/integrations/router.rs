@@ -27,10 +27,7 @@ use symbia_events::{
     AggregateRef, CommandId, Event, KeyRing, Position, Service, SubjectKey, commit,
     integrations::{CompletionEvent, CompletionRequested, ErrorCategory, Timing},
 };
-use symbia_nats::{
-    bus::CommandBus,
-    store::{EventStore, StoreOptions},
-};
+use symbia_nats::store::{EventStore, StoreOptions};
 use time::{OffsetDateTime, format_description::well_known::Rfc3339};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
@@ -119,7 +116,7 @@ impl LlmRouter {
     pub async fn open(
         client: Client,
         keys: Arc<KeyRing>,
-        bus: CommandBus,
+        sender: Sender,
         content_keys: ContentKeys,
         providers: Providers,
         options: RouterOptions,
@@ -141,8 +138,7 @@ impl LlmRouter {
                 }
             });
         }
-        let store = EventStore::new(client.clone(), Arc::clone(&keys), &StoreOptions::default());
-        let sender = Sender::new(bus, keys);
+        let store = EventStore::new(client.clone(), keys, &StoreOptions::default());
         Ok(LlmRouter { client, store, sender, content_keys, providers, options, running })
     }
 

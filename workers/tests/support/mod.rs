@@ -36,7 +36,7 @@ use symbia_projections::{
 };
 use symbia_workers::{
     assistants::{RuleEngine, load_seed},
-    command::{CommandWorker, Handlers, Options},
+    command::{CommandWorker, Decider, Handlers, Options},
     content_keys::ContentKeys,
     integrations::{LlmRouter, LocalOptions, LocalProvider, OpenAi, OpenAiOptions, Providers, RouterOptions},
     reactor::{Reactor, ReactorRunner},
@@ -130,10 +130,10 @@ impl House {
             Arc::clone(&keys),
             &StoreOptions { grouping: Grouping::Single, ..StoreOptions::default() },
         );
-        let worker = CommandWorker::new(client.clone(), store, Handlers::all(), Options::default());
+        let worker = CommandWorker::new(client.clone(), Decider::new(store, Handlers::all()), Options::default());
         let stop = CancellationToken::new();
         let stopped = stop.clone();
-        let worker = tokio::spawn(async move { worker.run(stopped).await.unwrap() });
+        let worker = tokio::spawn(worker.run(stopped));
         let bus = CommandBus::open(client.clone()).await.unwrap();
         load_seed(bus.clone(), Arc::clone(&keys)).await.unwrap();
         let sender = Sender::new(bus, Arc::clone(&keys));
@@ -368,11 +368,14 @@ async fn secret_store(pool: PgPool) -> SecretStore {
     SecretStore::open(pool, KeyEncryptionKey::new(&kek).unwrap()).await.unwrap()
 }
 
-async fn parts(plan: &Plan) -> (Client, CommandBus, ContentKeys) {
+async fn parts(plan: &Plan) -> (Client, Sender, ContentKeys) {
     let client = async_nats::connect(&plan.nats).await.unwrap();
     let bus = CommandBus::open(client.clone()).await.unwrap();
     let pool = PgPoolOptions::new().max_connections(8).connect(&plan.database).await.unwrap();
-    (client, bus, ContentKeys::new(secret_store(pool).await))
+    let keys = Arc::clone(&plan.keys);
+    let store = EventStore::new(client.clone(), Arc::clone(&keys), &StoreOptions::default());
+    let sender = Sender::new(bus, keys).deciding(Decider::new(store, Handlers::all()));
+    (client, sender, ContentKeys::new(secret_store(pool).await))
 }
 
 async fn run(client: Client, keys: Arc<KeyRing>, reactor: impl Reactor) {
@@ -380,13 +383,13 @@ async fn run(client: Client, keys: Arc<KeyRing>, reactor: impl Reactor) {
 }
 
 async fn engine(plan: Plan) {
-    let (client, bus, content_keys) = parts(&plan).await;
-    let engine = RuleEngine::open(client.clone(), Arc::clone(&plan.keys), bus, content_keys).await.unwrap();
+    let (client, sender, content_keys) = parts(&plan).await;
+    let engine = RuleEngine::open(client.clone(), Arc::clone(&plan.keys), sender, content_keys).await.unwrap();
     run(client, plan.keys, engine).await;
 }
 
 async fn router(plan: Plan) {
-    let (client, bus, content_keys) = parts(&plan).await;
+    let (client, sender, content_keys) = parts(&plan).await;
     let providers = match plan.model {
         Model::OpenAi(options) => Providers::default().with(OpenAi::new(options).unwrap()),
         Model::Local => {
@@ -396,6 +399,6 @@ async fn router(plan: Plan) {
         Model::None => Providers::default(),
     };
     let keys = Arc::clone(&plan.keys);
-    let router = LlmRouter::open(client.clone(), keys, bus, content_keys, providers, RouterOptions::default());
+    let router = LlmRouter::open(client.clone(), keys, sender, content_keys, providers, RouterOptions::default());
     run(client, plan.keys, router.await.unwrap()).await;
 }

@@ -141,11 +141,12 @@ impl House {
         let (keys, stop, mut tasks) = (Arc::clone(&ground.keys), CancellationToken::new(), JoinSet::new());
         let (model, content_keys) = (Instantly::default(), ContentKeys::new(secrets.clone()));
         let client = ground.connect().await?;
-        let engine = RuleEngine::open(client.clone(), Arc::clone(&keys), bus.clone(), content_keys.clone()).await?;
+        let sender = Sender::new(bus, Arc::clone(&keys));
+        let own = sender.clone().deciding(worker.decider.clone());
+        let engine = RuleEngine::open(client.clone(), Arc::clone(&keys), own.clone(), content_keys.clone()).await?;
         let providers = Providers::default().with(model.clone());
         let options = RouterOptions::default();
-        let router =
-            LlmRouter::open(client.clone(), Arc::clone(&keys), bus.clone(), content_keys, providers, options).await?;
+        let router = LlmRouter::open(client.clone(), Arc::clone(&keys), own, content_keys, providers, options).await?;
         let reactors: [Arc<dyn Reactor>; 2] = [Arc::new(engine), Arc::new(router)];
         for reactor in reactors {
             let runner = ReactorRunner::new(client.clone(), Arc::clone(&keys), reactor);
@@ -161,7 +162,6 @@ impl House {
         let waiting = Waiting::default();
         let log = LogReader::open(jetstream.clone(), Service::Messaging, 0, Vec::new()).await?;
         tasks.spawn(watch(log, Arc::clone(&waiting)));
-        let sender = Sender::new(bus, keys);
         Ok(House {
             sender,
             secrets,

@@ -17,7 +17,7 @@ use symbia_nats::{
     store::{EventStore, StoreOptions},
     topology,
 };
-use symbia_workers::command::{CommandWorker, Handlers, Options};
+use symbia_workers::command::{CommandWorker, Decider, Handlers, Options};
 use tempfile::TempDir;
 use time::OffsetDateTime;
 use tokio::task::JoinHandle;
@@ -76,10 +76,11 @@ impl Ground {
     /// Starts a command worker, its store over the same connection.
     pub async fn worker(&self, handlers: Handlers) -> Result<Worker> {
         let client = self.connect().await?;
-        let worker = CommandWorker::new(client.clone(), self.store_over(client), handlers, Options::default());
+        let decider = Decider::new(self.store_over(client.clone()), handlers);
+        let worker = CommandWorker::new(client, decider.clone(), Options::default());
         let stop = CancellationToken::new();
         let token = stop.clone();
-        Ok(Worker { stop, task: tokio::spawn(async move { Ok(worker.run(token).await?) }) })
+        Ok(Worker { decider, stop, task: tokio::spawn(worker.run(token)) })
     }
 }
 
@@ -98,14 +99,16 @@ async fn start(data_dir: PathBuf, durability: Durability) -> Result<Broker> {
 
 /// A running command worker.
 pub struct Worker {
+    /// What it decides with.
+    pub decider: Decider,
     stop: CancellationToken,
-    task: JoinHandle<Result<()>>,
+    task: JoinHandle<()>,
 }
 
 impl Worker {
     /// Lets it finish and end.
     pub async fn stop(self) -> Result<()> {
         self.stop.cancel();
-        tokio::time::timeout(Duration::from_secs(30), self.task).await??
+        Ok(tokio::time::timeout(Duration::from_secs(30), self.task).await??)
     }
 }
