@@ -3,7 +3,7 @@
 use serde_json::value::RawValue;
 
 use crate::{
-    DecodeError, DomainEvent, EncodeError, MessageType, assistants, identity, integrations, logging, messaging,
+    DecodeError, DomainEvent, EncodeError, MessageType, assistants, identity, integrations, logging, messaging, network,
 };
 
 macro_rules! catalog {
@@ -53,6 +53,11 @@ catalog! {
     assistants::RuleSetEvent,
     assistants::RuleRunEvent,
     integrations::CompletionEvent,
+    network::NodeEvent,
+    network::ContractEvent,
+    network::PolicyEvent,
+    network::BridgeEvent,
+    network::RoutingEvent,
 }
 
 /// Why a payload cannot be read and written again.

@@ -25,8 +25,10 @@ pub mod role {
     pub const EXPORT: &str = "export";
     /// Keys the lookup hashes of identifiers such as e-mail addresses.
     pub const LOOKUP: &str = "lookup";
+    /// Hashes events that travel over the mesh.
+    pub const MESH: &str = "mesh";
     /// Every role beside the services.
-    pub const ALL: [&str; 4] = [ACTOR, SNAPSHOT, EXPORT, LOOKUP];
+    pub const ALL: [&str; 5] = [ACTOR, SNAPSHOT, EXPORT, LOOKUP, MESH];
 }
 
 /// What a master key may be used for.

@@ -12,6 +12,7 @@ use symbia_projections::{
     integrations::Integrations,
     messaging::Messaging,
     migrate,
+    network::Network,
     secrets::{KeyEncryptionKey, SecretStore},
 };
 use tokio_util::sync::CancellationToken;
@@ -32,6 +33,7 @@ pub fn projections(secrets: &SecretStore) -> Vec<Arc<dyn Projection>> {
         Arc::new(Messaging::new(secrets.clone())),
         Arc::new(Assistants),
         Arc::new(Integrations),
+        Arc::new(Network),
     ]
 }
 

@@ -3,14 +3,12 @@
 //! The address comes from a stranger: it is fetched for people who are signed in only, over HTTPS, from public addresses
 //! that were looked up once, without following redirects, and little of it. In development, clients on this machine count too.
 
-use std::{
-    net::{IpAddr, SocketAddr},
-    time::Duration,
-};
+use std::{net::SocketAddr, time::Duration};
 
 use futures::StreamExt;
 use reqwest::{Client, Url, redirect::Policy};
 use serde::Deserialize;
+use symbia_commands::network::is_public;
 
 use super::oauth::refused;
 use crate::http::ApiResult;
@@ -46,28 +44,6 @@ fn on_this_machine(registered: &str, asked: &str) -> bool {
         && registered.set_port(None).is_ok()
         && asked.set_port(None).is_ok()
         && registered == asked
-}
-
-fn is_public(address: IpAddr) -> bool {
-    match address.to_canonical() {
-        IpAddr::V4(a) => {
-            let [first, second, ..] = a.octets();
-            let shared = first == 100 && (64..128).contains(&second);
-            let reserved = first == 0 || first >= 240 || (first == 198 && (18..20).contains(&second));
-            !(a.is_private()
-                || a.is_loopback()
-                || a.is_link_local()
-                || a.is_multicast()
-                || a.is_documentation()
-                || shared
-                || reserved)
-        }
-        IpAddr::V6(a) => {
-            let first = a.segments()[0];
-            // Global unicast without documentation and 6to4, which can lead anywhere.
-            (first & 0xe000) == 0x2000 && first != 0x2002 && !(first == 0x2001 && a.segments()[1] == 0x0db8)
-        }
-    }
 }
 
 /// Fetches and checks a client's document.
@@ -117,28 +93,6 @@ pub(super) async fn fetch(client_id: &str, local: bool) -> ApiResult<Document> {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn addresses_inside_are_told_from_public_ones() {
-        for (address, public) in [
-            ("127.0.0.1", false),
-            ("10.1.2.3", false),
-            ("172.16.0.1", false),
-            ("192.168.1.1", false),
-            ("169.254.169.254", false),
-            ("100.64.0.1", false),
-            ("0.0.0.0", false),
-            ("::1", false),
-            ("fd00::1", false),
-            ("fe80::1", false),
-            ("::ffff:10.0.0.1", false),
-            ("93.184.216.34", true),
-            ("2606:2800:220:1:248:1893:25c8:1946", true),
-        ] {
-            let parsed: Option<IpAddr> = address.parse().ok();
-            assert_eq!(parsed.map(is_public), Some(public), "{address}");
-        }
-    }
 
     #[test]
     fn an_answer_goes_where_the_client_said_and_nowhere_near() {

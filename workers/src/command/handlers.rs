@@ -4,7 +4,7 @@ use std::{collections::HashMap, sync::Arc};
 
 use futures::future::BoxFuture;
 use symbia_commands::{
-    Actor, Aggregate, CommandEnvelope, Outcome, assistants, identity, integrations, logging, messaging,
+    Actor, Aggregate, CommandEnvelope, Outcome, assistants, identity, integrations, logging, messaging, network,
 };
 use symbia_events::{AggregateRef, DomainEvent, Service};
 use symbia_nats::store::{EventStore, StoreError};
@@ -54,6 +54,11 @@ impl Handlers {
             .with::<assistants::RuleSet>()
             .with::<assistants::RuleRun>()
             .with::<integrations::Completion>()
+            .with::<network::Node>()
+            .with::<network::Contract>()
+            .with::<network::Policy>()
+            .with::<network::Bridge>()
+            .with::<network::RoutedEvent>()
     }
 
     /// And this aggregate.

@@ -1,0 +1,31 @@
+//! The network service's aggregates, and its pure core: policies compiled and asked, and the routing of an event
+//! (network.md §8, 13).
+
+mod address;
+mod bridge;
+mod contract;
+mod engine;
+mod node;
+mod pattern;
+mod policy;
+mod rights;
+mod routed_event;
+mod routing;
+mod transform;
+
+pub use address::is_public;
+pub use bridge::*;
+pub use contract::*;
+pub use engine::{Evaluation, Inputs, PolicyRecord, PolicySet, Rule};
+pub use node::*;
+pub use pattern::{covers, is_pattern};
+pub use policy::*;
+pub use rights::{
+    CONTRACTS_WRITE, EVENTS_READ, EVENTS_WRITE, NODES_ADMIN, POLICIES_READ, POLICIES_WRITE, TOPOLOGY_READ, TRACES_READ,
+    may,
+};
+pub use routed_event::*;
+pub use routing::{
+    BridgeView, ContractView, Decided, MeshEvent, MeshView, NodeView, Options, bridge_node, reconsider, route,
+};
+pub use transform::transformed;
