@@ -45,6 +45,11 @@ impl SecretText {
     pub fn matches(&self, presented: &str) -> bool {
         Sha256::digest(self.0.as_bytes()) == Sha256::digest(presented.as_bytes())
     }
+
+    /// What follows from the secret without showing it: a hash made with it, say.
+    pub(crate) fn with<T>(&self, of: impl FnOnce(&str) -> T) -> T {
+        of(&self.0)
+    }
 }
 
 impl std::fmt::Debug for SecretText {

@@ -21,6 +21,10 @@ pub const JOBS: &str = "SYMBIA_JOB";
 pub const SNAPSHOTS: &str = "KV_SYMBIA_SNAP";
 /// The KV bucket of rate limits: what is lost with it is a minute's counting.
 pub const LIMITS_BUCKET: &str = "SYMBIA_LIMITS";
+/// The KV bucket of the leases of nodes.
+pub const LEASES_BUCKET: &str = "SYMBIA_LEASES";
+/// How long the marker of an ended lease waits for a worker.
+const MARKER_LASTS: Duration = Duration::from_secs(24 * 3600);
 /// Partitions of [`COMMANDS`]. Commands of one aggregate are always in the same.
 pub const PARTITIONS: u32 = 8;
 
@@ -91,6 +95,15 @@ pub fn configs(replicas: usize) -> Vec<Config> {
         allow_rollup: true,
         deny_delete: true,
         ..base(&format!("KV_{LIMITS_BUCKET}"), &format!("$KV.{LIMITS_BUCKET}.>"), replicas)
+    });
+    configs.push(Config {
+        max_messages_per_subject: 1,
+        discard: DiscardPolicy::New,
+        allow_rollup: true,
+        deny_delete: true,
+        allow_message_ttl: true,
+        subject_delete_marker_ttl: Some(MARKER_LASTS),
+        ..base(&format!("KV_{LEASES_BUCKET}"), &format!("$KV.{LEASES_BUCKET}.>"), replicas)
     });
     configs
 }

@@ -143,6 +143,8 @@ pub enum WorkRole {
     RuleEngine,
     /// Keeps the directory in step with users and agents
     Directory,
+    /// Delivers the mesh's events, and gives up nodes that fell silent
+    Mesh,
     /// Asks language models
     LlmRouter,
     /// Runs the language models on this machine
@@ -151,12 +153,13 @@ pub enum WorkRole {
 
 impl WorkRole {
     /// Those that run in one process.
-    pub const ALL: [WorkRole; 6] = [
+    pub const ALL: [WorkRole; 7] = [
         WorkRole::Command,
         WorkRole::Timer,
         WorkRole::Seal,
         WorkRole::RuleEngine,
         WorkRole::Directory,
+        WorkRole::Mesh,
         WorkRole::LlmRouter,
     ];
 }

@@ -1,5 +1,7 @@
 //! Configuration: read once from flags and environment, typed, and passed down (platform.md §25).
 
+mod mesh;
+
 use std::{
     collections::{BTreeMap, HashMap},
     env, fs,
@@ -86,6 +88,8 @@ pub struct Config {
     pub models_dir: Option<PathBuf>,
     /// A server that speaks OpenAI's API, when one is configured.
     pub openai: Option<OpenAiOptions>,
+    /// The mesh.
+    pub mesh: mesh::Mesh,
     /// All refusals on.
     pub production: bool,
     /// Copies of each stream.
@@ -231,6 +235,7 @@ impl Config {
             token_key_lifetime: Duration::from_secs(number::<u64>("TOKEN_KEY_DAYS")?.unwrap_or(30).max(1) * 24 * 3600),
             models_dir: global.models_dir.clone(),
             openai: openai()?,
+            mesh: mesh::Mesh::of_environment(production)?,
             production,
             replicas: number("SYMBIA_REPLICAS")?.unwrap_or(1),
             bcrypt_cost: number("BCRYPT_COST")?.unwrap_or(10),

@@ -1,4 +1,4 @@
-//! `symbia work`: command worker, timers, sealer, rule engine, LLM router, inference.
+//! `symbia work`: command worker, timers, sealer, rule engine, mesh, LLM router, inference.
 
 use std::{process::ExitCode, sync::Arc, time::Duration};
 
@@ -17,6 +17,7 @@ use symbia_workers::{
     identity::Housekeeping,
     integrations::{LlmRouter, LocalOptions, LocalProvider, OpenAi, Providers, RouterOptions},
     messaging::{Eraser, RETENTION},
+    network::{Liveness, MeshDeliverer},
     reactor::{Reactor, ReactorRunner},
     seal::Sealer,
     sender::Sender,
@@ -107,6 +108,16 @@ pub async fn start(
                 let bus = CommandBus::open(client.clone()).await?;
                 let keeper = DirectoryKeeper::new(bus, Arc::clone(keys), secrets.clone());
                 workers.spawn(react(house.clone(), keeper, stop));
+            }
+            WorkRole::Mesh => {
+                let options = config.mesh.deliveries.clone();
+                let deliverer = MeshDeliverer::open(client.clone(), Arc::clone(keys), secrets.clone(), options).await?;
+                workers.spawn(react(house.clone(), deliverer, stop.clone()));
+                let liveness = Liveness::open(client.clone(), Arc::clone(keys), config.mesh.lease).await?;
+                workers.spawn(async move {
+                    liveness.run(stop).await;
+                    Ok(())
+                });
             }
             WorkRole::LlmRouter => {
                 let bus = CommandBus::open(client.clone()).await?;

@@ -10,6 +10,7 @@ pub mod integrations;
 pub mod messaging;
 mod metrics;
 pub mod models;
+pub mod network;
 pub mod reactor;
 pub mod seal;
 pub mod sender;

@@ -6,7 +6,7 @@
 mod control;
 mod definitions;
 mod engine;
-mod log;
+pub(crate) mod log;
 mod replay;
 mod seed;
 mod transcript;

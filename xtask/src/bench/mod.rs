@@ -8,6 +8,7 @@ mod ground;
 mod ledger;
 mod load;
 mod measure;
+mod policy;
 mod process;
 mod projection;
 mod replay;
@@ -72,7 +73,7 @@ impl Bench {
 }
 
 /// Every row, by group.
-const ROWS: [&[&str]; 8] = [
+const ROWS: [&[&str]; 9] = [
     &append::ROWS,
     &command::ROWS,
     &fsync::ROWS,
@@ -80,6 +81,7 @@ const ROWS: [&[&str]; 8] = [
     &replay::ROWS,
     &projection::ROWS,
     &exchange::ROWS,
+    &policy::ROWS,
     &process::ROWS,
 ];
 
@@ -119,6 +121,6 @@ async fn measure_all(bench: &mut Bench) -> Vec<String> {
             }
         )* };
     }
-    group!(append, command, fsync, load, replay, projection, exchange, process);
+    group!(append, command, fsync, load, replay, projection, exchange, policy, process);
     failures
 }

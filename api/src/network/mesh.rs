@@ -1,0 +1,90 @@
+//! The mesh as routing sees it, compiled once for each version and kept. Each call asks which version counts, so that a change
+//! counts for the next call, in every process.
+
+use std::sync::Arc;
+
+use moka::sync::Cache;
+use sqlx::PgConnection;
+use symbia_commands::network::{
+    BridgeView, ContractView, MeshView, NodeView, PolicyRecord, PolicySet, default_policies,
+};
+use symbia_events::network::PolicyDefinition;
+use symbia_projections::network::{self as model, Policy};
+
+use crate::http::ApiResult;
+
+/// Organizations whose meshes are kept.
+const MOST: u64 = 1_000;
+
+/// Compiled meshes by organization.
+#[derive(Clone)]
+pub(super) struct Meshes(Cache<String, (i64, Arc<MeshView>)>);
+
+impl Default for Meshes {
+    fn default() -> Self {
+        Meshes(Cache::builder().max_capacity(MOST).build())
+    }
+}
+
+/// A policy of an organization, its own or one that every organization starts with.
+pub(super) struct Standing {
+    pub record: PolicyRecord,
+    /// None for one that nobody changed.
+    pub row: Option<Policy>,
+}
+
+/// The policies of an organization: those that every one starts with, unless they were changed or removed, and its own.
+pub(super) async fn policies(conn: &mut PgConnection, org: &str) -> ApiResult<Vec<Standing>> {
+    let rows = model::policies(conn, org).await?;
+    let record = |id: &str, version, order, definition: PolicyDefinition| PolicyRecord {
+        id: id.to_owned(),
+        version,
+        order,
+        definition,
+    };
+    let untouched = default_policies().into_iter().filter(|(id, _)| !rows.iter().any(|row| row.id == *id));
+    let mut standing: Vec<Standing> =
+        untouched.map(|(id, policy)| Standing { record: record(id, 1, 0, policy), row: None }).collect();
+    for row in rows {
+        if let Some(definition) = row.definition.clone() {
+            standing.push(Standing { record: record(&row.id, row.version, row.place, definition), row: Some(row) });
+        }
+    }
+    Ok(standing)
+}
+
+impl Meshes {
+    /// The mesh as it stands.
+    pub async fn now(&self, conn: &mut PgConnection, org: &str) -> ApiResult<Arc<MeshView>> {
+        let version = model::mesh_version(conn, org).await?;
+        if let Some((_, view)) = self.0.get(org).filter(|(kept, _)| *kept == version) {
+            return Ok(view);
+        }
+        let records: Vec<PolicyRecord> = policies(conn, org).await?.into_iter().map(|policy| policy.record).collect();
+        let nodes = model::nodes(conn, org).await?.into_iter().map(|node| {
+            let view = NodeView { node_type: node.node_type, endpoint: node.endpoint, entity_id: node.entity_id };
+            (node.id, view)
+        });
+        let nodes: Vec<(String, NodeView)> = nodes.collect();
+        let contracts = model::contracts(conn, org).await?.into_iter().map(|contract| ContractView {
+            id: contract.id,
+            from: contract.source,
+            to: contract.target,
+            allowed_event_types: contract.allowed_event_types,
+            boundaries: contract.boundaries,
+            expires_at: contract.expires_at,
+        });
+        let contracts: Vec<ContractView> = contracts.collect();
+        let bridges = model::bridges(conn, org).await?.into_iter().map(|bridge| BridgeView {
+            id: bridge.id,
+            bridge_type: bridge.bridge_type,
+            endpoint: bridge.endpoint,
+            event_types: bridge.event_types,
+            active: bridge.active,
+        });
+        let view = Arc::new(MeshView::new(nodes, contracts, bridges.collect(), PolicySet::compile(&records)));
+        // The rows may be newer than the version that was read before them: then the next call reads them again.
+        self.0.insert(org.to_owned(), (version, Arc::clone(&view)));
+        Ok(view)
+    }
+}

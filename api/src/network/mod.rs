@@ -1,0 +1,126 @@
+//! The network service: an organization's mesh. Who is on it, who may send what to whom, sending, and why each call was
+//! decided as it was (network.md).
+
+mod access;
+mod bridges;
+mod contracts;
+mod entity;
+mod events;
+mod mesh;
+mod nodes;
+mod policies;
+mod sdn;
+mod sending;
+mod shapes;
+mod simulation;
+mod status;
+mod why;
+
+use std::{sync::Arc, time::Duration};
+
+use symbia_commands::network::Options as Routing;
+use symbia_events::Service;
+use symbia_nats::leases::{LEASE, Leases};
+use utoipa_axum::router::OpenApiRouter;
+
+use crate::{
+    http::{
+        Health, ServiceApp,
+        discovery::ServiceInfo,
+        rate::{RateLimits, RouteClass, TokenBuckets},
+        server::ServerConfig,
+    },
+    identity::Directory,
+    platform::{Platform, SecretText},
+};
+
+/// What a deployment decides about its mesh.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// Calls that no policy or contract speaks about.
+    pub routing: Routing,
+    /// How far the clock of a publisher may be off.
+    pub tolerance: Duration,
+    /// How long a node may be silent.
+    pub lease: Duration,
+    /// The original's hash is given to clients that compare it, made with this secret.
+    pub legacy_hash: Option<SecretText>,
+    /// Where each service answers, for the health of the platform.
+    pub services: Vec<(Service, String)>,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Options {
+            routing: Routing::default(),
+            tolerance: Duration::from_secs(300),
+            lease: LEASE,
+            legacy_hash: None,
+            services: Vec::new(),
+        }
+    }
+}
+
+/// What the handlers work with.
+#[derive(Clone)]
+struct Network {
+    platform: Platform,
+    options: Arc<Options>,
+    leases: Leases,
+    meshes: mesh::Meshes,
+    http: reqwest::Client,
+}
+
+/// The service, to be built and served.
+#[must_use]
+pub fn service(platform: Platform, options: Options, health: Health, config: ServerConfig) -> ServiceApp {
+    platform.watch(&health, Service::Network);
+    let directory = Directory::new(platform.clone());
+    let buckets = Arc::new(TokenBuckets::default());
+    let limits = RateLimits::new(Service::Network, buckets, platform.settings.rates, |_, _| RouteClass::Standard);
+    let network = Network {
+        leases: Leases::follow(platform.nats.clone(), options.lease),
+        meshes: mesh::Meshes::default(),
+        http: reqwest::Client::new(),
+        options: Arc::new(options),
+        platform,
+    };
+    let api = OpenApiRouter::new()
+        .merge(nodes::routes())
+        .merge(entity::routes())
+        .merge(contracts::routes())
+        .merge(bridges::routes())
+        .merge(sending::routes())
+        .merge(events::routes())
+        .merge(why::routes())
+        .merge(policies::routes())
+        .merge(simulation::routes())
+        .merge(sdn::routes())
+        .merge(status::routes());
+    ServiceApp::new(info(), health, config)
+        .api(api.with_state(network))
+        .authenticator(Arc::new(directory))
+        .rate_limits(limits)
+}
+
+fn info() -> ServiceInfo {
+    let description =
+        "An organization's mesh: nodes, contracts, policies, and every call with the reason for its outcome.";
+    ServiceInfo {
+        highlights: [
+            "Nobody sends without a contract, and nobody sends as somebody else",
+            "Policies allow, deny, route, transform and log; one in the mode `observe` only records what it would do",
+            "GET /api/events/{id}/why names rule, version, inputs and the event of the log for every decision",
+            "POST /api/policies/simulate lists the past calls that a change of a policy would decide otherwise",
+        ]
+        .map(str::to_owned)
+        .to_vec(),
+        endpoints: vec![
+            ("registry", "/api/registry"),
+            ("events", "/api/events"),
+            ("policies", "/api/policies"),
+            ("sdn", "/api/sdn"),
+        ],
+        ..ServiceInfo::new(Service::Network, "Symbia Network", description)
+    }
+}

@@ -1,0 +1,62 @@
+//! How the mesh is set up: the original's variables and our own (network.md §11).
+
+use std::time::Duration;
+
+use symbia_api::{network::Options, platform::SecretText};
+use symbia_commands::network::Options as Routing;
+use symbia_events::Service;
+use symbia_workers::network::{Allowed, DelivererOptions};
+
+use super::{Config, ConfigError, invalid, number, text};
+
+/// The mesh.
+#[derive(Clone, Debug)]
+pub struct Mesh {
+    routing: Routing,
+    tolerance: Duration,
+    /// How long a node may be silent.
+    pub lease: Duration,
+    legacy_hash: Option<SecretText>,
+    /// How deliveries are made.
+    pub deliveries: DelivererOptions,
+}
+
+impl Mesh {
+    pub(super) fn of_environment(production: bool) -> Result<Self, ConfigError> {
+        let allow_extra = match text("DEFAULT_EXTRA_POLICY")?.as_deref() {
+            None | Some("deny") => false,
+            Some("allow") => true,
+            Some(other) => return Err(invalid("DEFAULT_EXTRA_POLICY", format!("'{other}' is none of deny, allow"))),
+        };
+        // As with clients on this machine: in development, nodes here are reached too.
+        let here = if production { "" } else { "127.0.0.0/8,::1/128" };
+        let list = text("HTTP_DELIVERY_ALLOWLIST")?.unwrap_or_else(|| here.to_owned());
+        let networks = list.split(',').map(str::trim).filter(|n| !n.is_empty()).map(str::parse);
+        let networks = networks.collect::<Result<Vec<_>, _>>();
+        let networks = networks.map_err(|_| invalid("HTTP_DELIVERY_ALLOWLIST", "write networks like 10.0.0.0/8,…"))?;
+        let millis = |variable: &str, default: u64| {
+            Ok::<_, ConfigError>(Duration::from_millis(number(variable)?.unwrap_or(default)))
+        };
+        Ok(Mesh {
+            routing: Routing { allow_extra, ..Routing::default() },
+            tolerance: millis("EVENT_TIMESTAMP_TOLERANCE_MS", 300_000)?,
+            lease: millis("NODE_TIMEOUT_MS", 90_000)?.max(Duration::from_secs(1)),
+            legacy_hash: text("NETWORK_HASH_SECRET")?.map(SecretText::new),
+            deliveries: DelivererOptions { allowed: Allowed::new(networks), ..DelivererOptions::default() },
+        })
+    }
+}
+
+impl Config {
+    /// What the network service is served with.
+    pub fn network(&self) -> Options {
+        let host = if self.host == "0.0.0.0" { "127.0.0.1" } else { &self.host };
+        Options {
+            routing: self.mesh.routing,
+            tolerance: self.mesh.tolerance,
+            lease: self.mesh.lease,
+            legacy_hash: self.mesh.legacy_hash.clone(),
+            services: Service::ALL.map(|service| (service, format!("http://{host}:{}", self.port(service)))).to_vec(),
+        }
+    }
+}

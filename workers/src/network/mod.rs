@@ -1,0 +1,9 @@
+//! What follows from the network's events: deliveries to nodes and bridges, and the end of nodes that fell silent.
+
+mod address;
+mod deliverer;
+mod liveness;
+
+pub use address::Allowed;
+pub use deliverer::{DelivererOptions, MeshDeliverer};
+pub use liveness::Liveness;
