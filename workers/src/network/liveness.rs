@@ -25,7 +25,7 @@ use time::format_description::well_known::Rfc3339;
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
-use crate::sender::Sender;
+use crate::{again, sender::Sender};
 
 /// What the server writes into a marker.
 const REASON: &str = "Nats-Marker-Reason";
@@ -49,15 +49,7 @@ impl Liveness {
 
     /// Works until `stop`. What could not be done is done again.
     pub async fn run(self, stop: CancellationToken) {
-        while !stop.is_cancelled() {
-            tokio::select! {
-                () = stop.cancelled() => return,
-                Err(error) = self.follow() => {
-                    tracing::warn!(%error, "leases not followed, trying again");
-                    tokio::time::sleep(Duration::from_millis(500)).await;
-                }
-            }
-        }
+        again::consume(&stop, "leases", || self.follow()).await;
     }
 
     async fn follow(&self) -> Result<Infallible, async_nats::Error> {

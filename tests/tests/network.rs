@@ -1,0 +1,22 @@
+//! The network service end to end: real broker, real database, command worker, projectors, deliverer, REST on a port.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, missing_docs, reason = "tests")]
+
+#[path = "network/deliveries.rs"]
+mod deliveries;
+#[allow(dead_code, reason = "the stage of identity's tests, of which these need a part")]
+#[path = "identity/stage.rs"]
+mod identity;
+#[path = "network/liveness.rs"]
+mod liveness;
+#[path = "network/policies.rs"]
+mod policies;
+#[path = "network/refusals.rs"]
+mod refusals;
+#[path = "network/registry.rs"]
+mod registry;
+#[path = "network/simulation.rs"]
+mod simulation;
+#[path = "network/stage.rs"]
+mod stage;
+#[path = "network/tenants.rs"]
+mod tenants;

@@ -1,0 +1,161 @@
+//! An event on its way: posted to who may have it, signed, tried again, and traced.
+
+use serde_json::{Value, json};
+use symbia_events::network::{Boundary, HashedEvent, is_event_hash, verify_service_hash};
+
+use crate::stage::{Mesh, event};
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_broadcast_reaches_each_node_once_signed_and_its_flow_has_an_edge_for_each() {
+    let mesh = Mesh::open().await;
+    let ada = mesh.house.register("ada").await;
+    mesh.register(&ada, &["a", "b", "c", "d"]).await;
+    mesh.contract(&ada, "a", "*").await;
+    let (id, trace) = mesh.send(&ada, event("a", None)).await;
+    assert_eq!(trace["path"].as_array().unwrap().len(), 3, "{trace}");
+    let trace = mesh.settled(&ada, &id, "delivered").await;
+    for hop in trace["path"].as_array().unwrap() {
+        assert_eq!((&hop["from"], &hop["policyId"]), (&json!("a"), &json!("policy_default_allow_intra")));
+    }
+    crate::identity::eventually("all three have it", async || {
+        let got = ["b", "c", "d"].map(|node| mesh.inbox.of(node).len());
+        (got == [1, 1, 1]).then_some(())
+    })
+    .await;
+    assert!(mesh.inbox.of("a").is_empty());
+    let posted = mesh.inbox.of("b").remove(0);
+    assert_eq!(posted.body["wrapper"]["path"], json!(["a", "b"]));
+    assert_eq!((&posted.headers["x-symbia-event-id"], &posted.headers["x-symbia-run-id"]), (&id, &"run-1".to_owned()));
+
+    let keys = mesh.get("/api/registry/nodes/b/signing-key", &ada).await;
+    let (wrapper, data) = (&posted.body["wrapper"], &posted.body["payload"]["data"]);
+    let bytes = |data: &Value| {
+        HashedEvent {
+            v: 1,
+            id: &id,
+            event_type: "message.new",
+            data,
+            source: "a",
+            target: None,
+            run_id: "run-1",
+            timestamp: wrapper["timestamp"].as_str().unwrap(),
+            boundary: Boundary::Intra,
+            caused_by: None,
+            source_entity_id: None,
+            target_entity_id: None,
+            org_id: Some(&ada.org),
+        }
+        .bytes()
+        .unwrap()
+    };
+    let delivery_key = keys["deliveryKey"].as_str().unwrap().as_bytes();
+    assert!(is_event_hash(delivery_key, &bytes(data), &posted.headers["x-symbia-signature"]));
+    assert!(!is_event_hash(delivery_key, &bytes(&json!({ "text": "forged" })), &posted.headers["x-symbia-signature"]));
+    let listed = mesh.get("/api/events", &ada).await;
+    let kid = listed["events"][0]["event"]["keyId"].as_str().unwrap();
+    let hash = posted.body["hash"].as_str().unwrap();
+    assert_eq!(verify_service_hash(&mesh.house.keys, kid, &bytes(data), hash), Ok(()));
+    assert_eq!(&listed["events"][0]["event"]["payload"]["data"], data);
+
+    let flow = mesh.get("/api/sdn/flow/run-1", &ada).await;
+    let edges: Vec<_> =
+        flow["edges"].as_array().unwrap().iter().map(|e| (e["from"].clone(), e["to"].clone())).collect();
+    assert_eq!(edges, ["b", "c", "d"].map(|to| (json!("a"), json!(to))));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_node_that_fails_gets_the_event_when_it_is_back_and_one_without_address_never() {
+    let mesh = Mesh::open().await;
+    let ada = mesh.house.register("ada").await;
+    mesh.register(&ada, &["a", "b"]).await;
+    mesh.contract(&ada, "a", "b").await;
+    mesh.inbox.refuse("b", &[503, 500]);
+    let (id, trace) = mesh.send(&ada, event("a", Some("b"))).await;
+    assert_eq!(trace["status"], "pending");
+    let trace = mesh.settled(&ada, &id, "delivered").await;
+    assert_eq!((&trace["path"][0]["attempt"], mesh.inbox.of("b").len()), (&json!(3), 1));
+    let stats = mesh.get("/api/events/stats", &ada).await;
+    assert_eq!(
+        (&stats["totalEvents"], &stats["deliveredCount"], &stats["pendingCount"]),
+        (&json!(1), &json!(1), &json!(0))
+    );
+
+    let mut silent = mesh.node("c");
+    silent["endpoint"] = json!("");
+    mesh.made("/api/registry/nodes", &ada, silent).await;
+    mesh.contract(&ada, "a", "c").await;
+    let (id, _) = mesh.send(&ada, event("a", Some("c"))).await;
+    let trace = mesh.settled(&ada, &id, "error").await;
+    let hop = &trace["path"][0];
+    assert_eq!((&hop["action"], &hop["reason"], &hop["attempt"]), (&json!("drop"), &json!("no_transport"), &json!(5)));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_endpoint_inside_the_platforms_networks_is_not_called() {
+    let mesh = Mesh::open().await;
+    let ada = mesh.house.register("ada").await;
+    mesh.register(&ada, &["a"]).await;
+    let mut inside = mesh.node("b");
+    inside["endpoint"] = json!("http://169.254.169.254/latest/meta-data");
+    mesh.made("/api/registry/nodes", &ada, inside).await;
+    mesh.contract(&ada, "a", "b").await;
+    let (id, _) = mesh.send(&ada, event("a", Some("b"))).await;
+    let path = format!("/api/events/{id}/trace");
+    crate::identity::eventually("the refusal shows", async || {
+        let trace = mesh.get(&path, &ada).await;
+        (trace["path"][0]["reason"] == "address_not_allowed").then_some(())
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_answer_needs_no_contract_and_credentials_do_not_travel() {
+    let mesh = Mesh::open().await;
+    let ada = mesh.house.register("ada").await;
+    mesh.register(&ada, &["a", "b", "c"]).await;
+    mesh.contract(&ada, "a", "b").await;
+    let mut asked = event("a", Some("b"));
+    asked["payload"]["data"] =
+        json!({ "_auth": { "token": "CANARY" }, "headers": [{ "Authorization": "Bearer CANARY" }] });
+    let (id, _) = mesh.send(&ada, asked).await;
+    mesh.settled(&ada, &id, "delivered").await;
+    assert!(!mesh.inbox.of("b")[0].body.to_string().contains("CANARY"));
+    assert!(!mesh.get("/api/events", &ada).await.to_string().contains("CANARY"));
+    let answer = |cause: &str, target: &str, run: &str| {
+        let mut answer = event("b", Some(target));
+        answer["causedBy"] = json!(cause);
+        answer["runId"] = json!(run);
+        answer
+    };
+    let (reply, _) = mesh.send(&ada, answer(&id, "a", "run-1")).await;
+    mesh.settled(&ada, &reply, "delivered").await;
+    for (cause, target, run) in
+        [(id.as_str(), "c", "run-1"), (id.as_str(), "a", "run-2"), (reply.as_str(), "a", "run-1")]
+    {
+        let (_, trace) = mesh.send(&ada, answer(cause, target, run)).await;
+        assert_eq!(
+            (&trace["status"], &trace["error"]),
+            (&json!("dropped"), &json!("no_contract")),
+            "{cause} {target} {run}"
+        );
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_bridge_gets_what_goes_to_the_outside() {
+    let mesh = Mesh::open().await;
+    let ada = mesh.house.register("ada").await;
+    mesh.register(&ada, &["a"]).await;
+    let hook = json!({ "name": "Hook", "type": "webhook", "endpoint": format!("{}/hook", mesh.inbox.base),
+        "eventTypes": ["message.*"] });
+    let node = mesh.made("/api/registry/bridges", &ada, hook).await["nodeId"].clone();
+    let outside = json!({ "from": "a", "to": node, "allowedEventTypes": ["message.*"], "boundaries": ["extra"] });
+    mesh.made("/api/registry/contracts", &ada, outside).await;
+    let (_, near) = mesh.send(&ada, event("a", None)).await;
+    assert_eq!(near["path"][0]["raisedTo"], "extra", "{near}");
+    let mut far = event("a", None);
+    far["boundary"] = json!("extra");
+    let (id, _) = mesh.send(&ada, far).await;
+    mesh.settled(&ada, &id, "delivered").await;
+    assert!(!mesh.inbox.of("hook").is_empty());
+}

@@ -1,0 +1,121 @@
+//! What is refused: spoofed sources, clocks that are off, forged signatures, calls without contract, circles, and what is too
+//! large or too deep. Nothing of it is stored.
+
+use serde_json::{Value, json};
+use symbia_api::platform::SecretText;
+use time::{Duration, OffsetDateTime, format_description::well_known::Rfc3339};
+
+use crate::stage::{Mesh, event};
+
+fn with(mut event: Value, changes: Value) -> Value {
+    event.as_object_mut().unwrap().extend(changes.as_object().unwrap().clone());
+    event
+}
+
+fn at(offset: Duration) -> String {
+    (OffsetDateTime::now_utc() + offset).format(&Rfc3339).unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_must_not_be_sent_is_refused_and_nothing_of_it_is_stored() {
+    let mesh = Mesh::open().await;
+    let (ada, bob) = (mesh.house.register("ada").await, mesh.house.register("bob").await);
+    let invite = format!("/api/orgs/{}/members/invite", ada.org);
+    mesh.house.call("POST", &invite, &ada.token, json!({ "email": bob.email, "role": "admin" })).await.ok();
+    mesh.register(&ada, &["a", "b"]).await;
+    mesh.contract(&ada, "a", "b").await;
+    let before = mesh.head().await;
+    let spoofed = mesh.ask("POST", "/api/events", &bob, &ada.org, Some(event("a", Some("b")))).await;
+    assert_eq!(spoofed.refused(), (403, "SOURCE_NOT_OWNED"));
+    let deep = (0..40).fold(json!(1), |inner, _| json!({ "x": inner }));
+    let id = "11111111-1111-4111-8111-111111111111";
+    for (changes, refused) in [
+        (json!({ "source": "nobody" }), (400, "SOURCE_UNKNOWN")),
+        (json!({ "timestamp": at(Duration::minutes(-6)) }), (400, "STALE_TIMESTAMP")),
+        (json!({ "timestamp": at(Duration::minutes(6)) }), (400, "STALE_TIMESTAMP")),
+        (json!({ "timestamp": "yesterday" }), (400, "VALIDATION_FAILED")),
+        (json!({ "signature": "0".repeat(64), "id": id, "timestamp": at(Duration::ZERO) }), (403, "SIGNATURE_INVALID")),
+        (json!({ "signature": "0".repeat(64) }), (400, "VALIDATION_FAILED")),
+        (json!({ "payload": { "type": "x", "data": deep } }), (400, "VALIDATION_FAILED")),
+        (json!({ "payload": { "type": "x", "data": "y".repeat(140 * 1024) } }), (413, "TOO_LARGE")),
+        (json!({ "payload": { "type": "x", "data": "y".repeat(300 * 1024) } }), (413, "BODY_TOO_LARGE")),
+        (json!({ "payload": { "type": "a..b", "data": {} } }), (400, "VALIDATION_FAILED")),
+        (json!({ "payload": { "type": "message.*", "data": {} } }), (400, "VALIDATION_FAILED")),
+        (json!({ "payload": null }), (400, "VALIDATION_FAILED")),
+        (json!({ "payload": "text" }), (400, "VALIDATION_FAILED")),
+        (json!({ "runId": "" }), (400, "VALIDATION_FAILED")),
+        (json!({ "target": "a b" }), (400, "VALIDATION_FAILED")),
+        (json!({ "boundary": "outer" }), (400, "VALIDATION_FAILED")),
+        (json!({ "id": "7" }), (400, "VALIDATION_FAILED")),
+    ] {
+        let answer = mesh.post("/api/events", &ada, with(event("a", Some("b")), changes.clone())).await;
+        assert_eq!(answer.refused(), refused, "{:.80}", changes.to_string());
+    }
+    let nested = (0..20).fold(json!(1), |inner, _| json!([inner]));
+    let mut node = mesh.node("c");
+    node["metadata"] = json!({ "deep": nested });
+    assert_eq!(mesh.post("/api/registry/nodes", &ada, node.clone()).await.refused(), (413, "TOO_LARGE"));
+    node["metadata"] = json!({ "large": "x".repeat(20 * 1024) });
+    assert_eq!(mesh.post("/api/registry/nodes", &ada, node).await.refused(), (413, "TOO_LARGE"));
+    assert_eq!(mesh.head().await, before);
+    assert!(mesh.inbox.of("b").is_empty());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_call_without_contract_and_one_sent_in_a_circle_reach_nobody() {
+    let mesh = Mesh::open().await;
+    let ada = mesh.house.register("ada").await;
+    mesh.register(&ada, &["a", "b", "c", "d"]).await;
+    let (_, trace) = mesh.send(&ada, event("a", Some("b"))).await;
+    assert_eq!((&trace["status"], &trace["error"]), (&json!("dropped"), &json!("no_contract")));
+    mesh.contract(&ada, "a", "*").await;
+    let (_, trace) = mesh.send(&ada, event("a", Some("nobody"))).await;
+    assert_eq!(trace["error"], "target_not_found");
+    for (from, to) in [("b", "c"), ("c", "d"), ("d", "b")] {
+        let target = json!([{ "field": "target", "operator": "eq", "value": from }]);
+        mesh.policy(&ada, 10, target, json!({ "type": "route", "to": to })).await;
+    }
+    let (_, trace) = mesh.send(&ada, event("a", Some("b"))).await;
+    assert_eq!((&trace["status"], &trace["error"]), (&json!("dropped"), &json!("route_cycle")));
+    let past = json!({ "from": "b", "to": "a", "allowedEventTypes": ["*"], "boundaries": ["intra"],
+        "expiresAt": "2020-01-01T00:00:00Z" });
+    mesh.made("/api/registry/contracts", &ada, past).await;
+    let (_, trace) = mesh.send(&ada, event("b", Some("a"))).await;
+    assert_eq!(trace["error"], "expired_contract");
+    assert!(["a", "b", "c", "d"].iter().all(|node| mesh.inbox.of(node).is_empty()));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_signed_event_is_taken_once_and_a_changed_one_never() {
+    let mesh = Mesh::open().await;
+    let ada = mesh.house.register("ada").await;
+    mesh.register(&ada, &["a", "b"]).await;
+    mesh.contract(&ada, "a", "b").await;
+    let id = "22222222-2222-4222-8222-222222222222";
+    let signed = with(event("a", Some("b")), json!({ "id": id, "timestamp": at(Duration::ZERO) }));
+    let signature = mesh.post("/api/events/hash", &ada, signed.clone()).await.ok()["hash"].clone();
+    let signed = with(signed, json!({ "signature": signature }));
+    let altered = with(signed.clone(), json!({ "payload": { "type": "message.new", "data": { "text": "other" } } }));
+    assert_eq!(mesh.post("/api/events", &ada, altered).await.refused(), (403, "SIGNATURE_INVALID"));
+    let (first, _) = mesh.send(&ada, signed.clone()).await;
+    assert_eq!(first, id);
+    mesh.settled(&ada, id, "delivered").await;
+    let head = mesh.head().await;
+    let (again, trace) = mesh.send(&ada, signed).await;
+    assert_eq!((again.as_str(), &trace["status"], mesh.head().await), (id, &json!("delivered"), head));
+    let other = with(event("a", Some("b")), json!({ "id": id, "runId": "another" }));
+    assert_eq!(mesh.post("/api/events", &ada, other).await.refused(), (409, "EVENT_ID_CONFLICT"));
+    assert_eq!(mesh.inbox.of("b").len(), 1);
+    let why = mesh.get(&format!("/api/events/{id}/why"), &ada).await;
+    assert_eq!(why["signed"], true);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_originals_hash_is_given_where_the_deployment_has_its_secret() {
+    let mesh = Mesh::with(|options| options.legacy_hash = Some(SecretText::new("symbia-network-dev-only"))).await;
+    let ada = mesh.house.register("ada").await;
+    let body = json!({ "payload": { "type": "message.new", "data": { "conversationId": "c1", "n": 1 } },
+        "source": "messaging", "runId": "run_1", "target": "assistants" });
+    let hash = mesh.post("/api/events/hash", &ada, body).await.ok()["hash"].clone();
+    assert_eq!(hash, "0b95fd9b78049ea1bf57d254c732b82de35ce0ed25aaec00067146ec853ff35e");
+}

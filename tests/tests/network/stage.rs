@@ -1,0 +1,228 @@
+//! A platform with a mesh, and nodes that take what is posted to them.
+
+use std::{
+    collections::HashMap,
+    sync::{Arc, Mutex},
+    time::Duration,
+};
+
+use axum::{
+    Router,
+    body::Bytes,
+    extract::{Path, State},
+    http::{HeaderMap, StatusCode},
+    routing::post,
+};
+use serde_json::{Value, json};
+use symbia_api::{
+    http::{Health, server::ServerConfig},
+    network::{self, Options},
+};
+use symbia_events::{KeyRing, Service};
+use symbia_projections::{ProjectorHandle, ProjectorOptions, fixed_keys, migrate, network::Network};
+use symbia_workers::{
+    network::{Allowed, DelivererOptions, Liveness, MeshDeliverer},
+    reactor::ReactorRunner,
+    timer::TimerWorker,
+};
+use tokio::net::TcpListener;
+use tokio_util::sync::CancellationToken;
+
+use crate::identity::{Answer, House, Person, eventually};
+
+/// A platform with the network service. Dropping it ends everything.
+pub struct Mesh {
+    pub house: House,
+    pub inbox: Inbox,
+    base: String,
+    http: reqwest::Client,
+    stop: CancellationToken,
+    _projector: ProjectorHandle,
+}
+
+impl Drop for Mesh {
+    fn drop(&mut self) {
+        self.stop.cancel();
+    }
+}
+
+/// An event as it was posted to a node.
+#[derive(Clone, Debug)]
+pub struct Posted {
+    pub headers: HashMap<String, String>,
+    pub body: Value,
+}
+
+#[derive(Default)]
+struct Content {
+    posted: HashMap<String, Vec<Posted>>,
+    /// Answers that a node gives before it takes events.
+    refusals: HashMap<String, Vec<u16>>,
+}
+
+/// Where all nodes of a test take their events: `<base>/<node>`.
+#[derive(Clone)]
+pub struct Inbox {
+    pub base: String,
+    content: Arc<Mutex<Content>>,
+}
+
+impl Inbox {
+    async fn open(stop: CancellationToken) -> Self {
+        let listener = TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
+        let base = format!("http://{}", listener.local_addr().unwrap());
+        let inbox = Inbox { base, content: Arc::default() };
+        let router = Router::new().route("/{node}", post(take)).with_state(inbox.clone());
+        tokio::spawn(async move {
+            axum::serve(listener, router).with_graceful_shutdown(async move { stop.cancelled().await }).await.unwrap();
+        });
+        inbox
+    }
+
+    /// What was posted to a node and taken.
+    pub fn of(&self, node: &str) -> Vec<Posted> {
+        self.content.lock().unwrap().posted.get(node).cloned().unwrap_or_default()
+    }
+
+    /// Lets a node refuse so many events.
+    pub fn refuse(&self, node: &str, answers: &[u16]) {
+        self.content.lock().unwrap().refusals.insert(node.to_owned(), answers.to_vec());
+    }
+}
+
+async fn take(State(inbox): State<Inbox>, Path(node): Path<String>, headers: HeaderMap, body: Bytes) -> StatusCode {
+    let mut content = inbox.content.lock().unwrap();
+    if let Some(status) = content.refusals.get_mut(&node).and_then(Vec::pop) {
+        return StatusCode::from_u16(status).unwrap();
+    }
+    let headers = headers.iter().map(|(name, value)| (name.to_string(), value.to_str().unwrap_or_default().to_owned()));
+    let posted = Posted { headers: headers.collect(), body: serde_json::from_slice(&body).unwrap_or_default() };
+    content.posted.entry(node).or_default().push(posted);
+    StatusCode::OK
+}
+
+impl Mesh {
+    pub async fn open() -> Self {
+        Self::with(|_| {}).await
+    }
+
+    pub async fn with(configure: impl FnOnce(&mut Options)) -> Self {
+        let house = House::open().await;
+        migrate(&house.pool, &[&Network]).await.unwrap();
+        let ring = fixed_keys(KeyRing::clone(&house.keys));
+        let projector = ProjectorOptions::new(house.pool.clone(), house.jetstream.clone(), ring);
+        let projector = projector.build(Arc::new(Network)).start();
+        let stop = CancellationToken::new();
+        let mut options = Options::default();
+        configure(&mut options);
+
+        let (nats, keys) = (house.platform.nats.clone(), Arc::clone(&house.keys));
+        let deliveries = DelivererOptions {
+            allowed: Allowed::new(vec!["127.0.0.0/8".parse().unwrap()]),
+            pauses: [1; 4].map(Duration::from_secs),
+            ..DelivererOptions::default()
+        };
+        let secrets = house.platform.secrets.clone();
+        let deliverer = MeshDeliverer::open(nats.clone(), Arc::clone(&keys), secrets, deliveries).await.unwrap();
+        tokio::spawn(ReactorRunner::new(nats.clone(), Arc::clone(&keys), Arc::new(deliverer)).run(stop.clone()));
+        let liveness = Liveness::open(nats.clone(), Arc::clone(&keys), options.lease).await.unwrap();
+        tokio::spawn(liveness.run(stop.clone()));
+        tokio::spawn(TimerWorker::new(nats, keys).run(stop.clone()));
+
+        let health = Health::new(Service::Network, "test");
+        health.set_ready(true);
+        let service = network::service(house.platform.clone(), options, health, ServerConfig::default()).build();
+        let listener = TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
+        let base = format!("http://{}", listener.local_addr().unwrap());
+        tokio::spawn(service.serve(listener, stop.clone()));
+        let inbox = Inbox::open(stop.clone()).await;
+        Mesh { house, inbox, base, http: reqwest::Client::new(), stop, _projector: projector }
+    }
+
+    /// Asks the network service in somebody's name, in an organization.
+    pub async fn ask(&self, method: &str, path: &str, who: &Person, org: &str, body: Option<Value>) -> Answer {
+        let request = self.http.request(method.parse().unwrap(), format!("{}{path}", self.base));
+        let mut request = request.bearer_auth(&who.token).header("x-org-id", org);
+        if let Some(body) = body {
+            request = request.json(&body);
+        }
+        let answer = request.send().await.unwrap();
+        let (status, headers) = (answer.status(), answer.headers().clone());
+        Answer { status, headers, body: answer.json().await.unwrap_or_default() }
+    }
+
+    /// Asks as nobody.
+    pub async fn http_get(&self, path: &str) -> Value {
+        self.http.get(format!("{}{path}", self.base)).send().await.unwrap().json().await.unwrap()
+    }
+
+    pub async fn get(&self, path: &str, who: &Person) -> Value {
+        self.ask("GET", path, who, &who.org, None).await.ok()
+    }
+
+    pub async fn post(&self, path: &str, who: &Person, body: Value) -> Answer {
+        self.ask("POST", path, who, &who.org, Some(body)).await
+    }
+
+    /// The body of something that was made.
+    pub async fn made(&self, path: &str, who: &Person, body: Value) -> Value {
+        let answer = self.post(path, who, body).await;
+        assert_eq!(answer.status.as_u16(), 201, "{path}: {}", answer.body);
+        answer.body
+    }
+
+    /// A node that takes its events in the inbox.
+    pub fn node(&self, id: &str) -> Value {
+        json!({ "id": id, "name": id, "type": "service", "capabilities": ["test"], "endpoint": format!("{}/{id}", self.inbox.base) })
+    }
+
+    pub async fn register(&self, who: &Person, ids: &[&str]) {
+        for id in ids {
+            self.made("/api/registry/nodes", who, self.node(id)).await;
+        }
+    }
+
+    pub async fn contract(&self, who: &Person, from: &str, to: &str) -> Value {
+        let body =
+            json!({ "from": from, "to": to, "allowedEventTypes": ["message.*"], "boundaries": ["intra", "inter"] });
+        self.made("/api/registry/contracts", who, body).await
+    }
+
+    pub async fn policy(&self, who: &Person, priority: i64, conditions: Value, action: Value) -> Value {
+        let body = json!({ "name": "test", "priority": priority, "conditions": conditions, "action": action });
+        self.made("/api/policies", who, body).await
+    }
+
+    /// Sends an event and gives its id and trace.
+    pub async fn send(&self, who: &Person, event: Value) -> (String, Value) {
+        let answer = self.post("/api/events", who, event).await;
+        assert_eq!(answer.status.as_u16(), 202, "{}", answer.body);
+        (answer.body["eventId"].as_str().unwrap().to_owned(), answer.body["trace"].clone())
+    }
+
+    /// The trace of an event once its status is this one.
+    pub async fn settled(&self, who: &Person, id: &str, status: &str) -> Value {
+        let path = format!("/api/events/{id}/trace");
+        eventually(&format!("event {id} is {status}"), async || {
+            Some(self.get(&path, who).await).filter(|trace| trace["status"] == status)
+        })
+        .await
+    }
+
+    /// Last sequence of the network's event stream.
+    pub async fn head(&self) -> u64 {
+        let stream = self.house.jetstream.get_stream(Service::Network.event_stream()).await.unwrap();
+        stream.cached_info().state.last_sequence
+    }
+}
+
+/// An event to a target.
+pub fn event(source: &str, target: Option<&str>) -> Value {
+    let mut event = json!({
+        "payload": { "type": "message.new", "data": { "text": "hello", "n": 1 } }, "source": source, "runId": "run-1",
+    });
+    if let Some(target) = target {
+        event["target"] = json!(target);
+    }
+    event
+}
