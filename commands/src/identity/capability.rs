@@ -6,7 +6,7 @@ use crate::Actor;
 pub const BASELINE: [&str; 2] = ["cap:messaging.send", "cap:messaging.receive"];
 
 /// Capabilities that reach no further than the organization of their holder: its admins may give them away.
-const OF_A_TENANT: [&str; 30] = [
+const OF_A_TENANT: [&str; 36] = [
     "cap:messaging.send",
     "cap:messaging.receive",
     "cap:messaging.read",
@@ -32,6 +32,12 @@ const OF_A_TENANT: [&str; 30] = [
     "cap:identity.read",
     "cap:network.topology.read",
     "cap:network.traces.read",
+    "cap:network.events.read",
+    "cap:network.events.write",
+    "cap:network.policies.read",
+    "cap:network.policies.write",
+    "cap:network.contracts.write",
+    "cap:network.nodes.admin",
     "cap:logs.read",
     "cap:runs.read",
     "cap:metrics.read",

@@ -2,7 +2,10 @@
 
 use serde_json::{Value, json};
 
-use crate::stage::Mesh;
+use crate::{
+    identity::Person,
+    stage::{Mesh, event},
+};
 
 fn ids(list: &Value) -> Vec<&str> {
     list.as_array().unwrap().iter().map(|item| item["id"].as_str().unwrap()).collect()
@@ -44,6 +47,41 @@ async fn a_node_belongs_to_who_registered_it_and_is_found_by_what_it_can() {
     );
     let contracts = mesh.get("/api/registry/contracts?nodeId=messaging", &ada).await;
     assert_eq!(ids(&contracts["contracts"]), [contract["id"].as_str().unwrap()], "contracts stand without their nodes");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_agent_is_the_node_of_its_own_id_and_sends_with_the_capability_that_an_admin_gave_it() {
+    let mesh = Mesh::open().await;
+    let ada = mesh.house.register("ada").await;
+    let enrol = async |handle: &str, capabilities: Value| {
+        let issued = json!({ "capabilities": capabilities });
+        let issued = mesh.house.call("POST", "/api/agents/enrolment-tokens", &ada.token, issued).await.ok();
+        let token = [("x-enrolment-token", issued["token"].as_str().unwrap())];
+        let agent = json!({ "agentId": handle, "credential": "credential-of-an-agent-0123456789abcdef", "name": "A",
+            "capabilities": capabilities });
+        let body = mesh.house.send("POST", "/api/auth/agent/register", &token, Some(agent)).await.ok();
+        Person { id: handle.to_owned(), token: body["token"].as_str().unwrap().to_owned(), ..ada.clone() }
+    };
+    let sends = enrol("assistant:billing", json!(["cap:network.events.write"])).await;
+    let plain = enrol("assistant:plain", json!(["cap:messaging.send"])).await;
+    let node = |id: &str| {
+        let mut node = mesh.node(id);
+        node["type"] = json!("assistant");
+        node
+    };
+    mesh.made("/api/registry/nodes", &sends, node("assistant:billing")).await;
+    mesh.made("/api/registry/nodes", &plain, node("assistant:plain")).await;
+    let other = mesh.post("/api/registry/nodes", &plain, node("assistant:other")).await;
+    assert_eq!(other.refused(), (403, "AGENT_ID_MISMATCH"));
+    let stolen = mesh.post("/api/registry/nodes", &plain, node("assistant:billing")).await;
+    assert_eq!(stolen.refused(), (403, "AGENT_ID_MISMATCH"));
+    mesh.contract(&ada, "assistant:billing", "assistant:plain").await;
+    let (id, _) = mesh.send(&sends, event("assistant:billing", Some("assistant:plain"))).await;
+    mesh.settled(&ada, &id, "delivered").await;
+    let spoofed = mesh.post("/api/events", &ada, event("assistant:billing", None)).await;
+    assert_eq!(spoofed.refused(), (403, "SOURCE_NOT_OWNED"), "not even an admin");
+    let unable = mesh.post("/api/events", &plain, event("assistant:plain", None)).await;
+    assert_eq!(unable.refused(), (403, "MISSING_CAPABILITY"));
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -104,7 +142,7 @@ async fn an_entity_of_the_directory_lives_on_a_node_and_is_reached_there() {
     assert_eq!(bind(&json!("ent_nobody")).await.refused(), (404, "NOT_FOUND"));
     bind(&entity).await.ok();
     assert_eq!(mesh.get("/api/registry/nodes/b", &ada).await["entityId"], entity);
-    let mut event = crate::stage::event("a", None);
+    let mut event = event("a", None);
     event["targetEntityId"] = entity.clone();
     let (id, _) = mesh.send(&ada, event.clone()).await;
     assert_eq!(mesh.settled(&ada, &id, "delivered").await["path"][0]["node"], "b");
