@@ -3,6 +3,8 @@
 
 #[path = "folding/messaging.rs"]
 mod messaging;
+#[path = "folding/network.rs"]
+mod network;
 mod support;
 #[path = "folding/tenancy.rs"]
 mod tenancy;

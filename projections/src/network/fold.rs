@@ -293,7 +293,7 @@ impl State {
                     candidates: e.candidates,
                     deliveries,
                     status: String::new(),
-                    routed_at: event.time,
+                    routed_at: micros(event.time),
                     settled_at: None,
                 });
             }
@@ -327,6 +327,11 @@ impl State {
         }
         Ok(())
     }
+}
+
+// As the database holds it: durations from it are the same before and after it was stored.
+fn micros(at: OffsetDateTime) -> OffsetDateTime {
+    at.replace_nanosecond(at.nanosecond() / 1000 * 1000).unwrap_or(at)
 }
 
 fn deliver(
