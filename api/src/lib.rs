@@ -9,6 +9,7 @@ pub mod mail;
 pub mod messaging;
 pub mod network;
 pub mod platform;
+pub mod socket;
 
 pub use platform::Platform;
 

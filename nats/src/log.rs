@@ -144,7 +144,7 @@ impl LogReader {
         self.after
     }
 
-    /// How many messages stood behind the last one given when the broker sent it.
+    /// How many messages stood behind the last one given when the broker sent it; at first, how many there are to read.
     #[must_use]
     pub fn pending(&self) -> u64 {
         self.pending
@@ -223,6 +223,7 @@ impl LogReader {
         };
         let unavailable = |e: &dyn std::fmt::Display| LogError::Unavailable(e.to_string());
         let consumer = stream.create_consumer(config).await.map_err(|e| unavailable(&e))?;
+        self.pending = consumer.cached_info().num_pending;
         let messages = consumer
             .stream()
             .max_messages_per_batch(PULL)

@@ -217,6 +217,12 @@ impl Config {
         }
         let mut server =
             ServerConfig { cors: CorsConfig::new(origins, production), production, ..ServerConfig::default() };
+        if let Some(millis) = number("SOCKET_PING_INTERVAL_MS")? {
+            server.sockets.ping_interval = Duration::from_millis(millis);
+        }
+        if let Some(millis) = number("SOCKET_PING_TIMEOUT_MS")? {
+            server.sockets.ping_timeout = Duration::from_millis(millis);
+        }
         if let Some(list) = text("SYMBIA_TRUSTED_PROXIES")? {
             let networks = list.split(',').map(|n| n.trim().parse()).collect::<Result<Vec<_>, _>>();
             let networks = networks

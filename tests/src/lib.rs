@@ -4,3 +4,4 @@ pub mod apart;
 pub mod binary;
 pub mod cluster;
 pub mod load;
+pub mod socketio;

@@ -19,6 +19,12 @@ mod members;
 mod model;
 #[path = "chat/reading.rs"]
 mod reading;
+#[path = "chat/sockets.rs"]
+mod sockets;
+#[path = "chat/sockets_resume.rs"]
+mod sockets_resume;
+#[path = "chat/sockets_stock.rs"]
+mod sockets_stock;
 #[path = "chat/stage.rs"]
 mod stage;
 #[path = "chat/story.rs"]

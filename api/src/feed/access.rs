@@ -78,7 +78,8 @@ impl Access {
     }
 }
 
-async fn authenticate(headers: &HeaderMap, authenticator: &Arc<dyn Authenticator>) -> ApiResult<Caller> {
+/// Who presents these headers. 401 to nobody.
+pub(crate) async fn authenticate(headers: &HeaderMap, authenticator: &Arc<dyn Authenticator>) -> ApiResult<Caller> {
     Caller::from_request_parts(&mut parts(headers, authenticator), &()).await
 }
 

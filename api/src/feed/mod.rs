@@ -8,8 +8,9 @@ mod audience;
 pub(crate) mod follow;
 pub(crate) mod item;
 mod live;
+pub(crate) mod past;
 pub mod position;
-mod source;
+pub(crate) mod source;
 pub(crate) mod sse;
 pub(crate) mod stream;
 mod ws;
@@ -26,12 +27,15 @@ use async_nats::{
     Client,
     jetstream::{self, Context},
 };
+use symbia_events::Service;
+use symbia_nats::log::{self, LogError};
 use symbia_projections::Keys;
 use tokio_util::sync::CancellationToken;
 use utoipa_axum::{router::OpenApiRouter, routes};
 
 pub use audience::{Audience, PrivateConversations, WholeTenant};
 
+use self::{position::Place, source::Source};
 use crate::http::{ApiResult, Health, cors::CorsConfig};
 
 /// Sizes and times of feeds.
@@ -96,6 +100,17 @@ impl Feed {
     #[must_use]
     pub fn cut(&self) -> u64 {
         self.0.cut.load(Ordering::Relaxed)
+    }
+
+    /// What is stored from now on under these subjects of a service, whoever's it is, and where that begins. For the
+    /// platform's own use: nobody's rights are asked.
+    ///
+    /// # Errors
+    /// The log cannot be asked.
+    pub(crate) async fn tail(&self, service: Service, subjects: Vec<String>) -> Result<(Place, Source), LogError> {
+        let (_, last) = log::head(&self.0.jetstream, service).await?;
+        let place = Place::behind(last);
+        Ok((place, Source::of(&self.0.jetstream, &self.0.keys, service, place, subjects)))
     }
 
     fn count_cut(&self) {

@@ -6,7 +6,7 @@ use symbia_events::Service;
 
 /// How far a follower has come in one stream. As text, `12` has passed message 12, and `12.1` has passed all before message
 /// 12 and one event of it.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Place {
     /// Sequence of the last message passed as a whole; 0 = none.
     pub passed: u64,
@@ -23,7 +23,7 @@ impl Place {
 
     /// Behind event `index` (from 0) of the `count` events of a message.
     #[must_use]
-    pub(super) fn behind_event(sequence: u64, index: usize, count: usize) -> Self {
+    pub(crate) fn behind_event(sequence: u64, index: usize, count: usize) -> Self {
         match u32::try_from(index + 1) {
             Ok(events) if index + 1 < count => Self { passed: sequence - 1, events },
             _ => Self::behind(sequence),

@@ -26,7 +26,7 @@ const WAIT: Duration = Duration::from_secs(5);
 const RETRY: Duration = Duration::from_millis(250);
 
 /// What was read from one service's stream.
-pub(super) enum Entry {
+pub(crate) enum Entry {
     /// An event, and the place behind it.
     Event(Box<Signed>, Place),
     /// A message that does not verify. Nothing in it can be believed, not even whose it is.
@@ -34,7 +34,7 @@ pub(super) enum Entry {
 }
 
 /// Some entries of one service's stream, with the sequences of their messages, in order.
-pub(super) struct Chunk {
+pub(crate) struct Chunk {
     pub service: Service,
     pub entries: Vec<(u64, Entry)>,
 }
@@ -47,10 +47,10 @@ pub(super) struct Gap {
 }
 
 /// The log is no longer the one that was followed: it ends before what was already read.
-pub(super) struct Replaced;
+pub(crate) struct Replaced;
 
 /// The chunks of all followed services. Dropping it ends the reading.
-pub(super) struct Source {
+pub(crate) struct Source {
     chunks: mpsc::Receiver<Result<Chunk, Replaced>>,
     _readers: JoinSet<()>,
 }
@@ -71,6 +71,15 @@ impl Source {
             };
             readers.spawn(reader.run(js.clone()));
         }
+        Self { chunks, _readers: readers }
+    }
+
+    /// Reads on from one place in one service's stream: these subjects, whoever's they are.
+    pub(super) fn of(js: &Context, keys: &Keys, service: Service, place: Place, subjects: Vec<String>) -> Self {
+        let (sender, chunks) = mpsc::channel(CHUNKS);
+        let mut readers = JoinSet::new();
+        let reader = Reader { service, place, subjects, types: Vec::new(), keys: keys.clone(), sender };
+        readers.spawn(reader.run(js.clone()));
         Self { chunks, _readers: readers }
     }
 
@@ -205,7 +214,8 @@ impl Reader {
     }
 }
 
-fn verified(keys: &KeyRing, message: &LogMessage) -> Result<Vec<Signed>, String> {
+/// The events of a message, when it is what it says it is.
+pub(super) fn verified(keys: &KeyRing, message: &LogMessage) -> Result<Vec<Signed>, String> {
     let events = commit::decode(keys, &message.payload).map_err(|e| e.to_string())?;
     let address = AggregateRef::of_subject(&message.subject);
     for one in &events {

@@ -32,6 +32,18 @@ impl Deref for Caller {
     }
 }
 
+impl From<Arc<Principal>> for Caller {
+    fn from(principal: Arc<Principal>) -> Self {
+        Self(principal)
+    }
+}
+
+impl From<Caller> for Arc<Principal> {
+    fn from(caller: Caller) -> Self {
+        caller.0
+    }
+}
+
 impl From<Principal> for Caller {
     fn from(principal: Principal) -> Self {
         Self(Arc::new(principal))

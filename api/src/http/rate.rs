@@ -58,6 +58,8 @@ pub struct RatePolicy {
     pub upload: Quota,
     /// [`RouteClass::Standard`].
     pub standard: Quota,
+    /// Messages of one principal in one conversation, over REST and sockets together (messaging.md §8.16).
+    pub messages: Quota,
 }
 
 impl Default for RatePolicy {
@@ -68,6 +70,7 @@ impl Default for RatePolicy {
             verify: Quota::per_minute(600),
             upload: Quota::per_minute(10),
             standard: Quota::per_minute(600),
+            messages: Quota { burst: 20, per: Duration::from_secs(4) },
         }
     }
 }
@@ -229,7 +232,7 @@ impl RateLimits {
 }
 
 /// The refusal that goes with a decision.
-pub(super) fn refusal(decision: Decision) -> ApiError {
+pub(crate) fn refusal(decision: Decision) -> ApiError {
     ApiError::rate_limited(decision.reset_seconds())
 }
 

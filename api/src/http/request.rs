@@ -158,6 +158,24 @@ impl RequestScope {
         }))
     }
 
+    /// The scope of one of the calls that come over a connection: ids of its own, the labels of the request that opened it.
+    #[must_use]
+    pub fn of_call(&self, call: &str) -> Self {
+        Self(Arc::new(Scope {
+            request_id: Uuid::now_v7().to_string(),
+            trace: TraceContext::from_headers(&HeaderMap::new()),
+            idempotency_key: None,
+            org_id: self.org_id.clone(),
+            service_id: self.service_id.clone(),
+            env: self.env.clone(),
+            data_class: self.data_class,
+            policy_ref: self.policy_ref.clone(),
+            access_reason: self.access_reason.clone(),
+            client_ip: self.client_ip,
+            operation: format!("CALL {call}"),
+        }))
+    }
+
     /// The same scope, with the span that the request is answered in.
     pub(super) fn within(mut self, span: &Span) -> Self {
         if let Some(scope) = Arc::get_mut(&mut self.0) {

@@ -20,6 +20,7 @@ use super::{
     rate::RateLimits,
     request::TrustedProxies,
 };
+use crate::socket::SocketTimes;
 
 /// Sizes and times of the HTTP surface. Defaults: platform.md §2.
 #[derive(Clone, Debug)]
@@ -59,6 +60,8 @@ pub struct ServerConfig {
     pub proxies: TrustedProxies,
     /// Sizes and times.
     pub limits: Limits,
+    /// Times of Socket.IO, where a service has it.
+    pub sockets: SocketTimes,
 }
 
 /// A service under construction.
@@ -134,7 +137,7 @@ impl ServiceApp {
     /// Generates the documents and puts the layers in order.
     #[must_use]
     pub fn build(self) -> HttpService {
-        let ServerConfig { cors, production, proxies, limits } = self.config;
+        let ServerConfig { cors, production, proxies, limits, .. } = self.config;
         let (api, api_document) = self.api.split_for_parts();
         let (root, root_document) = self.root.split_for_parts();
         let document = docs::document(&self.info, api_document, root_document);

@@ -16,7 +16,7 @@ use symbia_projections::{
 
 use super::Messaging;
 use crate::{
-    http::{ApiError, ApiResult, Caller, RequestScope},
+    http::{ApiError, ApiResult, Caller, RequestScope, rate::refusal},
     platform::Done,
 };
 
@@ -125,6 +125,16 @@ impl Messaging {
             return Ok(());
         }
         Err(ApiError::invalid("userId", "reference", "must be a member of the conversation's organization"))
+    }
+
+    /// Counts a message of the caller's, by whichever way it comes.
+    ///
+    /// # Errors
+    /// 429 RATE_LIMIT_EXCEEDED when it writes too much in this conversation.
+    pub(super) async fn admits_another(&self, caller: &Caller, place: &Place) -> ApiResult<()> {
+        let bucket = format!("messages:{}:{}:{}", place.tenant, place.conversation.id, caller.id);
+        let decision = self.flood.take(&bucket, self.platform.settings.rates.messages).await;
+        if decision.allowed { Ok(()) } else { Err(refusal(decision)) }
     }
 
     /// The key of a conversation that is about to be opened, kept before anything is sealed with it.

@@ -85,7 +85,7 @@ impl From<Target> for ControlTarget {
 /// A signal.
 #[derive(Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
-struct NewSignal {
+pub(super) struct NewSignal {
     /// `stream.pause`, `stream.resume`, `stream.preempt`, `stream.route`, `stream.handoff`, `stream.cancel` or
     /// `stream.priority`, with or without the `stream.`.
     #[serde(default)]
@@ -116,7 +116,7 @@ struct NewSignal {
 
 /// What a signal did: the message that records it, and more.
 #[derive(Serialize, ToSchema)]
-struct Control {
+pub(super) struct Control {
     #[serde(flatten)]
     message: MessageRow,
     /// Its full name.
@@ -146,62 +146,73 @@ async fn control(
     Path(id): Path<String>,
     Json(new): Json<NewSignal>,
 ) -> ApiResult<(StatusCode, Json<Control>)> {
-    let signal = match (new.event.as_str(), Signal::named(&new.event)) {
-        ("", _) => return Err(ApiError::invalid("event", "required", "is required")),
-        (_, None) => return Err(ApiError::invalid("event", "enum", "must be a signal such as stream.cancel")),
-        (_, Some(signal)) => signal,
-    };
-    let place = messaging.place(&caller, &id).await?;
-    let key = messaging.key(&place).await?;
-    let control_id = Uuid::new_v5(&scope.command_id(&caller.id), b"control").to_string();
-    let named = new.metadata.get("priority").and_then(|p| serde_json::from_value(p.clone()).ok());
-    let metadata = seal_object(&key, &new.metadata)?;
-    // The caller's own runs are stopped here, at once; the rest follows from the signal.
-    let mut run_ids = Vec::new();
-    if signal == Signal::Cancel && new.target.is_none() {
-        let reason = new.reason.clone().unwrap_or_else(|| "user".to_owned());
-        let runs = match new.run_id {
-            Some(run) => vec![(run, false)],
-            None => messaging.runs_of(&place, &caller).await?,
-        };
-        for (run, fresh) in runs {
-            if messaging.cancel(&place, &caller, &scope, run, fresh, &reason).await? {
-                run_ids.push(run.to_string());
-            }
-        }
-    }
-    let leads = matches!(place.role.as_deref(), Some("owner" | "admin"));
-    let everybody = leads || caller.is_super_admin || caller.has_capability(INTERRUPT);
-    let target: Option<ControlTarget> = new.target.map(ControlTarget::from);
-    if everybody && matches!(signal, Signal::Cancel | Signal::Preempt) {
-        run_ids.extend(messaging.open_runs(&place, &caller, target.as_ref(), new.run_id).await?);
-    }
-    let command = SendControl {
-        control_id: control_id.clone(),
-        event: signal,
-        target,
-        reason: new.reason.map(|reason| key.seal(&reason)),
-        priority: new.priority.or(named),
-        run_id: new.run_id.map(|run| run.to_string()),
-        trace_id: new.trace_id.or_else(|| Some(scope.trace.trace_id())),
-        preempted_by: new.preempted_by,
-        metadata,
-    };
-    let needed = if matches!(signal, Signal::Route | Signal::Handoff) { ROUTE } else { INTERRUPT };
-    messaging.submit(&place.address, command, &caller, &scope).await.map_err(|error| match error.code() {
-        "INSUFFICIENT_ENTITLEMENT" => error.with_extra("requiredEntitlement", needed),
-        _ => error,
-    })?;
-    let applied = match signal {
-        Signal::Cancel | Signal::Preempt => !run_ids.is_empty(),
-        Signal::Priority => false,
-        _ => true,
-    };
-    let message = messaging.message(&place, &caller, &control_id).await?.into();
-    Ok((StatusCode::CREATED, Json(Control { message, event: signal.name(), applied, run_ids })))
+    Ok((StatusCode::CREATED, Json(messaging.signal(&caller, &scope, &id, new).await?)))
 }
 
 impl Messaging {
+    /// Signals in the caller's name.
+    pub(super) async fn signal(
+        &self,
+        caller: &Caller,
+        scope: &RequestScope,
+        id: &str,
+        new: NewSignal,
+    ) -> ApiResult<Control> {
+        let signal = match (new.event.as_str(), Signal::named(&new.event)) {
+            ("", _) => return Err(ApiError::invalid("event", "required", "is required")),
+            (_, None) => return Err(ApiError::invalid("event", "enum", "must be a signal such as stream.cancel")),
+            (_, Some(signal)) => signal,
+        };
+        let place = self.place(caller, id).await?;
+        let key = self.key(&place).await?;
+        let control_id = Uuid::new_v5(&scope.command_id(&caller.id), b"control").to_string();
+        let named = new.metadata.get("priority").and_then(|p| serde_json::from_value(p.clone()).ok());
+        let metadata = seal_object(&key, &new.metadata)?;
+        // The caller's own runs are stopped here, at once; the rest follows from the signal.
+        let mut run_ids = Vec::new();
+        if signal == Signal::Cancel && new.target.is_none() {
+            let reason = new.reason.clone().unwrap_or_else(|| "user".to_owned());
+            let runs = match new.run_id {
+                Some(run) => vec![(run, false)],
+                None => self.runs_of(&place, caller).await?,
+            };
+            for (run, fresh) in runs {
+                if self.cancel(&place, caller, scope, run, fresh, &reason).await? {
+                    run_ids.push(run.to_string());
+                }
+            }
+        }
+        let leads = matches!(place.role.as_deref(), Some("owner" | "admin"));
+        let everybody = leads || caller.is_super_admin || caller.has_capability(INTERRUPT);
+        let target: Option<ControlTarget> = new.target.map(ControlTarget::from);
+        if everybody && matches!(signal, Signal::Cancel | Signal::Preempt) {
+            run_ids.extend(self.open_runs(&place, caller, target.as_ref(), new.run_id).await?);
+        }
+        let command = SendControl {
+            control_id: control_id.clone(),
+            event: signal,
+            target,
+            reason: new.reason.map(|reason| key.seal(&reason)),
+            priority: new.priority.or(named),
+            run_id: new.run_id.map(|run| run.to_string()),
+            trace_id: new.trace_id.or_else(|| Some(scope.trace.trace_id())),
+            preempted_by: new.preempted_by,
+            metadata,
+        };
+        let needed = if matches!(signal, Signal::Route | Signal::Handoff) { ROUTE } else { INTERRUPT };
+        self.submit(&place.address, command, caller, scope).await.map_err(|error| match error.code() {
+            "INSUFFICIENT_ENTITLEMENT" => error.with_extra("requiredEntitlement", needed),
+            _ => error,
+        })?;
+        let applied = match signal {
+            Signal::Cancel | Signal::Preempt => !run_ids.is_empty(),
+            Signal::Priority => false,
+            _ => true,
+        };
+        let message = self.message(&place, caller, &control_id).await?.into();
+        Ok(Control { message, event: signal.name(), applied, run_ids })
+    }
+
     // Runs of others that are under way, as far as it shows.
     async fn open_runs(
         &self,

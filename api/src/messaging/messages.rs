@@ -31,6 +31,75 @@ impl Messaging {
         let found = model::message(&mut tx, place.tenant.as_str(), &place.conversation.id, id).await?;
         found.ok_or_else(no_message)
     }
+
+    /// Says something in the caller's name, and gives the message.
+    pub(super) async fn say(
+        &self,
+        caller: &Caller,
+        scope: &RequestScope,
+        id: &str,
+        new: NewMessage,
+    ) -> ApiResult<MessageRow> {
+        says_something(&new.content)?;
+        let sender = new.sender_id.as_ref();
+        if sender.is_some_and(|sender| *sender != caller.id && Some(sender) != caller.agent_id.as_ref()) {
+            return Err(ApiError::new(StatusCode::FORBIDDEN, "FORGED_SENDER", "Nobody writes in another's name"));
+        }
+        let place = self.place(caller, id).await?;
+        self.admits_another(caller, &place).await?;
+        let key = self.key(&place).await?;
+        let request = scope.command_id(&caller.id);
+        let message_id = new.id.unwrap_or_else(|| Uuid::new_v5(&request, b"message")).to_string();
+        let command = SendMessage {
+            message_id: message_id.clone(),
+            content: key.seal(&new.content),
+            content_digest: key.digest(&new.content),
+            content_type: new.content_type.unwrap_or_else(|| "text".to_owned()),
+            reply_to: new.reply_to,
+            run_id: new.run_id,
+            trace_id: new.trace_id.or_else(|| Some(scope.trace.trace_id())),
+            priority: new.priority,
+            interruptible: new.interruptible.unwrap_or(true),
+            preempted_by: new.preempted_by,
+            metadata: seal_object(&key, &new.metadata)?,
+        };
+        self.submit(&place.address, command, caller, scope).await?;
+        Ok(self.message(&place, caller, &message_id).await?.into())
+    }
+
+    /// Replaces the text of the caller's own message, and gives the message.
+    pub(super) async fn correct(
+        &self,
+        caller: &Caller,
+        scope: &RequestScope,
+        (id, message_id): (&str, String),
+        new: Correction,
+    ) -> ApiResult<MessageRow> {
+        says_something(&new.content)?;
+        let place = self.place(caller, id).await?;
+        let key = self.key(&place).await?;
+        let command = EditMessage {
+            message_id: message_id.clone(),
+            content: key.seal(&new.content),
+            content_digest: key.digest(&new.content),
+            expected_version: new.expected_version,
+        };
+        self.submit(&place.address, command, caller, scope).await?;
+        Ok(self.message(&place, caller, &message_id).await?.into())
+    }
+
+    /// Deletes a message.
+    pub(super) async fn retract(
+        &self,
+        caller: &Caller,
+        scope: &RequestScope,
+        id: &str,
+        message_id: String,
+    ) -> ApiResult<()> {
+        let place = self.place(caller, id).await?;
+        let command = DeleteMessage { message_id, reason: None };
+        self.submit(&place.address, command, caller, scope).await.map(drop)
+    }
 }
 
 fn says_something(content: &str) -> ApiResult<()> {
@@ -123,7 +192,7 @@ async fn list(
 /// A new message.
 #[derive(Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
-struct NewMessage {
+pub(super) struct NewMessage {
     /// The text, at most 64 kB.
     #[serde(default)]
     content: String,
@@ -153,6 +222,9 @@ struct NewMessage {
     interruptible: Option<bool>,
     #[serde(default)]
     preempted_by: Option<String>,
+    /// The caller: nobody writes in another's name.
+    #[serde(default, alias = "sender_id")]
+    sender_id: Option<String>,
 }
 
 /// Write a message
@@ -162,7 +234,8 @@ struct NewMessage {
         (status = 202, description = "Accepted; it does not show yet"),
         (status = 400, description = "A field is not valid"),
         (status = 403, description = "The caller takes no part in it"), (status = 404, description = "There is none"),
-        (status = 409, description = "The id is in use"), (status = 413, description = "Too large")))]
+        (status = 409, description = "The id is in use"), (status = 413, description = "Too large"),
+        (status = 429, description = "Too many messages of the caller in this conversation")))]
 async fn send(
     State(messaging): State<Messaging>,
     scope: RequestScope,
@@ -170,26 +243,7 @@ async fn send(
     Path(id): Path<String>,
     Json(new): Json<NewMessage>,
 ) -> ApiResult<(StatusCode, Json<MessageRow>)> {
-    says_something(&new.content)?;
-    let place = messaging.place(&caller, &id).await?;
-    let key = messaging.key(&place).await?;
-    let request = scope.command_id(&caller.id);
-    let message_id = new.id.unwrap_or_else(|| Uuid::new_v5(&request, b"message")).to_string();
-    let command = SendMessage {
-        message_id: message_id.clone(),
-        content: key.seal(&new.content),
-        content_digest: key.digest(&new.content),
-        content_type: new.content_type.unwrap_or_else(|| "text".to_owned()),
-        reply_to: new.reply_to,
-        run_id: new.run_id,
-        trace_id: new.trace_id.or_else(|| Some(scope.trace.trace_id())),
-        priority: new.priority,
-        interruptible: new.interruptible.unwrap_or(true),
-        preempted_by: new.preempted_by,
-        metadata: seal_object(&key, &new.metadata)?,
-    };
-    messaging.submit(&place.address, command, &caller, &scope).await?;
-    Ok((StatusCode::CREATED, Json(messaging.message(&place, &caller, &message_id).await?.into())))
+    Ok((StatusCode::CREATED, Json(messaging.say(&caller, &scope, &id, new).await?)))
 }
 
 /// Read a message
@@ -213,7 +267,7 @@ async fn read(
 /// A new text for a message.
 #[derive(Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
-struct Correction {
+pub(super) struct Correction {
     /// The text, at most 64 kB.
     #[serde(default)]
     content: String,
@@ -236,17 +290,7 @@ async fn edit(
     Path((id, message_id)): Path<(String, String)>,
     Json(new): Json<Correction>,
 ) -> ApiResult<Json<MessageRow>> {
-    says_something(&new.content)?;
-    let place = messaging.place(&caller, &id).await?;
-    let key = messaging.key(&place).await?;
-    let command = EditMessage {
-        message_id: message_id.clone(),
-        content: key.seal(&new.content),
-        content_digest: key.digest(&new.content),
-        expected_version: new.expected_version,
-    };
-    messaging.submit(&place.address, command, &caller, &scope).await?;
-    Ok(Json(messaging.message(&place, &caller, &message_id).await?.into()))
+    Ok(Json(messaging.correct(&caller, &scope, (&id, message_id), new).await?))
 }
 
 /// Delete a message: one's own, or anyone's as owner or admin of the conversation
@@ -261,8 +305,6 @@ async fn delete(
     caller: Caller,
     Path((id, message_id)): Path<(String, String)>,
 ) -> ApiResult<StatusCode> {
-    let place = messaging.place(&caller, &id).await?;
-    let command = DeleteMessage { message_id, reason: None };
-    messaging.submit(&place.address, command, &caller, &scope).await?;
+    messaging.retract(&caller, &scope, &id, message_id).await?;
     Ok(StatusCode::NO_CONTENT)
 }

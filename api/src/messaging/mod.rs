@@ -8,11 +8,14 @@ mod members;
 mod messages;
 mod reading;
 mod shapes;
+mod sockets;
 mod stream;
 mod telling;
+mod words;
 
 use std::sync::Arc;
 
+use self::{sockets::MessagingSockets, words::ContentKeys};
 use symbia_events::Service;
 use tokio_util::sync::CancellationToken;
 use utoipa_axum::router::OpenApiRouter;
@@ -20,13 +23,15 @@ use utoipa_axum::router::OpenApiRouter;
 use crate::{
     feed::Feed,
     http::{
-        Health, ServiceApp,
+        Authenticator, Health, ServiceApp,
         discovery::ServiceInfo,
-        rate::{RateLimits, RouteClass, TokenBuckets},
+        rate::{RateLimiter, RateLimits, RouteClass, TokenBuckets},
         server::ServerConfig,
+        shared_rate::SharedBuckets,
     },
     identity::Directory,
     platform::Platform,
+    socket::{self, SocketGround},
 };
 
 /// Version of the API.
@@ -38,6 +43,8 @@ struct Messaging {
     platform: Platform,
     feed: Feed,
     drained: CancellationToken,
+    keys: ContentKeys,
+    flood: Arc<dyn RateLimiter>,
 }
 
 /// The service, to be built and served.
@@ -46,8 +53,27 @@ pub fn service(platform: Platform, feed: &Feed, health: Health, config: ServerCo
     platform.watch(&health, Service::Messaging);
     let directory = Directory::new(platform.clone());
     let buckets = Arc::new(TokenBuckets::default());
-    let limits = RateLimits::new(Service::Messaging, buckets, platform.settings.rates, |_, _| RouteClass::Standard);
-    let messaging = Messaging { platform, feed: feed.clone(), drained: health.drained() };
+    // A transport that polls asks again and again; who connects is authenticated, and messages are counted by themselves.
+    let limits = RateLimits::new(Service::Messaging, buckets, platform.settings.rates, |_, route| {
+        if route.starts_with("/socket.io") { RouteClass::Exempt } else { RouteClass::Standard }
+    });
+    let authenticator: Arc<dyn Authenticator> = Arc::new(directory);
+    let ground = SocketGround {
+        platform: platform.clone(),
+        feed: feed.clone(),
+        authenticator: Arc::clone(&authenticator),
+        cors: config.cors.clone(),
+        times: config.sockets,
+        drained: health.drained(),
+    };
+    let messaging = Messaging {
+        keys: ContentKeys::new(&platform),
+        flood: Arc::new(SharedBuckets::new(platform.nats.clone())),
+        platform,
+        feed: feed.clone(),
+        drained: health.drained(),
+    };
+    let sockets = Arc::new(MessagingSockets::new(messaging.clone()));
     let api = OpenApiRouter::new()
         .merge(conversations::routes())
         .merge(members::routes())
@@ -58,7 +84,8 @@ pub fn service(platform: Platform, feed: &Feed, health: Health, config: ServerCo
         .merge(stream::routes());
     ServiceApp::new(info(), health, config)
         .api(api.with_state(messaging))
-        .authenticator(Arc::new(directory))
+        .undocumented(socket::routes(ground, sockets))
+        .authenticator(authenticator)
         .rate_limits(limits)
 }
 
@@ -74,7 +101,7 @@ fn info() -> ServiceInfo {
         ]
         .map(str::to_owned)
         .to_vec(),
-        endpoints: vec![("rest", "/api/conversations")],
+        endpoints: vec![("rest", "/api/conversations"), ("websocket", "/socket.io/")],
         ..ServiceInfo::new(Service::Messaging, "Symbia Messaging", description)
     }
 }

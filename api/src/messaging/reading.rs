@@ -50,6 +50,30 @@ impl Messaging {
         self.platform.submit_as(id, &address, &command, &actor, scope, consistency).await.map(drop)
     }
 
+    /// Marks messages as read, and tells how far the caller has read.
+    pub(super) async fn has_read(
+        &self,
+        caller: &Caller,
+        scope: &RequestScope,
+        id: String,
+        read: ReadUpTo,
+    ) -> ApiResult<Reading> {
+        let place = self.place(caller, &id).await?;
+        let last = place.conversation.last_sequence;
+        let up_to = read.up_to_sequence.map_or(last, |up_to| i64::from(up_to).min(last));
+        if up_to > 0 {
+            let id = CommandId(scope.command_id(&caller.id));
+            self.mark(id, &place, caller, scope, up_to, Consistency::Visible).await?;
+        }
+        let mut tx = self.platform.read(&Self::scope(&place, caller)).await?;
+        let cursor = model::read_cursor(&mut tx, place.tenant.as_str(), &id, &caller.id).await?;
+        Ok(Reading {
+            conversation_id: id,
+            read_sequence: cursor.as_ref().map_or(0, |c| c.read_sequence),
+            last_read_at: cursor.map(|c| crate::iso(c.read_at)),
+        })
+    }
+
     /// A person has been shown the newest messages. Nobody waits for the record of it; when it is lost, the next one tells.
     pub(super) fn has_seen(
         &self,
@@ -76,7 +100,7 @@ impl Messaging {
 /// How far.
 #[derive(Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
-struct ReadUpTo {
+pub(super) struct ReadUpTo {
     /// Sequence of the last message read; default: the last one there is.
     #[serde(default)]
     up_to_sequence: Option<u32>,
@@ -84,7 +108,7 @@ struct ReadUpTo {
 
 /// How far the caller has read a conversation.
 #[derive(Serialize, ToSchema)]
-struct Reading {
+pub(super) struct Reading {
     conversation_id: String,
     /// Sequence of the last message read.
     read_sequence: i64,
@@ -104,20 +128,7 @@ async fn mark_read(
     Path(id): Path<String>,
     Json(read): Json<ReadUpTo>,
 ) -> ApiResult<Json<Reading>> {
-    let place = messaging.place(&caller, &id).await?;
-    let last = place.conversation.last_sequence;
-    let up_to = read.up_to_sequence.map_or(last, |up_to| i64::from(up_to).min(last));
-    if up_to > 0 {
-        let id = CommandId(scope.command_id(&caller.id));
-        messaging.mark(id, &place, &caller, &scope, up_to, Consistency::Visible).await?;
-    }
-    let mut tx = messaging.platform.read(&Messaging::scope(&place, &caller)).await?;
-    let cursor = model::read_cursor(&mut tx, place.tenant.as_str(), &id, &caller.id).await?;
-    Ok(Json(Reading {
-        conversation_id: id,
-        read_sequence: cursor.as_ref().map_or(0, |c| c.read_sequence),
-        last_read_at: cursor.map(|c| crate::iso(c.read_at)),
-    }))
+    Ok(Json(messaging.has_read(&caller, &scope, id, read).await?))
 }
 
 /// What is looked for.

@@ -69,6 +69,6 @@ async fn follow(
     let mut tx = messaging.platform.read(&Messaging::scope(&place, &caller)).await?;
     let known = runs::rule_runs(&mut tx, place.tenant.as_str(), &id, RECENT_RUNS).await?;
     drop(tx);
-    let telling = Telling::new(messaging.platform.clone(), &place, &caller, known);
+    let telling = Telling::new(messaging.platform.clone(), messaging.keys.clone(), &place, &caller, known);
     Ok(sse::answer(stream, slot, |lines| telling.into(lines)))
 }

@@ -5,16 +5,16 @@ use std::collections::HashMap;
 use serde::Deserialize;
 use serde_json::{Value, json, value::RawValue};
 use symbia_events::{
-    DomainEvent, Event, Personal, SubjectKey,
+    DomainEvent, Event,
     assistants::{RuleRunEvent, RuleRunStarted},
     messaging::ConversationEvent,
 };
-use symbia_projections::{
-    assistants::RuleRun,
-    messaging::{self as model, content_key_id},
-};
+use symbia_projections::assistants::RuleRun;
 
-use super::{access::Place, shapes::MessageRow};
+use super::{
+    access::Place,
+    words::{self, ContentKeys},
+};
 use crate::{
     feed::{
         item::Item,
@@ -28,10 +28,9 @@ use crate::{
 /// What is known of a conversation while it is followed.
 pub(super) struct Telling {
     platform: Platform,
-    org: String,
     conversation: String,
     caller: String,
-    key: Option<SubjectKey>,
+    keys: ContentKeys,
     // Runs of this conversation, with the message that each answers.
     runs: HashMap<String, String>,
     // Answers under way: the attempt whose deltas count. None = it stands in the conversation.
@@ -63,13 +62,18 @@ struct Delta {
 }
 
 impl Telling {
-    pub(super) fn new(platform: Platform, place: &Place, caller: &Caller, known: Vec<RuleRun>) -> Self {
+    pub(super) fn new(
+        platform: Platform,
+        keys: ContentKeys,
+        place: &Place,
+        caller: &Caller,
+        known: Vec<RuleRun>,
+    ) -> Self {
         Telling {
-            platform,
-            org: place.tenant.to_string(),
             conversation: place.conversation.id.clone(),
             caller: caller.id.clone(),
-            key: None,
+            keys,
+            platform,
             runs: known.into_iter().map(|run| (run.id, run.message_id)).collect(),
             answers: HashMap::new(),
         }
@@ -102,86 +106,18 @@ impl Telling {
             .inspect_err(|error| tracing::error!(%error, "an event of the feed cannot be read back"))
             .ok()?;
         let (name, data) = match event.aggregatetype.as_str() {
-            ConversationEvent::AGGREGATE => self.conversation(&event, event.decode().ok()?).await?,
+            ConversationEvent::AGGREGATE => {
+                let change: ConversationEvent = event.decode().ok()?;
+                if let ConversationEvent::MessageSent(e) = &change {
+                    self.answers.insert(e.message_id.clone(), None);
+                }
+                let told = words::of(&self.platform, &self.keys, &event, change).await?;
+                (if told.name == words::MESSAGE { "message" } else { told.name }, told.data)
+            }
             RuleRunEvent::AGGREGATE => ("run", self.run(&event, event.decode().ok()?)?),
             _ => return None,
         };
         Some(Item { name: Some(name), cursor: item.cursor, data: data.to_string() })
-    }
-
-    async fn conversation(&mut self, event: &Event, change: ConversationEvent) -> Option<(&'static str, Value)> {
-        Some(match change {
-            ConversationEvent::ConversationCreated(_) | ConversationEvent::ConversationErased(_) => return None,
-            ConversationEvent::ConversationDeleted(_) => {
-                ("conversation:deleted", json!({ "conversationId": self.conversation }))
-            }
-            ConversationEvent::ConversationSettingsChanged(e) => {
-                let key = self.key().await;
-                let opened = |sealed: Option<Personal>| {
-                    sealed.map(|s| model::open(key.as_ref(), &s).unwrap_or_else(|| model::ERASED.to_owned()))
-                };
-                let metadata = opened(e.metadata).map(|text| serde_json::from_str::<Value>(&text).unwrap_or_default());
-                let mut row = json!({
-                    "id": self.conversation, "name": opened(e.name), "description": opened(e.description),
-                    "metadata": metadata, "updated_at": iso(event.time),
-                });
-                // Only what changed.
-                if let Value::Object(row) = &mut row {
-                    row.retain(|_, value| !value.is_null());
-                }
-                ("conversation:updated", row)
-            }
-            ConversationEvent::ParticipantRoleChanged(e) => (
-                "participant:role_changed",
-                json!({ "conversationId": self.conversation, "userId": e.principal_id, "role": e.to }),
-            ),
-            ConversationEvent::OwnershipTransferred(e) => (
-                "participant:role_changed",
-                json!({ "conversationId": self.conversation, "userId": e.to, "role": "owner", "previousOwner": e.from }),
-            ),
-            ConversationEvent::ControlIssued(e) => {
-                let key = self.key().await;
-                ("control:recorded", json!(MessageRow::from(model::Message::signalled(event, e, key.as_ref()))))
-            }
-            ConversationEvent::ConversationRouted(e) => (
-                "conversation:routed",
-                json!({ "conversationId": self.conversation, "to": e.to, "messageId": e.message_id }),
-            ),
-            ConversationEvent::HandoffRecorded(e) => (
-                "conversation:handed_off",
-                json!({ "conversationId": self.conversation, "from": e.from, "to": e.to,
-                    "assistantsMuted": e.assistants_muted }),
-            ),
-            ConversationEvent::ParticipantAdded(e) => (
-                "participant:added",
-                json!({
-                    "id": e.participant_id, "conversation_id": self.conversation, "user_id": e.principal_id,
-                    "user_type": e.principal_type, "role": e.role, "entity_id": e.entity_id,
-                    "joined_at": iso(event.time), "last_read_at": null,
-                }),
-            ),
-            ConversationEvent::ParticipantRemoved(e) => {
-                ("participant:removed", json!({ "conversationId": self.conversation, "userId": e.principal_id }))
-            }
-            ConversationEvent::MessageSent(e) => {
-                self.answers.insert(e.message_id.clone(), None);
-                let key = self.key().await;
-                ("message", json!(MessageRow::from(model::Message::sent(event, e, key.as_ref()))))
-            }
-            ConversationEvent::MessageEdited(e) => {
-                let content = self.key().await.and_then(|key| key.open(&e.content).ok());
-                let content = content.unwrap_or_else(|| model::ERASED.to_owned());
-                let (id, version) = (e.message_id, e.version);
-                let row = json!({
-                    "id": id, "conversation_id": self.conversation, "content": content, "version": version,
-                    "updated_at": iso(event.time),
-                });
-                ("message:updated", row)
-            }
-            ConversationEvent::MessageDeleted(e) => {
-                ("message:deleted", json!({ "id": e.message_id, "conversationId": self.conversation }))
-            }
-        })
     }
 
     fn run(&mut self, event: &Event, change: RuleRunEvent) -> Option<Value> {
@@ -223,15 +159,6 @@ impl Telling {
             run.extend(more);
         }
         Some(run)
-    }
-
-    // Asked for each text: a key that is destroyed opens nothing any more.
-    async fn key(&mut self) -> Option<SubjectKey> {
-        if self.key.is_none() {
-            let kid = content_key_id(&self.org, &self.conversation);
-            self.key = self.platform.secrets.subject_key(&kid).await.ok().flatten();
-        }
-        self.key.clone()
     }
 }
 

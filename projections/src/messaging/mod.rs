@@ -4,6 +4,7 @@ mod administration;
 mod conversations;
 mod end;
 mod fold;
+mod memberships;
 mod messages;
 mod rows;
 
@@ -14,6 +15,7 @@ pub use conversations::{
     Access, Counts, Listed, Listing, UNREAD_MAX, access, conversation, conversations_of, counts, participant,
     participants, read_cursor,
 };
+pub use memberships::{Missed, conversation_with, memberships, missed_since};
 pub use messages::{Anchor, Page, Search, message, messages, open_questions, search};
 pub use rows::{Conversation, Message, Participant, ReadCursor};
 pub use symbia_events::messaging::content_key_id;

@@ -34,7 +34,7 @@ use symbia_projections::{
     migrate,
     secrets::{KeyEncryptionKey, SecretStore},
 };
-use symbia_tests::cluster::TestServers;
+use symbia_tests::{cluster::TestServers, socketio::SocketClient};
 use symbia_workers::{
     assistants::{RuleEngine, load_seed},
     command::{CommandWorker, Decider, Handlers, Options},
@@ -63,6 +63,7 @@ pub struct House {
     pub pool: PgPool,
     pub keys: Arc<KeyRing>,
     pub model: Scripted,
+    feed: Feed,
     bases: BTreeMap<Service, String>,
     http: reqwest::Client,
     stop: CancellationToken,
@@ -105,6 +106,11 @@ pub struct Person {
 
 impl House {
     pub async fn open() -> Self {
+        Self::with_flood_limit(Quota::per_minute(1_000_000)).await
+    }
+
+    /// The same with a limit for the messages of one principal in one conversation.
+    pub async fn with_flood_limit(messages: Quota) -> Self {
         let servers = TestServers::start().await.unwrap();
         let nats = async_nats::connect(servers.nats_url()).await.unwrap();
         let jetstream = jetstream::new(nats.clone());
@@ -152,7 +158,13 @@ impl House {
         let generous = Quota::per_minute(100_000);
         let settings = Settings {
             bcrypt_cost: 4,
-            rates: RatePolicy { auth: generous, standard: generous, verify: generous, ..RatePolicy::default() },
+            rates: RatePolicy {
+                auth: generous,
+                standard: generous,
+                verify: generous,
+                messages,
+                ..RatePolicy::default()
+            },
             command_timeout: Duration::from_secs(20),
             visible_within: Duration::from_secs(10),
             ..Settings::default()
@@ -184,7 +196,33 @@ impl House {
             tokio::spawn(app.build().serve(listener, stop.clone()));
         }
         let http = reqwest::Client::new();
-        House { platform, jetstream, pool, keys, model, bases, http, stop, projectors, _servers: servers }
+        House { platform, jetstream, pool, keys, model, feed, bases, http, stop, projectors, _servers: servers }
+    }
+
+    /// Serves messaging once more, as another process would: with nothing in common but the log and the read models.
+    pub async fn another(&self) -> String {
+        let feed = self.feed.clone();
+        let (health, config) = (Health::new(Service::Messaging, "test"), ServerConfig::default());
+        health.set_ready(true);
+        let app = messaging::service(self.platform.clone(), &feed, health, config);
+        let listener = TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
+        let base = format!("http://{}", listener.local_addr().unwrap());
+        tokio::spawn(app.build().serve(listener, self.stop.clone()));
+        base
+    }
+
+    /// Connects somebody's socket, which has been given its rooms.
+    pub async fn socket(&self, who: &Person) -> SocketClient {
+        self.socket_at(self.base(Service::Messaging), who, None).await
+    }
+
+    /// The same with a last position, somewhere.
+    pub async fn socket_at(&self, base: &str, who: &Person, position: Option<&str>) -> SocketClient {
+        let mut socket = SocketClient::open(base, &who.token, position).await.unwrap();
+        if position.is_none() {
+            socket.event("opened").await.unwrap();
+        }
+        socket
     }
 
     /// Where a service is served.

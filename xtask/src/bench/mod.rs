@@ -1,5 +1,6 @@
 //! The benchmark: one row per figure that must hold, one file per group of rows. Nothing here fails for being slow.
 
+mod api;
 mod append;
 mod command;
 mod exchange;
@@ -8,10 +9,12 @@ mod ground;
 mod ledger;
 mod load;
 mod measure;
+mod messages;
 mod policy;
 mod process;
 mod projection;
 mod replay;
+mod sockets;
 mod table;
 
 use std::{path::PathBuf, time::Duration};
@@ -73,7 +76,7 @@ impl Bench {
 }
 
 /// Every row, by group.
-const ROWS: [&[&str]; 9] = [
+const ROWS: [&[&str]; 11] = [
     &append::ROWS,
     &command::ROWS,
     &fsync::ROWS,
@@ -83,6 +86,8 @@ const ROWS: [&[&str]; 9] = [
     &exchange::ROWS,
     &policy::ROWS,
     &process::ROWS,
+    &messages::ROWS,
+    &sockets::ROWS,
 ];
 
 /// Runs the benchmark and prints the table.
@@ -121,6 +126,6 @@ async fn measure_all(bench: &mut Bench) -> Vec<String> {
             }
         )* };
     }
-    group!(append, command, fsync, load, replay, projection, exchange, policy, process);
+    group!(append, command, fsync, load, replay, projection, exchange, policy, process, messages, sockets);
     failures
 }

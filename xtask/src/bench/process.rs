@@ -22,15 +22,13 @@ use super::{
 pub const ROWS: [&str; 2] = ["up_ready", "idle_memory"];
 /// Past these, memory that only the start needed has had time to be given back.
 const IDLE: Duration = Duration::from_secs(3);
+/// Added to the port of every service.
+const PORT_OFFSET: u16 = 20_000;
 const PATIENCE: Duration = Duration::from_secs(60);
 
 /// Measures the rows.
 pub async fn run(bench: &mut Bench) -> Result<()> {
-    let binary = std::env::current_exe()?.with_file_name("symbia");
-    if !binary.exists() {
-        eprint!("(no {}: build it with `cargo build --release`) ", binary.display());
-        return Ok(());
-    }
+    let Some(binary) = binary()? else { return Ok(()) };
     let dir = ground::directory()?;
     // The first start makes keys, streams, cluster and tables.
     let (first, _) = up(&binary, &dir).await?;
@@ -43,11 +41,51 @@ pub async fn run(bench: &mut Bench) -> Result<()> {
     stop(process).await
 }
 
+fn binary() -> Result<Option<PathBuf>> {
+    let binary = std::env::current_exe()?.with_file_name("symbia");
+    if !binary.exists() {
+        eprint!("(no {}: build it with `cargo build --release`) ", binary.display());
+        return Ok(None);
+    }
+    Ok(Some(binary))
+}
+
+/// A running `symbia up`, for the rows of other groups.
+pub struct Symbia {
+    process: Child,
+    _dir: TempDir,
+}
+
+impl Symbia {
+    /// Starts it; `None` when there is no release build.
+    pub async fn start() -> Result<Option<Self>> {
+        let Some(binary) = binary()? else { return Ok(None) };
+        let dir = ground::directory()?;
+        let (process, _) = up(&binary, &dir).await?;
+        Ok(Some(Symbia { process, _dir: dir }))
+    }
+
+    /// Where the service of a port is served.
+    pub fn base(&self, port: u16) -> String {
+        format!("http://127.0.0.1:{}", port + PORT_OFFSET)
+    }
+
+    /// Resident memory of the process.
+    pub fn megabytes(&self) -> Result<f64> {
+        Ok(resident_kilobytes(self.process.id().context("it has ended")?)? / 1e3)
+    }
+
+    /// Ends it.
+    pub async fn stop(self) -> Result<()> {
+        stop(self.process).await
+    }
+}
+
 /// Starts it and waits for the line that says that it is ready.
 async fn up(binary: &PathBuf, dir: &TempDir) -> Result<(Child, Duration)> {
     let began = Instant::now();
     let mut process = Command::new(binary)
-        .args(["up", "--json", "--skip-admin", "--port-offset", "20000", "--data-dir"])
+        .args(["up", "--json", "--skip-admin", "--port-offset", &PORT_OFFSET.to_string(), "--data-dir"])
         .arg(dir.path().join("data"))
         .env_remove("SYMBIA_NATS_URL")
         .env_remove("DATABASE_URL")

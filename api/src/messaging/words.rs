@@ -1,0 +1,165 @@
+//! What an event of a conversation says to those who take part: its name among their events, and its texts opened.
+
+use std::{sync::Arc, time::Duration};
+
+use serde_json::{Value, json};
+use symbia_events::{Event, Personal, SubjectKey, messaging::ConversationEvent};
+use symbia_projections::{
+    Scope,
+    messaging::{self as model, content_key_id},
+    secrets::SecretStore,
+};
+
+use super::shapes::{ConversationRow, MessageRow, ParticipantRow};
+use crate::{iso, platform::Platform};
+
+/// Name of a message that is new.
+pub(super) const MESSAGE: &str = "message:new";
+/// Name under which a signal shows among the messages.
+pub(super) const CONTROL: &str = "control:recorded";
+
+/// Keys kept, and for how long: one that was destroyed opens nothing any more soon after, wherever that happened.
+const KEYS_MAX: u64 = 10_000;
+const KEY_LASTS: Duration = Duration::from_secs(30);
+
+/// The keys of conversations that are being read. Cheap to clone.
+#[derive(Clone)]
+pub(super) struct ContentKeys {
+    secrets: SecretStore,
+    known: moka::sync::Cache<String, Arc<SubjectKey>>,
+}
+
+impl ContentKeys {
+    pub fn new(platform: &Platform) -> Self {
+        let known = moka::sync::Cache::builder().max_capacity(KEYS_MAX).time_to_live(KEY_LASTS).build();
+        ContentKeys { secrets: platform.secrets.clone(), known }
+    }
+
+    /// The key of a conversation; `None` when it was destroyed, or cannot be had now.
+    pub async fn key(&self, org: &str, conversation: &str) -> Option<Arc<SubjectKey>> {
+        let kid = content_key_id(org, conversation);
+        if let Some(key) = self.known.get(&kid) {
+            return Some(key);
+        }
+        let key = Arc::new(self.secrets.subject_key(&kid).await.ok().flatten()?);
+        self.known.insert(kid, Arc::clone(&key));
+        Some(key)
+    }
+
+    fn forget(&self, org: &str, conversation: &str) {
+        self.known.invalidate(&content_key_id(org, conversation));
+    }
+}
+
+/// An event as readers get it.
+pub(super) struct Told {
+    /// Its name.
+    pub name: &'static str,
+    /// What it says.
+    pub data: Value,
+}
+
+/// What an event says; `None` for what readers are not told.
+pub(super) async fn of(
+    platform: &Platform,
+    keys: &ContentKeys,
+    event: &Event,
+    change: ConversationEvent,
+) -> Option<Told> {
+    let (org, id) = (event.orgid.as_str(), event.aggregateid.as_str());
+    let key = async || keys.key(org, id).await;
+    let (name, data) = match change {
+        ConversationEvent::ConversationCreated(_) => return None,
+        ConversationEvent::ConversationErased(_) => {
+            keys.forget(org, id);
+            return None;
+        }
+        ConversationEvent::ConversationDeleted(_) => ("conversation:deleted", json!({ "conversationId": id })),
+        ConversationEvent::ConversationSettingsChanged(e) => {
+            let key = key().await;
+            let opened = |sealed: Option<Personal>| {
+                sealed.map(|s| model::open(key.as_deref(), &s).unwrap_or_else(|| model::ERASED.to_owned()))
+            };
+            let metadata = opened(e.metadata).map(|text| serde_json::from_str::<Value>(&text).unwrap_or_default());
+            let mut changed = json!({ "id": id, "name": opened(e.name), "description": opened(e.description),
+                "metadata": metadata, "updated_at": iso(event.time) });
+            // Only what changed.
+            if let Value::Object(changed) = &mut changed {
+                changed.retain(|_, value| !value.is_null());
+            }
+            ("conversation:updated", over(conversation(platform, org, id).await, changed))
+        }
+        ConversationEvent::ParticipantRoleChanged(e) => {
+            let row = participant(platform, org, id, &e.principal_id).await;
+            let changed = json!({ "conversationId": id, "userId": e.principal_id, "role": e.to });
+            ("participant:role_changed", over(row, changed))
+        }
+        ConversationEvent::OwnershipTransferred(e) => {
+            let row = participant(platform, org, id, &e.to).await;
+            let changed = json!({ "conversationId": id, "userId": e.to, "role": "owner", "previousOwner": e.from });
+            ("participant:role_changed", over(row, changed))
+        }
+        ConversationEvent::ControlIssued(e) => {
+            let key = key().await;
+            (CONTROL, json!(MessageRow::from(model::Message::signalled(event, e, key.as_deref()))))
+        }
+        ConversationEvent::ConversationRouted(e) => {
+            ("conversation:routed", json!({ "conversationId": id, "to": e.to, "messageId": e.message_id }))
+        }
+        ConversationEvent::HandoffRecorded(e) => (
+            "conversation:handed_off",
+            json!({ "conversationId": id, "from": e.from, "to": e.to, "assistantsMuted": e.assistants_muted }),
+        ),
+        ConversationEvent::ParticipantAdded(e) => (
+            "participant:added",
+            json!({ "id": e.participant_id, "conversation_id": id, "user_id": e.principal_id,
+                "user_type": e.principal_type, "role": e.role, "entity_id": e.entity_id,
+                "joined_at": iso(event.time), "last_read_at": null }),
+        ),
+        ConversationEvent::ParticipantRemoved(e) => (
+            "participant:removed",
+            json!({ "conversationId": id, "userId": e.principal_id, "conversation_id": id, "user_id": e.principal_id }),
+        ),
+        ConversationEvent::MessageSent(e) => {
+            let key = key().await;
+            (MESSAGE, json!(MessageRow::from(model::Message::sent(event, e, key.as_deref()))))
+        }
+        ConversationEvent::MessageEdited(e) => {
+            let content = key().await.and_then(|key| key.open(&e.content).ok());
+            let content = content.unwrap_or_else(|| model::ERASED.to_owned());
+            let changed = json!({ "id": e.message_id, "conversation_id": id, "content": content,
+                "version": e.version, "updated_at": iso(event.time) });
+            ("message:updated", over(message(platform, org, id, &e.message_id).await, changed))
+        }
+        ConversationEvent::MessageDeleted(e) => {
+            ("message:deleted", json!({ "id": e.message_id, "conversationId": id }))
+        }
+    };
+    Some(Told { name, data })
+}
+
+/// A row of the read model, which may be older or newer than the event, with what the event says.
+fn over(row: Option<Value>, changed: Value) -> Value {
+    match (row, changed) {
+        (Some(Value::Object(mut row)), Value::Object(changed)) => {
+            row.extend(changed);
+            Value::Object(row)
+        }
+        (_, changed) => changed,
+    }
+}
+
+async fn conversation(platform: &Platform, org: &str, id: &str) -> Option<Value> {
+    let mut tx = platform.read(&Scope::platform()).await.ok()?;
+    Some(json!(ConversationRow::from(model::conversation(&mut tx, org, id).await.ok()??)))
+}
+
+async fn participant(platform: &Platform, org: &str, id: &str, user: &str) -> Option<Value> {
+    let mut tx = platform.read(&Scope::platform()).await.ok()?;
+    Some(json!(ParticipantRow::from(model::participant(&mut tx, org, id, user).await.ok()??)))
+}
+
+async fn message(platform: &Platform, org: &str, id: &str, message: &str) -> Option<Value> {
+    let mut tx = platform.read(&Scope::platform()).await.ok()?;
+    Some(json!(MessageRow::from(model::message(&mut tx, org, id, message).await.ok()??)))
+}

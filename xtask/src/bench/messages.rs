@@ -1,0 +1,167 @@
+//! Messages over REST: writing them, and reading the last fifty against axum and PostgreSQL alone.
+
+use std::{sync::Arc, time::Duration};
+
+use anyhow::{Context as _, Result};
+use axum::{Json, Router, extract::State, routing::get};
+use reqwest::Client;
+use serde_json::{Map, Value, json};
+use sqlx::{AssertSqlSafe, PgPool, Row as _};
+use symbia_nats::broker::Durability;
+use tokio::net::TcpListener;
+
+use super::{
+    Bench,
+    api::{Apis, Person, register, say, talk},
+    measure::{Lanes, Pairs},
+    table::{Row, Target},
+};
+
+/// Rows of this group.
+pub const ROWS: [&str; 5] =
+    ["post_message_1", "post_message_64", "fsync_post_message_1", "fsync_post_message_64", "get_50_messages"];
+const CLIENTS: usize = 64;
+const PAGE: usize = 50;
+const TEXT: &str = "A message of ordinary length: what somebody would write to a colleague in one breath, and no more.";
+
+/// Measures the rows.
+pub async fn run(bench: &mut Bench) -> Result<()> {
+    // Rate at 64 connections, median in milliseconds at one.
+    for (durability, rows, least, most) in
+        [(Durability::Interval, &ROWS[..2], 7500.0, 2.0), (Durability::Fsync, &ROWS[2..4], 4000.0, 4.0)]
+    {
+        let reads = durability == Durability::Interval && bench.wants(&ROWS[4..]);
+        if !bench.wants(rows) && !reads {
+            continue;
+        }
+        let apis = Apis::open(durability).await?;
+        let ada = register(&apis.http, &apis.identity).await?;
+        if bench.wants(rows) {
+            post(bench, &apis, &ada, rows, (least, most)).await?;
+        }
+        if reads {
+            read(bench, &apis, &ada).await?;
+        }
+        apis.close().await?;
+    }
+    Ok(())
+}
+
+async fn post(
+    bench: &mut Bench,
+    apis: &Apis,
+    ada: &Person,
+    rows: &'static [&'static str],
+    (least, most): (f64, f64),
+) -> Result<()> {
+    let mut talks = Vec::new();
+    for _ in 0..CLIENTS {
+        talks.push(talk(&apis.http, &apis.messaging, ada).await?);
+    }
+    let (base, who): (Arc<str>, _) = (apis.messaging.as_str().into(), ada.clone());
+    // A connection for each lane.
+    let write = move |(http, talk): (Client, String)| {
+        let (base, who) = (Arc::clone(&base), who.clone());
+        async move {
+            say(&http, &base, &who, &talk, TEXT).await?;
+            anyhow::Ok((http, talk))
+        }
+    };
+    let lane = |talk: &String| (Client::new(), talk.clone());
+    let how = if rows[0].starts_with("fsync") { "fsync: " } else { "" };
+    let mut one = Lanes::deal(talks.iter().take(1).map(lane), 1);
+    one.run(Duration::from_millis(500), write.clone()).await?;
+    let millis = one.run(bench.scale.round, write.clone()).await?.micros(0.5) / 1e3;
+    let what = format!("{how}write a message over REST, 1 connection, p50");
+    push(bench, rows[0], what, millis, "ms", Target::AtMost(most));
+    let mut many = Lanes::deal(talks.iter().map(lane), CLIENTS);
+    many.run(Duration::from_millis(500), write.clone()).await?;
+    let rate = many.run(bench.scale.round, write).await?.rate;
+    let what = format!("{how}write messages over REST, {CLIENTS} connections");
+    push(bench, rows[1], what, rate, "/s", Target::AtLeast(least));
+    Ok(())
+}
+
+async fn read(bench: &mut Bench, apis: &Apis, ada: &Person) -> Result<()> {
+    let talk = talk(&apis.http, &apis.messaging, ada).await?;
+    for _ in 0..PAGE {
+        say(&apis.http, &apis.messaging, ada, &talk, TEXT).await?;
+    }
+    let bare = bare(apis.pool.clone(), talk.clone()).await?;
+    let ours = format!("{}/api/conversations/{talk}/messages?limit={PAGE}", apis.messaging);
+    let token = ada.token.clone();
+    let fetch = move |(http, url): (Client, Arc<str>)| {
+        let token = token.clone();
+        async move {
+            let answer = http.get(&*url).bearer_auth(token).send().await?.error_for_status()?;
+            let rows: Vec<Value> = serde_json::from_slice(&answer.bytes().await?)?;
+            anyhow::ensure!(rows.len() == PAGE, "{} rows", rows.len());
+            Ok((http, url))
+        }
+    };
+    let lanes = |url: &str| Lanes::deal((0..CLIENTS).map(|_| (Client::new(), Arc::from(url))), CLIENTS);
+    let (mut ours, mut raw, round) = (lanes(&ours), lanes(&bare), bench.scale.round);
+    let pairs = Pairs::take(
+        &bench.scale,
+        async || Ok(ours.run(round, fetch.clone()).await?.rate),
+        async || Ok(raw.run(round, fetch.clone()).await?.rate),
+    );
+    let what = format!("read the last {PAGE} messages, {CLIENTS} connections (raw: axum and PostgreSQL alone)");
+    bench.table.push(pairs.await?.row(ROWS[4], what, "/s", Target::Ratio(0.8)));
+    Ok(())
+}
+
+/// Serves the same rows with nothing around them: no caller, no rights, no limits. Gives their address.
+async fn bare(pool: PgPool, talk: String) -> Result<String> {
+    let route = get(|State((pool, talk)): State<(PgPool, String)>| async move {
+        Json(rows(&pool, &talk).await.unwrap_or_default())
+    });
+    let app = Router::new().route("/messages", route).with_state((pool, talk));
+    let listener = TcpListener::bind(("127.0.0.1", 0)).await?;
+    let address = listener.local_addr().context("no address")?;
+    tokio::spawn(async move { axum::serve(listener, app).await });
+    Ok(format!("http://{address}/messages"))
+}
+
+const TEXTS: [&str; 13] = [
+    "id",
+    "conversation_id",
+    "sender_id",
+    "sender_type",
+    "content",
+    "content_type",
+    "reply_to",
+    "org_id",
+    "run_id",
+    "trace_id",
+    "priority",
+    "preempted_by",
+    "metadata",
+];
+
+async fn rows(pool: &PgPool, talk: &str) -> Result<Vec<Value>> {
+    let select = format!(
+        "SELECT {}, sequence, created_at::text AS created FROM messaging.messages
+         WHERE conversation_id = $1 AND org_id = (SELECT org_id FROM messaging.conversations WHERE id = $1)
+         ORDER BY sequence DESC LIMIT {PAGE}",
+        TEXTS.join(", ")
+    );
+    let found = sqlx::query(AssertSqlSafe(select)).bind(talk).fetch_all(pool).await?;
+    found
+        .into_iter()
+        .rev()
+        .map(|row| {
+            let mut object = Map::new();
+            for name in TEXTS {
+                object.insert(name.to_owned(), json!(row.try_get::<Option<String>, _>(name)?));
+            }
+            object.insert("sequence".to_owned(), json!(row.try_get::<i64, _>("sequence")?));
+            object.insert("created_at".to_owned(), json!(row.try_get::<String, _>("created")?));
+            Ok(Value::Object(object))
+        })
+        .collect()
+}
+
+fn push(bench: &mut Bench, name: &'static str, what: String, ours: f64, unit: &'static str, target: Target) {
+    bench.table.push(Row { name, what, ours, raw: None, ratio: None, unit, target });
+}
