@@ -6,6 +6,7 @@ mod bridges;
 mod contracts;
 mod entity;
 mod events;
+mod hashing;
 mod mesh;
 mod nodes;
 mod policies;
@@ -91,6 +92,7 @@ pub fn service(platform: Platform, options: Options, health: Health, config: Ser
         .merge(contracts::routes())
         .merge(bridges::routes())
         .merge(sending::routes())
+        .merge(hashing::routes())
         .merge(events::routes())
         .merge(why::routes())
         .merge(policies::routes())

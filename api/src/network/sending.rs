@@ -8,17 +8,15 @@ use axum::{
     http::StatusCode,
 };
 use serde::{Deserialize, Serialize};
-use serde_json::{Value, json, value::RawValue};
+use serde_json::{Value, json};
 use sqlx::PgConnection;
 use symbia_commands::{
     Actor,
-    network::{
-        EVENT_MAX, EVENTS_READ, EVENTS_WRITE, MeshEvent, MeshView, RouteEvent, RoutingCommand, is_pattern, route,
-    },
+    network::{EVENT_MAX, EVENTS_WRITE, MeshEvent, MeshView, RouteEvent, RoutingCommand, is_pattern, route},
 };
 use symbia_events::{
     check_token,
-    network::{Boundary, HashedEvent, event_hash, is_event_hash, legacy_hash, node_key, service_hash},
+    network::{Boundary, HashedEvent, is_event_hash, node_key, service_hash},
 };
 use symbia_projections::network as model;
 use time::{OffsetDateTime, format_description::well_known::Rfc3339};
@@ -38,7 +36,7 @@ const DEEPEST: usize = 32;
 /// Longest run id, in bytes.
 const RUN_MAX: usize = 256;
 /// Largest body: the data, escaped, and what is around it.
-const BODY_MAX: usize = 2 * EVENT_MAX;
+pub(super) const BODY_MAX: usize = 2 * EVENT_MAX;
 /// Members that hold credentials. Events are kept, and read by many.
 const CREDENTIALS: [&str; 14] = [
     "authorization",
@@ -58,7 +56,7 @@ const CREDENTIALS: [&str; 14] = [
 ];
 
 pub(super) fn routes() -> OpenApiRouter<Network> {
-    OpenApiRouter::new().routes(routes!(send)).routes(routes!(hash)).layer(DefaultBodyLimit::max(BODY_MAX))
+    OpenApiRouter::new().routes(routes!(send)).layer(DefaultBodyLimit::max(BODY_MAX))
 }
 
 /// What an event says.
@@ -168,8 +166,8 @@ impl NewEvent {
         json!({ "payload": payload, "wrapper": wrapper, "hash": "0".repeat(64) })
     }
 
-    // What its hash covers, with data that may differ from what was sent.
-    fn bytes(&self, org: &str, id: &str, timestamp: &str, data: &Value) -> ApiResult<Vec<u8>> {
+    /// What its hash covers, with data that may differ from what was sent.
+    pub(super) fn bytes(&self, org: &str, id: &str, timestamp: &str, data: &Value) -> ApiResult<Vec<u8>> {
         let hashed = HashedEvent {
             v: 1,
             id,
@@ -239,7 +237,8 @@ impl Network {
         })
     }
 
-    fn owned_source(place: &Place, owner: Option<&str>) -> ApiResult<()> {
+    /// Refuses whoever does not own the source of an event.
+    pub(super) fn owned_source(place: &Place, owner: Option<&str>) -> ApiResult<()> {
         match owner {
             None => {
                 let text = "source: the node is not registered";
@@ -352,94 +351,6 @@ async fn send(
     let by = Actor { on_behalf_of: Some(place.actor.id.clone()), ..Actor::service("network") };
     network.submit_by(&by, &address(&place.org, "routed-event", &id)?, &command, &scope).await?;
     network.sent(&place, id).await
-}
-
-/// An event to be hashed.
-#[derive(Deserialize, ToSchema)]
-#[serde(rename_all = "camelCase")]
-struct Hashed {
-    payload: RawPayload,
-    source: String,
-    run_id: String,
-    #[serde(default)]
-    #[schema(value_type = String)]
-    boundary: Boundary,
-    /// Absent or null is not the same for the original's hash.
-    #[serde(default, deserialize_with = "symbia_commands::identity::present")]
-    #[schema(value_type = Option<String>)]
-    target: Option<Option<String>>,
-    #[serde(default)]
-    caused_by: Option<String>,
-    #[serde(default)]
-    source_entity_id: Option<String>,
-    #[serde(default)]
-    target_entity_id: Option<String>,
-    #[serde(default)]
-    id: Option<Uuid>,
-    #[serde(default)]
-    timestamp: Option<String>,
-}
-
-/// A payload as it came: the original's hash depends on the order of its members.
-#[derive(Deserialize, ToSchema)]
-struct RawPayload {
-    #[serde(rename = "type")]
-    event_type: String,
-    #[schema(value_type = Object)]
-    data: Box<RawValue>,
-}
-
-/// A hash.
-#[derive(Serialize, ToSchema)]
-struct HashOf {
-    /// 64 hexadecimal digits.
-    hash: String,
-}
-
-/// Get the signature that an event of one's own node needs (the node's owner)
-///
-/// Where the deployment has the original's secret, this is the original's hash instead, for who may read events.
-#[utoipa::path(post, path = "/events/hash", tag = "Events", request_body = Hashed,
-    responses((status = 200, description = "The hash", body = HashOf), (status = 400, description = "A field is not valid"),
-        (status = 403, description = "Not allowed, or another's node")))]
-async fn hash(
-    State(network): State<Network>,
-    scope: RequestScope,
-    caller: Caller,
-    Json(event): Json<Hashed>,
-) -> ApiResult<Json<HashOf>> {
-    if let Some(secret) = &network.options.legacy_hash {
-        network.place_for(&caller, &scope, EVENTS_READ)?;
-        let target = event.target.map(|target| target.map_or(Value::Null, Value::from));
-        let payload = (event.payload.event_type.as_str(), event.payload.data.get());
-        let hash =
-            |secret: &str| legacy_hash(secret, payload, &event.source, &event.run_id, event.boundary, target.as_ref());
-        return Ok(Json(HashOf { hash: secret.with(hash) }));
-    }
-    let place = network.place_for(&caller, &scope, EVENTS_WRITE)?;
-    let data: Value = serde_json::from_str(event.payload.data.get()).map_err(ApiError::internal)?;
-    let (Some(id), Some(timestamp)) = (event.id, event.timestamp) else {
-        return Err(ApiError::invalid("id, timestamp", "required", "are covered by the hash, and required"));
-    };
-    let whole = NewEvent {
-        payload: Payload { event_type: event.payload.event_type, data },
-        source: event.source,
-        run_id: event.run_id,
-        target: event.target.flatten(),
-        caused_by: event.caused_by,
-        boundary: event.boundary,
-        source_entity_id: event.source_entity_id,
-        target_entity_id: event.target_entity_id,
-        id: Some(id),
-        timestamp: Some(timestamp.clone()),
-        signature: None,
-    };
-    whole.check()?;
-    let node = network.node(&place, &whole.source).await?;
-    Network::owned_source(&place, Some(&node.owner_id))?;
-    let key = node_key(&network.platform.keys, place.org.as_str(), &node.id, &node.owner_id);
-    let bytes = whole.bytes(place.org.as_str(), &id.to_string(), &timestamp, &whole.payload.data)?;
-    Ok(Json(HashOf { hash: event_hash(key.as_bytes(), &bytes) }))
 }
 
 #[cfg(test)]
