@@ -2,7 +2,7 @@
 
 use symbia_events::MessageType;
 
-use crate::{DomainCommand, assistants, identity, integrations, logging, messaging, network};
+use crate::{DomainCommand, assistants, identity, integrations, logging, messaging, models, network};
 
 /// The command types of all services.
 #[must_use]
@@ -33,6 +33,7 @@ pub fn catalog() -> Vec<MessageType> {
         assistants::RuleSetCommand::types(),
         assistants::RuleRunCommand::types(),
         integrations::CompletionCommand::types(),
+        models::ModelCommand::types(),
         network::NodeCommand::types(),
         network::ContractCommand::types(),
         network::PolicyCommand::types(),

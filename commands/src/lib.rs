@@ -13,6 +13,7 @@ pub mod identity;
 pub mod integrations;
 pub mod logging;
 pub mod messaging;
+pub mod models;
 pub mod network;
 mod outcome;
 mod service_token;

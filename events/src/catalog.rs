@@ -3,7 +3,8 @@
 use serde_json::value::RawValue;
 
 use crate::{
-    DecodeError, DomainEvent, EncodeError, MessageType, assistants, identity, integrations, logging, messaging, network,
+    DecodeError, DomainEvent, EncodeError, MessageType, assistants, identity, integrations, logging, messaging, models,
+    network,
 };
 
 macro_rules! catalog {
@@ -53,6 +54,7 @@ catalog! {
     assistants::RuleSetEvent,
     assistants::RuleRunEvent,
     integrations::CompletionEvent,
+    models::ModelEvent,
     network::NodeEvent,
     network::ContractEvent,
     network::PolicyEvent,

@@ -14,6 +14,7 @@ pub mod integrations;
 pub mod keys;
 pub mod logging;
 pub mod messaging;
+pub mod models;
 pub mod network;
 mod seal;
 mod service;

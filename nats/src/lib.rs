@@ -4,6 +4,7 @@ pub mod append;
 pub mod broker;
 pub mod bus;
 mod history;
+pub mod inference;
 pub mod leases;
 pub mod log;
 pub mod process;

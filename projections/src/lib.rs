@@ -7,6 +7,7 @@ mod feed;
 pub mod identity;
 pub mod integrations;
 pub mod messaging;
+pub mod models;
 pub mod network;
 mod observed;
 mod position;

@@ -4,7 +4,7 @@ use std::{collections::HashMap, sync::Arc};
 
 use futures::future::BoxFuture;
 use symbia_commands::{
-    Actor, Aggregate, CommandEnvelope, Outcome, assistants, identity, integrations, logging, messaging, network,
+    Actor, Aggregate, CommandEnvelope, Outcome, assistants, identity, integrations, logging, messaging, models, network,
 };
 use symbia_events::{AggregateRef, DomainEvent, Service};
 use symbia_nats::store::{EventStore, StoreError};
@@ -54,6 +54,7 @@ impl Handlers {
             .with::<assistants::RuleSet>()
             .with::<assistants::RuleRun>()
             .with::<integrations::Completion>()
+            .with::<models::Model>()
             .with::<network::Node>()
             .with::<network::Contract>()
             .with::<network::Policy>()

@@ -1,21 +1,21 @@
-//! The models on this machine, through the inference processes. The protocol is in [`crate::models::wire`].
+//! The models on this machine, through the inference processes. The protocol is in [`symbia_nats::inference`].
 
 use std::time::Duration;
 
-use async_nats::{Client, StatusCode, Subject};
+use async_nats::Client;
 use async_trait::async_trait;
-use futures::StreamExt;
-use symbia_events::integrations::{DroppedParam, ErrorCategory, FinishReason, PromptRole, Sampling, Usage};
-use symbia_nats::telemetry;
-use tokio::time::Instant;
+use symbia_events::integrations::{self as asked, DroppedParam, ErrorCategory, FinishReason, PromptRole, Usage};
+use symbia_nats::{
+    inference::{
+        self, AskError, Choice, Completed, Failure, FailureKind, Frame, Inference, Job, Message, Piece, Request,
+        Sampling, Work,
+    },
+    telemetry,
+};
 use tracing::Span;
 use uuid::Uuid;
 
 use super::provider::{Answer, Deltas, Fault, Prompt, Provider, append};
-use crate::models::{
-    self, FailureKind, Message,
-    wire::{CANCEL, Frame, JOBS, Job, SILENCE},
-};
 
 /// How the models on this machine are asked.
 #[derive(Clone, Debug)]
@@ -35,83 +35,16 @@ impl Default for LocalOptions {
 /// The provider `symbia-labs`.
 #[derive(Clone, Debug)]
 pub struct LocalProvider {
-    client: Client,
-    options: LocalOptions,
+    inference: Inference,
+    default_model: String,
 }
 
 impl LocalProvider {
     /// A provider over a connection.
     #[must_use]
     pub fn new(client: Client, options: LocalOptions) -> Self {
-        LocalProvider { client, options }
-    }
-
-    // None: there is no process now.
-    async fn attempt(&self, job: &Job, prompt: &Prompt, deltas: Deltas<'_>) -> Result<Option<Answer>, Fault> {
-        let away = |e: &dyn std::fmt::Display| lost(format!("the inference processes cannot be reached: {e}"));
-        let payload = serde_json::to_vec(job).map_err(|e| internal(e.to_string()))?;
-        let inbox = self.client.new_inbox();
-        let mut frames = self.client.subscribe(inbox.clone()).await.map_err(|e| away(&e))?;
-        self.client.publish_with_reply(JOBS, inbox, payload.into()).await.map_err(|e| away(&e))?;
-        let mut given_up = GivenUp { client: &self.client, id: Some(&job.id) };
-        let mut text = String::new();
-        loop {
-            let frame = tokio::time::timeout(SILENCE, frames.next()).await;
-            let silence = || lost("the inference process fell silent: it died, or was stopped");
-            let frame = frame.map_err(|_| silence())?.ok_or_else(silence)?;
-            if frame.status == Some(StatusCode::NO_RESPONDERS) {
-                given_up.id = None;
-                return Ok(None);
-            }
-            let heard = serde_json::from_slice(&frame.payload).map_err(|e| internal(e.to_string()))?;
-            match heard {
-                Frame::Alive => self.reply(frame.reply).await,
-                Frame::Delta { text: piece } => {
-                    let before = text.len();
-                    let fits = append(&mut text, &piece);
-                    deltas(&text[before..]);
-                    if !fits {
-                        return Ok(Some(cut(prompt, text)));
-                    }
-                }
-                Frame::Completed { text, finish_reason, prompt_tokens, completion_tokens } => {
-                    given_up.id = None;
-                    let usage = usage(prompt_tokens.into(), completion_tokens.into(), false);
-                    return Ok(Some(answer(prompt, text, finish_reason, usage)));
-                }
-                Frame::Failed { kind, message } => {
-                    given_up.id = None;
-                    return Err(fault(&kind, message));
-                }
-                Frame::Cancelled => {
-                    given_up.id = None;
-                    return Err(lost("the inference process gave the answer up"));
-                }
-            }
-        }
-    }
-
-    async fn reply(&self, to: Option<Subject>) {
-        if let Some(to) = to {
-            // Unheard, the process stops the model; the silence is noticed here as well.
-            let _ = self.client.publish(to, Vec::new().into()).await;
-        }
-    }
-}
-
-// Tells the process that nobody wants the answer any more.
-struct GivenUp<'a> {
-    client: &'a Client,
-    id: Option<&'a str>,
-}
-
-impl Drop for GivenUp<'_> {
-    fn drop(&mut self) {
-        let Some(id) = self.id.take() else { return };
-        let (client, id) = (self.client.clone(), id.to_owned());
-        if let Ok(runtime) = tokio::runtime::Handle::try_current() {
-            runtime.spawn(async move { client.publish(CANCEL, id.into_bytes().into()).await });
-        }
+        let inference = Inference::new(client, options.patience);
+        LocalProvider { inference, default_model: options.default_model }
     }
 }
 
@@ -126,49 +59,57 @@ impl Provider for LocalProvider {
     }
 
     fn default_model(&self) -> &str {
-        &self.options.default_model
+        &self.default_model
     }
 
-    fn dropped(&self, _model: &str, s: &Sampling) -> Vec<DroppedParam> {
-        let given = [
-            ("topK", s.top_k.is_some()),
-            ("frequencyPenalty", s.frequency_penalty.is_some()),
-            ("presencePenalty", s.presence_penalty.is_some()),
-        ];
-        let reason = "the local engine does not take it";
-        let dropped = |(param, _): (&str, bool)| DroppedParam { param: param.to_owned(), reason: reason.to_owned() };
-        given.into_iter().filter(|(_, given)| *given).map(dropped).collect()
+    fn dropped(&self, _model: &str, _sampling: &asked::Sampling) -> Vec<DroppedParam> {
+        Vec::new()
     }
 
     async fn complete(&self, prompt: &Prompt, deltas: Deltas<'_>) -> Result<Answer, Fault> {
-        let until = Instant::now() + self.options.patience;
-        let sampling = &prompt.sampling;
         let job = Job {
             id: format!("{}-{}-{}", prompt.request_id, prompt.attempt, Uuid::new_v4().simple()),
-            model: prompt.model.clone(),
-            messages: prompt
-                .turns
-                .iter()
-                .map(|turn| Message { role: role(turn.role), content: turn.content.clone() })
-                .collect(),
-            max_tokens: sampling.max_tokens,
-            temperature: sampling.temperature.unwrap_or(0.0) as f32,
-            top_p: sampling.top_p.filter(|p| *p > 0.0).unwrap_or(1.0) as f32,
-            seed: sampling.seed.map(|seed| seed as u32),
-            stop: sampling.stop.clone(),
+            work: Work::Generate(Box::new(request(prompt))),
             traceparent: telemetry::traceparent(&Span::current()),
         };
+        let mut frames = self.inference.ask(&job).await?;
+        let mut text = String::new();
         loop {
-            if let Some(answer) = self.attempt(&job, prompt, &mut *deltas).await? {
-                return Ok(answer);
+            match frames.next().await? {
+                Frame::Delta { piece: Piece::Text(piece), .. } => {
+                    let before = text.len();
+                    let fits = append(&mut text, &piece);
+                    deltas(&text[before..]);
+                    if !fits {
+                        return Ok(cut(prompt, text));
+                    }
+                }
+                Frame::Completed(completed) => return Ok(answer(prompt, *completed)),
+                Frame::Failed(failure) => return Err(fault(failure)),
+                Frame::Cancelled => return Err(lost("the inference process gave the answer up")),
+                _ => {}
             }
-            if Instant::now() >= until {
-                let message = "no inference process answers; start one with `symbia work --roles inference`, or configure \
-                               another provider";
-                return Err(Fault::new(ErrorCategory::NotFound, "no_provider", message));
-            }
-            tokio::time::sleep(Duration::from_millis(100)).await;
         }
+    }
+}
+
+fn request(prompt: &Prompt) -> Request {
+    let asked = &prompt.sampling;
+    let defaults = Sampling::default();
+    Request {
+        model: Some(prompt.model.clone()),
+        max_tokens: asked.max_tokens,
+        stop: asked.stop.clone(),
+        sampling: Sampling {
+            temperature: asked.temperature.map_or(defaults.temperature, |t| t as f32),
+            top_p: asked.top_p.filter(|p| *p > 0.0).map_or(defaults.top_p, |p| p as f32),
+            top_k: asked.top_k.unwrap_or(defaults.top_k),
+            frequency_penalty: asked.frequency_penalty.map_or(defaults.frequency_penalty, |p| p as f32),
+            presence_penalty: asked.presence_penalty.map_or(defaults.presence_penalty, |p| p as f32),
+            seed: asked.seed.map(|seed| seed as u32),
+            ..defaults
+        },
+        ..Request::new(prompt.turns.iter().map(|turn| Message::new(role(turn.role), turn.content.clone())).collect())
     }
 }
 
@@ -182,40 +123,67 @@ fn role(role: PromptRole) -> String {
     .to_owned()
 }
 
-fn usage(prompt_tokens: u64, completion_tokens: u64, estimated: bool) -> Usage {
-    let total_tokens = prompt_tokens + completion_tokens;
-    Usage { prompt_tokens, completion_tokens, total_tokens, cached_prompt_tokens: None, estimated }
-}
-
-fn answer(prompt: &Prompt, text: String, finish: models::FinishReason, usage: Usage) -> Answer {
-    let (finish_reason, raw) = match finish {
-        models::FinishReason::Stop => (FinishReason::Stop, "stop"),
-        models::FinishReason::Length => (FinishReason::Length, "length"),
-    };
+fn answer(prompt: &Prompt, completed: Completed) -> Answer {
+    let Completed { choices, usage, .. } = completed;
+    let Choice { text, finish_reason, .. } = choices.into_iter().next().unwrap_or_default();
+    let (prompt_tokens, completion_tokens) = (usage.prompt_tokens.into(), usage.completion_tokens.into());
     Answer {
         text,
         model: prompt.model.clone(),
-        finish_reason,
-        raw_finish_reason: Some(raw.to_owned()),
-        usage,
+        finish_reason: match finish_reason {
+            inference::FinishReason::Stop => FinishReason::Stop,
+            inference::FinishReason::Length => FinishReason::Length,
+            inference::FinishReason::ToolCalls => FinishReason::ToolCalls,
+        },
+        raw_finish_reason: Some(finish_reason.name().to_owned()),
+        usage: Usage {
+            prompt_tokens,
+            completion_tokens,
+            total_tokens: prompt_tokens + completion_tokens,
+            cached_prompt_tokens: Some(usage.cached_tokens.into()),
+            estimated: false,
+        },
         provider_request_id: None,
         warnings: Vec::new(),
     }
 }
 
 fn cut(prompt: &Prompt, text: String) -> Answer {
-    let usage = usage(0, (text.len() as u64).div_ceil(4), true);
-    let warnings = vec!["the answer was longer than 128 kB and is cut off".to_owned()];
-    Answer { warnings, ..answer(prompt, text, models::FinishReason::Length, usage) }
+    let completion_tokens = (text.len() as u64).div_ceil(4);
+    Answer {
+        text,
+        model: prompt.model.clone(),
+        finish_reason: FinishReason::Length,
+        raw_finish_reason: Some("length".to_owned()),
+        usage: Usage { completion_tokens, total_tokens: completion_tokens, estimated: true, ..Usage::default() },
+        provider_request_id: None,
+        warnings: vec!["the answer was longer than 128 kB and is cut off".to_owned()],
+    }
 }
 
-fn fault(kind: &FailureKind, message: String) -> Fault {
+impl From<AskError> for Fault {
+    fn from(error: AskError) -> Self {
+        match error {
+            AskError::Nobody => {
+                let message = format!("{error}, or configure another provider");
+                Fault::new(ErrorCategory::NotFound, "no_provider", message)
+            }
+            AskError::Lost(why) => lost(why),
+            AskError::Malformed(_) => Fault::new(ErrorCategory::Internal, "engine_failed", error.to_string()),
+            AskError::Failed(failure) => fault(failure),
+        }
+    }
+}
+
+fn fault(Failure { kind, message }: Failure) -> Fault {
     let (category, code) = match kind {
         FailureKind::InvalidRequest => (ErrorCategory::Validation, "request_refused"),
+        FailureKind::InvalidFormat => (ErrorCategory::Validation, "invalid_schema"),
         FailureKind::ModelNotFound => (ErrorCategory::NotFound, "no_model"),
         FailureKind::ModelCorrupt => (ErrorCategory::Internal, "model_invalid"),
         FailureKind::PromptTooLong { .. } => (ErrorCategory::Validation, "context_length_exceeded"),
         FailureKind::QueueFull => (ErrorCategory::RateLimit, "queue_full"),
+        FailureKind::Memory => (ErrorCategory::Internal, "insufficient_memory"),
         FailureKind::Stopping => return lost(message),
         FailureKind::Internal => (ErrorCategory::Internal, "engine_failed"),
     };
@@ -224,9 +192,4 @@ fn fault(kind: &FailureKind, message: String) -> Fault {
 
 fn lost(message: impl Into<String>) -> Fault {
     Fault { lost: true, ..Fault::new(ErrorCategory::Internal, "worker_lost", message) }
-}
-
-fn internal(reason: String) -> Fault {
-    let message = format!("the inference process cannot be understood: {reason}; both must be of one version");
-    Fault::new(ErrorCategory::Internal, "engine_failed", message)
 }

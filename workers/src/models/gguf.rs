@@ -40,6 +40,8 @@ pub enum Value {
 #[derive(Debug)]
 pub struct Header {
     values: HashMap<String, Value>,
+    /// Elements of all tensors.
+    pub parameters: u64,
 }
 
 impl Header {
@@ -100,7 +102,7 @@ pub fn read(path: &Path) -> Result<Header, Error> {
         let kind = reader.u32()?;
         values.insert(key, reader.value(kind)?);
     }
-    let header = Header { values };
+    let mut header = Header { values, parameters: 0 };
     let alignment = header.number("general.alignment").unwrap_or(DEFAULT_ALIGNMENT);
     if !alignment.is_power_of_two() {
         return Err(Error::Damaged("the alignment is not a power of two"));
@@ -108,7 +110,9 @@ pub fn read(path: &Path) -> Result<Header, Error> {
 
     let mut data_len = 0;
     for _ in 0..tensors {
-        data_len = reader.tensor_end()?.max(data_len);
+        let (elements, end) = reader.tensor()?;
+        header.parameters = header.parameters.saturating_add(elements);
+        data_len = end.max(data_len);
     }
     let end = reader.at.checked_next_multiple_of(alignment).and_then(|start| start.checked_add(data_len));
     match end {
@@ -203,8 +207,8 @@ impl Reader {
         Ok(Value::List(len))
     }
 
-    /// Reads one tensor's description and gives the end of its data, relative to the first tensor's beginning.
-    fn tensor_end(&mut self) -> Result<u64, Error> {
+    /// Reads one tensor's description and gives its elements and the end of its data, relative to the first tensor's beginning.
+    fn tensor(&mut self) -> Result<(u64, u64), Error> {
         self.text()?;
         let dimensions = self.u32()?;
         if dimensions > 4 {
@@ -221,7 +225,8 @@ impl Reader {
             None => Some(0),
         };
         let offset = self.u64()?;
-        bytes.and_then(|bytes| offset.checked_add(bytes)).ok_or(Error::Damaged("a tensor is impossibly large"))
+        let end = bytes.and_then(|bytes| offset.checked_add(bytes));
+        end.map(|end| (elements, end)).ok_or(Error::Damaged("a tensor is impossibly large"))
     }
 }
 

@@ -1,46 +1,65 @@
 //! A request on its way through the engine, with the promise of exactly one terminal event.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Instant;
 
+use symbia_nats::inference::{Embed, Failure, FailureKind, Inspected, Request};
 use tokio::sync::mpsc::UnboundedSender;
+use tokio_util::sync::CancellationToken;
 
-use super::{Event, Failure, FailureKind, Request};
+use super::Event;
+use super::totals::Counters;
+
+/// What a lane is asked to do.
+#[derive(Debug)]
+pub(super) enum Task {
+    Generate(Box<Request>),
+    Embed(Embed),
+    Inspect(Inspected),
+    /// Nothing but to be there.
+    Load,
+}
 
 /// A place among the requests of a model; dropping it frees the place.
 #[derive(Debug)]
-pub(super) struct Ticket(Arc<AtomicUsize>);
+pub(super) struct Ticket(Arc<Counters>);
 
 impl Ticket {
     /// Takes a place unless `most` are taken.
-    pub(super) fn take(taken: &Arc<AtomicUsize>, most: usize) -> Option<Self> {
-        let next = |count| (count < most).then_some(count + 1);
-        taken.fetch_update(Ordering::AcqRel, Ordering::Acquire, next).ok().map(|_| Self(taken.clone()))
+    pub(super) fn take(counters: &Arc<Counters>, most: usize) -> Option<Self> {
+        counters.enter(most).then(|| Self(Arc::clone(counters)))
     }
 }
 
 impl Drop for Ticket {
     fn drop(&mut self) {
-        self.0.fetch_sub(1, Ordering::AcqRel);
+        self.0.leave();
     }
 }
 
 #[derive(Debug)]
 pub(super) struct Job {
-    pub(super) request: Request,
+    pub(super) task: Task,
+    pub(super) arrived: Instant,
     events: UnboundedSender<Event>,
+    cancel: CancellationToken,
     /// Taken by the terminal event.
     ticket: Option<Ticket>,
 }
 
 impl Job {
-    pub(super) fn new(request: Request, events: UnboundedSender<Event>, ticket: Ticket) -> Self {
-        Self { request, events, ticket: Some(ticket) }
+    pub(super) fn new(task: Task, events: UnboundedSender<Event>, cancel: CancellationToken, ticket: Ticket) -> Self {
+        Self { task, arrived: Instant::now(), events, cancel, ticket: Some(ticket) }
     }
 
     /// Whether nobody wants the answer any more.
     pub(super) fn is_cancelled(&self) -> bool {
-        self.request.cancel.is_cancelled() || self.events.is_closed()
+        self.cancel.is_cancelled() || self.events.is_closed()
+    }
+
+    /// Counts of the lane, while the job is in it.
+    pub(super) fn counters(&self) -> Option<&Counters> {
+        self.ticket.as_ref().map(|ticket| ticket.0.as_ref())
     }
 
     /// Sends an event that is not terminal.
@@ -62,7 +81,9 @@ impl Job {
     fn end(&mut self, event: Event) {
         debug_assert!(event.is_terminal());
         // The place is free before the caller learns that it is.
-        if self.ticket.take().is_some() {
+        if let Some(ticket) = self.ticket.take() {
+            ticket.0.ended(&event);
+            drop(ticket);
             let _ = self.events.send(event);
         }
     }

@@ -1,33 +1,55 @@
-//! One model's thread: loads the model, lets the scheduler work, and unloads it when nobody has asked for long.
+//! One model's thread: loads the model, lets it work, and unloads it when nobody has asked for long.
 
 use std::num::NonZeroU32;
 use std::path::PathBuf;
-use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError};
-use std::time::Instant;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
 
 use llama_cpp_2::context::LlamaContext;
 use llama_cpp_2::context::params::LlamaContextParams;
 use llama_cpp_2::model::LlamaModel;
 use llama_cpp_2::model::params::LlamaModelParams;
+use symbia_nats::inference::{Details, Failure, FailureKind, LoadedModel};
+use tokio_util::sync::CancellationToken;
 
+use super::embedder::{self, Embedder};
 use super::job::Job;
 use super::prompt::Prompts;
 use super::scheduler::{BATCH_TOKENS, Scheduler};
 use super::service::Shared;
-use super::{Details, Failure, FailureKind, directory};
+use super::totals;
 
 /// `LLAMA_FLASH_ATTN_TYPE_DISABLED`: on CPUs it decodes batches slower.
 const FLASH_ATTENTION_OFF: i32 = 0;
 /// llama.cpp pads a sequence's context to it.
 const CONTEXT_STEP: u32 = 256;
+/// A thread wakes up so often at least; without an end there would be no time to wait for.
+const LONGEST_WAIT: Duration = Duration::from_secs(3600);
+
+/// What a lane tells about its model; `None` while it is being loaded.
+pub(super) type Told = Arc<Mutex<Option<LoadedModel>>>;
 
 pub(super) struct Lane {
     pub(super) shared: Arc<Shared>,
+    /// The model's id.
     pub(super) name: String,
     pub(super) path: PathBuf,
+    pub(super) details: Details,
     /// Tells this lane from later ones of the same model.
     pub(super) id: u64,
+    /// Tokens of a sequence, if the model takes so many.
+    pub(super) context_tokens: u32,
+    /// Sequences at a time.
+    pub(super) parallel: u32,
+    /// Unloaded after so long without requests.
+    pub(super) keep: Option<Duration>,
+    /// Ends it at once.
+    pub(super) stop: CancellationToken,
+    pub(super) told: Told,
+    /// Lanes that make room for this one.
+    pub(super) leaving: Vec<JoinHandle<()>>,
 }
 
 /// Closes the lane at the end of its thread, even a panicking one. Jobs that are left fail when they are dropped.
@@ -38,9 +60,15 @@ impl Drop for Lane {
 }
 
 impl Lane {
-    pub(super) fn run(self, jobs: Receiver<Job>) {
+    pub(super) fn run(mut self, jobs: Receiver<Job>) {
+        for leaving in std::mem::take(&mut self.leaving) {
+            // How it ended does not matter, only that its memory is free.
+            let _ = leaving.join();
+        }
         if let Err(failure) = self.serve(&jobs) {
             tracing::warn!(model = self.name, error = %failure, "model not usable");
+            totals::loaded("failed");
+            self.shared.unusable(&self.name, &failure);
             self.shared.close(&self.name, self.id);
             jobs.try_iter().for_each(|job| job.fail(failure.clone()));
         }
@@ -48,51 +76,107 @@ impl Lane {
         drop(self);
     }
 
+    /// The end of a request that is under way when the lane is stopped.
+    pub(super) fn stopping(&self) -> Failure {
+        let what = if self.shared.stop.is_cancelled() {
+            "the inference engine is stopping"
+        } else {
+            "the model is being unloaded"
+        };
+        Failure::new(FailureKind::Stopping, format!("{what}; try again"))
+    }
+
+    /// A request that this kind of model does not take.
+    pub(super) fn unable(&self, does: &str) -> Failure {
+        let message = format!("model {:?} ({}) {does}: ask another", self.name, self.details.architecture);
+        Failure::new(FailureKind::InvalidRequest, message)
+    }
+
     fn serve(&self, jobs: &Receiver<Job>) -> Result<(), Failure> {
         let started = Instant::now();
         let turn = self.shared.turn();
-        let details = self.check()?;
+        self.probe()?;
         let model = self.load()?;
         let prompts = Prompts::new(&self.name, &model);
-        let limit = self.shared.options.context_tokens.min(model.n_ctx_train());
+        let limit = self.context_tokens.min(model.n_ctx_train());
         let context = self.context(&model, limit)?;
         drop(turn);
-        let elapsed_ms = started.elapsed().as_millis() as u64;
-        let bytes = model.size();
+        let load_ms = started.elapsed().as_millis() as u64;
+        let loaded = LoadedModel {
+            load_ms,
+            context_tokens: limit,
+            parallel: self.parallel,
+            weight_bytes: model.size(),
+            loaded_at: totals::now(),
+            ..self.estimate()
+        };
+        let bytes = loaded.bytes();
+        *told(&self.told) = Some(loaded);
+        self.shared.changed();
+        totals::loaded("loaded");
+        totals::memory(bytes as i64);
         tracing::info!(
             model = self.name,
-            details.architecture,
+            self.details.architecture,
             bytes,
             context_tokens = limit,
-            elapsed_ms,
+            load_ms,
             "model loaded"
         );
-        Scheduler::new(self, prompts, context, limit).run(jobs);
+        if self.details.generates {
+            Scheduler::new(self, prompts, context, limit).run(jobs);
+        } else {
+            Embedder::new(self, prompts, context, limit).run(jobs);
+        }
+        totals::memory(-(bytes as i64));
         tracing::info!(model = self.name, "model unloaded");
         Ok(())
     }
 
-    /// The next job; none when the lane has closed because nobody asked for long, or the engine stops.
+    /// The next job; none when the lane has closed because nobody asked for long, or it is to be unloaded.
     pub(super) fn wait(&self, jobs: &Receiver<Job>) -> Option<Job> {
-        match jobs.recv_timeout(self.shared.options.idle_unload) {
-            Ok(job) => Some(job),
-            Err(RecvTimeoutError::Timeout) => self.shared.next_or_close(&self.name, self.id, jobs),
-            Err(RecvTimeoutError::Disconnected) => None,
+        loop {
+            match jobs.recv_timeout(self.keep.unwrap_or(LONGEST_WAIT)) {
+                Ok(job) => return Some(job),
+                Err(RecvTimeoutError::Timeout) if self.keep.is_none() => {}
+                Err(RecvTimeoutError::Timeout) => return self.shared.next_or_close(&self.name, self.id, jobs),
+                Err(RecvTimeoutError::Disconnected) => return None,
+            }
         }
     }
 
-    fn check(&self) -> Result<Details, Failure> {
-        let name = &self.name;
-        let model = directory::inspect(name.clone(), self.path.clone());
-        let corrupt = |reason| {
-            Failure::new(FailureKind::ModelCorrupt, format!("model {name:?} cannot be used: {}.gguf {reason}", name))
+    /// What the model will take.
+    pub(super) fn estimate(&self) -> LoadedModel {
+        estimate(&self.details, self.context_tokens, self.parallel)
+    }
+
+    /// Lets another process load the file first: llama.cpp ends the process on some that are damaged.
+    fn probe(&self) -> Result<(), Failure> {
+        let Some((program, arguments)) = self.shared.options.probe.as_ref().and_then(|probe| probe.split_first())
+        else {
+            return Ok(());
         };
-        let details = model.details.map_err(corrupt)?;
-        if !details.generates {
-            let message = format!("model {name:?} ({}) embeds text and generates none", details.architecture);
-            return Err(Failure::new(FailureKind::InvalidRequest, message));
+        if self.shared.is_probed(&self.path) {
+            return Ok(());
         }
-        Ok(details)
+        let mut command = std::process::Command::new(program);
+        command.args(arguments).arg(&self.path).stdin(std::process::Stdio::null());
+        command.stdout(std::process::Stdio::null()).stderr(std::process::Stdio::null());
+        let corrupt = |what: String| {
+            let message = format!("model {:?} cannot be used: {what}: copy or download it again", self.name);
+            Failure::new(FailureKind::ModelCorrupt, message)
+        };
+        match command.status() {
+            Ok(status) if status.success() => {
+                self.shared.probed(&self.path);
+                Ok(())
+            }
+            Ok(status) => Err(corrupt(format!("a process that tried to load its file ended with {status}"))),
+            Err(error) => {
+                tracing::error!(%error, "the process that tries files cannot be started");
+                Err(Failure::new(FailureKind::Internal, "the file cannot be tried; the log says why"))
+            }
+        }
     }
 
     fn load(&self) -> Result<LlamaModel, Failure> {
@@ -107,25 +191,77 @@ impl Lane {
     }
 
     fn context<'m>(&self, model: &'m LlamaModel, limit: u32) -> Result<LlamaContext<'m>, Failure> {
-        let parallel = self.shared.options.parallel;
+        let parallel = self.parallel;
         let threads = i32::try_from(self.shared.options.threads).unwrap_or(1);
-        let cells = limit.div_ceil(CONTEXT_STEP).saturating_mul(CONTEXT_STEP).saturating_mul(parallel);
         let params = LlamaContextParams::default()
-            .with_n_ctx(NonZeroU32::new(cells))
-            .with_n_batch(BATCH_TOKENS as u32)
-            .with_n_ubatch(BATCH_TOKENS as u32)
-            .with_n_seq_max(parallel)
-            .with_kv_unified(false)
             .with_flash_attention_policy(FLASH_ATTENTION_OFF)
             .with_n_threads(threads)
             .with_n_threads_batch(threads);
+        let params = if self.details.generates {
+            let cells = limit.div_ceil(CONTEXT_STEP).saturating_mul(CONTEXT_STEP).saturating_mul(parallel);
+            params
+                .with_n_ctx(NonZeroU32::new(cells))
+                .with_n_batch(BATCH_TOKENS as u32)
+                .with_n_ubatch(BATCH_TOKENS as u32)
+                .with_n_seq_max(parallel)
+                .with_kv_unified(false)
+        } else {
+            // An encoder computes a text at a stretch.
+            let tokens = limit.max(embedder::BATCH_TOKENS);
+            params
+                .with_embeddings(true)
+                .with_n_ctx(NonZeroU32::new(tokens))
+                .with_n_batch(tokens)
+                .with_n_ubatch(tokens)
+                .with_n_seq_max(embedder::SEQUENCES)
+                .with_kv_unified(true)
+        };
         model.new_context(self.shared.backend, params).map_err(|error| {
             let message = format!(
                 "there is no room for {parallel} contexts of {limit} tokens of model {:?} ({error}): lower the parallel \
                  sequences or the context tokens",
                 self.name
             );
-            Failure::new(FailureKind::Internal, message)
+            Failure::new(FailureKind::Memory, message)
         })
     }
+}
+
+/// What a model will take in memory.
+pub(super) fn estimate(details: &Details, context_tokens: u32, parallel: u32) -> LoadedModel {
+    let limit = u64::from(context_tokens).min(details.context_length);
+    let cells = limit.div_ceil(CONTEXT_STEP.into()).saturating_mul(CONTEXT_STEP.into()).saturating_mul(parallel.into());
+    // Activations of a batch, a row of odds for every sequence among them.
+    let rows = BATCH_TOKENS as u64;
+    let row = details.embedding_length.saturating_mul(8).saturating_mul(4);
+    let odds = if details.generates { details.vocabulary.saturating_mul(4) } else { 0 };
+    LoadedModel {
+        cache_bytes: details.cache_bytes_per_token.saturating_mul(cells),
+        compute_bytes: row.saturating_mul(rows).saturating_add(odds.saturating_mul(parallel.into())),
+        ..LoadedModel::default()
+    }
+}
+
+pub(super) fn told(told: &Told) -> MutexGuard<'_, Option<LoadedModel>> {
+    told.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Loads a model and computes a token with it, to see whether that ends the process.
+///
+/// # Errors
+/// What llama.cpp says.
+pub fn probe(path: &std::path::Path) -> anyhow::Result<()> {
+    use anyhow::Context;
+    use llama_cpp_2::llama_batch::LlamaBatch;
+    let details = super::directory::check(path).map_err(anyhow::Error::msg)?;
+    let backend = super::service::backend()?;
+    let model = LlamaModel::load_from_file(backend, path, &LlamaModelParams::default()).context("not loaded")?;
+    let tokens = model.vocab().tokenize(b"a", true, false);
+    let params = LlamaContextParams::default().with_n_ctx(NonZeroU32::new(CONTEXT_STEP)).with_n_threads(1);
+    let params = params.with_embeddings(!details.generates);
+    let mut context = model.new_context(backend, params).context("no context")?;
+    let mut batch = LlamaBatch::new(CONTEXT_STEP as usize, 1);
+    batch.add_sequence(tokens.get(..1).context("no token")?, 0, true)?;
+    context.decode(&mut batch).context("nothing computed")?;
+    Ok(())
 }

@@ -1,38 +1,58 @@
-//! Local models: the GGUF files of a directory, and the engine that generates text with them.
+//! Local models: the GGUF files of a directory, and the engine that generates text and makes vectors with them.
 //!
 //! The engine needs the feature `llama`; what is in the directory can be listed without it. [`Options`] start a
-//! `Service`, its `Handle` takes a [`Request`] and gives back a channel of [`Event`]s, of which exactly one is
-//! terminal. llama.cpp aborts the process on some errors, so the engine belongs into a process of its own.
+//! `Service`, its `Handle` takes a request and gives back a channel of [`Event`]s, of which exactly one is terminal.
+//! llama.cpp aborts the process on some errors, so the engine belongs into a process of its own, which is talked to as
+//! [`symbia_nats::inference`] says.
 
+#[cfg(feature = "llama")]
+mod constraint;
 pub mod directory;
+#[cfg(feature = "llama")]
+mod embedder;
+#[cfg(feature = "llama")]
+mod gbnf;
 mod gguf;
 #[cfg(feature = "llama")]
 mod job;
+pub mod keeper;
 #[cfg(feature = "llama")]
 mod lane;
 #[cfg(feature = "llama")]
+mod lanes;
+#[cfg(feature = "llama")]
 mod prompt;
+#[cfg(feature = "llama")]
+mod sampler;
 #[cfg(feature = "llama")]
 mod scheduler;
 #[cfg(feature = "llama")]
 mod sequence;
 #[cfg(feature = "llama")]
 mod service;
+#[cfg(feature = "llama")]
+mod shelf;
+#[cfg(feature = "llama")]
+mod speech;
+#[cfg(feature = "llama")]
+mod template;
 #[cfg(all(test, feature = "llama"))]
 mod tests;
 #[cfg_attr(not(feature = "llama"), allow(dead_code, reason = "only the engine writes text"))]
 mod text;
-pub mod wire;
+#[cfg(feature = "llama")]
+mod totals;
 #[cfg(feature = "llama")]
 mod worker;
 
+use std::ffi::OsString;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use serde::{Deserialize, Serialize};
-use tokio_util::sync::CancellationToken;
+use symbia_nats::inference::{Choice, Failure, Inspected, Piece, Timings, Usage};
 
-pub use directory::{Details, Model};
+#[cfg(feature = "llama")]
+pub use lane::probe;
 #[cfg(feature = "llama")]
 pub use service::{Handle, Service};
 #[cfg(feature = "llama")]
@@ -43,8 +63,10 @@ pub use worker::{InferenceWorker, InferenceWorkerError};
 pub struct Options {
     /// The directory that holds the `*.gguf` files.
     pub model_dir: PathBuf,
-    /// The model of a request that names none: a file's name without `.gguf`, or the part before its first dot.
+    /// The model of a request that names none: an id, a file's name without `.gguf`, or the part before its first dot.
     pub default_model: String,
+    /// The model that makes vectors, when none is named.
+    pub default_embedding: String,
     /// Tokens that one sequence may hold, prompt and answer together; a model trained on less has less.
     pub context_tokens: u32,
     /// Threads that compute. As many as there are cores makes decoding collapse when anything else runs.
@@ -55,95 +77,76 @@ pub struct Options {
     pub max_queue: usize,
     /// A model without requests for so long is unloaded.
     pub idle_unload: Duration,
+    /// Models that are never unloaded for being idle.
+    pub pinned: Vec<String>,
+    /// Models in memory at most; 0 without a limit.
+    pub max_loaded: usize,
+    /// Bytes that models may take together; none without a limit.
+    pub memory_budget: Option<u64>,
+    /// A program and its arguments that loads the file whose path follows them, and so finds out whether that is safe.
+    pub probe: Option<Vec<OsString>>,
 }
 
 impl Options {
-    /// The defaults with models from `model_dir`: pico-chat, 8 sequences of at most 4 096 tokens, all cores but one.
+    /// The defaults with models from `model_dir`: pico-chat, 8 sequences of at most 4 096 tokens, all cores but one, four
+    /// fifths of the memory that is available now.
     pub fn new(model_dir: impl Into<PathBuf>) -> Self {
         let cores = std::thread::available_parallelism().map_or(1, usize::from);
         Self {
             model_dir: model_dir.into(),
             default_model: "pico-chat".to_owned(),
+            default_embedding: "all-minilm-l6-v2".to_owned(),
             context_tokens: 4096,
             threads: cores.saturating_sub(1).max(1),
             parallel: 8,
             max_queue: 64,
             idle_unload: Duration::from_secs(300),
+            pinned: Vec::new(),
+            max_loaded: 0,
+            memory_budget: available_memory().map(|bytes| bytes / 5 * 4),
+            probe: None,
         }
     }
 }
 
-/// One turn of a conversation.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Message {
-    /// `system`, `user`, `assistant`, or what else the model's chat template knows.
-    pub role: String,
-    /// The text. Control tokens written in it lose their meaning, so it cannot open a turn of another role.
-    pub content: String,
+/// Bytes that programs can still take (Linux).
+fn available_memory() -> Option<u64> {
+    let text = std::fs::read_to_string("/proc/meminfo").ok()?;
+    let line = text.lines().find_map(|line| line.strip_prefix("MemAvailable:"))?;
+    let kib: u64 = line.trim().strip_suffix("kB")?.trim().parse().ok()?;
+    Some(kib * 1024)
 }
 
-/// A completion to generate.
-#[derive(Clone, Debug)]
-pub struct Request {
-    /// The model; none means [`Options::default_model`].
-    pub model: Option<String>,
-    /// The conversation, oldest turn first; at least one.
-    pub messages: Vec<Message>,
-    /// Tokens to generate at most; none means as many as the context holds.
-    pub max_tokens: Option<u32>,
-    /// 0 takes the likeliest token each time and is deterministic; 1 samples as the model says.
-    pub temperature: f32,
-    /// Sample only among the likeliest tokens that together have this probability; more than 0, at most 1.
-    pub top_p: f32,
-    /// Seed of the sampling; none takes a random one.
-    pub seed: Option<u32>,
-    /// Texts that end the answer and are not part of it.
-    pub stop: Vec<String>,
-    /// Generate on when the model ends its turn, up to `max_tokens`: for load tests of a fixed length.
-    pub ignore_eos: bool,
-    /// Cancels the request while it waits or generates. Dropping the receiver of its events does the same.
-    pub cancel: CancellationToken,
-}
-
-impl Request {
-    /// The default model's likeliest answer to `messages`, of any length.
-    pub fn new(messages: Vec<Message>) -> Self {
-        Self {
-            model: None,
-            messages,
-            max_tokens: None,
-            temperature: 0.0,
-            top_p: 1.0,
-            seed: None,
-            stop: Vec::new(),
-            ignore_eos: false,
-            cancel: CancellationToken::new(),
-        }
-    }
-}
-
-/// What happens to a request: at most one `Started`, deltas, then exactly one terminal event.
-#[derive(Clone, Debug, PartialEq, Eq)]
+/// What happens to a request: at most one `Started`, pieces, then exactly one terminal event.
+#[derive(Clone, Debug, PartialEq)]
 pub enum Event {
     /// The prompt is tokenized and its computation begins.
     Started {
         /// Tokens of the prompt.
         prompt_tokens: u32,
+        /// Of these, tokens that need not be computed again.
+        cached_tokens: u32,
     },
-    /// The next piece of the answer; never empty, never a part of a character or of a stop string.
-    Delta {
-        /// The piece.
-        text: String,
+    /// The next piece of the answer; never empty.
+    Piece(Piece),
+    /// Vectors of the texts from `first` on.
+    Vectors {
+        /// The text that the first vector belongs to.
+        first: usize,
+        /// One for each text.
+        vectors: Vec<Vec<f32>>,
     },
     /// Terminal: the answer is complete.
-    Completed {
-        /// Why it ended.
-        finish_reason: FinishReason,
-        /// Tokens of the prompt.
-        prompt_tokens: u32,
-        /// Tokens generated.
-        completion_tokens: u32,
+    Completed(Box<Answered>),
+    /// Terminal: all vectors are made.
+    Embedded {
+        /// Tokens of all texts.
+        prompt_tokens: u64,
     },
+    /// Terminal: the model is in memory.
+    Loaded,
+    /// Terminal: what was looked at is seen as this.
+    Inspected(Inspected),
     /// Terminal: no answer, or only the part already sent.
     Failed(Failure),
     /// Terminal: cancelled by the caller.
@@ -158,58 +161,17 @@ pub enum Event {
 impl Event {
     /// Whether no event follows this one.
     pub fn is_terminal(&self) -> bool {
-        matches!(self, Self::Completed { .. } | Self::Failed(_) | Self::Cancelled { .. })
+        !matches!(self, Self::Started { .. } | Self::Piece(_) | Self::Vectors { .. })
     }
 }
 
-/// Why an answer ended.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum FinishReason {
-    /// The model ended its turn, or wrote a stop string.
-    Stop,
-    /// `max_tokens` are generated or the context is full.
-    Length,
-}
-
-/// A request that was refused or could not be completed.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("{message}")]
-pub struct Failure {
-    /// What a caller can tell apart.
-    pub kind: FailureKind,
-    /// What was wrong, where, and what to do.
-    pub message: String,
-}
-
-/// The kinds of [`Failure`].
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum FailureKind {
-    /// The request contradicts itself or the model cannot do it.
-    InvalidRequest,
-    /// No file of that name is in the model directory.
-    ModelNotFound,
-    /// The model's file is damaged, incomplete or of an unknown kind.
-    ModelCorrupt,
-    /// The prompt leaves no room for an answer.
-    PromptTooLong {
-        /// Tokens of the prompt; a lower bound when it is far too long.
-        tokens: u32,
-        /// Tokens that a prompt may have.
-        limit: u32,
-    },
-    /// Too many requests wait for the model: try again later.
-    QueueFull,
-    /// The engine is stopping: try again, elsewhere or later.
-    Stopping,
-    /// A fault of the engine itself; details are in its log.
-    Internal,
-}
-
-#[cfg(feature = "llama")]
-impl Failure {
-    fn new(kind: FailureKind, message: impl Into<String>) -> Self {
-        Self { kind, message: message.into() }
-    }
+/// A complete answer, and what it took.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Answered {
+    /// The answer.
+    pub choice: Choice,
+    /// Tokens.
+    pub usage: Usage,
+    /// Times.
+    pub timings: Timings,
 }

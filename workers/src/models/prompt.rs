@@ -1,10 +1,11 @@
 //! From messages to the model's tokens, through the chat template in its file.
 
-use llama_cpp_2::model::{LlamaChatMessage, LlamaChatTemplate, LlamaModel};
+use llama_cpp_2::model::LlamaModel;
 use llama_cpp_2::token::LlamaToken;
 use llama_cpp_2::vocab::LlamaVocab;
+use symbia_nats::inference::{Failure, FailureKind, Inspected, Message, Request, Tool, ToolCall, ToolChoice};
 
-use super::{Failure, FailureKind, Message};
+use super::template::Template;
 
 /// Control tokens shorter than this are not looked for in a message.
 const SHORTEST_CONTROL: usize = 3;
@@ -14,7 +15,8 @@ const ZERO_WIDTH_SPACE: char = '\u{200b}';
 pub(super) struct Prompts<'m> {
     name: &'m str,
     model: &'m LlamaModel,
-    template: Option<LlamaChatTemplate>,
+    template: Result<Template, String>,
+    bos: String,
     /// Texts of the control tokens, and the characters they begin with.
     controls: Vec<String>,
     control_begins: Vec<char>,
@@ -25,6 +27,16 @@ pub(super) struct Prompts<'m> {
 impl<'m> Prompts<'m> {
     pub(super) fn new(name: &'m str, model: &'m LlamaModel) -> Self {
         let vocab = model.vocab();
+        let text = |token| vocab.text(token).and_then(|text| text.to_str().ok()).unwrap_or_default().to_owned();
+        let (bos, eos) = (text(vocab.bos()), text(vocab.eos()));
+        let source = model.meta_val_str("tokenizer.chat_template").ok().filter(|source| !source.is_empty());
+        if source.is_none() {
+            tracing::warn!(model = name, "the model has no chat template, ChatML is used");
+        }
+        let template = Template::new(source, bos.clone(), eos).map_err(|error| {
+            tracing::warn!(model = name, %error, "the model's chat template cannot be read");
+            error.to_string()
+        });
         let mut controls = Vec::new();
         let mut longest_token = 1;
         for token in vocab.tokens() {
@@ -40,30 +52,66 @@ impl<'m> Prompts<'m> {
         let mut control_begins: Vec<char> = controls.iter().filter_map(|text| text.chars().next()).collect();
         control_begins.sort_unstable();
         control_begins.dedup();
-        // Without a template in the file llama.cpp, too, takes ChatML.
-        let template = model.chat_template(None).or_else(|error| {
-            tracing::warn!(model = name, %error, "the model has no chat template, ChatML is used");
-            LlamaChatTemplate::new("chatml")
-        });
-        Self { name, model, template: template.ok(), controls, control_begins, longest_token }
+        Self { name, model, template, bos, controls, control_begins, longest_token }
+    }
+
+    pub(super) fn model(&self) -> &'m LlamaModel {
+        self.model
     }
 
     pub(super) fn vocab(&self) -> LlamaVocab<'m> {
         self.model.vocab()
     }
 
-    /// The tokens of a prompt that ends where the assistant is to speak; at most `limit`.
-    pub(super) fn tokens(&self, messages: &[Message], limit: u32) -> Result<Vec<LlamaToken>, Failure> {
+    /// Whether the model thinks before it answers.
+    pub(super) fn thinks(&self) -> bool {
+        self.template.as_ref().is_ok_and(|template| template.thinks)
+    }
+
+    /// The tokens of a request's prompt; at most `limit`.
+    pub(super) fn tokens(&self, request: &Request, limit: u32) -> Result<Vec<LlamaToken>, Failure> {
         // Tokenizing is slow: what is far too long is refused by its length.
-        let bytes: usize = messages.iter().map(|message| message.content.len()).sum();
+        let bytes = request.messages.iter().map(|message| message.content.len()).sum::<usize>()
+            + request.prompt.as_ref().map_or(0, String::len)
+            + request.tools.iter().map(|tool| tool.parameters.len()).sum::<usize>();
         self.check(bytes / self.longest_token, limit, "at least ")?;
-        let prompt = self.render(messages)?;
-        let tokens = self.vocab().tokenize(prompt.as_bytes(), true, true);
+        let tokens = match &request.prompt {
+            Some(prompt) => self.vocab().tokenize(prompt.replace('\0', "\u{fffd}").as_bytes(), true, false),
+            None => {
+                let offered = if request.tool_choice == ToolChoice::None { &[][..] } else { &request.tools };
+                let prompt = self.render(&request.messages, offered)?;
+                // Some templates write the token that begins a text, which tokenizing adds.
+                let adds = self.vocab().should_add_bos() && !self.bos.is_empty();
+                let prompt = prompt.strip_prefix(self.bos.as_str()).filter(|_| adds).unwrap_or(&prompt);
+                self.vocab().tokenize(prompt.as_bytes(), true, true)
+            }
+        };
         self.check(tokens.len(), limit, "")?;
         if tokens.is_empty() {
             return Err(Failure::new(FailureKind::InvalidRequest, "the prompt has no tokens; write something"));
         }
         Ok(tokens)
+    }
+
+    /// What a text, tokens or a conversation are to this model.
+    pub(super) fn inspect(&self, what: Inspected) -> Result<Inspected, Failure> {
+        Ok(match what {
+            Inspected::Text(text) => {
+                let tokens = self.vocab().tokenize(text.replace('\0', "\u{fffd}").as_bytes(), false, false);
+                Inspected::Tokens(tokens.into_iter().filter_map(|token| u32::try_from(token.0).ok()).collect())
+            }
+            Inspected::Tokens(tokens) => {
+                let known = u32::try_from(self.model.n_vocab()).unwrap_or_default();
+                if let Some(unknown) = tokens.iter().find(|token| **token >= known) {
+                    let message = format!("there is no token {unknown}; model {:?} has 0 to {}", self.name, known - 1);
+                    return Err(Failure::new(FailureKind::InvalidRequest, message));
+                }
+                let piece = |token: u32| self.vocab().token_to_piece(LlamaToken(token as i32), false, None);
+                let bytes: Vec<u8> = tokens.into_iter().flat_map(piece).collect();
+                Inspected::Text(String::from_utf8_lossy(&bytes).into_owned())
+            }
+            Inspected::Chat(messages, tools) => Inspected::Text(self.render(&messages, &tools)?),
+        })
     }
 
     fn check(&self, tokens: usize, limit: u32, about: &str) -> Result<(), Failure> {
@@ -72,24 +120,48 @@ impl<'m> Prompts<'m> {
             return Ok(());
         }
         let message = format!(
-            "the prompt has {about}{tokens} tokens, model {:?} takes at most {limit}: shorten the conversation",
+            "the prompt has {about}{tokens} tokens, {about}{} more than the {limit} that model {:?} takes: shorten the conversation",
+            tokens - limit,
             self.name
         );
         Err(Failure::new(FailureKind::PromptTooLong { tokens, limit }, message))
     }
 
-    fn render(&self, messages: &[Message]) -> Result<String, Failure> {
-        let unusable = || {
-            let message = format!("llama.cpp does not know the chat template of model {:?}: use another", self.name);
+    fn render(&self, messages: &[Message], tools: &[Tool]) -> Result<String, Failure> {
+        let refused = |why: &dyn std::fmt::Display| {
+            let message = format!("the chat template of model {:?} does not take this conversation: {why}", self.name);
             Failure::new(FailureKind::InvalidRequest, message)
         };
-        let template = self.template.as_ref().ok_or_else(unusable)?;
-        let turn = |message: &Message| LlamaChatMessage::new(self.plain(&message.role), self.plain(&message.content));
-        let chat = messages.iter().map(turn).collect::<Result<Vec<_>, _>>().map_err(|_| unusable())?;
-        self.model.apply_chat_template(template, &chat, true).map_err(|error| {
-            tracing::error!(model = self.name, %error, "chat template not applied");
-            unusable()
-        })
+        let template = self.template.as_ref().map_err(|error| refused(error))?;
+        if !tools.is_empty() && !template.knows_tools {
+            let message = format!("model {:?} cannot call tools: its chat template does not mention them", self.name);
+            return Err(Failure::new(FailureKind::InvalidRequest, message));
+        }
+        let messages: Vec<Message> = messages.iter().map(|message| self.harmless(message)).collect();
+        let tools: Vec<Tool> = tools
+            .iter()
+            .map(|tool| Tool {
+                name: self.plain(&tool.name),
+                description: tool.description.as_deref().map(|text| self.plain(text)),
+                parameters: self.plain(&tool.parameters),
+            })
+            .collect();
+        template.render(&messages, &tools).map_err(|error| refused(&error))
+    }
+
+    fn harmless(&self, message: &Message) -> Message {
+        let call = |call: &ToolCall| ToolCall {
+            id: self.plain(&call.id),
+            name: self.plain(&call.name),
+            arguments: self.plain(&call.arguments),
+        };
+        Message {
+            role: self.plain(&message.role),
+            content: self.plain(&message.content),
+            tool_calls: message.tool_calls.iter().map(call).collect(),
+            tool_call_id: message.tool_call_id.as_deref().map(|id| self.plain(id)),
+            name: message.name.as_deref().map(|name| self.plain(name)),
+        }
     }
 
     /// `text` with control tokens made harmless and without NUL, which llama.cpp's strings end at.

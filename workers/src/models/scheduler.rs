@@ -1,6 +1,7 @@
 //! Continuous batching: each step computes one token of every running answer and a chunk of the waiting prompts.
 //!
-//! llama.cpp cannot be interrupted within a step, so the chunks are sized to keep a step short.
+//! llama.cpp cannot be interrupted within a step, so the chunks are sized to keep a step short. What several prompts begin
+//! with is computed once: a prompt takes it over from another sequence, and waits for one that is about to compute it.
 
 use std::collections::VecDeque;
 use std::sync::mpsc::Receiver;
@@ -9,12 +10,14 @@ use std::time::{Duration, Instant};
 use llama_cpp_2::context::LlamaContext;
 use llama_cpp_2::llama_batch::LlamaBatch;
 use llama_cpp_2::token::LlamaToken;
+use symbia_nats::inference::{Failure, FailureKind, FinishReason, Request};
 
-use super::job::Job;
+use super::constraint::{Constraint, Shapes, forced};
+use super::job::{Job, Task};
 use super::lane::Lane;
 use super::prompt::Prompts;
-use super::sequence::Sequence;
-use super::{Event, Failure, FailureKind, FinishReason, service};
+use super::sequence::{Next, Sequence};
+use super::{Event, totals};
 
 /// Tokens of a batch at most. More than there are sequences: a token of each always fits.
 pub(super) const BATCH_TOKENS: usize = 512;
@@ -22,6 +25,8 @@ const SMALLEST_CHUNK: usize = 8;
 const FIRST_CHUNK: usize = 64;
 /// A step with prompt tokens shall take about so long: short enough to cancel, long enough to be efficient.
 const STEP: Duration = Duration::from_millis(50);
+/// Copying a beginning, or waiting for it, is worth it from so many tokens on.
+const WORTH: usize = 32;
 
 /// A sequence of the context.
 #[derive(Default)]
@@ -31,13 +36,28 @@ struct Slot {
     kept: Vec<LlamaToken>,
 }
 
+impl Slot {
+    /// The tokens that the context holds.
+    fn held(&self) -> &[LlamaToken] {
+        self.running.as_ref().map_or(&self.kept, Sequence::held)
+    }
+}
+
+/// A request that waits for a slot.
+struct Waiting {
+    job: Job,
+    request: Box<Request>,
+    prompt: Vec<LlamaToken>,
+}
+
 pub(super) struct Scheduler<'m> {
     lane: &'m Lane,
     prompts: Prompts<'m>,
+    shapes: Option<Shapes>,
     context: LlamaContext<'m>,
     batch: LlamaBatch<'static>,
     slots: Vec<Slot>,
-    waiting: VecDeque<Job>,
+    waiting: VecDeque<Waiting>,
     /// Prompt tokens of a step.
     chunk: usize,
     /// Tokens that a sequence may have.
@@ -46,16 +66,19 @@ pub(super) struct Scheduler<'m> {
 
 impl<'m> Scheduler<'m> {
     pub(super) fn new(lane: &'m Lane, prompts: Prompts<'m>, context: LlamaContext<'m>, limit: u32) -> Self {
-        let slots = (0..lane.shared.options.parallel).map(|_| Slot::default()).collect();
+        let slots = (0..lane.parallel).map(|_| Slot::default()).collect();
         let batch = LlamaBatch::new(BATCH_TOKENS, 1);
-        Self { lane, prompts, context, batch, slots, waiting: VecDeque::new(), chunk: FIRST_CHUNK, limit }
+        let (shapes, waiting) = (None, VecDeque::new());
+        Self { lane, prompts, shapes, context, batch, slots, waiting, chunk: FIRST_CHUNK, limit }
     }
 
     /// Works until the model is to be unloaded.
     pub(super) fn run(mut self, jobs: &Receiver<Job>) {
         loop {
-            self.waiting.extend(jobs.try_iter());
-            if self.lane.shared.stop.is_cancelled() {
+            while let Ok(job) = jobs.try_recv() {
+                self.take(job);
+            }
+            if self.lane.stop.is_cancelled() {
                 return self.stop();
             }
             self.drop_cancelled();
@@ -65,16 +88,35 @@ impl<'m> Scheduler<'m> {
                 continue;
             }
             match self.lane.wait(jobs) {
-                Some(job) => self.waiting.push_back(job),
+                Some(job) => self.take(job),
                 None => return,
             }
         }
     }
 
     fn stop(self) {
-        self.waiting.into_iter().for_each(|job| job.fail(service::stopping()));
+        self.waiting.into_iter().for_each(|waiting| waiting.job.fail(self.lane.stopping()));
         let running = self.slots.into_iter().filter_map(|slot| slot.running);
-        running.for_each(|sequence| sequence.fail(service::stopping()));
+        running.for_each(|sequence| _ = sequence.fail(self.lane.stopping()));
+    }
+
+    /// Does at once what needs no slot.
+    fn take(&mut self, mut job: Job) {
+        match std::mem::replace(&mut job.task, Task::Load) {
+            Task::Load => job.finish(Event::Loaded),
+            Task::Inspect(what) => match self.prompts.inspect(what) {
+                Ok(seen) => job.finish(Event::Inspected(seen)),
+                Err(failure) => job.fail(failure),
+            },
+            Task::Embed(_) => job.fail(self.lane.unable("generates text and makes no vectors")),
+            Task::Generate(request) => {
+                // One token less than the context: an answer needs room.
+                match self.prompts.tokens(&request, self.limit - 1) {
+                    Ok(prompt) => self.waiting.push_back(Waiting { job, request, prompt }),
+                    Err(failure) => job.fail(failure),
+                }
+            }
+        }
     }
 
     fn drop_cancelled(&mut self) {
@@ -84,11 +126,11 @@ impl<'m> Scheduler<'m> {
             }
         }
         let mut index = 0;
-        while let Some(job) = self.waiting.get(index) {
-            if job.is_cancelled()
-                && let Some(job) = self.waiting.remove(index)
+        while let Some(waiting) = self.waiting.get(index) {
+            if waiting.job.is_cancelled()
+                && let Some(waiting) = self.waiting.remove(index)
             {
-                job.finish(Event::Cancelled { prompt_tokens: 0, completion_tokens: 0 });
+                waiting.job.finish(Event::Cancelled { prompt_tokens: 0, completion_tokens: 0 });
             } else {
                 index += 1;
             }
@@ -97,38 +139,73 @@ impl<'m> Scheduler<'m> {
 
     /// Gives waiting jobs to free slots.
     fn admit(&mut self) {
+        let mut index = 0;
         while self.slots.iter().any(|slot| slot.running.is_none()) {
-            let Some(job) = self.waiting.pop_front() else { return };
-            // One token less than the context: an answer needs room.
-            let prompt = match self.prompts.tokens(&job.request.messages, self.limit - 1) {
-                Ok(prompt) => prompt,
-                Err(failure) => {
-                    job.fail(failure);
-                    continue;
-                }
-            };
-            let Some((index, alike)) = self.best_slot(&prompt) else {
-                self.waiting.push_front(job);
-                return;
-            };
-            let fed = self.reuse(index, alike);
-            let sequence = Sequence::new(job, prompt, fed, self.limit);
-            self.slots[index].kept.clear();
-            if sequence.wants_nothing() {
-                self.slots[index].kept = sequence.complete(FinishReason::Length);
-            } else {
-                self.slots[index].running = Some(sequence);
+            let Some(waiting) = self.waiting.get(index) else { return };
+            if self.is_being_computed(&waiting.prompt) {
+                index += 1;
+            } else if let Some(waiting) = self.waiting.remove(index) {
+                self.start(waiting);
             }
         }
     }
 
-    /// The free slot that holds the longest beginning of `prompt`, and its length.
-    fn best_slot(&self, prompt: &[LlamaToken]) -> Option<(usize, usize)> {
-        let free = self.slots.iter().enumerate().filter(|(_, slot)| slot.running.is_none());
-        let alike = |kept: &[LlamaToken]| kept.iter().zip(prompt).take_while(|(a, b)| a == b).count();
-        // `max_by_key` takes the last of equals: reversed, neighbouring slots are used, which llama.cpp batches best.
+    fn start(&mut self, Waiting { job, request, prompt }: Waiting) {
+        let constraint = match self.constraint(&request) {
+            Ok(constraint) => constraint,
+            Err(failure) => return job.fail(failure),
+        };
+        let Some((index, fed)) = self.place(&prompt) else { return job.fail(self.lane.stopping()) };
+        let about = (&self.prompts.vocab(), self.prompts.thinks(), self.limit);
+        let sequence = Sequence::new(job, request, (prompt, fed), constraint, about);
+        self.slots[index].kept.clear();
+        if sequence.wants_nothing() {
+            self.slots[index].kept = sequence.complete(FinishReason::Length);
+        } else {
+            self.slots[index].running = Some(sequence);
+        }
+    }
+
+    fn constraint(&mut self, request: &Request) -> Result<Option<Constraint>, Failure> {
+        if request.format == symbia_nats::inference::Format::Text && !forced(request) {
+            return Ok(None);
+        }
+        self.shapes()?.of_request(request)
+    }
+
+    fn shapes(&mut self) -> Result<&Shapes, Failure> {
+        let shapes = match self.shapes.take() {
+            Some(shapes) => shapes,
+            None => Shapes::new(self.prompts.model())?,
+        };
+        Ok(self.shapes.insert(shapes))
+    }
+
+    /// Whether a running prompt is about to compute more of this one's beginning than any sequence holds.
+    fn is_being_computed(&self, prompt: &[LlamaToken]) -> bool {
+        let held = self.slots.iter().map(|slot| alike(slot.held(), prompt)).max().unwrap_or(0);
+        let running = self.slots.iter().filter_map(|slot| slot.running.as_ref()?.prompt_under_way());
+        running.map(|other| alike(other, prompt)).max().unwrap_or(0) >= held + WORTH
+    }
+
+    /// A free slot, and how many tokens of `prompt` it holds now.
+    fn place(&mut self, prompt: &[LlamaToken]) -> Option<(usize, usize)> {
         // Of the prompt the last token is computed in any case, for what follows it.
-        free.map(|(index, slot)| (index, alike(&slot.kept).min(prompt.len() - 1))).rev().max_by_key(|(_, alike)| *alike)
+        let most = prompt.len() - 1;
+        let free = self.slots.iter().enumerate().filter(|(_, slot)| slot.running.is_none());
+        // `max_by_key` takes the last of equals: reversed, neighbouring slots are used, which llama.cpp batches best.
+        let own = free.clone().map(|(index, slot)| (index, alike(&slot.kept, prompt).min(most))).rev();
+        let (index, own) = own.max_by_key(|(_, alike)| *alike)?;
+        let all = self.slots.iter().enumerate();
+        let other =
+            all.map(|(index, slot)| (index, alike(slot.held(), prompt).min(most))).max_by_key(|(_, alike)| *alike);
+        match other {
+            Some((source, shared)) if source != index && shared >= own + WORTH => {
+                let (index, _) = free.min_by_key(|(_, slot)| slot.kept.len())?;
+                Some((index, self.copy(source, index, shared)))
+            }
+            _ => Some((index, self.reuse(index, own))),
+        }
     }
 
     /// Leaves the first `alike` tokens of a slot in the context; gives how many are left, none if the model cannot.
@@ -140,6 +217,17 @@ impl<'m> Scheduler<'m> {
         }
         self.forget(index);
         0
+    }
+
+    /// Gives a slot the first `shared` tokens of another one.
+    fn copy(&mut self, source: usize, index: usize, shared: usize) -> usize {
+        self.forget(index);
+        // Only whole sequences can be copied; the rest is taken away afterwards.
+        let whole = self.context.kv_cache_seq_pos_min(source as i32) == 0;
+        if !whole || self.context.kv_cache_seq_cp(source as i32, index as i32, None, None).is_err() {
+            return 0;
+        }
+        self.reuse(index, shared)
     }
 
     fn forget(&mut self, index: usize) {
@@ -154,6 +242,7 @@ impl<'m> Scheduler<'m> {
         let started = Instant::now();
         let decoded = self.context.decode(&mut self.batch);
         drop(turn);
+        totals::stepped(started.elapsed());
         if let Err(error) = decoded {
             return self.fail_running(&error.to_string());
         }
@@ -212,16 +301,36 @@ impl<'m> Scheduler<'m> {
 
     fn sample(&mut self) {
         let vocab = self.prompts.vocab();
-        for slot in &mut self.slots {
-            let Some(sequence) = &mut slot.running else { continue };
-            let Some(at) = sequence.take_output() else { continue };
-            let token = sequence.sampler().sample(&self.context, at);
-            if let Some(reason) = sequence.push(token, &vocab)
-                && let Some(sequence) = slot.running.take()
-            {
-                slot.kept = sequence.complete(reason);
+        for index in 0..self.slots.len() {
+            let Some(sequence) = &mut self.slots[index].running else { continue };
+            match sequence.advance(&self.context, &vocab) {
+                Next::More => {}
+                Next::Call => self.constrain_call(index),
+                Next::End(reason) => self.release(index, |sequence| sequence.complete(reason)),
+                Next::Stuck => self.release(index, |sequence| {
+                    let message = "no text fits the grammar or schema from here on: give it another way to go on";
+                    sequence.fail(Failure::new(FailureKind::InvalidFormat, message))
+                }),
             }
         }
+    }
+
+    fn release(&mut self, index: usize, end: impl FnOnce(Sequence) -> Vec<LlamaToken>) {
+        if let Some(sequence) = self.slots[index].running.take() {
+            self.slots[index].kept = end(sequence);
+        }
+    }
+
+    /// The rest of a call that the model has begun must fit the tools. Where that cannot be enforced, it is left as it comes.
+    fn constrain_call(&mut self, index: usize) {
+        if self.shapes().is_err() {
+            return;
+        }
+        let (Some(shapes), Some(sequence)) = (&self.shapes, &mut self.slots[index].running) else { return };
+        let (tools, begun) = sequence.call();
+        let begun = self.prompts.vocab().tokenize(begun.as_bytes(), false, false);
+        let constraint = shapes.of_call(tools, &begun);
+        sequence.constrain(constraint);
     }
 
     /// After a failed step nobody knows what the context holds: every running answer ends.
@@ -237,4 +346,9 @@ impl<'m> Scheduler<'m> {
             self.forget(index);
         }
     }
+}
+
+/// How many tokens two texts begin with alike.
+fn alike(a: &[LlamaToken], b: &[LlamaToken]) -> usize {
+    a.iter().zip(b).take_while(|(a, b)| a == b).count()
 }

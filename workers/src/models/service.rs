@@ -1,19 +1,26 @@
 //! The engine as a component: it starts one thread per model in use and routes requests to them.
 
-use std::collections::HashMap;
-use std::path::PathBuf;
-use std::sync::atomic::AtomicUsize;
-use std::sync::mpsc::{Receiver, Sender, channel};
+use std::path::Path;
+use std::sync::mpsc::{Receiver, channel};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
-use std::thread::JoinHandle;
+use std::time::Duration;
 
 use llama_cpp_2::llama_backend::LlamaBackend;
 use llama_cpp_2::{LlamaCppError, LogOptions, send_logs_to_tracing};
+use symbia_nats::inference::{
+    Embed, Failure, FailureKind, Inspect, Load, ModelState, ModelStatus, Request, Status, Unload,
+};
+use tokio::sync::Notify;
 use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
 use tokio_util::sync::CancellationToken;
 
-use super::job::{Job, Ticket};
-use super::{Event, Failure, FailureKind, Model, Options, Request, directory, lane};
+use super::directory::Found;
+use super::job::{Job, Task, Ticket};
+use super::lane;
+use super::lanes::{Lanes, Opened};
+use super::shelf::Shelf;
+use super::totals::{Counters, Tally};
+use super::{Event, Options, sampler};
 
 const MOST_SEQUENCES: u32 = 256;
 
@@ -59,9 +66,12 @@ impl Service {
         let backend = backend()?;
         tracing::info!(model_dir = %options.model_dir.display(), threads, parallel, "inference engine started");
         let shared = Shared {
+            shelf: Shelf::new(options.model_dir.clone()),
             options,
             backend,
             stop: CancellationToken::new(),
+            tally: Arc::default(),
+            changed: Notify::new(),
             compute: Mutex::new(()),
             lanes: Mutex::new(Lanes::default()),
         };
@@ -85,13 +95,8 @@ impl Service {
 /// Waits for the threads: llama.cpp must not be at work while the process exits.
 impl Drop for Service {
     fn drop(&mut self) {
-        let threads = {
-            let mut lanes = self.shared.lanes();
-            self.shared.stop.cancel();
-            lanes.closed = true;
-            lanes.open.clear();
-            std::mem::take(&mut lanes.threads)
-        };
+        self.shared.stop.cancel();
+        let threads = self.shared.lanes().close_all();
         for thread in threads {
             if thread.join().is_err() {
                 tracing::error!("an inference thread had panicked");
@@ -107,71 +112,135 @@ pub struct Handle {
 }
 
 impl Handle {
+    /// How the engine runs.
+    pub fn options(&self) -> &Options {
+        &self.shared.options
+    }
+
     /// The models of the directory, broken ones with the reason. An error when the directory cannot be read.
-    pub async fn models(&self) -> std::io::Result<Vec<Model>> {
-        let directory = self.shared.options.model_dir.clone();
-        tokio::task::spawn_blocking(move || directory::scan(&directory)).await.map_err(std::io::Error::other)?
+    pub async fn models(&self) -> std::io::Result<Vec<ModelStatus>> {
+        let shared = Arc::clone(&self.shared);
+        tokio::task::spawn_blocking(move || shared.models()).await.map_err(std::io::Error::other)?
     }
 
-    /// Names of the models that are in memory or being loaded, sorted.
+    /// Ids of the models that are in memory or being loaded, sorted.
     pub fn loaded(&self) -> Vec<String> {
-        let mut names: Vec<_> = self.shared.lanes().open.keys().cloned().collect();
-        names.sort();
-        names
+        self.shared.lanes().names()
     }
 
-    /// Queues a request. Refused at once when it is invalid, the model is not there, or too many wait for it;
-    /// everything later is an event.
-    pub fn generate(&self, request: Request) -> Result<UnboundedReceiver<Event>, Failure> {
-        check(&request)?;
+    /// What the engine tells about itself. Reads the directory.
+    pub async fn status(&self) -> Status {
+        let models = self.models().await.unwrap_or_else(|error| {
+            tracing::warn!(%error, "the model directory cannot be read");
+            Vec::new()
+        });
         let options = &self.shared.options;
-        let wanted = request.model.as_deref().filter(|name| !name.is_empty()).unwrap_or(&options.default_model);
-        let directory = options.model_dir.display();
-        let found = directory::find(&options.model_dir, wanted).map_err(|error| {
-            let message = format!("the model directory {directory} cannot be read: {error}");
-            Failure::new(FailureKind::ModelNotFound, message)
-        })?;
-        let Some((name, path)) = found else {
-            let message = format!("there is no model {wanted:?}: put {wanted}.gguf into {directory}");
-            return Err(Failure::new(FailureKind::ModelNotFound, message));
-        };
-
-        let mut lanes = self.shared.lanes();
-        if lanes.closed {
-            return Err(stopping());
+        Status {
+            build: env!("CARGO_PKG_VERSION").to_owned(),
+            threads: options.threads,
+            memory_budget: options.memory_budget,
+            memory_used: self.shared.lanes().bytes(),
+            models,
+            totals: self.shared.tally.totals(),
+            ..Status::default()
         }
-        if !lanes.open.contains_key(&name) {
-            self.shared.open(&mut lanes, &name, path)?;
+    }
+
+    /// Waits until a model was loaded, or unloaded, or could not be.
+    pub async fn changed(&self) {
+        self.shared.changed.notified().await;
+    }
+
+    /// Computes one digest that is missing; false when none is.
+    pub async fn hash_one(&self) -> bool {
+        let shared = Arc::clone(&self.shared);
+        tokio::task::spawn_blocking(move || shared.shelf.hash_one()).await.unwrap_or_default()
+    }
+
+    /// Queues a request, which `cancel` ends as well as dropping the events does. Refused at once when it is invalid, the
+    /// model is not there, or too many wait for it; everything later is an event. Generates one choice.
+    pub fn generate(&self, request: Request, cancel: &CancellationToken) -> Result<UnboundedReceiver<Event>, Failure> {
+        check(&request)?;
+        let wanted = request.model.clone().filter(|name| !name.is_empty());
+        let wanted = wanted.unwrap_or_else(|| self.shared.options.default_model.clone());
+        self.send(&Load { model: wanted, ..Load::default() }, Task::Generate(Box::new(request)), cancel)
+    }
+
+    /// Queues texts to make vectors of, like [`Handle::generate`].
+    pub fn embed(&self, embed: Embed, cancel: &CancellationToken) -> Result<UnboundedReceiver<Event>, Failure> {
+        if embed.inputs.is_empty() {
+            return Err(Failure::new(FailureKind::InvalidRequest, "there is no input; at least one is needed"));
+        }
+        let wanted = embed.model.clone().filter(|name| !name.is_empty());
+        let wanted = wanted.unwrap_or_else(|| self.shared.options.default_embedding.clone());
+        self.send(&Load { model: wanted, ..Load::default() }, Task::Embed(embed), cancel)
+    }
+
+    /// Looks at tokens, like [`Handle::generate`].
+    pub fn inspect(&self, inspect: Inspect, cancel: &CancellationToken) -> Result<UnboundedReceiver<Event>, Failure> {
+        self.send(&Load { model: inspect.model, ..Load::default() }, Task::Inspect(inspect.what), cancel)
+    }
+
+    /// Loads a model; one that is loaded with other settings is unloaded first.
+    pub fn load(&self, load: &Load, cancel: &CancellationToken) -> Result<UnboundedReceiver<Event>, Failure> {
+        if load.parallel.is_some_and(|parallel| !(1..=MOST_SEQUENCES).contains(&parallel))
+            || load.context_tokens.is_some_and(|tokens| tokens < 64)
+        {
+            let message = "slots must be 1 to 256, and the context at least 64 tokens";
+            return Err(Failure::new(FailureKind::InvalidRequest, message));
+        }
+        self.send(load, Task::Load, cancel)
+    }
+
+    /// The model as it is now.
+    pub async fn model(&self, name: &str) -> Option<ModelStatus> {
+        let models = self.models().await.ok()?;
+        let exact = models.iter().position(|model| model.id == name || model.name == name);
+        let index = exact.or_else(|| models.iter().position(|model| model.is_called(name)))?;
+        models.into_iter().nth(index)
+    }
+
+    /// Unloads a model; false when it is not loaded.
+    pub fn unload(&self, unload: &Unload) -> bool {
+        let unloaded = self.shared.lanes().unload(&unload.model, unload.drain);
+        if unloaded {
+            self.shared.changed();
+        }
+        unloaded
+    }
+
+    fn send(&self, load: &Load, task: Task, cancel: &CancellationToken) -> Result<UnboundedReceiver<Event>, Failure> {
+        let found = self.shared.shelf.find(&load.model)?;
+        let name = &found.model.id;
+        let options = &self.shared.options;
+        let mut lanes = self.shared.lanes();
+        if lanes.is_closed() {
+            return Err(Failure::new(FailureKind::Stopping, "the inference engine is stopping; try again"));
+        }
+        if matches!(task, Task::Load) && lanes.differs(name, load) {
+            lanes.unload(name, true);
+        }
+        if lanes.get(name).is_none() {
+            self.shared.open(&mut lanes, &found, load)?;
         }
         let gone = || Failure::new(FailureKind::Internal, format!("the thread of model {name:?} ended; try again"));
-        let lane = lanes.open.get(&name).ok_or_else(gone)?;
-        let most = options.max_queue.saturating_add(options.parallel as usize);
-        let Some(ticket) = Ticket::take(&lane.taken, most) else {
+        let opened = lanes.get(name).ok_or_else(gone)?;
+        let most = options.max_queue.saturating_add(opened.parallel as usize);
+        let Some(ticket) = Ticket::take(&opened.counters, most) else {
             let message = format!("{most} requests are running or waiting for model {name:?}; try again later");
             return Err(Failure::new(FailureKind::QueueFull, message));
         };
         let (events, receiver) = unbounded_channel();
-        lane.jobs.send(Job::new(request, events, ticket)).map_err(|_| gone())?;
+        opened.jobs.send(Job::new(task, events, cancel.clone(), ticket)).map_err(|_| gone())?;
         Ok(receiver)
     }
 }
 
-pub(super) fn stopping() -> Failure {
-    Failure::new(FailureKind::Stopping, "the inference engine is stopping; try again")
-}
-
 fn check(request: &Request) -> Result<(), Failure> {
-    let invalid = |message: &str| Err(Failure::new(FailureKind::InvalidRequest, message));
-    if request.messages.is_empty() {
-        return invalid("messages is empty; at least one is needed");
+    if request.messages.is_empty() && request.prompt.is_none() {
+        return Err(Failure::new(FailureKind::InvalidRequest, "messages is empty; at least one is needed"));
     }
-    if !(0.0..=100.0).contains(&request.temperature) {
-        return invalid("temperature must be 0 to 100");
-    }
-    if !(request.top_p > 0.0 && request.top_p <= 1.0) {
-        return invalid("top_p must be more than 0 and at most 1");
-    }
-    Ok(())
+    sampler::check(&request.sampling)
 }
 
 /// What the handles and the threads share.
@@ -180,25 +249,12 @@ pub(super) struct Shared {
     pub(super) options: Options,
     pub(super) backend: &'static LlamaBackend,
     pub(super) stop: CancellationToken,
+    shelf: Shelf,
+    tally: Arc<Tally>,
+    changed: Notify,
     /// Held while computing: two models at a time would want more cores than `threads`.
     compute: Mutex<()>,
     lanes: Mutex<Lanes>,
-}
-
-#[derive(Debug, Default)]
-struct Lanes {
-    open: HashMap<String, Lane>,
-    threads: Vec<JoinHandle<()>>,
-    next_id: u64,
-    closed: bool,
-}
-
-/// The way to the thread of one model.
-#[derive(Debug)]
-struct Lane {
-    id: u64,
-    jobs: Sender<Job>,
-    taken: Arc<AtomicUsize>,
 }
 
 impl Shared {
@@ -220,34 +276,88 @@ impl Shared {
     /// Closes the lane, if it is still this one: the next request opens another.
     pub(super) fn close(&self, name: &str, id: u64) {
         self.lanes().close(name, id);
+        self.changed();
+    }
+
+    /// Something is to be told.
+    pub(super) fn changed(&self) {
+        self.changed.notify_one();
+    }
+
+    /// The model's file cannot be used; memory may be there later.
+    pub(super) fn unusable(&self, name: &str, failure: &Failure) {
+        if failure.kind == FailureKind::ModelCorrupt {
+            self.shelf.broken(name, failure);
+        }
+    }
+
+    pub(super) fn is_probed(&self, path: &Path) -> bool {
+        self.shelf.is_probed(path)
+    }
+
+    pub(super) fn probed(&self, path: &Path) {
+        self.shelf.probed(path);
     }
 
     fn lanes(&self) -> MutexGuard<'_, Lanes> {
         self.lanes.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn open(self: &Arc<Self>, lanes: &mut Lanes, name: &str, path: PathBuf) -> Result<(), Failure> {
+    fn models(&self) -> std::io::Result<Vec<ModelStatus>> {
+        let found = self.shelf.models()?;
+        let lanes = self.lanes();
+        let status = |found: Found| {
+            let mut model = found.model.clone();
+            model.digest = self.shelf.digest(&found).filter(|digest| !digest.is_empty());
+            if let Some(fault) = self.shelf.fault(&found) {
+                (model.state, model.reason) = (ModelState::Error, Some(fault));
+            }
+            if let Some(loaded) = lanes.told(&model.id) {
+                model.state = if loaded.is_some() { ModelState::Loaded } else { ModelState::Loading };
+                model.loaded = loaded;
+            }
+            model
+        };
+        Ok(found.into_iter().map(status).collect())
+    }
+
+    fn open(self: &Arc<Self>, lanes: &mut Lanes, found: &Found, load: &Load) -> Result<(), Failure> {
+        let name = &found.model.id;
+        let details = found.model.details.clone().unwrap_or_default();
+        let options = &self.options;
+        let context_tokens = load.context_tokens.unwrap_or(options.context_tokens);
+        let parallel = load.parallel.unwrap_or(options.parallel);
+        let keep = match load.keep_alive {
+            None => Some(options.idle_unload).filter(|_| !options.pinned.iter().any(|pin| found.model.is_called(pin))),
+            Some(seconds) => u64::try_from(seconds).ok().map(Duration::from_secs),
+        };
+        let needed = found.model.bytes.saturating_add(lane::estimate(&details, context_tokens, parallel).bytes());
+        let leaving = lanes.make_room(name, needed, options.memory_budget, options.max_loaded)?;
         let (jobs, receiver) = channel();
-        let id = lanes.next_id;
-        let lane = lane::Lane { shared: self.clone(), name: name.to_owned(), path, id };
+        let (id, stop, told) = (lanes.next_id(), self.stop.child_token(), lane::Told::default());
+        let lane = lane::Lane {
+            shared: self.clone(),
+            name: name.clone(),
+            path: found.path.clone(),
+            details,
+            id,
+            context_tokens,
+            parallel,
+            keep,
+            stop: stop.clone(),
+            told: told.clone(),
+            leaving,
+        };
         let thread = std::thread::Builder::new().name("inference".to_owned()).spawn(move || lane.run(receiver));
         let thread = thread.map_err(|error| {
             tracing::error!(model = name, %error, "inference thread not started");
             Failure::new(FailureKind::Internal, format!("a thread for model {name:?} could not be started: {error}"))
         })?;
-        lanes.next_id += 1;
-        lanes.threads.retain(|thread| !thread.is_finished());
-        lanes.threads.push(thread);
-        lanes.open.insert(name.to_owned(), Lane { id, jobs, taken: Arc::default() });
+        let counters = Arc::new(Counters::new(Arc::clone(&self.tally)));
+        let pinned = keep.is_none();
+        lanes.add(name, Opened { id, jobs, counters, told, needed, context_tokens, parallel, pinned, stop, thread });
+        self.changed();
         Ok(())
-    }
-}
-
-impl Lanes {
-    fn close(&mut self, name: &str, id: u64) {
-        if self.open.get(name).is_some_and(|lane| lane.id == id) {
-            self.open.remove(name);
-        }
     }
 }
 
@@ -268,7 +378,7 @@ fn check_processor() -> Result<(), StartError> {
 }
 
 /// llama.cpp, initialised once per process.
-fn backend() -> Result<&'static LlamaBackend, StartError> {
+pub(super) fn backend() -> Result<&'static LlamaBackend, StartError> {
     static BACKEND: OnceLock<Result<LlamaBackend, LlamaCppError>> = OnceLock::new();
     let backend = BACKEND.get_or_init(|| {
         send_logs_to_tracing(LogOptions::default());

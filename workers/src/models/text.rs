@@ -74,7 +74,7 @@ impl Output {
 }
 
 /// Length of the longest end of `text` that is a beginning of `stop`.
-fn overlap(text: &str, stop: &str) -> usize {
+pub(super) fn overlap(text: &str, stop: &str) -> usize {
     let longest = text.len().min(stop.len());
     (1..=longest)
         .rev()

@@ -1,0 +1,5 @@
+//! Commands and aggregates of the models service (models.md §16).
+
+mod model;
+
+pub use model::*;

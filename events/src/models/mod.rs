@@ -1,0 +1,5 @@
+//! Events of the models service (models.md §16).
+
+mod model;
+
+pub use model::*;

@@ -1,0 +1,294 @@
+//! The model keeper: does what people ask of models (load, unload), and records what the inference processes tell of them.
+//!
+//! Error policy: retry what was asked for. What is recorded is compared with what the process tells now, and the aggregate
+//! passes over what it knows, so that nothing has to be remembered over a restart.
+
+use std::{collections::HashMap, sync::Arc, time::Duration};
+
+use async_nats::Client;
+use async_trait::async_trait;
+use symbia_commands::{
+    Actor,
+    models::{ModelCommand, RecordLoadFailed, RecordLoaded, RecordModel, RecordModelRemoved, RecordUnloaded},
+};
+use symbia_events::{
+    AggregateRef, CommandId, Event, KeyRing, OrgId, Position, Service,
+    models::{ModelEvent, ModelLoadRequested, ModelUnloadRequested},
+};
+use symbia_nats::{
+    bus::{BusError, CommandBus},
+    inference::{AskError, BEAT, Census, FailureKind, Inference, Load, ModelState, ModelStatus, Status, Unload, Work},
+};
+use tokio_util::sync::CancellationToken;
+
+use crate::{
+    reactor::{OnError, Reactor},
+    sender::Sender,
+};
+
+/// How long an inference process is looked for.
+const PATIENCE: Duration = Duration::from_secs(30);
+/// Loading a large model from a slow disk takes so long.
+const LOADING: Duration = Duration::from_secs(600);
+const UNLOADING: Duration = Duration::from_secs(60);
+
+/// Does what people ask of models.
+pub struct ModelKeeper {
+    inference: Inference,
+    census: Census,
+    sender: Sender,
+}
+
+impl ModelKeeper {
+    /// Over a connection.
+    ///
+    /// # Errors
+    /// The command bus cannot be opened.
+    pub async fn open(client: Client, keys: Arc<KeyRing>) -> Result<Self, BusError> {
+        Ok(ModelKeeper {
+            inference: Inference::new(client.clone(), PATIENCE),
+            census: Census::listen(client.clone()),
+            sender: Sender::new(CommandBus::open(client).await?, keys),
+        })
+    }
+
+    async fn load(&self, event: &Event, asked: ModelLoadRequested) -> anyhow::Result<()> {
+        let model_id = asked.model_id.clone();
+        let load = Load {
+            model: asked.model_id,
+            context_tokens: asked.context_tokens,
+            parallel: asked.slots,
+            keep_alive: asked.keep_alive,
+        };
+        let (category, message) = match self.inference.once(Work::Load(load)).await {
+            // That it is loaded, the process tells.
+            Ok(_) => return Ok(()),
+            Err(AskError::Failed(failure)) => (category(failure.kind), failure.message),
+            Err(error @ AskError::Nobody) => ("engine", error.to_string()),
+            Err(error) => return Err(error.into()),
+        };
+        let failed = RecordLoadFailed { model_id: model_id.clone(), category: category.to_owned(), message };
+        send(&self.sender, Some(event), &model_id, failed, CommandId::derived(event.id, "load")).await
+    }
+
+    async fn unload(&self, asked: ModelUnloadRequested) -> anyhow::Result<()> {
+        let unload = Unload { model: asked.model_id, drain: asked.drain };
+        // Where it is still at work after that, it is unloaded when that has ended.
+        self.census.unload(&unload, UNLOADING).await?;
+        Ok(())
+    }
+}
+
+fn category(kind: FailureKind) -> &'static str {
+    match kind {
+        FailureKind::Memory => "memory",
+        FailureKind::ModelCorrupt | FailureKind::ModelNotFound => "format",
+        _ => "engine",
+    }
+}
+
+#[async_trait]
+impl Reactor for ModelKeeper {
+    fn name(&self) -> &'static str {
+        "model-keeper"
+    }
+
+    fn follows(&self) -> Vec<(Service, &'static [&'static str])> {
+        vec![(Service::Models, &["global.model.*"])]
+    }
+
+    fn acts_on(&self) -> &'static [&'static str] {
+        &["symbia.models.model.model-load-requested.", "symbia.models.model.model-unload-requested."]
+    }
+
+    fn on_error(&self) -> OnError {
+        OnError::Bury { after: 5 }
+    }
+
+    fn patience(&self) -> Duration {
+        LOADING
+    }
+
+    async fn react(&self, event: &Event, _at: Position) -> anyhow::Result<()> {
+        match event.decode()? {
+            ModelEvent::ModelLoadRequested(asked) => self.load(event, asked).await,
+            ModelEvent::ModelUnloadRequested(asked) => self.unload(asked).await,
+            _ => Ok(()),
+        }
+    }
+}
+
+async fn send(
+    sender: &Sender,
+    cause: Option<&Event>,
+    model: &str,
+    command: impl Into<ModelCommand>,
+    id: CommandId,
+) -> anyhow::Result<()> {
+    let to = AggregateRef::new(Service::Models, OrgId::global(), "model", model)?;
+    let outcome = sender.send(cause, &to, &command.into(), &Actor::system("models"), id).await?;
+    if let Some(rejection) = outcome.rejection {
+        tracing::warn!(model, code = %rejection.code, message = %rejection.message, "not recorded");
+    }
+    Ok(())
+}
+
+/// What was recorded of a model.
+#[derive(Clone, Debug, Default, PartialEq)]
+struct Recorded {
+    digest: Option<String>,
+    /// Tokens and sequences by process that has it in memory.
+    loaded: HashMap<String, (u32, u32)>,
+}
+
+/// Records what the inference processes tell, until `stop`.
+pub async fn record(client: Client, bus: CommandBus, keys: Arc<KeyRing>, stop: CancellationToken) {
+    let (census, sender) = (Census::listen(client), Sender::new(bus, keys));
+    let mut recorded = HashMap::new();
+    loop {
+        tokio::select! {
+            () = stop.cancelled() => return,
+            () = tokio::time::sleep(BEAT) => {}
+        }
+        let (now, changes) = compare(&recorded, &census.workers());
+        recorded = now;
+        for (model, command) in changes {
+            if let Err(error) = send(&sender, None, &model, command, CommandId::random()).await {
+                tracing::warn!(%error, model, "not recorded, trying again");
+                // The next round finds it missing.
+                recorded.remove(&model);
+            }
+        }
+    }
+}
+
+/// What is to be recorded of what the processes tell now, and what has been recorded then.
+fn compare(
+    before: &HashMap<String, Recorded>,
+    workers: &[Status],
+) -> (HashMap<String, Recorded>, Vec<(String, ModelCommand)>) {
+    let mut after = before.clone();
+    let mut changes = Vec::new();
+    for (worker, model) in workers.iter().flat_map(|w| w.models.iter().map(move |m| (&w.worker, m))) {
+        let known = after.entry(model.id.clone()).or_default();
+        if let Some(command) = described(worker, model).filter(|_| known.digest != model.digest) {
+            known.digest.clone_from(&model.digest);
+            let workers = workers.iter().map(|worker| worker.worker.clone()).collect();
+            changes.push((model.id.clone(), RecordModel { workers, ..command }.into()));
+        }
+        if let Some(command) = loaded(worker, model) {
+            let how = (command.context_tokens, command.slots);
+            if known.loaded.insert(worker.clone(), how) != Some(how) {
+                changes.push((model.id.clone(), command.into()));
+            }
+        }
+    }
+    for (id, known) in &mut after {
+        let told = |worker: &String| workers.iter().find(|status| status.worker == *worker);
+        let of = |status: &Status| status.models.iter().find(|model| model.id == *id).cloned();
+        known.loaded.retain(|worker, _| {
+            let reason = match told(worker) {
+                None => "worker_gone",
+                Some(status) if of(status).is_none_or(|model| model.state != ModelState::Loaded) => "unloaded",
+                Some(_) => return true,
+            };
+            let unloaded =
+                RecordUnloaded { model_id: id.clone(), worker_id: worker.clone(), reason: reason.to_owned() };
+            changes.push((id.clone(), unloaded.into()));
+            false
+        });
+        // Without any process nobody knows what the directory holds.
+        let missing = !workers.is_empty() && workers.iter().all(|status| of(status).is_none());
+        if known.digest.is_some() && missing {
+            known.digest = None;
+            changes.push((id.clone(), RecordModelRemoved { model_id: id.clone() }.into()));
+        }
+    }
+    (after, changes)
+}
+
+fn described(worker: &str, model: &ModelStatus) -> Option<RecordModel> {
+    let details = model.details.clone()?;
+    Some(RecordModel {
+        model_id: model.id.clone(),
+        digest: model.digest.clone()?,
+        filename: model.filename.clone(),
+        size_bytes: model.bytes,
+        worker_id: worker.to_owned(),
+        name: details.title,
+        architecture: details.architecture,
+        parameters: details.parameters,
+        quantization: details.quantization,
+        context_length: details.context_length,
+        embedding_length: details.embedding_length,
+        capabilities: details.capabilities,
+        license: details.license,
+        workers: Vec::new(),
+    })
+}
+
+fn loaded(worker: &str, model: &ModelStatus) -> Option<RecordLoaded> {
+    let loaded = model.loaded.filter(|_| model.state == ModelState::Loaded)?;
+    Some(RecordLoaded {
+        model_id: model.id.clone(),
+        worker_id: worker.to_owned(),
+        digest: model.digest.clone(),
+        context_tokens: loaded.context_tokens,
+        slots: loaded.parallel,
+        weight_bytes: loaded.weight_bytes,
+        cache_bytes: loaded.cache_bytes,
+        compute_bytes: loaded.compute_bytes,
+        load_ms: loaded.load_ms,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use symbia_nats::inference::{Details, LoadedModel};
+
+    use super::*;
+
+    fn told(state: ModelState, digest: &str) -> Vec<Status> {
+        let loaded = (state == ModelState::Loaded).then(|| LoadedModel {
+            context_tokens: 8,
+            parallel: 1,
+            ..LoadedModel::default()
+        });
+        let model = ModelStatus {
+            id: "m".into(),
+            digest: Some(digest.into()),
+            details: Some(Details::default()),
+            state,
+            loaded,
+            ..ModelStatus::default()
+        };
+        vec![Status { worker: "w".into(), models: vec![model], ..Status::default() }]
+    }
+
+    #[test]
+    fn each_change_is_recorded_once() {
+        let step = |before: &HashMap<String, Recorded>, workers: &[Status]| {
+            let (after, changes) = compare(before, workers);
+            let name = |command: &ModelCommand| {
+                let text = format!("{command:?}");
+                text.split(['(', ' ']).next().unwrap_or_default().to_owned()
+            };
+            (after, changes.iter().map(|(_, command)| name(command)).collect::<Vec<_>>())
+        };
+        let mut before = HashMap::new();
+        for (workers, expected) in [
+            (told(ModelState::Available, "d1"), vec!["RecordModel"]),
+            (told(ModelState::Loading, "d1"), vec![]),
+            (told(ModelState::Loaded, "d1"), vec!["RecordLoaded"]),
+            (told(ModelState::Loaded, "d1"), vec![]),
+            (told(ModelState::Available, "d2"), vec!["RecordModel", "RecordUnloaded"]),
+            (told(ModelState::Loaded, "d2"), vec!["RecordLoaded"]),
+            (vec![], vec!["RecordUnloaded"]),
+            (vec![Status { worker: "w2".into(), ..Status::default() }], vec!["RecordModelRemoved"]),
+        ] {
+            let (after, changes) = step(&before, &workers);
+            assert_eq!(changes, expected);
+            before = after;
+        }
+    }
+}
