@@ -7,6 +7,7 @@ pub mod identity;
 pub mod integrations;
 pub mod mail;
 pub mod messaging;
+pub mod models;
 pub mod network;
 pub mod platform;
 pub mod socket;

@@ -24,7 +24,8 @@ pub const CHECK_TIMEOUT: Duration = Duration::from_secs(2);
 /// How long an answer is reused, so that probing the public endpoint does not load what it probes.
 pub const FRESH: Duration = Duration::from_millis(500);
 
-/// What a check found: fields to report beside the status (`lag`), or a text for operators on what is wrong.
+/// What a check found: fields to report beside the status (`lag`), or a text for operators on what is wrong. A `status` among
+/// the fields takes the place of `ok`: a service that does less than it could is `degraded`, and ready.
 pub type CheckResult = Result<Map<String, Value>, String>;
 
 type CheckFuture = Pin<Box<dyn Future<Output = CheckResult> + Send>>;
@@ -129,7 +130,7 @@ async fn run(check: Check) -> Value {
         Ok(fields) => (fields, "ok"),
         Err(message) => (Map::from_iter([("message".to_owned(), json!(message))]), "unhealthy"),
     };
-    entry.insert("status".to_owned(), json!(status));
+    entry.entry("status").or_insert_with(|| json!(status));
     entry.insert("latencyMs".to_owned(), json!(u64::try_from(started.elapsed().as_millis()).unwrap_or(u64::MAX)));
     Value::Object(entry)
 }
@@ -173,7 +174,7 @@ async fn ready(State(health): State<Health>) -> impl IntoResponse {
         .map(|(k, v)| (k.to_owned(), v))
         .chain([("server".to_owned(), server)])
         .collect();
-    let healthy = checks.values().all(|check| check["status"] == "ok");
+    let healthy = checks.values().all(|check| check["status"] != "unhealthy");
     let (status, text) = if healthy { (StatusCode::OK, "ok") } else { (StatusCode::SERVICE_UNAVAILABLE, "unhealthy") };
     let mut body = health.body(text);
     body.insert("checks".to_owned(), Value::Object(checks));

@@ -1,0 +1,105 @@
+//! Completions of conversations and texts (models.md §4, 15.1).
+
+use axum::{
+    extract::State,
+    response::{IntoResponse, Response},
+};
+use serde_json::Value;
+use symbia_nats::inference::{Completed, Frame, Frames, Job, Work};
+use utoipa_axum::{router::OpenApiRouter, routes};
+use uuid::Uuid;
+
+use super::{
+    Models,
+    answer::{Heading, Kind},
+    body::Body,
+    error::{failed, unanswered},
+    request::{Asked, CompletionRequest, elsewhere},
+    stream::{self, cancelled},
+};
+use crate::http::{ApiResult, Caller, Json, RequestScope};
+
+pub(super) fn routes() -> OpenApiRouter<Models> {
+    OpenApiRouter::new().routes(routes!(chat_completions)).routes(routes!(completions))
+}
+
+/// Complete a conversation with a local model
+///
+/// Takes what OpenAI's API takes, and `top_k`, `min_p`, `typical_p`, `repeat_penalty`, `repeat_last_n`, `grammar` and
+/// `ignore_eos`. What has no effect is listed in `symbia.droppedParams`.
+#[utoipa::path(post, path = "/v1/chat/completions", tag = "Inference", request_body = CompletionRequest,
+    responses((status = 200, description = "The answer, or a stream of its parts", body = Object),
+        (status = 400, description = "Not valid, or longer than the model's context"),
+        (status = 404, description = "No such model"),
+        (status = 429, description = "Too many requests wait"),
+        (status = 503, description = "No inference process, or no memory for the model")))]
+async fn chat_completions(
+    State(models): State<Models>,
+    scope: RequestScope,
+    _caller: Caller,
+    Body(body): Body<CompletionRequest>,
+) -> ApiResult<Response> {
+    if let Some(error) = elsewhere(&body.model) {
+        return Err(error);
+    }
+    answer(&models, &scope, Kind::Chat, body.into_chat()?).await
+}
+
+/// Go on with a text with a local model
+#[utoipa::path(post, path = "/v1/completions", tag = "Inference", request_body = CompletionRequest,
+    responses((status = 200, description = "The text, or a stream of its parts", body = Object),
+        (status = 400, description = "Not valid, or longer than the model's context"),
+        (status = 404, description = "No such model"),
+        (status = 429, description = "Too many requests wait")))]
+async fn completions(
+    State(models): State<Models>,
+    scope: RequestScope,
+    _caller: Caller,
+    Body(body): Body<CompletionRequest>,
+) -> ApiResult<Response> {
+    if let Some(error) = elsewhere(&body.model) {
+        return Err(error);
+    }
+    answer(&models, &scope, Kind::Text, body.into_text()?).await
+}
+
+async fn answer(
+    models: &Models,
+    scope: &RequestScope,
+    kind: Kind,
+    Asked { request, dropped, streaming }: Asked,
+) -> ApiResult<Response> {
+    let choices = request.choices;
+    let model = models.name(request.model.as_deref().unwrap_or_default());
+    let heading = Heading::new(kind, scope, &model, dropped);
+    let mut frames = models.begin(scope, Work::Generate(Box::new(request))).await?;
+    match streaming {
+        Some(include_usage) => Ok(stream::answer(frames, heading, choices, include_usage)),
+        None => Ok(Json::<Value>(heading.whole(&models.complete(&mut frames).await?)).into_response()),
+    }
+}
+
+impl Models {
+    /// Asks, and waits until the work has begun: what is refused is refused with a status.
+    pub(super) async fn begin(&self, scope: &RequestScope, work: Work) -> ApiResult<Frames> {
+        let job = Job { id: Uuid::now_v7().to_string(), work, traceparent: Some(scope.traceparent()) };
+        let mut frames = self.inference.ask(&job).await.map_err(unanswered)?;
+        match frames.next().await.map_err(unanswered)? {
+            Frame::Failed(failure) => Err(failed(failure)),
+            Frame::Cancelled => Err(cancelled()),
+            _ => Ok(frames),
+        }
+    }
+
+    /// The whole answer.
+    pub(super) async fn complete(&self, frames: &mut Frames) -> ApiResult<Completed> {
+        loop {
+            match frames.next().await.map_err(unanswered)? {
+                Frame::Completed(completed) => return Ok(*completed),
+                Frame::Failed(failure) => return Err(failed(failure)),
+                frame if frame.is_terminal() => return Err(cancelled()),
+                _ => {}
+            }
+        }
+    }
+}

@@ -1,0 +1,144 @@
+//! Models into memory and out of it (models.md §7, 15.1): what is asked for is an event first, so that it is done even when
+//! this process ends.
+
+use std::time::Duration;
+
+use axum::{
+    extract::State,
+    http::StatusCode,
+    response::{IntoResponse, Response},
+};
+use serde::Deserialize;
+use serde_json::{Value, json};
+use symbia_commands::{
+    Actor,
+    models::{LoadModel, MANAGE, ModelCommand, UnloadModel},
+};
+use symbia_events::{AggregateRef, OrgId, Service};
+use symbia_nats::inference::{Frame, Load, ModelState, Status, Work};
+use utoipa::ToSchema;
+use utoipa_axum::{router::OpenApiRouter, routes};
+
+use super::{
+    Models,
+    body::Body,
+    error::{error, shaped, unanswered},
+    listing::shown,
+    stream::cancelled,
+};
+use crate::http::{ApiError, ApiResult, Caller, Json, Path, RequestScope};
+
+/// How long unloading waits for what is under way, when the caller does not say.
+const DRAIN: Duration = Duration::from_secs(60);
+const LONGEST_DRAIN: Duration = Duration::from_secs(600);
+
+pub(super) fn routes() -> OpenApiRouter<Models> {
+    OpenApiRouter::new().routes(routes!(load)).routes(routes!(unload))
+}
+
+/// How a model is loaded.
+#[derive(Default, Deserialize, ToSchema)]
+#[serde(default)]
+struct LoadRequest {
+    /// Tokens that a sequence may hold.
+    n_ctx: Option<u32>,
+    /// Requests that are computed at a time.
+    slots: Option<u32>,
+    /// Seconds without requests after which it is unloaded; negative: never.
+    keep_alive: Option<i64>,
+    /// `false` answers at once.
+    wait: Option<bool>,
+}
+
+/// How a model is unloaded.
+#[derive(Deserialize, ToSchema)]
+#[serde(default, rename_all = "camelCase")]
+struct UnloadRequest {
+    /// Lets what is under way end first.
+    drain: bool,
+    /// Milliseconds to wait for that.
+    timeout_ms: Option<u64>,
+}
+
+impl Default for UnloadRequest {
+    fn default() -> Self {
+        UnloadRequest { drain: true, timeout_ms: None }
+    }
+}
+
+/// Load a model, and wait until it is in memory
+#[utoipa::path(post, path = "/models/{id}/load", tag = "Models", request_body = LoadRequest,
+    params(("id" = String, Path, description = "Id of the model")),
+    responses((status = 200, description = "It is loaded", body = Object),
+        (status = 202, description = "It will be", body = Object), (status = 403, description = "Not allowed"),
+        (status = 404, description = "No such model"), (status = 503, description = "No memory for it, or no process")))]
+async fn load(
+    State(models): State<Models>,
+    scope: RequestScope,
+    caller: Caller,
+    Path(id): Path<String>,
+    Body(body): Body<LoadRequest>,
+) -> ApiResult<Response> {
+    caller.require_capability(&MANAGE).map_err(shaped)?;
+    let model = models.find(&id).await?;
+    let LoadRequest { n_ctx, slots, keep_alive, wait } = body;
+    let command = LoadModel { model_id: model.id.clone(), context_tokens: n_ctx, slots, keep_alive };
+    let command_id = models.submit(&model.id, command.into(), &caller, &scope).await?;
+    if wait == Some(false) {
+        let body = json!({ "success": true, "status": "pending", "commandId": command_id });
+        return Ok((StatusCode::ACCEPTED, Json(body)).into_response());
+    }
+    // The model keeper asks for the same; a model is loaded once, and here we hear how that ended.
+    let load = Load { model: model.id, context_tokens: n_ctx, parallel: slots, keep_alive };
+    match models.inference.once(Work::Load(load)).await.map_err(unanswered)? {
+        Frame::Loaded(model) => Ok(Json(json!({ "success": true, "model": shown(&model) })).into_response()),
+        _ => Err(cancelled()),
+    }
+}
+
+/// Unload a model everywhere
+#[utoipa::path(post, path = "/models/{id}/unload", tag = "Models", request_body = UnloadRequest,
+    params(("id" = String, Path, description = "Id of the model")),
+    responses((status = 200, description = "It is not in memory any more", body = Object),
+        (status = 403, description = "Not allowed"), (status = 404, description = "No such model"),
+        (status = 409, description = "What is under way has not ended in time; it is unloaded when it has")))]
+async fn unload(
+    State(models): State<Models>,
+    scope: RequestScope,
+    caller: Caller,
+    Path(id): Path<String>,
+    Body(body): Body<UnloadRequest>,
+) -> ApiResult<Json<Value>> {
+    caller.require_capability(&MANAGE).map_err(shaped)?;
+    let model = models.find(&id).await?;
+    if !matches!(model.state, ModelState::Loaded | ModelState::Loading) {
+        return Ok(Json(json!({ "success": true, "message": format!("{} is not loaded", model.id) })));
+    }
+    let within = body.timeout_ms.map_or(DRAIN, Duration::from_millis).min(LONGEST_DRAIN);
+    let command = UnloadModel { model_id: model.id.clone(), drain: body.drain };
+    models.submit(&model.id, command.into(), &caller, &scope).await?;
+    // The model keeper does it.
+    let in_memory = |state| matches!(state, ModelState::Loaded | ModelState::Loading);
+    let gone = |workers: &[Status]| {
+        !workers.iter().flat_map(|worker| &worker.models).any(|m| m.id == model.id && in_memory(m.state))
+    };
+    if !models.census.wait_until(within, gone).await {
+        let message = format!("{} is still at work; it is unloaded when that has ended", model.id);
+        return Err(error(StatusCode::CONFLICT, "model_busy", message));
+    }
+    Ok(Json(json!({ "success": true, "message": format!("{} is unloaded", model.id) })))
+}
+
+impl Models {
+    async fn submit(
+        &self,
+        id: &str,
+        command: ModelCommand,
+        caller: &Caller,
+        scope: &RequestScope,
+    ) -> ApiResult<String> {
+        let to = AggregateRef::new(Service::Models, OrgId::global(), "model", id).map_err(ApiError::internal)?;
+        let done = self.platform.submit(&to, &command, &Actor::from(&**caller), scope).await.map_err(shaped)?;
+        Ok(done.outcome.command_id.to_string())
+    }
+}

@@ -1,0 +1,10 @@
+//! The models service over HTTP: real broker, real database, the real engine with the models that ship.
+#![cfg(feature = "llama")]
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, missing_docs, reason = "tests")]
+
+#[path = "models/answers.rs"]
+mod answers;
+#[path = "models/lifecycle.rs"]
+mod lifecycle;
+#[path = "models/stage.rs"]
+mod stage;
