@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use symbia_events::{Position, Service};
 
-use crate::chat::ChatOptions;
+use crate::{chat::ChatOptions, llm::LlmCommand, models::ModelsCommand};
 
 /// Symbia: people and AI agents work together, and every step can be proved.
 #[derive(Debug, Parser)]
@@ -61,6 +61,12 @@ pub enum Command {
     Projection(ProjectionCommand),
     /// Talk to an assistant
     Chat(ChatOptions),
+    /// The language models of this installation
+    #[command(subcommand)]
+    Models(ModelsCommand),
+    /// Ask a local model directly
+    #[command(subcommand)]
+    Llm(LlmCommand),
     /// The log: look at it, take it elsewhere, mend it
     #[command(subcommand)]
     Log(LogCommand),
@@ -147,6 +153,8 @@ pub enum WorkRole {
     Mesh,
     /// Asks language models
     LlmRouter,
+    /// Loads and unloads models, and records what becomes of them
+    Models,
     /// Runs the language models on this machine
     Inference,
 }
@@ -161,6 +169,7 @@ impl WorkRole {
         WorkRole::Directory,
         WorkRole::Mesh,
         WorkRole::LlmRouter,
+        WorkRole::Models,
     ];
 }
 

@@ -86,6 +86,12 @@ pub struct Config {
     pub token_key_lifetime: Duration,
     /// Directory of the GGUF models, when it is named.
     pub models_dir: Option<PathBuf>,
+    /// How the inference process runs.
+    pub inference: InferenceLimits,
+    /// The hub that `symbia models pull` gets repositories from.
+    pub hub: String,
+    /// Its token, for repositories that need one.
+    pub hub_token: Option<Zeroizing<String>>,
     /// A server that speaks OpenAI's API, when one is configured.
     pub openai: Option<OpenAiOptions>,
     /// The mesh.
@@ -177,6 +183,43 @@ impl Otlp {
     }
 }
 
+/// What the inference process may take (models.md §11); none takes the engine's own.
+#[derive(Clone, Debug)]
+pub struct InferenceLimits {
+    /// Tokens that a sequence may hold.
+    pub context_tokens: Option<u32>,
+    /// Sequences that a model computes at a time.
+    pub parallel: Option<u32>,
+    /// Threads that compute.
+    pub threads: Option<usize>,
+    /// Requests that may wait for a model.
+    pub max_queue: Option<usize>,
+    /// A model without requests for so long is unloaded.
+    pub idle_unload: Option<Duration>,
+    /// Models in memory at most; 0 without a limit.
+    pub max_loaded: Option<usize>,
+    /// Bytes that models may take.
+    pub memory_budget: Option<u64>,
+    /// Models that are never unloaded for being idle.
+    pub pinned: Vec<String>,
+}
+
+impl InferenceLimits {
+    fn of_environment() -> Result<Self, ConfigError> {
+        let pinned = text("MODELS_PIN")?.unwrap_or_default();
+        Ok(InferenceLimits {
+            context_tokens: number("MODELS_DEFAULT_CTX")?,
+            parallel: number("MODELS_PARALLEL_SLOTS")?,
+            threads: number("DEFAULT_THREADS")?,
+            max_queue: number("MODELS_MAX_QUEUE")?,
+            idle_unload: number("IDLE_TIMEOUT_MS")?.map(Duration::from_millis),
+            max_loaded: number("MAX_LOADED_MODELS")?,
+            memory_budget: number::<u64>("MODELS_MEMORY_BUDGET_MB")?.map(|mib| mib.saturating_mul(1 << 20)),
+            pinned: pinned.split(',').map(str::trim).filter(|id| !id.is_empty()).map(str::to_owned).collect(),
+        })
+    }
+}
+
 impl Config {
     /// Reads the environment, once.
     pub fn of_environment(global: &Global) -> Result<Self, ConfigError> {
@@ -240,6 +283,9 @@ impl Config {
             session_secret,
             token_key_lifetime: Duration::from_secs(number::<u64>("TOKEN_KEY_DAYS")?.unwrap_or(30).max(1) * 24 * 3600),
             models_dir: global.models_dir.clone(),
+            inference: InferenceLimits::of_environment()?,
+            hub: text("HF_ENDPOINT")?.unwrap_or_else(|| "https://huggingface.co".to_owned()),
+            hub_token: text("HF_TOKEN")?.or(text("HUGGINGFACE_TOKEN")?).map(Zeroizing::new),
             openai: openai()?,
             mesh: mesh::Mesh::of_environment(production)?,
             production,

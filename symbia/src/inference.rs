@@ -2,6 +2,7 @@
 
 use std::{
     env,
+    net::{Ipv4Addr, SocketAddr, TcpListener},
     path::{Path, PathBuf},
     process::ExitCode,
     time::Duration,
@@ -38,9 +39,20 @@ pub async fn run(config: &Config, stop: CancellationToken) -> Ended {
 #[cfg(feature = "llama")]
 pub async fn serve(config: &Config, client: async_nats::Client, stop: CancellationToken) -> anyhow::Result<()> {
     use symbia_workers::models::{InferenceWorker, Options};
-    let models = models_dir(config)?;
-    // The router limits how many wait, and each of them has a deadline.
-    let options = Options { max_queue: 4096, ..Options::new(models) };
+    let (limits, defaults) = (&config.inference, Options::new(models_dir(config)?));
+    let program = env::current_exe().context("the program's own path")?;
+    let options = Options {
+        context_tokens: limits.context_tokens.unwrap_or(defaults.context_tokens),
+        parallel: limits.parallel.unwrap_or(defaults.parallel),
+        threads: limits.threads.unwrap_or(defaults.threads),
+        max_queue: limits.max_queue.unwrap_or(256),
+        idle_unload: limits.idle_unload.unwrap_or(defaults.idle_unload),
+        max_loaded: limits.max_loaded.unwrap_or(defaults.max_loaded),
+        memory_budget: limits.memory_budget.or(defaults.memory_budget),
+        pinned: limits.pinned.clone(),
+        probe: Some(vec![program.into(), "models".into(), "probe".into()]),
+        ..defaults
+    };
     Ok(InferenceWorker::start(client, options)?.run(stop).await?)
 }
 
@@ -51,7 +63,12 @@ pub async fn serve(_: &Config, _: async_nats::Client, _: CancellationToken) -> a
 }
 
 /// The inference process of `up`, supervised; `None` when this build has no engine.
-pub struct InferenceProcess(Option<Supervised>);
+pub struct InferenceProcess(Option<Running>);
+
+struct Running {
+    process: Supervised,
+    metrics: SocketAddr,
+}
 
 impl InferenceProcess {
     /// Starts it on a data directory that `up` runs on.
@@ -63,6 +80,7 @@ impl InferenceProcess {
         std::fs::create_dir_all(&dir).with_context(|| dir.display().to_string())?;
         let (pid_file, models) = (dir.join("inference.pid"), models_dir(config)?);
         end_leftover(&pid_file, home.dir(), Signal::KILL).await.with_context(|| pid_file.display().to_string())?;
+        let metrics = metrics_address(config)?;
         let launch = Launch {
             name: "inference",
             program: env::current_exe().context("the program's own path")?,
@@ -75,8 +93,7 @@ impl InferenceProcess {
                 "--models-dir".into(),
                 models.into(),
             ],
-            // The port is taken by the process that starts this one.
-            env: vec![("SYMBIA_METRICS_ADDR".into(), "".into())],
+            env: vec![("SYMBIA_METRICS_ADDR".into(), metrics.to_string().into())],
             account: None,
             log: dir.join("inference.log"),
             directory: dir,
@@ -85,20 +102,34 @@ impl InferenceProcess {
         };
         let process = Supervised::start(launch).context("the inference process did not start")?;
         process.supervise();
-        Ok(InferenceProcess(Some(process)))
+        Ok(InferenceProcess(Some(Running { process, metrics })))
+    }
+
+    /// Where it shows its metrics.
+    pub fn metrics(&self) -> Option<SocketAddr> {
+        self.0.as_ref().map(|running| running.metrics)
     }
 
     /// Ends it.
     pub async fn stop(self) {
-        if let Some(process) = self.0 {
+        if let Some(Running { process, .. }) = self.0 {
             process.stop(Signal::TERM, STOP_GRACE).await;
         }
     }
 }
 
+/// Beside the metrics of the process that starts this one, where those are set apart; else at a free port of this machine. It
+/// stays the same when the process is started again.
+fn metrics_address(config: &Config) -> anyhow::Result<SocketAddr> {
+    let here = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
+    let beside = config.metrics.and_then(|address| Some(SocketAddr::new(address.ip(), address.port().checked_add(1)?)));
+    let free = TcpListener::bind(beside.unwrap_or(here)).or_else(|_| TcpListener::bind(here));
+    Ok(free.context("a port for the inference process's metrics")?.local_addr()?)
+}
+
 /// Where the models are: as configured, else a directory `models` here, beside the program or above it (in a repository),
 /// else the data directory's own, made when missing.
-fn models_dir(config: &Config) -> anyhow::Result<PathBuf> {
+pub fn models_dir(config: &Config) -> anyhow::Result<PathBuf> {
     if let Some(dir) = &config.models_dir {
         return dir.canonicalize().with_context(|| format!("the model directory {}", dir.display()));
     }

@@ -12,11 +12,14 @@ mod first_run;
 mod home;
 mod inference;
 mod keys;
+mod llm;
 mod log;
+mod models;
 mod opened;
 mod projection;
 mod replay;
 mod replay_run;
+mod rest;
 mod roles;
 mod serve;
 mod telemetry;
@@ -98,6 +101,8 @@ async fn run(command: Command, config: Config) -> Ended {
         Command::Send(command) => command::run(&config, command).await,
         Command::Projection(command) => projection::run(&config, command).await,
         Command::Chat(options) => chat::run(&config, options).await,
+        Command::Models(command) => models::run(&config, command).await,
+        Command::Llm(command) => llm::run(&config, command).await,
         Command::Log(command) => log::run(&config, command).await,
         Command::Audit(command) => audit::run(&config, command).await,
         Command::Replay(ReplayOptions { what: Some(ReplayCommand::Run { run_id }), .. }) => {

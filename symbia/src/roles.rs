@@ -12,6 +12,7 @@ use symbia_projections::{
     integrations::Integrations,
     messaging::Messaging,
     migrate,
+    models::Models,
     network::Network,
     secrets::{KeyEncryptionKey, SecretStore},
 };
@@ -33,6 +34,7 @@ pub fn projections(secrets: &SecretStore) -> Vec<Arc<dyn Projection>> {
         Arc::new(Messaging::new(secrets.clone())),
         Arc::new(Assistants),
         Arc::new(Integrations),
+        Arc::new(Models),
         Arc::new(Network),
     ]
 }

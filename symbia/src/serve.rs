@@ -10,7 +10,7 @@ use symbia_api::{
     identity::{self, Directory, SigningKeys, Tokens},
     integrations,
     mail::{FileMailer, SharedMailer, SmtpMailer},
-    messaging, network,
+    messaging, models, network,
     platform::{Parts, SecretText, Settings},
 };
 use symbia_commands::identity::LIFETIME as SESSION_LIFETIME;
@@ -96,6 +96,7 @@ fn app(config: &Config, platform: &Platform, feed: &Feed, service: Service, heal
         Service::Messaging => messaging::service(platform.clone(), feed, health.clone(), server),
         Service::Assistants => assistants::service(platform.clone(), health.clone(), server),
         Service::Integrations => integrations::service(platform.clone(), health.clone(), server),
+        Service::Models => models::service(platform.clone(), health.clone(), server),
         Service::Network => network::service(platform.clone(), config.network(), health.clone(), server),
         // No routes of its own yet: health, documents, discovery and the event feed.
         _ => {

@@ -89,7 +89,7 @@ pub async fn run(mut config: Config, options: UpOptions) -> Ended {
     }
 
     if ended.is_ok() {
-        banner(&config, &home, &servers, &durability, took);
+        banner(&config, &home, &servers, &inference, &durability, took);
     }
 
     stop.cancelled().await;
@@ -212,13 +212,23 @@ fn with_user(url: &str, user: &str, password: &str) -> String {
     url.replacen("nats://", &format!("nats://{user}:{password}@"), 1)
 }
 
-fn banner(config: &Config, home: &Home, servers: &Servers, durability: &str, took: Duration) {
+fn banner(
+    config: &Config,
+    home: &Home,
+    servers: &Servers,
+    inference: &InferenceProcess,
+    durability: &str,
+    took: Duration,
+) {
     let urls: BTreeMap<&str, String> =
         Service::ALL.into_iter().map(|s| (s.name(), format!("http://localhost:{}", config.port(s)))).collect();
     let nats = servers.broker.as_ref().map(|b| with_user(&b.url(), "client", &servers.client_password));
+    let metrics = inference.metrics().map(|address| format!("http://{address}/metrics"));
     if config.json {
-        let line =
-            json!({ "ready": true, "services": urls, "nats": nats, "dataDir": home.dir(), "durability": durability });
+        let line = json!({
+            "ready": true, "services": urls, "nats": nats, "dataDir": home.dir(), "durability": durability,
+            "inferenceMetrics": metrics,
+        });
         println!("{line}");
         return;
     }
@@ -228,6 +238,9 @@ fn banner(config: &Config, home: &Home, servers: &Servers, durability: &str, too
     }
     if let Some(nats) = nats {
         println!("  {:<14} {nats}", "commands");
+    }
+    if let Some(metrics) = metrics {
+        println!("  {:<14} {metrics}", "inference");
     }
     println!("\n  Data in {}; {durability}.", home.dir().display());
     println!("  Ctrl-C stops everything; nothing is lost.\n");

@@ -17,6 +17,7 @@ use symbia_workers::{
     identity::Housekeeping,
     integrations::{LlmRouter, LocalOptions, LocalProvider, OpenAi, Providers, RouterOptions},
     messaging::{Eraser, RETENTION},
+    models::keeper::{ModelKeeper, record},
     network::{Liveness, MeshDeliverer},
     reactor::{Reactor, ReactorRunner},
     seal::Sealer,
@@ -128,6 +129,15 @@ pub async fn start(
                 let router =
                     LlmRouter::open(client.clone(), Arc::clone(keys), sender, content_keys, providers, options).await?;
                 workers.spawn(react(house.clone(), router, stop));
+            }
+            WorkRole::Models => {
+                let keeper = ModelKeeper::open(client.clone(), Arc::clone(keys)).await?;
+                workers.spawn(react(house.clone(), keeper, stop.clone()));
+                let (client, bus, keys) = (client.clone(), CommandBus::open(client.clone()).await?, Arc::clone(keys));
+                workers.spawn(async move {
+                    record(client, bus, keys, stop).await;
+                    Ok(())
+                });
             }
             WorkRole::Inference => {
                 let (config, client) = (config.clone(), client.clone());

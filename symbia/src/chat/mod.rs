@@ -1,9 +1,9 @@
 //! `symbia chat`: a conversation with an assistant in the terminal, over the public API like any other client.
 
-mod api;
+pub(crate) mod api;
 mod exchange;
-mod session;
-mod sse;
+pub(crate) mod session;
+pub(crate) mod sse;
 
 use std::{
     io::{BufRead, IsTerminal, Write},
