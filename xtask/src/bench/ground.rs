@@ -48,6 +48,11 @@ impl Ground {
         self.dir.path()
     }
 
+    /// Where the broker is.
+    pub fn url(&self) -> String {
+        self.broker.url()
+    }
+
     /// A connection of its own, as each role has.
     pub async fn connect(&self) -> Result<Client> {
         Ok(async_nats::connect(self.broker.url()).await?)

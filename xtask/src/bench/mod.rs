@@ -6,6 +6,7 @@ mod command;
 mod exchange;
 mod fsync;
 mod ground;
+mod inference;
 mod ledger;
 mod load;
 mod measure;
@@ -84,6 +85,7 @@ const ROWS: [&[&str]; 11] = [
     &replay::ROWS,
     &projection::ROWS,
     &exchange::ROWS,
+    &inference::ROWS,
     &policy::ROWS,
     &process::ROWS,
     &messages::ROWS,
@@ -126,6 +128,8 @@ async fn measure_all(bench: &mut Bench) -> Vec<String> {
             }
         )* };
     }
+    group!(append, command, fsync, load, replay, projection, exchange, policy, process);
+    group!(append, command, fsync, load, replay, projection, exchange, inference, process);
     group!(append, command, fsync, load, replay, projection, exchange, policy, process, messages, sockets);
     failures
 }
