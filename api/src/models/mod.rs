@@ -14,6 +14,7 @@ mod listing;
 mod request;
 mod stream;
 mod tokens;
+mod turns;
 
 use std::{sync::Arc, time::Duration};
 

@@ -4,10 +4,13 @@ use std::collections::BTreeMap;
 
 use serde::Deserialize;
 use serde_json::{Map, Value, value::RawValue};
-use symbia_nats::inference::{Format, Message, Request, Sampling, Tool, ToolCall, ToolChoice};
+use symbia_nats::inference::{Format, Request, Sampling, Tool, ToolChoice};
 use utoipa::ToSchema;
 
-use super::error::{error, invalid};
+use super::{
+    error::{error, invalid},
+    turns::ChatMessage,
+};
 use crate::http::{ApiError, ApiResult};
 
 /// Turns of a conversation at most.
@@ -110,50 +113,6 @@ struct StreamOptions {
     /// Ends the stream with the tokens that it took.
     #[serde(default)]
     include_usage: bool,
-}
-
-/// A turn.
-#[derive(Deserialize, ToSchema)]
-struct ChatMessage {
-    role: String,
-    #[serde(default)]
-    content: Option<Content>,
-    #[serde(default)]
-    name: Option<String>,
-    #[serde(default)]
-    tool_calls: Vec<MadeCall>,
-    #[serde(default)]
-    tool_call_id: Option<String>,
-}
-
-/// A text, or parts of one.
-#[derive(Deserialize, ToSchema)]
-#[serde(untagged)]
-enum Content {
-    Text(String),
-    Parts(Vec<Part>),
-}
-
-/// A part of a text.
-#[derive(Deserialize, ToSchema)]
-struct Part {
-    r#type: String,
-    #[serde(default)]
-    text: Option<String>,
-}
-
-/// A call that the model made before.
-#[derive(Deserialize, ToSchema)]
-struct MadeCall {
-    id: String,
-    function: MadeFunction,
-}
-
-/// What was called.
-#[derive(Deserialize, ToSchema)]
-struct MadeFunction {
-    name: String,
-    arguments: String,
 }
 
 /// A tool that the model may call.
@@ -313,46 +272,6 @@ impl CompletionRequest {
         let streaming = self.stream.then(|| self.stream_options.is_some_and(|options| options.include_usage));
         Ok(Asked { request, dropped: dropped.collect(), streaming })
     }
-}
-
-impl ChatMessage {
-    fn into_message(self, index: usize) -> ApiResult<Message> {
-        let role = match self.role.as_str() {
-            // A newer name of the same thing.
-            "developer" => "system",
-            role @ ("system" | "user" | "assistant" | "tool") => role,
-            _ => return Err(invalid(&format!("messages[{index}].role"), "must be system, user, assistant or tool")),
-        };
-        let content = match self.content {
-            None => String::new(),
-            Some(Content::Text(text)) => text,
-            Some(Content::Parts(parts)) => text_of(parts, index)?,
-        };
-        let call =
-            |call: MadeCall| ToolCall { id: call.id, name: call.function.name, arguments: call.function.arguments };
-        Ok(Message {
-            role: role.to_owned(),
-            content,
-            tool_calls: self.tool_calls.into_iter().map(call).collect(),
-            tool_call_id: self.tool_call_id,
-            name: self.name,
-        })
-    }
-}
-
-fn text_of(parts: Vec<Part>, index: usize) -> ApiResult<String> {
-    let mut text = String::new();
-    for (at, part) in parts.into_iter().enumerate() {
-        match part.text {
-            Some(part_text) if part.r#type == "text" => text.push_str(&part_text),
-            _ => {
-                let path = format!("messages[{index}].content[{at}]");
-                let message = format!("is {}: the models here read text only", part.r#type);
-                return Err(invalid(&path, message));
-            }
-        }
-    }
-    Ok(text)
 }
 
 impl OfferedTool {
