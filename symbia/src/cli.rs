@@ -161,7 +161,7 @@ pub enum WorkRole {
 
 impl WorkRole {
     /// Those that run in one process.
-    pub const ALL: [WorkRole; 7] = [
+    pub const ALL: [WorkRole; 8] = [
         WorkRole::Command,
         WorkRole::Timer,
         WorkRole::Seal,

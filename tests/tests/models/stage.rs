@@ -28,7 +28,7 @@ use symbia_projections::{
 };
 use symbia_tests::cluster::TestServers;
 use symbia_workers::{
-    command::{CommandWorker, Handlers, Options},
+    command::{CommandWorker, Decider, Handlers, Options},
     models::{
         InferenceWorker,
         keeper::{ModelKeeper, record},
@@ -111,7 +111,7 @@ impl House {
         let ring = fixed_keys(KeyRing::clone(&keys));
         let (stop, inference) = (CancellationToken::new(), CancellationToken::new());
         let store = EventStore::new(nats.clone(), Arc::clone(&keys), &StoreOptions::default());
-        let worker = CommandWorker::new(nats.clone(), store, Handlers::all(), Options::default());
+        let worker = CommandWorker::new(nats.clone(), Decider::new(store, Handlers::all()), Options::default());
         tokio::spawn(worker.run(stop.clone()));
         let options = || ProjectorOptions::new(pool.clone(), jetstream.clone(), ring.clone());
         let projectors = projections.into_iter().map(|projection| options().build(projection).start()).collect();

@@ -77,7 +77,7 @@ impl Bench {
 }
 
 /// Every row, by group.
-const ROWS: [&[&str]; 11] = [
+const ROWS: [&[&str]; 12] = [
     &append::ROWS,
     &command::ROWS,
     &fsync::ROWS,
@@ -128,8 +128,6 @@ async fn measure_all(bench: &mut Bench) -> Vec<String> {
             }
         )* };
     }
-    group!(append, command, fsync, load, replay, projection, exchange, policy, process);
-    group!(append, command, fsync, load, replay, projection, exchange, inference, process);
-    group!(append, command, fsync, load, replay, projection, exchange, policy, process, messages, sockets);
+    group!(append, command, fsync, load, replay, projection, exchange, inference, policy, process, messages, sockets);
     failures
 }
