@@ -41,10 +41,6 @@ impl Messaging {
         new: NewMessage,
     ) -> ApiResult<MessageRow> {
         says_something(&new.content)?;
-        let sender = new.sender_id.as_ref();
-        if sender.is_some_and(|sender| *sender != caller.id && Some(sender) != caller.agent_id.as_ref()) {
-            return Err(ApiError::new(StatusCode::FORBIDDEN, "FORGED_SENDER", "Nobody writes in another's name"));
-        }
         let place = self.place(caller, id).await?;
         self.admits_another(caller, &place).await?;
         let key = self.key(&place).await?;
@@ -222,9 +218,6 @@ pub(super) struct NewMessage {
     interruptible: Option<bool>,
     #[serde(default)]
     preempted_by: Option<String>,
-    /// The caller: nobody writes in another's name.
-    #[serde(default, alias = "sender_id")]
-    sender_id: Option<String>,
 }
 
 /// Write a message

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use axum::http::StatusCode;
 use serde::{Deserialize, de::DeserializeOwned};
 use serde_json::{Value, json};
 use socketioxide::extract::SocketRef;
@@ -40,6 +41,17 @@ fn invalid(error: &serde_json::Error) -> ApiError {
 
 fn read<T: DeserializeOwned>(argument: &Value) -> ApiResult<T> {
     T::deserialize(argument).map_err(|error| invalid(&error))
+}
+
+/// Refuses a message that claims to be somebody else's.
+fn own(caller: &Caller, message: &Value) -> ApiResult<()> {
+    let claimed = ["senderId", "sender_id"].into_iter().filter_map(|name| message.get(name)?.as_str());
+    for sender in claimed {
+        if sender != caller.id && Some(sender) != caller.agent_id.as_deref() {
+            return Err(ApiError::new(StatusCode::FORBIDDEN, "FORGED_SENDER", "Nobody writes in another's name"));
+        }
+    }
+    Ok(())
 }
 
 /// The answer to a call that fails. Who takes no part does not learn whether there is such a conversation.
@@ -119,6 +131,7 @@ impl MessagingSockets {
 
     async fn send(&self, caller: &Caller, scope: &RequestScope, argument: &Value) -> Value {
         let said = async {
+            own(caller, argument)?;
             let In { conversation_id } = read(argument)?;
             self.messaging.say(caller, scope, &conversation_id, read::<NewMessage>(argument)?).await
         };
