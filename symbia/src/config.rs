@@ -13,10 +13,13 @@ use std::{
 use symbia_api::mail::SmtpOptions;
 use symbia_api::{
     http::{cors::CorsConfig, request::TrustedProxies, server::ServerConfig},
+    integrations::ProviderInfo,
     platform::EnrolmentMode,
 };
 use symbia_events::Service;
-use symbia_workers::integrations::{ApiKey, OpenAiOptions};
+use symbia_workers::integrations::{
+    ANTHROPIC, AnthropicOptions, ApiKey, HUGGING_FACE, LocalOptions, OPENAI, OpenAiOptions,
+};
 use zeroize::Zeroizing;
 
 use crate::cli::Global;
@@ -86,14 +89,14 @@ pub struct Config {
     pub token_key_lifetime: Duration,
     /// Directory of the GGUF models, when it is named.
     pub models_dir: Option<PathBuf>,
+    /// Providers of language models.
+    pub models: ModelProviders,
     /// How the inference process runs.
     pub inference: InferenceLimits,
     /// The hub that `symbia models pull` gets repositories from.
     pub hub: String,
     /// Its token, for repositories that need one.
     pub hub_token: Option<Zeroizing<String>>,
-    /// A server that speaks OpenAI's API, when one is configured.
-    pub openai: Option<OpenAiOptions>,
     /// The mesh.
     pub mesh: mesh::Mesh,
     /// All refusals on.
@@ -124,6 +127,81 @@ pub struct Config {
     pub service_name: String,
     /// Where `/metrics` is served alone.
     pub metrics: Option<SocketAddr>,
+}
+
+/// Where the providers of language models are, and the installation's own keys for them.
+#[derive(Clone)]
+pub struct ModelProviders {
+    /// OpenAI, or any server that speaks its API.
+    pub openai: OpenAiOptions,
+    /// Anthropic, or any server that speaks its API.
+    pub anthropic: AnthropicOptions,
+    /// Hugging Face's router.
+    pub hugging_face: OpenAiOptions,
+}
+
+impl ModelProviders {
+    fn of_environment() -> Result<Self, ConfigError> {
+        let base = |variable, usual: &str| Ok(text(variable)?.unwrap_or_else(|| usual.to_owned()));
+        let key = |variable| Ok(text(variable)?.map(|key| ApiKey::new(Zeroizing::new(key))));
+        let openai = OpenAiOptions::new(&base("OPENAI_BASE_URL", OPENAI)?, key("OPENAI_API_KEY")?);
+        let anthropic = AnthropicOptions::new(&base("ANTHROPIC_BASE_URL", ANTHROPIC)?, key("ANTHROPIC_API_KEY")?);
+        let (base, key) = (base("HUGGINGFACE_BASE_URL", HUGGING_FACE)?, key("HUGGINGFACE_API_KEY")?);
+        let hugging_face = OpenAiOptions::hugging_face(&base, key);
+        let model = |variable, usual: String| Ok(text(variable)?.unwrap_or(usual));
+        Ok(ModelProviders {
+            openai: OpenAiOptions {
+                default_model: model("OPENAI_MODEL", openai.default_model)?,
+                default_embedding_model: model("OPENAI_EMBEDDING_MODEL", openai.default_embedding_model)?,
+                ..openai
+            },
+            anthropic: AnthropicOptions {
+                default_model: model("ANTHROPIC_MODEL", anthropic.default_model)?,
+                ..anthropic
+            },
+            hugging_face: OpenAiOptions {
+                default_model: model("HUGGINGFACE_MODEL", hugging_face.default_model)?,
+                ..hugging_face
+            },
+        })
+    }
+}
+
+impl ModelProviders {
+    /// What they are to those who ask; `local`: this build has an engine of its own.
+    #[must_use]
+    pub fn described(&self, local: bool) -> Vec<ProviderInfo> {
+        let of = |name: &str, base_url: &str, default_model: &str, embedding: Option<&str>, configured| ProviderInfo {
+            name: name.to_owned(),
+            base_url: base_url.to_owned(),
+            default_model: default_model.to_owned(),
+            default_embedding_model: embedding.map(str::to_owned),
+            supported_operations: ["chat.completions", "messages", "text.generation"]
+                .into_iter()
+                .chain(embedding.map(|_| "embeddings"))
+                .map(str::to_owned)
+                .collect(),
+            configured,
+        };
+        let openai_like = |name: &str, options: &OpenAiOptions, usual: &str| {
+            let configured = options.key.is_some() || options.base_url != usual;
+            let embedding = Some(options.default_embedding_model.as_str());
+            of(name, &options.base_url, &options.default_model, embedding, configured)
+        };
+        let anthropic = &self.anthropic;
+        let configured = anthropic.key.is_some() || anthropic.base_url != ANTHROPIC;
+        let own = local.then(|| {
+            let LocalOptions { default_model, .. } = LocalOptions::default();
+            of("symbia-labs", "", &default_model, None, true)
+        });
+        own.into_iter()
+            .chain([
+                openai_like("openai", &self.openai, OPENAI),
+                of("anthropic", &anthropic.base_url, &anthropic.default_model, None, configured),
+                openai_like("huggingface", &self.hugging_face, HUGGING_FACE),
+            ])
+            .collect()
+    }
 }
 
 /// Export over OTLP/HTTP, with OpenTelemetry's own variables.
@@ -283,10 +361,10 @@ impl Config {
             session_secret,
             token_key_lifetime: Duration::from_secs(number::<u64>("TOKEN_KEY_DAYS")?.unwrap_or(30).max(1) * 24 * 3600),
             models_dir: global.models_dir.clone(),
+            models: ModelProviders::of_environment()?,
             inference: InferenceLimits::of_environment()?,
             hub: text("HF_ENDPOINT")?.unwrap_or_else(|| "https://huggingface.co".to_owned()),
             hub_token: text("HF_TOKEN")?.or(text("HUGGINGFACE_TOKEN")?).map(Zeroizing::new),
-            openai: openai()?,
             mesh: mesh::Mesh::of_environment(production)?,
             production,
             replicas: number("SYMBIA_REPLICAS")?.unwrap_or(1),
@@ -326,18 +404,6 @@ fn smtp() -> Result<Option<SmtpOptions>, ConfigError> {
     let from =
         text("SMTP_FROM")?.ok_or_else(|| invalid("SMTP_FROM", "is needed beside SMTP_HOST: the sender's address"))?;
     Ok(Some(SmtpOptions { host, port: number("SMTP_PORT")?.unwrap_or(587), user, password, from }))
-}
-
-// Either variable is enough: servers of one's own often need no key.
-fn openai() -> Result<Option<OpenAiOptions>, ConfigError> {
-    let (base_url, key) = (text("OPENAI_BASE_URL")?, text("OPENAI_API_KEY")?);
-    if base_url.is_none() && key.is_none() {
-        return Ok(None);
-    }
-    let base_url = base_url.unwrap_or_else(|| "https://api.openai.com/v1".to_owned());
-    let options = OpenAiOptions::new(&base_url, key.map(|key| ApiKey::new(Zeroizing::new(key))));
-    let default_model = text("OPENAI_MODEL")?.unwrap_or_else(|| options.default_model.clone());
-    Ok(Some(OpenAiOptions { default_model, ..options }))
 }
 
 fn invalid(variable: &str, reason: impl Into<String>) -> ConfigError {

@@ -27,6 +27,7 @@ use crate::{
     connect::Connected,
     doctor,
     home::Home,
+    inference,
     roles::{checked_secrets, secrets, stop_on_signal},
     telemetry,
 };
@@ -95,7 +96,10 @@ fn app(config: &Config, platform: &Platform, feed: &Feed, service: Service, heal
         Service::Identity => identity::service(platform.clone(), health.clone(), server),
         Service::Messaging => messaging::service(platform.clone(), feed, health.clone(), server),
         Service::Assistants => assistants::service(platform.clone(), health.clone(), server),
-        Service::Integrations => integrations::service(platform.clone(), health.clone(), server),
+        Service::Integrations => {
+            let providers = config.models.described(inference::BUILT_IN);
+            integrations::service(platform.clone(), providers, health.clone(), server)
+        }
         Service::Models => models::service(platform.clone(), health.clone(), server),
         Service::Network => network::service(platform.clone(), config.network(), health.clone(), server),
         // No routes of its own yet: health, documents, discovery and the event feed.

@@ -8,14 +8,17 @@ use symbia_nats::{
     bus::CommandBus,
     store::{EventStore, StoreOptions},
 };
-use symbia_projections::secrets::SecretStore;
+use symbia_projections::{ReadPool, secrets::SecretStore};
 use symbia_workers::{
     assistants::{RuleEngine, load_seed},
     command::{CommandWorker, Decider, Handlers, Options},
     content_keys::ContentKeys,
     directory::DirectoryKeeper,
     identity::Housekeeping,
-    integrations::{LlmRouter, LocalOptions, LocalProvider, OpenAi, Providers, RouterOptions},
+    integrations::{
+        Accounts, Anthropic, Books, EmbeddingRouter, LlmRouter, LocalOptions, LocalProvider, Meter, OpenAi, Providers,
+        RouterOptions,
+    },
     messaging::{Eraser, RETENTION},
     models::keeper::{ModelKeeper, record},
     network::{Liveness, MeshDeliverer},
@@ -37,6 +40,8 @@ use crate::{
 };
 
 const SEED_AGAIN: Duration = Duration::from_secs(2);
+/// Connections on which the LLM router looks up keys, budgets and prices.
+const BOOK_CONNECTIONS: u32 = 8;
 
 /// Runs the subcommand.
 pub async fn run(config: Config, options: WorkOptions) -> Ended {
@@ -125,10 +130,16 @@ pub async fn start(
                 let sender = Sender::new(bus, Arc::clone(keys)).deciding(decider.clone());
                 let (providers, content_keys) = (providers(config, house)?, ContentKeys::new(secrets.clone()));
                 tracing::info!(providers = providers.names(), "language models");
+                let reader = ReadPool::new(house.database.clone(), BOOK_CONNECTIONS);
+                let books: Arc<dyn Accounts> = Arc::new(Books::new(reader, secrets.clone(), sender.clone()));
                 let options = RouterOptions::default();
+                let (texts, read) = (content_keys.clone(), providers.clone());
+                let embedding = EmbeddingRouter::new(sender.clone(), texts, read, Arc::clone(&books), &options);
+                workers.spawn(react(house.clone(), embedding, stop.clone()));
+                workers.spawn(react(house.clone(), Meter::new(sender.clone(), Arc::clone(&books)), stop.clone()));
                 let router =
                     LlmRouter::open(client.clone(), Arc::clone(keys), sender, content_keys, providers, options).await?;
-                workers.spawn(react(house.clone(), router, stop));
+                workers.spawn(react(house.clone(), router.with_accounts(books), stop));
             }
             WorkRole::Models => {
                 let keeper = ModelKeeper::open(client.clone(), Arc::clone(keys)).await?;
@@ -165,15 +176,17 @@ async fn seed(bus: CommandBus, house: Connected, stop: CancellationToken) -> any
     Ok(())
 }
 
-// The default first.
+// The first that is ready is the default.
 fn providers(config: &Config, house: &Connected) -> anyhow::Result<Providers> {
     let mut providers = Providers::default();
     if inference::BUILT_IN {
         providers = providers.with(LocalProvider::new(house.client.clone(), LocalOptions::default()));
     }
-    if let Some(options) = &config.openai {
-        let openai = OpenAi::new(options.clone()).map_err(anyhow::Error::msg);
-        providers = providers.with(openai.context("OPENAI_BASE_URL cannot be used")?);
-    }
-    Ok(providers)
+    let models = config.models.clone();
+    let openai = OpenAi::new(models.openai).map_err(anyhow::Error::msg).context("OPENAI_BASE_URL cannot be used")?;
+    let anthropic =
+        Anthropic::new(models.anthropic).map_err(anyhow::Error::msg).context("ANTHROPIC_BASE_URL cannot be used")?;
+    let hugging_face = OpenAi::hugging_face(models.hugging_face).map_err(anyhow::Error::msg);
+    let hugging_face = hugging_face.context("HUGGINGFACE_BASE_URL cannot be used")?;
+    Ok(providers.with(openai).with(anthropic).with(hugging_face))
 }

@@ -4,4 +4,5 @@ pub mod apart;
 pub mod binary;
 pub mod cluster;
 pub mod load;
+pub mod python;
 pub mod socketio;

@@ -2,6 +2,8 @@
 //! one reply, never two, never none.
 #![allow(missing_docs, reason = "tests")]
 
+#[path = "exchange/front.rs"]
+mod front;
 #[path = "exchange/stage.rs"]
 mod stage;
 #[path = "exchange/steps.rs"]

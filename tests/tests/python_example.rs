@@ -1,68 +1,17 @@
 //! The example of `docs/COMMANDS.md`, as it stands there, with a stock client in another language; what such a client may not
 //! do; and a token that is verified with nothing but the published key set.
-//!
-//! `SYMBIA_TEST_PYTHON` names an interpreter that has `nats-py` and `PyJWT` with `cryptography`; without it, a virtual
-//! environment is made once under the target directory.
 #![allow(missing_docs, reason = "tests")]
 
-use std::{
-    fs,
-    path::{Path, PathBuf},
-    process::{Command, Output},
+use std::{fs, path::Path, process::Command};
+
+use anyhow::{Context, ensure};
+use serde_json::{Value, json};
+use symbia_tests::{
+    binary::{Installation, text},
+    python::{python, run},
 };
 
-use anyhow::{Context, bail, ensure};
-use serde_json::{Value, json};
-use symbia_tests::binary::{Installation, text};
-
 type Tested = anyhow::Result<()>;
-
-const PACKAGES: [&str; 2] = ["nats-py", "pyjwt[crypto]"];
-const NEEDS: &str = "import nats, jwt, cryptography";
-
-fn python() -> anyhow::Result<PathBuf> {
-    let given = std::env::var_os("SYMBIA_TEST_PYTHON").map(PathBuf::from);
-    let has = |python: &Path| Command::new(python).args(["-c", NEEDS]).output().is_ok_and(|o| o.status.success());
-    let first = given.clone().unwrap_or_else(|| "python3".into());
-    if has(&first) {
-        return Ok(first);
-    }
-    if let Some(given) = given {
-        bail!(
-            "SYMBIA_TEST_PYTHON={} lacks a package: `{} -m pip install {}`",
-            given.display(),
-            given.display(),
-            PACKAGES.join(" ")
-        );
-    }
-    let test = std::env::current_exe()?;
-    let venv = test.ancestors().nth(3).context("the test does not run from a target directory")?.join("python");
-    let python = venv.join("bin/python");
-    if !has(&python) {
-        run(
-            Command::new("python3").args(["-m", "venv"]).arg(&venv),
-            "a virtual environment cannot be made (is python3-venv installed?)",
-        )?;
-        let mut pip = Command::new(&python);
-        pip.args(["-m", "pip", "install", "--quiet", "--disable-pip-version-check"]).args(PACKAGES);
-        run(
-            &mut pip,
-            "nats-py and PyJWT cannot be installed: without a network, set SYMBIA_TEST_PYTHON to an interpreter that has them",
-        )?;
-    }
-    Ok(python)
-}
-
-fn run(command: &mut Command, otherwise: &str) -> anyhow::Result<String> {
-    let Output { status, stdout, stderr } = command.output().with_context(|| otherwise.to_owned())?;
-    ensure!(
-        status.success(),
-        "{otherwise}: {status}\n{}\n{}",
-        String::from_utf8_lossy(&stdout),
-        String::from_utf8_lossy(&stderr)
-    );
-    Ok(String::from_utf8(stdout)?)
-}
 
 /// The block that is fenced as `python example`.
 fn example() -> anyhow::Result<String> {

@@ -355,6 +355,8 @@ fn answer(what: &CompletionEvent) -> Option<String> {
             )
         }
         CompletionEvent::CompletionCancelled(e) => format!("stopped by {}: {}", e.by, e.reason),
-        CompletionEvent::CompletionRequested(_) | CompletionEvent::CompletionFailed(_) => return None,
+        CompletionEvent::CompletionRequested(_)
+        | CompletionEvent::CompletionAdmitted(_)
+        | CompletionEvent::CompletionFailed(_) => return None,
     })
 }

@@ -258,3 +258,20 @@ impl Authenticator for Directory {
         }
     }
 }
+
+/// A directory that takes API keys as bearer tokens, too: clients of other APIs know no other way to send one.
+#[derive(Clone)]
+pub struct ApiKeysAsBearer(pub Directory);
+
+#[async_trait]
+impl Authenticator for ApiKeysAsBearer {
+    async fn bearer(&self, token: &str) -> Result<Principal, AuthError> {
+        // Tokens have three parts, keys one.
+        if token.contains('.') { self.0.bearer(token).await } else { self.0.api_key(token).await }
+    }
+
+    async fn api_key(&self, key: &str) -> Result<Principal, AuthError> {
+        // Anthropic's clients send whatever they have this way.
+        if key.contains('.') { self.0.bearer(key).await } else { self.0.api_key(key).await }
+    }
+}

@@ -61,7 +61,7 @@ use serde_json::Map;
 use symbia_events::Service;
 use utoipa_axum::router::OpenApiRouter;
 
-pub use authenticator::Directory;
+pub use authenticator::{ApiKeysAsBearer, Directory};
 pub use keys::{SigningKey, SigningKeys, TokenError, VerifyingKey};
 pub use tokens::{AUDIENCE, Act, Claims, IssueError, Issued, MayAct, Subject, Tokens};
 

@@ -1,20 +1,114 @@
-//! The integrations service: what it tells about itself so far (integrations.md §5.6). Requests to models come from rules.
+//! The integrations service: the gateway to language models (integrations.md §5, §6, §28), by its own routes and by those of
+//! OpenAI's and Anthropic's APIs. Whatever the route, a request is one completion in the log, like a rule's.
 
-use std::sync::Arc;
+mod ask;
+mod budgets;
+mod chat;
+mod embeddings;
+mod errors;
+mod execute;
+mod executions;
+mod hub;
+mod messages;
+mod prices;
+mod providers;
+mod said;
+mod stream;
+mod tape;
+mod usage;
 
-use symbia_events::Service;
+use std::{sync::Arc, time::Duration};
 
+use moka::sync::Cache;
+use symbia_events::{Service, SubjectKey};
+use utoipa_axum::router::OpenApiRouter;
+
+use self::hub::Hub;
+pub use self::providers::ProviderInfo;
 use crate::{
-    http::{Health, ServiceApp, discovery::ServiceInfo, server::ServerConfig},
-    identity::Directory,
+    http::{
+        Health, ServiceApp,
+        discovery::ServiceInfo,
+        rate::{Quota, RateLimits, RatePolicy, RouteClass, TokenBuckets},
+        server::ServerConfig,
+    },
+    identity::{ApiKeysAsBearer, Directory},
     platform::Platform,
 };
 
-/// The service, to be built and served.
+const VERSION: &str = "1.0.0";
+/// Largest body: a prompt with its images.
+const BODY: usize = 4 * 1024 * 1024;
+/// How long a caller's key is kept; a destroyed one is forgotten within it.
+const KEPT: Duration = Duration::from_secs(10);
+const MOST_KEYS: u64 = 10_000;
+
+/// What the handlers work with.
+#[derive(Clone)]
+struct Integrations {
+    platform: Platform,
+    hub: Hub,
+    providers: Arc<[ProviderInfo]>,
+    kept_keys: Cache<String, SubjectKey>,
+}
+
+/// The service, to be built and served; `providers` are those that the routers of this installation ask.
 #[must_use]
-pub fn service(platform: Platform, health: Health, config: ServerConfig) -> ServiceApp {
+pub fn service(platform: Platform, providers: Vec<ProviderInfo>, health: Health, config: ServerConfig) -> ServiceApp {
     platform.watch(&health, Service::Integrations);
-    let description = "Language models and other services of third parties, behind one interface.";
-    let info = ServiceInfo::new(Service::Integrations, "Symbia Integrations", description);
-    ServiceApp::new(info, health, config).authenticator(Arc::new(Directory::new(platform)))
+    let directory = ApiKeysAsBearer(Directory::new(platform.clone()));
+    let buckets = Arc::new(TokenBuckets::default());
+    let limits =
+        RateLimits::new(Service::Integrations, buckets, rates(platform.settings.rates), |_, _| RouteClass::Standard);
+    let service = Integrations {
+        hub: Hub::open(platform.nats.clone(), Arc::clone(&platform.keys)),
+        platform,
+        providers: providers.into(),
+        kept_keys: Cache::builder().max_capacity(MOST_KEYS).time_to_live(KEPT).build(),
+    };
+    let api = OpenApiRouter::new()
+        .merge(execute::routes())
+        .merge(executions::routes())
+        .merge(providers::routes())
+        .merge(usage::routes())
+        .merge(budgets::routes())
+        .merge(prices::routes());
+    let root = OpenApiRouter::new()
+        .merge(chat::routes())
+        .merge(messages::routes())
+        .merge(embeddings::routes())
+        .merge(providers::root_routes());
+    ServiceApp::new(info(), health, config)
+        .api(api.with_state(service.clone()))
+        .root(root.with_state(service))
+        .authenticator(Arc::new(directory))
+        .rate_limits(limits)
+        .body_limit(BODY)
+}
+
+// A gateway is asked by programs, thousands of times a second; what they may use, budgets say.
+fn rates(policy: RatePolicy) -> RatePolicy {
+    let burst = policy.standard.burst.saturating_mul(1000);
+    RatePolicy { standard: Quota { burst, ..policy.standard }, ..policy }
+}
+
+fn info() -> ServiceInfo {
+    ServiceInfo {
+        version: VERSION.to_owned(),
+        highlights: [
+            "POST /v1/chat/completions, /v1/completions, /v1/embeddings and /v1/messages are OpenAI's and Anthropic's: \
+             give their SDKs this base URL and a token or API key of the platform",
+            "Every request is in the log, with its attempts and exactly one end",
+            "Keys of providers are kept in identity's vault (POST /api/credentials) and lent for one call each",
+            "Budgets of organizations, users, assistants and models cannot be overspent by requests at once",
+        ]
+        .map(str::to_owned)
+        .to_vec(),
+        endpoints: vec![("rest", "/api/integrations"), ("openai", "/v1")],
+        ..ServiceInfo::new(
+            Service::Integrations,
+            "Symbia Integrations",
+            "Language models of any provider, behind one interface.",
+        )
+    }
 }

@@ -178,10 +178,7 @@ fn ask(
         provider: settings.provider,
         model: settings.model,
         operation: CHAT.to_owned(),
-        messages: messages
-            .into_iter()
-            .map(|(role, text)| PromptMessage { role, content: key.seal(text), name: None })
-            .collect(),
+        messages: messages.into_iter().map(|(role, text)| PromptMessage::text(role, key.seal(text))).collect(),
         sampling,
         stream: true,
         credential_id: None,
@@ -191,11 +188,14 @@ fn ask(
             conversation_id: Some(started.conversation_id.clone()),
             message_id: Some(started.message_id.clone()),
             assistant_id: Some(format!("{ASSISTANT_PREFIX}{}", started.assistant_key)),
+            user_id: Some(started.sender_id.clone()),
             rule_run_id: Some(started.rule_run_id.clone()),
             action_id: Some(action.action_id.clone()),
             reply_message_id: replies.then(|| message_id(action_id(started, index + 1))),
         },
         prompt_digest,
+        options: None,
+        fallbacks: Vec::new(),
     };
     Ok(Plan { action, to: ("completion", request_id), command: Command::Completion(request.into()) })
 }

@@ -1,131 +1,35 @@
 //! The completion aggregate: numbered attempts, and exactly one end (integrations.md §25.3, DESIGN §6).
 
+mod commands;
+
+pub use commands::*;
+
 use serde::{Deserialize, Serialize};
 use symbia_events::{
-    AggregateRef, Personal,
+    AggregateRef,
     integrations::{
-        CompletionAttemptFailed, CompletionAttemptStarted, CompletionCancelled, CompletionCompleted, CompletionContext,
-        CompletionEvent, CompletionFailed, CompletionRequested, DroppedParam, ErrorCategory, FinishReason,
-        PromptMessage, Sampling, Timing, Upstream, Usage,
+        CompletionAdmitted, CompletionAttemptFailed, CompletionAttemptStarted, CompletionCancelled,
+        CompletionCompleted, CompletionContext, CompletionEvent, CompletionFailed, CompletionRequested, ErrorCategory,
+        PromptMessage, Sampling,
     },
     messaging::content_key_id,
 };
 use time::{OffsetDateTime, format_description::well_known::Rfc3339};
 
-use crate::{Actor, Aggregate, Decision, Rejection, domain_commands};
+use crate::{Actor, Aggregate, Decision, Rejection};
 
-/// The one operation so far.
+/// A conversation is asked about.
 pub const CHAT: &str = "chat.completions";
+/// What a model can be asked for with a prompt; the names differ by the API that asked.
+pub const OPERATIONS: [&str; 3] = [CHAT, "messages", "text.generation"];
 /// Most messages of a prompt.
 pub const MAX_MESSAGES: usize = 500;
-/// Most bytes of a prompt and of an answer: sealed, each must fit into an event.
+/// Most bytes of a conversation's text and of an answer: sealed, each must fit into an event.
 pub const MAX_TEXT: usize = 128 * 1024;
-
-domain_commands! {
-    /// What a completion can be asked to do. All but the request and the cancellation come from workers.
-    CompletionCommand: Integrations / "completion" {
-        /// Asks a model.
-        RequestCompletion = "symbia.cmd.integrations.request-completion.v1" {
-            request_id: String,
-            /// Absent: the router chooses.
-            #[serde(default)]
-            provider: Option<String>,
-            #[serde(default)]
-            model: Option<String>,
-            operation: String,
-            messages: Vec<PromptMessage>,
-            #[serde(default)]
-            sampling: Sampling,
-            #[serde(default)]
-            stream: bool,
-            #[serde(default)]
-            credential_id: Option<String>,
-            #[serde(default)]
-            idempotency_key: Option<String>,
-            /// RFC 3339.
-            #[serde(default)]
-            deadline: Option<String>,
-            #[serde(default)]
-            context: CompletionContext,
-            /// Keyed digest of the prompt.
-            prompt_digest: String,
-        }
-        /// A worker takes it. The next number while an attempt is open: the worker of that one is lost.
-        StartCompletionAttempt = "symbia.cmd.integrations.start-completion-attempt.v1" {
-            request_id: String,
-            attempt: u32,
-            provider: String,
-            model: String,
-            #[serde(default)]
-            model_digest: Option<String>,
-            worker_id: String,
-            #[serde(default)]
-            credential_id: Option<String>,
-            credential_source: String,
-            #[serde(default)]
-            dropped_params: Vec<DroppedParam>,
-        }
-        /// An attempt came to nothing, another will follow.
-        FailCompletionAttempt = "symbia.cmd.integrations.fail-completion-attempt.v1" {
-            request_id: String,
-            attempt: u32,
-            category: ErrorCategory,
-            #[serde(default)]
-            code: Option<String>,
-            #[serde(default)]
-            upstream: Option<Upstream>,
-            #[serde(default)]
-            message: Option<Personal>,
-            #[serde(default)]
-            retry_after_ms: Option<u64>,
-        }
-        /// The model answered.
-        CompleteCompletion = "symbia.cmd.integrations.complete-completion.v1" {
-            request_id: String,
-            attempt: u32,
-            model: String,
-            content: Personal,
-            content_digest: String,
-            finish_reason: FinishReason,
-            #[serde(default)]
-            raw_finish_reason: Option<String>,
-            usage: Usage,
-            timing: Timing,
-            #[serde(default)]
-            provider_request_id: Option<String>,
-            #[serde(default)]
-            warnings: Vec<String>,
-        }
-        /// No answer will come. Without an attempt when none could be made.
-        FailCompletion = "symbia.cmd.integrations.fail-completion.v1" {
-            request_id: String,
-            /// The attempt that failed; absent when none was made.
-            #[serde(default)]
-            attempt: Option<u32>,
-            category: ErrorCategory,
-            #[serde(default)]
-            code: Option<String>,
-            #[serde(default)]
-            message: Option<Personal>,
-            #[serde(default)]
-            upstream: Option<Upstream>,
-            #[serde(default)]
-            partial_content: Option<Personal>,
-            #[serde(default)]
-            usage: Option<Usage>,
-        }
-        /// Stops it.
-        CancelCompletion = "symbia.cmd.integrations.cancel-completion.v1" {
-            request_id: String,
-            /// `client_disconnect`, `user`, `preempt`, `deadline` or `admin`.
-            reason: String,
-            #[serde(default)]
-            partial_content: Option<Personal>,
-            #[serde(default)]
-            usage: Option<Usage>,
-        }
-    }
-}
+/// Most bytes of a prompt with its images and tools: sealed, it must fit into an event.
+pub const MAX_PROMPT: usize = 2 * 1024 * 1024;
+/// Most models that are asked one after another.
+pub const MAX_FALLBACKS: usize = 8;
 
 /// A completion.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -137,6 +41,9 @@ pub struct Completion {
     context: CompletionContext,
     attempts: u32,
     attempt_provider: String,
+    attempt_model: String,
+    credential: Option<(Option<String>, String)>,
+    budgets: Vec<String>,
     phase: Phase,
 }
 
@@ -165,6 +72,18 @@ impl Completion {
     #[must_use]
     pub fn attempts(&self) -> u32 {
         self.attempts
+    }
+
+    /// Provider and model of the last attempt.
+    #[must_use]
+    pub fn asked_last(&self) -> (&str, &str) {
+        (&self.attempt_provider, &self.attempt_model)
+    }
+
+    /// The budgets that keep room for it.
+    #[must_use]
+    pub fn budgets(&self) -> &[String] {
+        &self.budgets
     }
 
     /// On whose behalf it was requested.
@@ -197,7 +116,7 @@ impl Completion {
         Err(Rejection::new("STALE_ATTEMPT", text))
     }
 
-    fn request(&self, c: RequestCompletion, by: &Actor) -> Result<Decision<CompletionEvent>, Rejection> {
+    fn request(&self, mut c: RequestCompletion, by: &Actor) -> Result<Decision<CompletionEvent>, Rejection> {
         if self.phase != Phase::Unknown {
             return Err(Rejection::new("CONFLICT", "this request id is in use"));
         }
@@ -209,12 +128,17 @@ impl Completion {
             &context.action_id,
             &context.assistant_id,
             &context.reply_message_id,
+            &context.user_id,
         ];
         if !by.is_platform() && claims.iter().any(|claim| claim.is_some()) {
             return Err(Rejection::forbidden("only the platform asks on behalf of a conversation or a run"));
         }
-        if c.request_id.is_empty() || c.operation != CHAT {
-            return Err(Rejection::invalid(format!("requestId must not be empty, operation is '{CHAT}'")));
+        if c.request_id.is_empty() || !OPERATIONS.contains(&c.operation.as_str()) {
+            let text = format!("requestId must not be empty, operation is one of {}", OPERATIONS.join(", "));
+            return Err(Rejection::invalid(text));
+        }
+        if c.fallbacks.len() > MAX_FALLBACKS {
+            return Err(Rejection::invalid(format!("fallbacks: at most {MAX_FALLBACKS}")));
         }
         if c.messages.is_empty() || c.messages.len() > MAX_MESSAGES {
             return Err(Rejection::invalid(format!("messages: 1 to {MAX_MESSAGES}")));
@@ -223,10 +147,15 @@ impl Completion {
         if !by.is_platform() {
             under_key(&c, &by.id)?;
         }
-        fits("messages", c.messages.iter().map(|m| m.content.text_len()).sum())?;
+        let more = |m: &PromptMessage| m.content.text_len() + m.more.as_ref().map_or(0, |more| more.text_len());
+        let options = c.options.as_ref().map_or(0, |options| options.text_len());
+        fits("messages", c.messages.iter().map(more).sum::<usize>() + options, MAX_PROMPT)?;
         check(&c.sampling)?;
         if c.deadline.as_ref().is_some_and(|d| OffsetDateTime::parse(d, &Rfc3339).is_err()) {
             return Err(Rejection::invalid("deadline: an RFC 3339 time"));
+        }
+        if by.on_behalf_of.is_some() && !by.is_platform() {
+            c.context.user_id = Some(by.subject().to_owned());
         }
         Ok(Decision::one(CompletionRequested {
             request_id: c.request_id,
@@ -242,7 +171,17 @@ impl Completion {
             context: c.context,
             prompt_digest: c.prompt_digest,
             requested_by: by.id.clone(),
+            options: c.options,
+            fallbacks: c.fallbacks,
         }))
+    }
+
+    fn admit(&self, c: AdmitCompletion, by: &Actor) -> Result<Decision<CompletionEvent>, Rejection> {
+        self.worked_on(by)?;
+        if self.attempts > 0 {
+            return Err(Rejection::new("STALE_ATTEMPT", "an attempt was made already"));
+        }
+        Ok(Decision::one(CompletionAdmitted { request_id: c.request_id, budgets: c.budgets }))
     }
 
     fn start(&self, c: StartCompletionAttempt, by: &Actor) -> Result<Decision<CompletionEvent>, Rejection> {
@@ -293,7 +232,10 @@ impl Completion {
     fn complete(&self, c: CompleteCompletion, by: &Actor) -> Result<Decision<CompletionEvent>, Rejection> {
         self.worked_on(by)?;
         self.current(c.attempt)?;
-        fits("content", c.content.text_len())?;
+        let calls = c.tool_calls.as_ref().map_or(0, |calls| calls.text_len());
+        let reasoning = c.reasoning.as_ref().map_or(0, |reasoning| reasoning.text_len());
+        fits("content", c.content.text_len().max(calls).max(reasoning), MAX_TEXT)?;
+        let (credential_id, credential_source) = self.credential.clone().unzip();
         Ok(Decision::one(CompletionCompleted {
             request_id: c.request_id,
             attempt: c.attempt,
@@ -311,6 +253,13 @@ impl Completion {
             provider_request_id: c.provider_request_id,
             context: self.context.clone(),
             warnings: c.warnings,
+            tool_calls: c.tool_calls,
+            reasoning: c.reasoning,
+            cost: c.cost,
+            credential_id: credential_id.flatten(),
+            credential_source,
+            requested_by: Some(self.requested_by.clone()),
+            budgets: self.budgets.clone(),
         }))
     }
 
@@ -323,6 +272,7 @@ impl Completion {
             }
             None => {}
         }
+        let asked = self.attempts > 0;
         Ok(Decision::one(CompletionFailed {
             request_id: c.request_id,
             category: c.category,
@@ -335,6 +285,11 @@ impl Completion {
             partial_content: c.partial_content,
             usage: c.usage,
             context: self.context.clone(),
+            provider: asked.then(|| self.attempt_provider.clone()),
+            model: asked.then(|| self.attempt_model.clone()),
+            retry_after_ms: c.retry_after_ms,
+            requested_by: Some(self.requested_by.clone()),
+            budgets: self.budgets.clone(),
         }))
     }
 
@@ -352,20 +307,24 @@ impl Completion {
             partial_content: c.partial_content,
             usage: c.usage,
             context: self.context.clone(),
+            requested_by: Some(self.requested_by.clone()),
+            budgets: self.budgets.clone(),
         }))
     }
 }
 
 fn under_key(c: &RequestCompletion, kid: &str) -> Result<(), Rejection> {
-    if c.messages.iter().any(|message| message.content.kid != kid) {
+    let more = c.messages.iter().filter_map(|message| message.more.as_ref());
+    let mut sealed = c.messages.iter().map(|message| &message.content).chain(more).chain(&c.options);
+    if sealed.any(|text| text.kid != kid) {
         return Err(Rejection::new("WRONG_KEY", format!("messages: seal them with the key '{kid}'")));
     }
     Ok(())
 }
 
-fn fits(what: &str, length: usize) -> Result<(), Rejection> {
-    if length > MAX_TEXT {
-        return Err(Rejection::new("TOO_LARGE", format!("{what}: {length} bytes, the limit is {MAX_TEXT}")));
+fn fits(what: &str, length: usize, most: usize) -> Result<(), Rejection> {
+    if length > most {
+        return Err(Rejection::new("TOO_LARGE", format!("{what}: {length} bytes, the limit is {most}")));
     }
     Ok(())
 }
@@ -387,7 +346,7 @@ fn check(s: &Sampling) -> Result<(), Rejection> {
 }
 
 impl Aggregate for Completion {
-    const STATE_VERSION: u32 = 1;
+    const STATE_VERSION: u32 = 2;
     const ID_FIELD: Option<&'static str> = Some("requestId");
     type Command = CompletionCommand;
     type Event = CompletionEvent;
@@ -410,9 +369,12 @@ impl Aggregate for Completion {
                 self.context.clone_from(&e.context);
                 self.phase = Phase::Waiting;
             }
+            CompletionEvent::CompletionAdmitted(e) => self.budgets.clone_from(&e.budgets),
             CompletionEvent::CompletionAttemptStarted(e) => {
                 self.attempts = e.attempt;
                 self.attempt_provider.clone_from(&e.provider);
+                self.attempt_model.clone_from(&e.model);
+                self.credential = Some((e.credential_id.clone(), e.credential_source.clone()));
                 self.phase = Phase::Running;
             }
             CompletionEvent::CompletionAttemptFailed(_) => self.phase = Phase::Waiting,
@@ -430,6 +392,7 @@ impl Aggregate for Completion {
     ) -> Result<Decision<CompletionEvent>, Rejection> {
         match command {
             CompletionCommand::RequestCompletion(c) => self.request(c, by),
+            CompletionCommand::AdmitCompletion(c) => self.admit(c, by),
             CompletionCommand::StartCompletionAttempt(c) => self.start(c, by),
             CompletionCommand::FailCompletionAttempt(c) => self.fail_attempt(c, by),
             CompletionCommand::CompleteCompletion(c) => self.complete(c, by),

@@ -5,6 +5,7 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use super::prompt::{Cost, Target};
 use crate::{Personal, domain_events};
 
 /// What kind of failure (integrations.md §9).
@@ -83,6 +84,17 @@ pub struct PromptMessage {
     /// Which of several speakers.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub name: Option<String>,
+    /// What it is besides text: the JSON of a [`PromptMore`](super::PromptMore).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub more: Option<Personal>,
+}
+
+impl PromptMessage {
+    /// A message of text alone.
+    #[must_use]
+    pub fn text(role: PromptRole, content: Personal) -> Self {
+        PromptMessage { role, content, name: None, more: None }
+    }
 }
 
 /// How tokens are chosen; what is absent is the model's own.
@@ -119,6 +131,9 @@ pub struct CompletionContext {
     pub message_id: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub assistant_id: Option<String>,
+    /// The person whom an assistant answers: whose budgets and keys count.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub user_id: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub rule_run_id: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -206,6 +221,17 @@ domain_events! {
             /// Keyed digest of the prompt.
             prompt_digest: String,
             requested_by: String,
+            /// The JSON of a [`PromptOptions`](super::PromptOptions).
+            options: Option<Personal>,
+            /// What is asked instead, in order, when the first is at fault.
+            #[serde(default)]
+            fallbacks: Vec<Target>,
+        }
+        /// Budgets have room for it, and keep it.
+        CompletionAdmitted = "symbia.integrations.completion.completion-admitted.v1" {
+            request_id: String,
+            /// Ids of the budgets.
+            budgets: Vec<String>,
         }
         /// A worker asks a provider.
         CompletionAttemptStarted = "symbia.integrations.completion.completion-attempt-started.v1" {
@@ -255,6 +281,18 @@ domain_events! {
             provider_request_id: Option<String>,
             context: CompletionContext,
             warnings: Vec<String>,
+            /// The JSON of a list of [`ToolCall`](super::ToolCall)s.
+            tool_calls: Option<Personal>,
+            /// What the model thought, where it tells.
+            reasoning: Option<Personal>,
+            /// Absent where no price is known.
+            cost: Option<Cost>,
+            credential_id: Option<String>,
+            credential_source: Option<String>,
+            requested_by: Option<String>,
+            /// The budgets that kept room for it.
+            #[serde(default)]
+            budgets: Vec<String>,
         }
         /// No answer will come.
         CompletionFailed = "symbia.integrations.completion.completion-failed.v1" {
@@ -270,6 +308,14 @@ domain_events! {
             partial_content: Option<Personal>,
             usage: Option<Usage>,
             context: CompletionContext,
+            /// The provider of the last attempt.
+            provider: Option<String>,
+            model: Option<String>,
+            /// When asking again is worth it.
+            retry_after_ms: Option<u64>,
+            requested_by: Option<String>,
+            #[serde(default)]
+            budgets: Vec<String>,
         }
         /// It was stopped.
         CompletionCancelled = "symbia.integrations.completion.completion-cancelled.v1" {
@@ -281,6 +327,9 @@ domain_events! {
             partial_content: Option<Personal>,
             usage: Option<Usage>,
             context: CompletionContext,
+            requested_by: Option<String>,
+            #[serde(default)]
+            budgets: Vec<String>,
         }
     }
 }

@@ -1,5 +1,13 @@
 //! Events of the integrations service (integrations.md §25).
 
+mod budget;
 mod completion;
+mod embedding;
+mod price;
+mod prompt;
 
+pub use budget::*;
 pub use completion::*;
+pub use embedding::*;
+pub use price::*;
+pub use prompt::*;

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use sqlx::{FromRow, PgConnection};
 use symbia_events::{
     DomainEvent, Event,
-    integrations::{CompletionEvent, Usage},
+    integrations::{CompletionContext, CompletionEvent, Cost, EmbeddingEvent, Usage},
 };
 use time::OffsetDateTime;
 
@@ -38,6 +38,13 @@ struct Row {
     error_code: Option<String>,
     requested_at: Option<OffsetDateTime>,
     ended_at: Option<OffsetDateTime>,
+    operation: String,
+    user_id: Option<String>,
+    assistant_id: Option<String>,
+    credential_id: Option<String>,
+    credential_source: Option<String>,
+    input_cost_micros: Option<i64>,
+    cost_micros: Option<i64>,
 }
 
 /// One request to a model.
@@ -63,6 +70,15 @@ pub struct Completion {
     pub error_code: Option<String>,
     pub requested_at: OffsetDateTime,
     pub ended_at: Option<OffsetDateTime>,
+    pub operation: String,
+    /// Whose keys and budgets count.
+    pub user_id: Option<String>,
+    pub assistant_id: Option<String>,
+    pub credential_id: Option<String>,
+    /// `personal`, `org-wide` or `none`.
+    pub credential_source: Option<String>,
+    /// Millionths of a US dollar; none where no price is known.
+    pub cost_micros: Option<i64>,
 }
 
 /// The completions of a rule run, in the order of asking.
@@ -78,12 +94,26 @@ pub async fn completions_of_run(
         .await
 }
 
+/// One request by its id.
+pub async fn completion(conn: &mut PgConnection, org: &str, id: &str) -> Result<Option<Completion>, sqlx::Error> {
+    sqlx::query_as("SELECT * FROM integrations.completions WHERE org_id = $1 AND id = $2")
+        .bind(org)
+        .bind(id)
+        .fetch_optional(conn)
+        .await
+}
+
 type Rows = BTreeMap<(String, String), Option<Row>>;
 
 pub(super) async fn fold(conn: &mut PgConnection, events: &[FoldEvent]) -> Result<(), FoldError> {
     let (mut changes, mut rows) = (Vec::with_capacity(events.len()), Rows::new());
-    for FoldEvent { event, .. } in events.iter().filter(|e| e.event.aggregatetype == CompletionEvent::AGGREGATE) {
-        changes.push((event, event.decode::<CompletionEvent>()?));
+    for FoldEvent { event, .. } in events {
+        let change = match event.aggregatetype.as_str() {
+            CompletionEvent::AGGREGATE => Change::Completion(event.decode()?),
+            EmbeddingEvent::AGGREGATE => Change::Embedding(event.decode()?),
+            _ => continue,
+        };
+        changes.push((event, change));
         rows.entry((event.orgid.to_string(), event.aggregateid.clone())).or_default();
     }
     if changes.is_empty() {
@@ -96,34 +126,41 @@ pub(super) async fn fold(conn: &mut PgConnection, events: &[FoldEvent]) -> Resul
         rows.insert((row.org_id.clone(), row.id.clone()), Some(row));
     }
     for (event, change) in changes {
-        apply(rows.entry((event.orgid.to_string(), event.aggregateid.clone())).or_default(), event, change);
+        let row = rows.entry((event.orgid.to_string(), event.aggregateid.clone())).or_default();
+        match change {
+            Change::Completion(change) => apply(row, event, change),
+            Change::Embedding(change) => embedding(row, event, change),
+        }
     }
     save(conn, rows.into_values().flatten().collect()).await
 }
 
-fn int(value: u64) -> i64 {
+#[allow(clippy::large_enum_variant, reason = "each is moved once")]
+enum Change {
+    Completion(CompletionEvent),
+    Embedding(EmbeddingEvent),
+}
+
+pub(super) fn int(value: u64) -> i64 {
     i64::try_from(value).unwrap_or(i64::MAX)
 }
 
 fn apply(row: &mut Option<Row>, event: &Event, change: CompletionEvent) {
     if let CompletionEvent::CompletionRequested(e) = change {
         row.get_or_insert_with(|| Row {
-            org_id: event.orgid.to_string(),
-            id: event.aggregateid.clone(),
-            conversation_id: e.context.conversation_id.map(text),
-            run_id: e.context.rule_run_id.map(text),
             provider: e.provider.map(text),
             model: e.model.map(text),
-            status: "requested".to_owned(),
-            requested_at: Some(event.time),
-            ..Row::default()
+            operation: text(e.operation),
+            ..Row::requested(event, e.context, e.requested_by)
         });
         return;
     }
     let Some(row) = row else { return };
     match change {
-        CompletionEvent::CompletionRequested(_) => {}
+        CompletionEvent::CompletionRequested(_) | CompletionEvent::CompletionAdmitted(_) => {}
         CompletionEvent::CompletionAttemptStarted(e) => {
+            row.credential_id = e.credential_id.map(text);
+            row.credential_source = Some(text(e.credential_source));
             "running".clone_into(&mut row.status);
             row.attempts = i32::try_from(e.attempt).unwrap_or(i32::MAX);
             row.provider = Some(text(e.provider));
@@ -139,6 +176,7 @@ fn apply(row: &mut Option<Row>, event: &Event, change: CompletionEvent) {
             row.ttft_ms = e.timing.ttft_ms.map(int);
             row.total_ms = Some(int(e.timing.total_ms));
             row.tokens_per_sec = e.timing.tokens_per_sec;
+            row.costs(e.cost);
             (row.error_category, row.error_code) = (None, None);
         }
         CompletionEvent::CompletionFailed(e) => {
@@ -152,7 +190,56 @@ fn apply(row: &mut Option<Row>, event: &Event, change: CompletionEvent) {
     }
 }
 
+fn embedding(row: &mut Option<Row>, event: &Event, change: EmbeddingEvent) {
+    if let EmbeddingEvent::EmbeddingRequested(e) = change {
+        row.get_or_insert_with(|| Row {
+            provider: e.provider.map(text),
+            model: e.model.map(text),
+            operation: "embeddings".to_owned(),
+            ..Row::requested(event, e.context, e.requested_by)
+        });
+        return;
+    }
+    let Some(row) = row else { return };
+    row.attempts = 1;
+    match change {
+        EmbeddingEvent::EmbeddingRequested(_) => {}
+        EmbeddingEvent::EmbeddingCompleted(e) => {
+            row.end(event, "completed", Some(e.usage));
+            row.provider = Some(text(e.provider));
+            row.model = Some(text(e.model));
+            row.total_ms = Some(int(e.total_ms));
+            row.credential_id = e.credential_id.map(text);
+            row.credential_source = Some(text(e.credential_source));
+            row.costs(e.cost);
+        }
+        EmbeddingEvent::EmbeddingFailed(e) => {
+            row.end(event, "failed", None);
+            row.failed(name_of(e.category), e.code);
+        }
+    }
+}
+
 impl Row {
+    fn requested(event: &Event, context: CompletionContext, by: String) -> Self {
+        Row {
+            org_id: event.orgid.to_string(),
+            id: event.aggregateid.clone(),
+            conversation_id: context.conversation_id.map(text),
+            run_id: context.rule_run_id.map(text),
+            user_id: Some(text(context.user_id.unwrap_or(by))),
+            assistant_id: context.assistant_id.map(text),
+            status: "requested".to_owned(),
+            requested_at: Some(event.time),
+            ..Row::default()
+        }
+    }
+
+    fn costs(&mut self, cost: Option<Cost>) {
+        self.input_cost_micros = cost.map(|cost| int(cost.input_micros));
+        self.cost_micros = cost.map(|cost| int(cost.total_micros));
+    }
+
     fn end(&mut self, event: &Event, status: &str, usage: Option<Usage>) {
         status.clone_into(&mut self.status);
         self.ended_at = Some(event.time);
@@ -193,21 +280,32 @@ async fn save(conn: &mut PgConnection, rows: Vec<Row>) -> Result<(), FoldError> 
             error_category,
             error_code,
             requested_at,
-            ended_at
+            ended_at,
+            operation,
+            user_id,
+            assistant_id,
+            credential_id,
+            credential_source,
+            input_cost_micros,
+            cost_micros
         ),
         "INSERT INTO completions (org_id, id, conversation_id, run_id, provider, model, status, attempts, prompt_tokens,
                                   completion_tokens, estimated, finish_reason, queue_ms, ttft_ms, total_ms,
-                                  tokens_per_sec, error_category, error_code, requested_at, ended_at)
+                                  tokens_per_sec, error_category, error_code, requested_at, ended_at, operation,
+                                  user_id, assistant_id, credential_id, credential_source, input_cost_micros, cost_micros)
          SELECT * FROM unnest($1::text[], $2::text[], $3::text[], $4::text[], $5::text[], $6::text[], $7::text[],
                               $8::int[], $9::bigint[], $10::bigint[], $11::boolean[], $12::text[], $13::bigint[],
                               $14::bigint[], $15::bigint[], $16::double precision[], $17::text[], $18::text[],
-                              $19::timestamptz[], $20::timestamptz[])
+                              $19::timestamptz[], $20::timestamptz[], $21::text[], $22::text[], $23::text[], $24::text[],
+                              $25::text[], $26::bigint[], $27::bigint[])
          ON CONFLICT (org_id, id) DO UPDATE SET provider = excluded.provider, model = excluded.model,
              status = excluded.status, attempts = excluded.attempts, prompt_tokens = excluded.prompt_tokens,
              completion_tokens = excluded.completion_tokens, estimated = excluded.estimated,
              finish_reason = excluded.finish_reason, queue_ms = excluded.queue_ms, ttft_ms = excluded.ttft_ms,
              total_ms = excluded.total_ms, tokens_per_sec = excluded.tokens_per_sec,
-             error_category = excluded.error_category, error_code = excluded.error_code, ended_at = excluded.ended_at"
+             error_category = excluded.error_category, error_code = excluded.error_code, ended_at = excluded.ended_at,
+             credential_id = excluded.credential_id, credential_source = excluded.credential_source,
+             input_cost_micros = excluded.input_cost_micros, cost_micros = excluded.cost_micros"
     );
     Ok(())
 }

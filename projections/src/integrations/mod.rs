@@ -1,8 +1,14 @@
-//! Read model of the integrations service: which models were asked, and what it took.
+//! Read model of the integrations service: which models were asked, what it took, and what limits it.
 
+mod budgets;
 mod completions;
+mod prices;
+mod usage;
 
-pub use completions::{Completion, completions_of_run};
+pub use budgets::{Budget, budget, budgets};
+pub use completions::{Completion, completion, completions_of_run};
+pub use prices::{Price, price, prices};
+pub use usage::{Filter, Grouped, Summary, executions, summary, usage_by};
 
 use async_trait::async_trait;
 use sqlx::PgConnection;
@@ -25,7 +31,7 @@ impl Projection for Integrations {
     }
 
     fn tables(&self) -> &'static [&'static str] {
-        &["completions"]
+        &["completions", "budgets", "prices"]
     }
 
     fn migrations(&self) -> &'static [Migration] {
@@ -33,12 +39,17 @@ impl Projection for Integrations {
     }
 
     async fn fold(&self, conn: &mut PgConnection, events: &[FoldEvent]) -> Result<(), FoldError> {
-        completions::fold(conn, events).await
+        completions::fold(conn, events).await?;
+        budgets::fold(conn, events).await?;
+        prices::fold(conn, events).await
     }
 }
 
-const MIGRATIONS: &[Migration] = &[Migration {
-    version: 1,
-    name: "integrations",
-    sql: include_str!("../../../migrations/integrations/0001_integrations.sql"),
-}];
+const MIGRATIONS: &[Migration] = &[
+    Migration {
+        version: 1,
+        name: "integrations",
+        sql: include_str!("../../../migrations/integrations/0001_integrations.sql"),
+    },
+    Migration { version: 2, name: "gateway", sql: include_str!("../../../migrations/integrations/0002_gateway.sql") },
+];

@@ -6,8 +6,8 @@ use std::sync::{
 };
 
 use async_trait::async_trait;
-use symbia_events::integrations::{DroppedParam, ErrorCategory, FinishReason, Sampling, Usage};
-use symbia_workers::integrations::{Answer, Deltas, Fault, Prompt, Provider};
+use symbia_events::integrations::{DroppedParam, ErrorCategory, FinishReason, Usage};
+use symbia_workers::integrations::{Answer, ApiKey, Delta, Deltas, Fault, Prompt, Provider};
 
 /// Counts one, two, three; with `wait` in the question it says "one " and goes on thinking; with `stumble` its first attempt
 /// is lost after "one ".
@@ -37,14 +37,14 @@ impl Provider for Scripted {
         "counting-1"
     }
 
-    fn dropped(&self, _: &str, _: &Sampling) -> Vec<DroppedParam> {
+    fn dropped(&self, _: &Prompt) -> Vec<DroppedParam> {
         Vec::new()
     }
 
-    async fn complete(&self, prompt: &Prompt, deltas: Deltas<'_>) -> Result<Answer, Fault> {
+    async fn complete(&self, prompt: &Prompt, _: Option<&ApiKey>, deltas: Deltas<'_>) -> Result<Answer, Fault> {
         let mut call = Call(Arc::clone(&self.given_up), false);
         let question = prompt.turns.last().map(|turn| turn.content.as_str()).unwrap_or_default();
-        deltas("one ");
+        deltas(Delta::Text("one "));
         if question.contains("wait") {
             std::future::pending::<()>().await;
         }
@@ -53,8 +53,8 @@ impl Provider for Scripted {
             let lost = Fault::new(ErrorCategory::Provider, "worker_lost", "the worker was lost");
             return Err(Fault { lost: true, ..lost });
         }
-        deltas("two ");
-        deltas("three");
+        deltas(Delta::Text("two "));
+        deltas(Delta::Text("three"));
         call.1 = true;
         Ok(Answer {
             text: "one two three".to_owned(),
@@ -62,6 +62,8 @@ impl Provider for Scripted {
             finish_reason: FinishReason::Stop,
             raw_finish_reason: None,
             usage: Usage { prompt_tokens: 5, completion_tokens: 3, total_tokens: 8, ..Usage::default() },
+            tool_calls: Vec::new(),
+            reasoning: String::new(),
             provider_request_id: None,
             warnings: Vec::new(),
         })

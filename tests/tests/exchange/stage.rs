@@ -90,7 +90,7 @@ impl Stage {
         let sender = Sender::new(CommandBus::open(nats.clone()).await?, keys.clone().into());
         load_scripted(&sender).await?;
         let http = reqwest::Client::builder().timeout(Duration::from_secs(20)).build()?;
-        let bases = [Service::Identity, Service::Messaging].map(|service| apart.base(service));
+        let bases = [Service::Identity, Service::Messaging, Service::Integrations].map(|service| apart.base(service));
         let mut rest = Rest { http, bases, token: String::new(), org: String::new() };
         let body =
             json!({ "email": "ada@example.test", "password": "ada's password", "name": "Ada", "orgName": "Ada" });
@@ -158,7 +158,7 @@ async fn send(sender: &Sender, kind: &str, id: &str, command: impl DomainCommand
 #[derive(Clone)]
 pub struct Rest {
     http: reqwest::Client,
-    bases: [String; 2],
+    bases: [String; 3],
     token: String,
     org: String,
 }
@@ -181,6 +181,17 @@ impl Rest {
     pub async fn messages(&self, conversation: &str) -> Option<Vec<Value>> {
         let path = format!("/api/conversations/{conversation}/messages");
         self.get(1, &path).await?.as_array().cloned()
+    }
+
+    /// Has a model answer, as a stream.
+    pub async fn stream(self, body: Value) -> anyhow::Result<reqwest::Response> {
+        let request = self.http.post(format!("{}/v1/chat/completions", self.bases[2])).bearer_auth(&self.token);
+        Ok(request.timeout(PATIENCE).json(&body).send().await?)
+    }
+
+    /// What was used; `None` when it cannot be asked now.
+    pub async fn usage(&self) -> Option<Value> {
+        self.get(2, "/api/integrations/usage").await
     }
 
     async fn get(&self, base: usize, path: &str) -> Option<Value> {
@@ -247,6 +258,19 @@ impl Watch {
                 return Ok(what);
             }
         }
+    }
+
+    /// The next event of this type, of whatever.
+    pub async fn of_type(&mut self, event_type: &str) -> anyhow::Result<()> {
+        let waiting = async {
+            loop {
+                let message = self.log.next().await.context("the subscription ended")?;
+                if String::from_utf8_lossy(&message.payload).contains(event_type) {
+                    return Ok(());
+                }
+            }
+        };
+        tokio::time::timeout(PATIENCE, waiting).await.with_context(|| format!("{event_type} did not happen"))?
     }
 
     async fn stored(&mut self, step: Step) -> anyhow::Result<()> {

@@ -1,13 +1,18 @@
-//! What readers of a conversation see while a model answers: pieces of the text over core NATS, not stored.
+//! What readers see while a model answers: pieces of the answer over core NATS, not stored. Those of a conversation read them
+//! there, under `symbia.live.<tenant>.conversation.<id>`; who asked for a completion alone reads
+//! `symbia.live.<tenant>.completion.<id>`.
 
 use async_nats::Client;
-use serde_json::json;
+use serde_json::{Value, json};
 use symbia_events::{OrgId, check_token, integrations::CompletionRequested};
 use tokio::{sync::mpsc, task::JoinHandle};
 
+use super::provider::Delta;
+
 /// The live stream of one attempt.
 pub struct Live {
-    pieces: mpsc::UnboundedSender<String>,
+    pieces: mpsc::UnboundedSender<Value>,
+    of_conversation: bool,
     publishing: JoinHandle<()>,
 }
 
@@ -15,42 +20,64 @@ impl Live {
     /// Opens it; readers of an attempt before this one are told to forget what they have seen.
     #[must_use]
     pub fn open(client: Client, tenant: &OrgId, request: &CompletionRequested, attempt: u32) -> Option<Self> {
-        let conversation = request.context.conversation_id.clone().filter(|_| request.stream)?;
+        if !request.stream {
+            return None;
+        }
+        let conversation = request.context.conversation_id.clone();
+        let of_conversation = conversation.is_some();
+        let (kind, id) = match &conversation {
+            Some(conversation) => ("conversation", conversation.as_str()),
+            None => ("completion", request.request_id.as_str()),
+        };
         // Ids come from commands: one that is no token must not become part of a subject.
-        check_token(&conversation).ok()?;
-        let subject = format!("symbia.live.{tenant}.conversation.{conversation}");
-        let base = json!({
-            "conversationId": conversation,
-            "runId": request.context.rule_run_id,
-            "messageId": request.context.reply_message_id,
-            "attempt": attempt,
-        });
-        let (pieces, mut arrivals) = mpsc::unbounded_channel::<String>();
+        check_token(id).ok()?;
+        let subject = format!("symbia.live.{tenant}.{kind}.{id}");
+        let base = match conversation {
+            Some(conversation) => json!({
+                "conversationId": conversation,
+                "runId": request.context.rule_run_id,
+                "messageId": request.context.reply_message_id,
+                "attempt": attempt,
+            }),
+            None => json!({ "requestId": request.request_id, "attempt": attempt }),
+        };
+        let prefix = if of_conversation { "message:" } else { "" };
+        let (pieces, mut arrivals) = mpsc::unbounded_channel::<Value>();
         let publishing = tokio::spawn(async move {
-            let publish = |kind: &str, more: serde_json::Value| {
+            let publish = |kind: &str, more: Value| {
                 let mut message = base.clone();
-                message["type"] = json!(kind);
-                if let (Some(message), serde_json::Value::Object(more)) = (message.as_object_mut(), more) {
+                message["type"] = json!(format!("{prefix}{kind}"));
+                if let (Some(message), Value::Object(more)) = (message.as_object_mut(), more) {
                     message.extend(more);
                 }
                 client.publish(subject.clone(), message.to_string().into())
             };
             if attempt > 1 {
-                let _ = publish("message:reset", json!({})).await;
+                let _ = publish("reset", json!({})).await;
             }
             let mut index = 0u64;
-            while let Some(piece) = arrivals.recv().await {
-                // Lost with the connection: the stored message is what counts.
-                let _ = publish("message:delta", json!({ "index": index, "delta": piece })).await;
+            while let Some(mut piece) = arrivals.recv().await {
+                piece["index"] = json!(index);
+                // Lost with the connection: what is stored counts.
+                let _ = publish("delta", piece).await;
                 index += 1;
             }
         });
-        Some(Live { pieces, publishing })
+        Some(Live { pieces, of_conversation, publishing })
     }
 
-    /// The next piece.
-    pub fn piece(&self, text: &str) {
-        let _ = self.pieces.send(text.to_owned());
+    /// The next piece. A conversation shows text alone.
+    pub fn piece(&self, delta: Delta<'_>) {
+        let piece = match delta {
+            Delta::Text(text) if self.of_conversation => json!({ "delta": text }),
+            _ if self.of_conversation => return,
+            Delta::Text(text) => json!({ "text": text }),
+            Delta::Reasoning(text) => json!({ "reasoning": text }),
+            Delta::Tool { index, id, name, arguments } => {
+                json!({ "tool": { "index": index, "id": id, "name": name, "arguments": arguments } })
+            }
+        };
+        let _ = self.pieces.send(piece);
     }
 
     /// Everything is on its way to the readers.

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use async_nats::Client;
 use async_trait::async_trait;
-use symbia_events::integrations::{self as asked, DroppedParam, ErrorCategory, FinishReason, PromptRole, Usage};
+use symbia_events::integrations::{DroppedParam, ErrorCategory, FinishReason, PromptRole, Usage};
 use symbia_nats::{
     inference::{
         self, AskError, Choice, Completed, Failure, FailureKind, Frame, Inference, Job, Message, Piece, Request,
@@ -15,7 +15,7 @@ use symbia_nats::{
 use tracing::Span;
 use uuid::Uuid;
 
-use super::provider::{Answer, Deltas, Fault, Prompt, Provider, append};
+use super::provider::{Answer, ApiKey, Delta, Deltas, Fault, Prompt, Provider, append};
 
 /// How the models on this machine are asked.
 #[derive(Clone, Debug)]
@@ -62,11 +62,23 @@ impl Provider for LocalProvider {
         &self.default_model
     }
 
-    fn dropped(&self, _model: &str, _sampling: &asked::Sampling) -> Vec<DroppedParam> {
-        Vec::new()
+    fn takes_key(&self) -> bool {
+        false
     }
 
-    async fn complete(&self, prompt: &Prompt, deltas: Deltas<'_>) -> Result<Answer, Fault> {
+    fn dropped(&self, prompt: &Prompt) -> Vec<DroppedParam> {
+        let o = &prompt.options;
+        let given = [
+            ("tools", !o.tools.is_empty()),
+            ("responseFormat", o.format.is_some()),
+            ("reasoningEffort", o.reasoning_effort.is_some()),
+        ];
+        let reason = "not passed on to the local engine by the router; ask the models service for it";
+        let dropped = |(param, _): (&str, bool)| DroppedParam { param: param.to_owned(), reason: reason.to_owned() };
+        given.into_iter().filter(|(_, given)| *given).map(dropped).collect()
+    }
+
+    async fn complete(&self, prompt: &Prompt, _key: Option<&ApiKey>, deltas: Deltas<'_>) -> Result<Answer, Fault> {
         let job = Job {
             id: format!("{}-{}-{}", prompt.request_id, prompt.attempt, Uuid::new_v4().simple()),
             work: Work::Generate(Box::new(request(prompt))),
@@ -79,7 +91,7 @@ impl Provider for LocalProvider {
                 Frame::Delta { piece: Piece::Text(piece), .. } => {
                     let before = text.len();
                     let fits = append(&mut text, &piece);
-                    deltas(&text[before..]);
+                    deltas(Delta::Text(&text[before..]));
                     if !fits {
                         return Ok(cut(prompt, text));
                     }
@@ -143,6 +155,8 @@ fn answer(prompt: &Prompt, completed: Completed) -> Answer {
             cached_prompt_tokens: Some(usage.cached_tokens.into()),
             estimated: false,
         },
+        tool_calls: Vec::new(),
+        reasoning: String::new(),
         provider_request_id: None,
         warnings: Vec::new(),
     }
@@ -156,6 +170,8 @@ fn cut(prompt: &Prompt, text: String) -> Answer {
         finish_reason: FinishReason::Length,
         raw_finish_reason: Some("length".to_owned()),
         usage: Usage { completion_tokens, total_tokens: completion_tokens, estimated: true, ..Usage::default() },
+        tool_calls: Vec::new(),
+        reasoning: String::new(),
         provider_request_id: None,
         warnings: vec!["the answer was longer than 128 kB and is cut off".to_owned()],
     }

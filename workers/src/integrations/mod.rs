@@ -1,14 +1,29 @@
 //! The LLM router and the providers that it asks (integrations.md §8, §19, §25.5).
 
+mod accounts;
+mod admission;
+mod anthropic;
 mod attempt;
+mod attempts;
+mod books;
+mod embedding;
 mod live;
 mod local;
+mod meter;
 mod openai;
 mod provider;
+mod retry;
 mod router;
 mod sse;
+mod upstream;
 
+pub use accounts::{Accounts, Asker, BudgetTerms, Lease, NoAccounts, PriceTerms};
+pub use anthropic::{ANTHROPIC, Anthropic, AnthropicOptions};
+pub use books::Books;
+pub use embedding::EmbeddingRouter;
 pub use local::{LocalOptions, LocalProvider};
-pub use openai::{ApiKey, OpenAi, OpenAiOptions};
-pub use provider::{Answer, Deltas, Fault, Prompt, Provider, Providers, Turn};
+pub use meter::Meter;
+pub use openai::{HUGGING_FACE, OPENAI, OpenAi, OpenAiOptions};
+pub use provider::{Answer, ApiKey, Delta, Deltas, Fault, Inputs, Prompt, Provider, Providers, Turn, Vectors};
+pub use retry::RetryOptions;
 pub use router::{LlmRouter, RouterOptions};

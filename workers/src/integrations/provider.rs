@@ -1,15 +1,41 @@
 //! What a provider of language models is to the router.
 
-use std::{sync::Arc, time::Duration};
+use std::{fmt, sync::Arc, time::Duration};
 
 use async_trait::async_trait;
-use symbia_events::integrations::{DroppedParam, ErrorCategory, FinishReason, PromptRole, Sampling, Upstream, Usage};
+use symbia_events::integrations::{
+    DroppedParam, ErrorCategory, FinishReason, PromptOptions, PromptPart, PromptRole, Sampling, Target, ToolCall,
+    Upstream, Usage,
+};
+use zeroize::Zeroizing;
 
 /// Longest answer in bytes: sealed, it must fit into an event. What goes beyond is cut off.
 pub const MAX_ANSWER: usize = 128 * 1024;
 
+/// A key of a provider. It cannot be printed.
+#[derive(Clone)]
+pub struct ApiKey(Zeroizing<String>);
+
+impl ApiKey {
+    /// The key.
+    #[must_use]
+    pub fn new(key: Zeroizing<String>) -> Self {
+        ApiKey(key)
+    }
+
+    pub(super) fn reveal(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Debug for ApiKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("ApiKey(…)")
+    }
+}
+
 /// One message of a prompt, opened.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Turn {
     /// Who speaks.
     pub role: PromptRole,
@@ -17,6 +43,20 @@ pub struct Turn {
     pub content: String,
     /// Which of several speakers.
     pub name: Option<String>,
+    /// All of it, when it is not text alone.
+    pub parts: Vec<PromptPart>,
+    /// The calls that an assistant's turn asked for.
+    pub tool_calls: Vec<ToolCall>,
+    /// The call that a tool's turn answers.
+    pub tool_call_id: Option<String>,
+}
+
+impl Turn {
+    /// A turn of text alone.
+    pub fn text(role: PromptRole, content: impl Into<String>) -> Self {
+        let content = content.into();
+        Turn { role, content, name: None, parts: Vec::new(), tool_calls: Vec::new(), tool_call_id: None }
+    }
 }
 
 /// A prompt for a model.
@@ -32,6 +72,62 @@ pub struct Prompt {
     pub turns: Vec<Turn>,
     /// How tokens are chosen.
     pub sampling: Sampling,
+    /// Tools, the answer's shape, reasoning.
+    pub options: PromptOptions,
+}
+
+impl Prompt {
+    /// Tokens of the prompt, until a provider counts: four bytes are about one.
+    #[must_use]
+    pub fn estimated_tokens(&self) -> u64 {
+        let tools = self.options.tools.iter().map(|tool| tool.name.len() + tool.parameters.to_string().len());
+        let of = |turn: &Turn| turn.content.len() + turn.tool_calls.iter().map(|c| c.arguments.len()).sum::<usize>();
+        (self.turns.iter().map(of).chain(tools).sum::<usize>() as u64).div_ceil(4)
+    }
+}
+
+/// Texts for an embedding model.
+#[derive(Clone, Debug)]
+pub struct Inputs {
+    /// Id of the request.
+    pub request_id: String,
+    /// The model, as the provider names it.
+    pub model: String,
+    /// The texts.
+    pub texts: Vec<String>,
+    /// Length of the vectors; absent: the model's own.
+    pub dimensions: Option<u32>,
+}
+
+/// What an embedding model made of texts.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Vectors {
+    /// The model that made them, as the provider names it.
+    pub model: String,
+    /// One for each text, in their order, all of one length.
+    pub vectors: Vec<Vec<f32>>,
+    /// Tokens.
+    pub usage: Usage,
+}
+
+/// A piece of an answer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Delta<'a> {
+    /// Text.
+    Text(&'a str),
+    /// What the model thinks.
+    Reasoning(&'a str),
+    /// A piece of a tool call.
+    Tool {
+        /// Which of the calls, from 0.
+        index: usize,
+        /// Its id, with the first piece.
+        id: Option<&'a str>,
+        /// The tool, with the first piece.
+        name: Option<&'a str>,
+        /// More of its arguments.
+        arguments: &'a str,
+    },
 }
 
 /// A complete answer.
@@ -47,6 +143,10 @@ pub struct Answer {
     pub raw_finish_reason: Option<String>,
     /// Tokens.
     pub usage: Usage,
+    /// The tools that it asks for.
+    pub tool_calls: Vec<ToolCall>,
+    /// What the model thought, where it tells.
+    pub reasoning: String,
     /// The provider's id of it.
     pub provider_request_id: Option<String>,
     /// What a reader of the answer should know.
@@ -64,7 +164,9 @@ pub struct Fault {
     /// What was wrong, where, and what to do.
     pub message: String,
     /// What the provider said.
-    pub upstream: Option<Upstream>,
+    pub upstream: Option<Box<Upstream>>,
+    /// When the provider wants to be asked again.
+    pub retry_after: Option<Duration>,
     /// Whoever worked on it is gone without a word: another attempt is due.
     pub lost: bool,
 }
@@ -72,7 +174,8 @@ pub struct Fault {
 impl Fault {
     /// A failure with its finer reason.
     pub fn new(category: ErrorCategory, code: &str, message: impl Into<String>) -> Self {
-        Fault { category, code: Some(code.to_owned()), message: message.into(), upstream: None, lost: false }
+        let (code, message) = (Some(code.to_owned()), message.into());
+        Fault { category, code, message, upstream: None, retry_after: None, lost: false }
     }
 
     /// Nobody answered in time.
@@ -82,7 +185,7 @@ impl Fault {
 }
 
 /// Receives the pieces of an answer as they come.
-pub type Deltas<'a> = &'a mut (dyn FnMut(&str) + Send);
+pub type Deltas<'a> = &'a mut (dyn FnMut(Delta<'_>) + Send);
 
 /// A provider of language models. A call is given up by dropping it, which stops the model.
 #[async_trait]
@@ -95,13 +198,31 @@ pub trait Provider: Send + Sync + 'static {
     }
     /// The model of a request that names none.
     fn default_model(&self) -> &str;
+    /// The same for embeddings; none: it has no such models.
+    fn default_embedding_model(&self) -> Option<&str> {
+        None
+    }
+    /// Whether somebody's key for it is looked for in the vault.
+    fn takes_key(&self) -> bool {
+        true
+    }
+    /// Whether it can be asked without somebody's key.
+    fn is_ready(&self) -> bool {
+        true
+    }
     /// Parameters that a model does not take; they are not sent.
-    fn dropped(&self, model: &str, sampling: &Sampling) -> Vec<DroppedParam>;
-    /// Asks the model. No retry: the router decides about that, and records it.
-    async fn complete(&self, prompt: &Prompt, deltas: Deltas<'_>) -> Result<Answer, Fault>;
+    fn dropped(&self, prompt: &Prompt) -> Vec<DroppedParam>;
+    /// Asks the model, with this key if there is one, else with its own. No retry: the router decides about that, and
+    /// records it.
+    async fn complete(&self, prompt: &Prompt, key: Option<&ApiKey>, deltas: Deltas<'_>) -> Result<Answer, Fault>;
+    /// Has texts turned into vectors. No retry here either.
+    async fn embed(&self, _inputs: &Inputs, _key: Option<&ApiKey>) -> Result<Vectors, Fault> {
+        let message = format!("provider '{}' has no embedding models; name another provider", self.key());
+        Err(Fault::new(ErrorCategory::Validation, "no_embeddings", message))
+    }
 }
 
-/// The providers at hand; the first is the default.
+/// The providers at hand; the first that is ready is the default.
 #[derive(Clone, Default)]
 pub struct Providers(Vec<Arc<dyn Provider>>);
 
@@ -117,19 +238,51 @@ impl Providers {
     pub fn find(&self, name: Option<&str>) -> Result<&Arc<dyn Provider>, Fault> {
         let none = "no provider is at hand: this build has no local engine (feature `llama`), and neither OPENAI_API_KEY \
                     nor OPENAI_BASE_URL is set";
-        let first = self.0.first().ok_or_else(|| Fault::new(ErrorCategory::NotFound, "no_provider", none))?;
-        let Some(name) = name else { return Ok(first) };
-        let named = |p: &&Arc<dyn Provider>| p.key() == name || p.aliases().contains(&name);
-        self.0.iter().find(named).ok_or_else(|| {
+        let Some(name) = name else {
+            let first = self.0.iter().find(|provider| provider.is_ready());
+            return first.ok_or_else(|| Fault::new(ErrorCategory::NotFound, "no_provider", none));
+        };
+        self.named(name).ok_or_else(|| {
             let message = format!("there is no provider '{name}' here; there are: {}", self.names());
             Fault::new(ErrorCategory::NotFound, "no_provider", message)
         })
+    }
+
+    fn named(&self, name: &str) -> Option<&Arc<dyn Provider>> {
+        self.0.iter().find(|p| p.key() == name || p.aliases().contains(&name))
+    }
+
+    /// The provider that a request means, and the model as that one names it; none: its default. A model is told by its
+    /// provider (`anthropic/claude-3-5-haiku`), else by a family that only one provider has.
+    pub fn resolve(&self, asked: &Target) -> Result<(&Arc<dyn Provider>, Option<String>), Fault> {
+        let model = asked.model.as_deref().filter(|model| !model.is_empty() && *model != "auto");
+        if let Some(provider) = &asked.provider {
+            return Ok((self.find(Some(provider))?, model.map(str::to_owned)));
+        }
+        let Some(model) = model else { return Ok((self.find(None)?, None)) };
+        if let Some((prefix, rest)) = model.split_once('/')
+            && let Some(provider) = self.named(prefix)
+        {
+            return Ok((provider, Some(rest.to_owned()).filter(|rest| rest != "*")));
+        }
+        let family = family(model).and_then(|key| self.named(key)).filter(|provider| provider.takes_key());
+        let provider = family.map_or_else(|| self.find(None), Ok)?;
+        Ok((provider, Some(model.to_owned())))
     }
 
     /// Their keys, for people.
     #[must_use]
     pub fn names(&self) -> String {
         self.0.iter().map(|p| p.key()).collect::<Vec<_>>().join(", ")
+    }
+}
+
+fn family(model: &str) -> Option<&'static str> {
+    let o_series = model.strip_prefix('o').is_some_and(|rest| rest.starts_with(|c: char| c.is_ascii_digit()));
+    match model {
+        _ if model.starts_with("claude-") => Some("anthropic"),
+        _ if o_series || ["gpt-", "chatgpt-", "text-embedding-"].iter().any(|p| model.starts_with(p)) => Some("openai"),
+        _ => None,
     }
 }
 

@@ -2,7 +2,8 @@
 //!
 //! Intent before act: `CompletionAttemptStarted` is in the log before a provider is asked. When this process dies, the
 //! request comes to a router again; it finds an attempt without an end, records it as lost and starts the next one, and
-//! readers of the live stream are told (`message:reset`). A provider's own failure is recorded and ends the completion.
+//! readers of the live stream are told (`message:reset`). What a provider fails at is recorded, too, and tried again, there
+//! or elsewhere, as [`super::retry`] has it.
 //!
 //! Error policy: retry for ever. Every round trip begins with a look at how many attempts there were; beyond
 //! [`RouterOptions::attempts`] the completion fails.
@@ -17,30 +18,27 @@ use async_nats::Client;
 use async_trait::async_trait;
 use futures::StreamExt;
 use symbia_commands::{
-    Actor, OutcomeStatus,
-    integrations::{
-        CancelCompletion, CompleteCompletion, Completion, CompletionCommand, FailCompletion, FailCompletionAttempt,
-        Phase, StartCompletionAttempt,
-    },
+    Actor,
+    integrations::{CompletionCommand, FailCompletion},
 };
 use symbia_events::{
     AggregateRef, CommandId, Event, KeyRing, Position, Service, SubjectKey, commit,
-    integrations::{CompletionEvent, CompletionRequested, ErrorCategory, Timing},
+    integrations::{CompletionEvent, CompletionRequested, ErrorCategory, PromptMore, PromptOptions, Target},
 };
 use symbia_nats::store::{EventStore, StoreOptions};
 use time::{OffsetDateTime, format_description::well_known::Rfc3339};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
-use tracing::Instrument;
 use uuid::Uuid;
 
 use super::{
-    attempt::Attempt,
-    live::Live,
-    provider::{Answer, Fault, Prompt, Provider, Providers, Turn},
+    accounts::{Accounts, Asker, NoAccounts},
+    admission::Admission,
+    provider::{Fault, Provider, Providers, Turn},
+    retry::{Circuits, RetryOptions},
 };
 use crate::{
-    content_keys::{ContentKeys, kids},
+    content_keys::{ContentKeys, Opener, kids},
     reactor::{OnError, Reactor},
     sender::Sender,
 };
@@ -59,12 +57,14 @@ pub struct RouterOptions {
     pub attempts: u32,
     /// Longest time for a completion that names no deadline.
     pub timeout: Duration,
+    /// What follows a failed attempt.
+    pub retry: RetryOptions,
 }
 
 impl Default for RouterOptions {
     fn default() -> Self {
         let worker_id = format!("llm-router-{}", Uuid::new_v4().simple());
-        RouterOptions { worker_id, attempts: 5, timeout: Duration::from_secs(120) }
+        RouterOptions { worker_id, attempts: 5, timeout: Duration::from_secs(120), retry: RetryOptions::default() }
     }
 }
 
@@ -72,43 +72,45 @@ type Running = Arc<Mutex<HashMap<String, CancellationToken>>>;
 
 /// The LLM router.
 pub struct LlmRouter {
-    client: Client,
-    store: EventStore,
-    sender: Sender,
+    pub(super) client: Client,
+    pub(super) store: EventStore,
+    pub(super) sender: Sender,
     content_keys: ContentKeys,
     providers: Providers,
-    options: RouterOptions,
+    pub(super) accounts: Arc<dyn Accounts>,
+    pub(super) circuits: Circuits,
+    pub(super) options: RouterOptions,
     running: Running,
 }
 
+/// Whom to ask, and for which model, in order.
+type Targets = Vec<(Arc<dyn Provider>, String)>;
+
 /// What is the same for all attempts of a completion.
-struct Work<'a> {
-    event: &'a Event,
-    request: &'a CompletionRequested,
-    to: AggregateRef,
-    turns: Vec<Turn>,
-    key: SubjectKey,
-    provider: Arc<dyn Provider>,
-    model: String,
-    deadline: Instant,
-    cancelled: CancellationToken,
-    // Tells the attempts of this round from those of another worker.
-    round: Uuid,
+pub(super) struct Work<'a> {
+    pub event: &'a Event,
+    pub request: &'a CompletionRequested,
+    pub to: AggregateRef,
+    pub turns: Vec<Turn>,
+    pub options: PromptOptions,
+    pub key: SubjectKey,
+    /// Whom to ask, in order; one at least.
+    pub targets: Targets,
+    pub deadline: Instant,
+    pub cancelled: CancellationToken,
+    /// Tells the attempts of this round from those of another worker.
+    pub round: Uuid,
 }
 
-enum Begun {
-    /// This attempt is ours.
-    Ours,
-    /// There were so many, and this one comes next.
-    Next(u32),
-    /// The completion has its end.
-    Over,
-}
-
-enum End {
-    Answer(Box<Answer>),
-    Fault(Fault),
-    Cancelled,
+impl Work<'_> {
+    pub fn asker(&self) -> Asker<'_> {
+        let context = &self.request.context;
+        Asker {
+            org: self.event.orgid.as_str(),
+            principal: context.user_id.as_deref().unwrap_or(&self.request.requested_by),
+            assistant: context.assistant_id.as_deref(),
+        }
+    }
 }
 
 impl LlmRouter {
@@ -139,216 +141,52 @@ impl LlmRouter {
             });
         }
         let store = EventStore::new(client.clone(), keys, &StoreOptions::default());
-        Ok(LlmRouter { client, store, sender, content_keys, providers, options, running })
+        let (accounts, circuits) = (Arc::new(NoAccounts), Circuits::new(options.retry.clone()));
+        Ok(LlmRouter { client, store, sender, content_keys, providers, accounts, circuits, options, running })
+    }
+
+    /// The same with keys, budgets and prices.
+    #[must_use]
+    pub fn with_accounts(self, accounts: Arc<dyn Accounts>) -> Self {
+        LlmRouter { accounts, ..self }
     }
 
     async fn requested(&self, event: &Event, request: &CompletionRequested) -> anyhow::Result<()> {
         let cancelled = CancellationToken::new();
         let _registered = Registered::new(&self.running, &request.request_id, cancelled.clone());
         let to = event.aggregate()?;
-        let opener = self.content_keys.opener(kids(request.messages.iter().map(|m| &m.content))).await?;
+        let more = request.messages.iter().filter_map(|message| message.more.as_ref());
+        let sealed = request.messages.iter().map(|m| &m.content).chain(more).chain(&request.options);
+        let opener = self.content_keys.opener(kids(sealed)).await?;
         let kid = request.messages.first().map(|m| m.content.kid.clone()).unwrap_or_default();
-        let erased = "the key of the conversation was destroyed: its prompt cannot be read";
-        let erased = || Fault::new(ErrorCategory::NotFound, "key_destroyed", erased);
         let Some(key) = self.content_keys.key(&kid).await? else {
             return self.refuse(event, &to, request, &erased(), None).await;
         };
-        let mut turns = Vec::with_capacity(request.messages.len());
-        for message in &request.messages {
-            let Ok(content) = opener.open(&message.content) else {
-                return self.refuse(event, &to, request, &erased(), Some(&key)).await;
-            };
-            turns.push(Turn { role: message.role, content, name: message.name.clone() });
-        }
-        let provider = match self.providers.find(request.provider.as_deref()) {
-            Ok(provider) => Arc::clone(provider),
+        let (turns, options) = match opened(&opener, request) {
+            Ok(opened) => opened,
             Err(fault) => return self.refuse(event, &to, request, &fault, Some(&key)).await,
         };
-        let model = request.model.clone().unwrap_or_else(|| provider.default_model().to_owned());
+        let targets = match self.targets(request) {
+            Ok(targets) => targets,
+            Err(fault) => return self.refuse(event, &to, request, &fault, Some(&key)).await,
+        };
         let deadline = Instant::now() + self.time_left(request);
         let round = Uuid::new_v4();
-        let work = Work { event, request, to, turns, key, provider, model, deadline, cancelled, round };
-        self.work(&work).await
-    }
-
-    async fn work(&self, work: &Work<'_>) -> anyhow::Result<()> {
-        let mut attempt = 1;
-        loop {
-            match self.begin(work, attempt).await? {
-                Begun::Ours => {}
-                Begun::Next(next) => {
-                    attempt = next;
-                    continue;
-                }
-                Begun::Over => return Ok(()),
-            }
-            let begun = OffsetDateTime::now_utc();
-            let live = Live::open(self.client.clone(), &work.event.orgid, work.request, attempt);
-            let observed = Attempt::begin(&*work.provider, &work.request.request_id, &work.model, attempt);
-            let asked = self.ask(work, attempt, live.as_ref(), &observed).instrument(observed.span.clone());
-            let (end, partial, first) = asked.await;
-            match &end {
-                End::Answer(answer) => observed.completed(answer),
-                End::Fault(fault) => observed.failed(fault),
-                End::Cancelled => observed.cancelled(),
-            }
-            drop(observed);
-            if let Some(live) = live {
-                live.close().await;
-            }
-            match end {
-                End::Answer(answer) => return self.complete(work, attempt, *answer, begun, first).await,
-                End::Fault(fault) if fault.lost && attempt < self.options.attempts => {
-                    tracing::warn!(request = work.request.request_id, attempt, %fault, "attempt lost, trying again");
-                    let failed = FailCompletionAttempt {
-                        request_id: work.request.request_id.clone(),
-                        attempt,
-                        category: fault.category,
-                        code: fault.code,
-                        upstream: fault.upstream,
-                        message: Some(work.key.seal(&fault.message)),
-                        retry_after_ms: None,
-                    };
-                    if !self.record(work, failed.into(), &format!("lost-{attempt}")).await? {
-                        return Ok(());
-                    }
-                    attempt += 1;
-                }
-                End::Fault(fault) => {
-                    let failed = self.failed(work.request, Some(attempt), &fault, Some(&work.key));
-                    let partial_content = (!partial.is_empty()).then(|| work.key.seal(&partial));
-                    let failed = FailCompletion { partial_content, ..failed };
-                    return self.record(work, failed.into(), "failed").await.map(|_| ());
-                }
-                End::Cancelled => {
-                    let cancel = CancelCompletion {
-                        request_id: work.request.request_id.clone(),
-                        reason: "user".to_owned(),
-                        partial_content: (!partial.is_empty()).then(|| work.key.seal(&partial)),
-                        usage: None,
-                    };
-                    return self.record(work, cancel.into(), "cancelled").await.map(|_| ());
-                }
-            }
+        let work = Work { event, request, to, turns, options, key, targets, deadline, cancelled, round };
+        match self.admit(&work).await? {
+            Admission::Granted => self.work(&work).await,
+            Admission::Over => Ok(()),
+            Admission::Refused(fault) => self.refuse(event, &work.to, request, &fault, Some(&work.key)).await,
         }
     }
 
-    async fn begin(&self, work: &Work<'_>, attempt: u32) -> anyhow::Result<Begun> {
-        if attempt > self.options.attempts {
-            let fault = format!("{} attempts were begun and none came to an end", self.options.attempts);
-            let fault = Fault::new(ErrorCategory::Internal, "worker_lost", fault);
-            let state = self.store.load::<Completion>(&work.to).await?.state;
-            let running = (state.phase() == Phase::Running).then(|| state.attempts());
-            let failed = self.failed(work.request, running, &fault, Some(&work.key));
-            self.record(work, failed.into(), "given-up").await?;
-            return Ok(Begun::Over);
-        }
-        let start = StartCompletionAttempt {
-            request_id: work.request.request_id.clone(),
-            attempt,
-            provider: work.provider.key().to_owned(),
-            model: work.model.clone(),
-            model_digest: None,
-            worker_id: self.options.worker_id.clone(),
-            credential_id: None,
-            credential_source: "none".to_owned(),
-            dropped_params: work.provider.dropped(&work.model, &work.request.sampling),
+    fn targets(&self, request: &CompletionRequested) -> Result<Targets, Fault> {
+        let asked = Target { provider: request.provider.clone(), model: request.model.clone() };
+        let resolve = |asked: &Target| {
+            let (provider, model) = self.providers.resolve(asked)?;
+            Ok((Arc::clone(provider), model.unwrap_or_else(|| provider.default_model().to_owned())))
         };
-        // Not derived from the event: an attempt that another worker has begun must not pass for ours.
-        let id = CommandId::derived(work.round, &format!("attempt-{attempt}"));
-        let outcome = self.send(work, start.into(), id).await?;
-        if outcome.status == OutcomeStatus::Accepted {
-            return Ok(Begun::Ours);
-        }
-        let state = self.store.load::<Completion>(&work.to).await?.state;
-        match state.phase() {
-            Phase::Over => Ok(Begun::Over),
-            Phase::Waiting | Phase::Running if state.attempts() >= attempt => Ok(Begun::Next(state.attempts() + 1)),
-            _ => anyhow::bail!("attempt {attempt} of {} was refused: {:?}", work.to, outcome.rejection),
-        }
-    }
-
-    // The end of the model's work, the text so far, and when it began.
-    async fn ask(
-        &self,
-        work: &Work<'_>,
-        attempt: u32,
-        live: Option<&Live>,
-        observed: &Attempt,
-    ) -> (End, String, Option<OffsetDateTime>) {
-        let prompt = Prompt {
-            request_id: work.request.request_id.clone(),
-            attempt,
-            model: work.model.clone(),
-            turns: work.turns.clone(),
-            sampling: work.request.sampling.clone(),
-        };
-        let (mut partial, mut first) = (String::new(), None);
-        let mut deltas = |piece: &str| {
-            first.get_or_insert_with(|| {
-                observed.first();
-                OffsetDateTime::now_utc()
-            });
-            partial.push_str(piece);
-            if let Some(live) = live {
-                live.piece(piece);
-            }
-        };
-        // Dropping the call stops the model.
-        let end = tokio::select! {
-            biased;
-            () = work.cancelled.cancelled() => End::Cancelled,
-            answer = work.provider.complete(&prompt, &mut deltas) => match answer {
-                Ok(answer) => End::Answer(Box::new(answer)),
-                Err(fault) => End::Fault(fault),
-            },
-            () = tokio::time::sleep_until(work.deadline) => {
-                let message = format!("provider '{}' did not finish before the deadline", work.provider.key());
-                End::Fault(Fault::new(ErrorCategory::Timeout, "deadline", message))
-            }
-        };
-        (end, partial, first)
-    }
-
-    async fn complete(
-        &self,
-        work: &Work<'_>,
-        attempt: u32,
-        answer: Answer,
-        begun: OffsetDateTime,
-        first: Option<OffsetDateTime>,
-    ) -> anyhow::Result<()> {
-        let now = OffsetDateTime::now_utc();
-        let ms =
-            |from: OffsetDateTime, to: OffsetDateTime| u64::try_from((to - from).whole_milliseconds()).unwrap_or(0);
-        let writing = first.map(|first| (now - first).as_seconds_f64()).filter(|seconds| *seconds > 0.0);
-        let timing = Timing {
-            queue_ms: ms(work.event.time, begun),
-            ttft_ms: first.map(|first| ms(begun, first)),
-            total_ms: ms(work.event.time, now),
-            tokens_per_sec: writing
-                .map(|seconds| (answer.usage.completion_tokens as f64 / seconds * 10.0).round() / 10.0),
-        };
-        let complete = CompleteCompletion {
-            request_id: work.request.request_id.clone(),
-            attempt,
-            model: answer.model,
-            content: work.key.seal(&answer.text),
-            content_digest: work.key.digest(&answer.text),
-            finish_reason: answer.finish_reason,
-            raw_finish_reason: answer.raw_finish_reason,
-            usage: answer.usage,
-            timing,
-            provider_request_id: answer.provider_request_id,
-            warnings: answer.warnings,
-        };
-        if self.record(work, complete.into(), "completed").await? {
-            return Ok(());
-        }
-        // Refused for a reason of its own, or another end was quicker: then this one is refused, too.
-        let fault = Fault::new(ErrorCategory::Internal, "not_stored", "the answer could not be stored");
-        let failed = self.failed(work.request, Some(attempt), &fault, Some(&work.key));
-        self.record(work, failed.into(), "failed").await.map(|_| ())
+        std::iter::once(&asked).chain(&request.fallbacks).map(resolve).collect()
     }
 
     // A completion that no attempt can be made for.
@@ -367,7 +205,7 @@ impl LlmRouter {
         Ok(())
     }
 
-    fn failed(
+    pub(super) fn failed(
         &self,
         request: &CompletionRequested,
         attempt: Option<u32>,
@@ -380,28 +218,11 @@ impl LlmRouter {
             category: fault.category,
             code: fault.code.clone(),
             message: key.map(|key| key.seal(&fault.message)),
-            upstream: fault.upstream.clone(),
+            upstream: fault.upstream.as_deref().cloned(),
             partial_content: None,
             usage: None,
+            retry_after_ms: fault.retry_after.map(|wait| u64::try_from(wait.as_millis()).unwrap_or(u64::MAX)),
         }
-    }
-
-    // Whether it was accepted: what is refused came too late, or belongs to an attempt that was given up.
-    async fn record(&self, work: &Work<'_>, command: CompletionCommand, purpose: &str) -> anyhow::Result<bool> {
-        let outcome = self.send(work, command, CommandId::derived(work.round, purpose)).await?;
-        if let Some(rejection) = &outcome.rejection {
-            tracing::info!(request = work.request.request_id, purpose, %rejection, "not recorded");
-        }
-        Ok(outcome.status == OutcomeStatus::Accepted)
-    }
-
-    async fn send(
-        &self,
-        work: &Work<'_>,
-        command: CompletionCommand,
-        id: CommandId,
-    ) -> anyhow::Result<symbia_commands::Outcome> {
-        Ok(self.sender.send(Some(work.event), &work.to, &command, &router(), id).await?)
     }
 
     fn time_left(&self, request: &CompletionRequested) -> Duration {
@@ -444,8 +265,33 @@ impl Reactor for LlmRouter {
     }
 }
 
-fn router() -> Actor {
+/// In whose name the router works.
+pub(super) fn router() -> Actor {
     Actor::service("integrations")
+}
+
+fn erased() -> Fault {
+    let message = "the key that the prompt was sealed with was destroyed: it cannot be read";
+    Fault::new(ErrorCategory::NotFound, "key_destroyed", message)
+}
+
+// What was sealed, in clear.
+fn opened(opener: &Opener, request: &CompletionRequested) -> Result<(Vec<Turn>, PromptOptions), Fault> {
+    let unreadable = |e: serde_json::Error| {
+        Fault::new(ErrorCategory::Validation, "request_refused", format!("the prompt's tools or parts: {e}"))
+    };
+    let mut turns = Vec::with_capacity(request.messages.len());
+    for message in &request.messages {
+        let content = opener.open(&message.content).map_err(|_| erased())?;
+        let more = message.more.as_ref().map(|more| opener.open(more)).transpose().map_err(|_| erased())?;
+        let more: PromptMore =
+            more.map(|json| serde_json::from_str(&json)).transpose().map_err(unreadable)?.unwrap_or_default();
+        let (parts, tool_calls, tool_call_id) = (more.parts, more.tool_calls, more.tool_call_id);
+        turns.push(Turn { role: message.role, content, name: message.name.clone(), parts, tool_calls, tool_call_id });
+    }
+    let options = request.options.as_ref().map(|options| opener.open(options)).transpose().map_err(|_| erased())?;
+    let options = options.map(|json| serde_json::from_str(&json)).transpose().map_err(unreadable)?.unwrap_or_default();
+    Ok((turns, options))
 }
 
 // A look at the bytes first: of most events nothing is wanted here.

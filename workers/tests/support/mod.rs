@@ -38,7 +38,10 @@ use symbia_workers::{
     assistants::{RuleEngine, load_seed},
     command::{CommandWorker, Decider, Handlers, Options},
     content_keys::ContentKeys,
-    integrations::{LlmRouter, LocalOptions, LocalProvider, OpenAi, OpenAiOptions, Providers, RouterOptions},
+    integrations::{
+        Accounts, LlmRouter, LocalOptions, LocalProvider, Meter, OpenAi, OpenAiOptions, Providers, RetryOptions,
+        RouterOptions,
+    },
     reactor::{Reactor, ReactorRunner},
     sender::Sender,
 };
@@ -86,6 +89,8 @@ struct Plan {
     database: String,
     keys: Arc<KeyRing>,
     model: Model,
+    router: RouterOptions,
+    accounts: Option<Arc<dyn Accounts>>,
 }
 
 pub struct House {
@@ -112,6 +117,13 @@ pub struct Talk {
 
 impl House {
     pub async fn open(model: Model) -> Self {
+        // Many models of these tests fail, and all have one name.
+        let retry = RetryOptions { failures: u32::MAX, ..RetryOptions::default() };
+        Self::open_with(model, RouterOptions { retry, ..RouterOptions::default() }, None).await
+    }
+
+    /// With a router and accounts of choice.
+    pub async fn open_with(model: Model, settings: RouterOptions, accounts: Option<Arc<dyn Accounts>>) -> Self {
         let dir = tempfile::tempdir().unwrap();
         std::fs::set_permissions(dir.path(), Permissions::from_mode(0o711)).unwrap();
         let database = DatabaseServer::start(DatabaseServerOptions::new(dir.path().join("postgres"))).await.unwrap();
@@ -123,7 +135,8 @@ impl House {
         migrate(&pool, &[]).await.unwrap();
         let secrets = secret_store(pool).await;
         let keys = Arc::new(KeyRing::generate(OffsetDateTime::now_utc()));
-        let plan = Plan { nats: broker.url(), database: database.url(), keys: Arc::clone(&keys), model };
+        let plan =
+            Plan { nats: broker.url(), database: database.url(), keys: Arc::clone(&keys), model, router: settings, accounts };
 
         let store = EventStore::new(
             client.clone(),
@@ -398,7 +411,10 @@ async fn router(plan: Plan) {
         }
         Model::None => Providers::default(),
     };
-    let keys = Arc::clone(&plan.keys);
-    let router = LlmRouter::open(client.clone(), keys, sender, content_keys, providers, RouterOptions::default());
-    run(client, plan.keys, router.await.unwrap()).await;
+    let (keys, metered) = (Arc::clone(&plan.keys), sender.clone());
+    let router = LlmRouter::open(client.clone(), keys, sender, content_keys, providers, plan.router);
+    let router = router.await.unwrap();
+    let Some(accounts) = plan.accounts else { return run(client, plan.keys, router).await };
+    let meter = run(client.clone(), Arc::clone(&plan.keys), Meter::new(metered, Arc::clone(&accounts)));
+    tokio::join!(meter, run(client, plan.keys, router.with_accounts(accounts)));
 }

@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used, dead_code, missing_docs)]
 
 use std::{
+    collections::VecDeque,
     sync::{Arc, Mutex},
     time::{Duration, Instant},
 };
@@ -47,6 +48,7 @@ pub struct Asked {
 #[derive(Default)]
 struct Shared {
     mode: Mutex<Option<Mode>>,
+    first: Mutex<VecDeque<Mode>>,
     asked: Mutex<Vec<Asked>>,
     left: Mutex<Option<Instant>>,
 }
@@ -77,6 +79,11 @@ impl Upstream {
         *self.shared.mode.lock().unwrap() = Some(mode);
     }
 
+    /// What it does for the next requests, one after the other, before it does what was set.
+    pub fn first(&self, modes: impl IntoIterator<Item = Mode>) {
+        self.shared.first.lock().unwrap().extend(modes);
+    }
+
     pub fn asked(&self) -> Vec<Asked> {
         std::mem::take(&mut self.shared.asked.lock().unwrap())
     }
@@ -90,7 +97,8 @@ impl Upstream {
 async fn answer(State(shared): State<Arc<Shared>>, headers: HeaderMap, body: Bytes) -> Response {
     let body = serde_json::from_slice(&body).unwrap();
     shared.asked.lock().unwrap().push(Asked { headers, body });
-    let mode = shared.mode.lock().unwrap().clone().unwrap();
+    let first = shared.first.lock().unwrap().pop_front();
+    let mode = first.unwrap_or_else(|| shared.mode.lock().unwrap().clone().unwrap());
     let events = |body: Body| Response::builder().header("content-type", "text/event-stream").body(body).unwrap();
     match mode {
         Mode::Answers(pieces) => {

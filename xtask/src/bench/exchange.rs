@@ -16,7 +16,7 @@ use symbia_commands::{
 };
 use symbia_events::{
     ActorType, AggregateRef, CommandId, OrgId, Position, Service, SubjectKey,
-    integrations::{DroppedParam, FinishReason, Sampling, Usage},
+    integrations::{DroppedParam, FinishReason, Usage},
     messaging::{ConversationType, ParticipantType, Priority},
 };
 use symbia_nats::{broker::Durability, bus::CommandBus, log::LogReader};
@@ -34,7 +34,7 @@ use symbia_workers::{
     assistants::{RuleEngine, load_seed},
     command::Handlers,
     content_keys::ContentKeys,
-    integrations::{Answer, Deltas, Fault, LlmRouter, Prompt, Provider, Providers, RouterOptions},
+    integrations::{Answer, ApiKey, Delta, Deltas, Fault, LlmRouter, Prompt, Provider, Providers, RouterOptions},
     reactor::{Reactor, ReactorRunner},
     sender::Sender,
 };
@@ -75,13 +75,13 @@ impl Provider for Instantly {
         "instant"
     }
 
-    fn dropped(&self, _: &str, _: &Sampling) -> Vec<DroppedParam> {
+    fn dropped(&self, _: &Prompt) -> Vec<DroppedParam> {
         Vec::new()
     }
 
-    async fn complete(&self, prompt: &Prompt, deltas: Deltas<'_>) -> Result<Answer, Fault> {
+    async fn complete(&self, prompt: &Prompt, _: Option<&ApiKey>, deltas: Deltas<'_>) -> Result<Answer, Fault> {
         let asked = Instant::now();
-        deltas("four");
+        deltas(Delta::Text("four"));
         if let Some(turn) = prompt.turns.last() {
             let mut times = self.0.lock().unwrap_or_else(PoisonError::into_inner);
             times.insert(turn.content.clone(), (asked, Instant::now()));
@@ -92,6 +92,8 @@ impl Provider for Instantly {
             finish_reason: FinishReason::Stop,
             raw_finish_reason: None,
             usage: Usage::default(),
+            tool_calls: Vec::new(),
+            reasoning: String::new(),
             provider_request_id: None,
             warnings: Vec::new(),
         })

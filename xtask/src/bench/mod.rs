@@ -5,6 +5,7 @@ mod append;
 mod command;
 mod exchange;
 mod fsync;
+mod gateway;
 mod ground;
 mod inference;
 mod ledger;
@@ -77,7 +78,7 @@ impl Bench {
 }
 
 /// Every row, by group.
-const ROWS: [&[&str]; 12] = [
+const ROWS: [&[&str]; 13] = [
     &append::ROWS,
     &command::ROWS,
     &fsync::ROWS,
@@ -87,6 +88,7 @@ const ROWS: [&[&str]; 12] = [
     &exchange::ROWS,
     &inference::ROWS,
     &policy::ROWS,
+    &gateway::ROWS,
     &process::ROWS,
     &messages::ROWS,
     &sockets::ROWS,
@@ -128,6 +130,9 @@ async fn measure_all(bench: &mut Bench) -> Vec<String> {
             }
         )* };
     }
-    group!(append, command, fsync, load, replay, projection, exchange, inference, policy, process, messages, sockets);
+    group!(
+        append, command, fsync, load, replay, projection, exchange, inference, policy, gateway, process, messages,
+        sockets
+    );
     failures
 }

@@ -59,9 +59,14 @@ pub struct Symbia {
 impl Symbia {
     /// Starts it; `None` when there is no release build.
     pub async fn start() -> Result<Option<Self>> {
+        Self::start_with(&[]).await
+    }
+
+    /// The same with further variables.
+    pub async fn start_with(variables: &[(&str, &str)]) -> Result<Option<Self>> {
         let Some(binary) = binary()? else { return Ok(None) };
         let dir = ground::directory()?;
-        let (process, _) = up(&binary, &dir).await?;
+        let (process, _) = up_with(&binary, &dir, variables).await?;
         Ok(Some(Symbia { process, _dir: dir }))
     }
 
@@ -83,12 +88,17 @@ impl Symbia {
 
 /// Starts it and waits for the line that says that it is ready.
 async fn up(binary: &PathBuf, dir: &TempDir) -> Result<(Child, Duration)> {
+    up_with(binary, dir, &[]).await
+}
+
+async fn up_with(binary: &PathBuf, dir: &TempDir, variables: &[(&str, &str)]) -> Result<(Child, Duration)> {
     let began = Instant::now();
     let mut process = Command::new(binary)
         .args(["up", "--json", "--skip-admin", "--port-offset", &PORT_OFFSET.to_string(), "--data-dir"])
         .arg(dir.path().join("data"))
         .env_remove("SYMBIA_NATS_URL")
         .env_remove("DATABASE_URL")
+        .envs(variables.iter().copied())
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
         .stderr(Stdio::null())

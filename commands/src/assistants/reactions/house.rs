@@ -167,6 +167,7 @@ impl House {
             }
             Command::Completion(c) => {
                 let request_id = match &c {
+                    CompletionCommand::AdmitCompletion(c) => c.request_id.clone(),
                     CompletionCommand::RequestCompletion(c) => c.request_id.clone(),
                     CompletionCommand::StartCompletionAttempt(c) => c.request_id.clone(),
                     CompletionCommand::CompleteCompletion(c) => c.request_id.clone(),
@@ -284,6 +285,7 @@ impl House {
                 upstream: None,
                 partial_content: None,
                 usage: None,
+                retry_after_ms: None,
             }
             .into(),
             Model::Answers(text) => CompleteCompletion {
@@ -298,6 +300,9 @@ impl House {
                 timing: Timing::default(),
                 provider_request_id: None,
                 warnings: Vec::new(),
+                tool_calls: None,
+                reasoning: None,
+                cost: None,
             }
             .into(),
         };

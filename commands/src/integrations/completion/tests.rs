@@ -1,7 +1,10 @@
 //! What a completion decides.
 
 use proptest::prelude::*;
-use symbia_events::{ActorType, SubjectKey, integrations::PromptRole};
+use symbia_events::{
+    ActorType, SubjectKey,
+    integrations::{FinishReason, PromptRole, Timing, Usage},
+};
 
 use super::*;
 use crate::testing::{AT, given};
@@ -24,7 +27,7 @@ fn request() -> RequestCompletion {
         provider: None,
         model: Some("pico".into()),
         operation: CHAT.into(),
-        messages: vec![PromptMessage { role: PromptRole::User, content: key().seal("hi"), name: None }],
+        messages: vec![PromptMessage::text(PromptRole::User, key().seal("hi"))],
         sampling: Sampling::default(),
         stream: true,
         credential_id: None,
@@ -32,12 +35,14 @@ fn request() -> RequestCompletion {
         deadline: None,
         context: CompletionContext::default(),
         prompt_digest: key().digest("hi"),
+        options: None,
+        fallbacks: Vec::new(),
     }
 }
 
 fn of_ada() -> RequestCompletion {
     let content = SubjectKey::from_bytes("ada", [2; 32]).seal("hi");
-    RequestCompletion { messages: vec![PromptMessage { role: PromptRole::User, content, name: None }], ..request() }
+    RequestCompletion { messages: vec![PromptMessage::text(PromptRole::User, content)], ..request() }
 }
 
 fn start(attempt: u32) -> StartCompletionAttempt {
@@ -67,6 +72,9 @@ fn complete(attempt: u32) -> CompleteCompletion {
         timing: Timing::default(),
         provider_request_id: None,
         warnings: Vec::new(),
+        tool_calls: None,
+        reasoning: None,
+        cost: None,
     }
 }
 
@@ -80,6 +88,7 @@ fn fail(attempt: Option<u32>) -> FailCompletion {
         upstream: None,
         partial_content: None,
         usage: None,
+        retry_after_ms: None,
     }
 }
 
@@ -125,6 +134,33 @@ fn a_completion_is_requested_attempted_and_completed() {
     let CompletionEvent::CompletionCompleted(end) = &events[2] else { unreachable!() };
     assert_eq!((end.provider.as_str(), end.attempts, end.usage.total_tokens), ("symbia-labs", 1, 3));
     given::<Completion>(events).when(complete(1), &worker()).rejected("COMPLETION_OVER");
+}
+
+#[test]
+fn budgets_are_kept_before_the_first_attempt_and_named_by_whichever_end() {
+    let admit = || AdmitCompletion { request_id: "r1".into(), budgets: vec!["b1".into()] };
+    let begun = history([request().into(), admit().into(), start(1).into()]);
+    for end in [CompletionCommand::from(complete(1)), fail(Some(1)).into(), cancel().into()] {
+        let budgets = match &given_state(&begun).decide(end, &worker(), AT).unwrap().events[0] {
+            CompletionEvent::CompletionCompleted(e) => e.budgets.clone(),
+            CompletionEvent::CompletionFailed(e) => e.budgets.clone(),
+            CompletionEvent::CompletionCancelled(e) => e.budgets.clone(),
+            other => panic!("{other:?}"),
+        };
+        assert_eq!(budgets, ["b1"]);
+    }
+    given::<Completion>(begun).when(admit(), &worker()).rejected("STALE_ATTEMPT");
+    let waiting = history([request().into()]);
+    given::<Completion>(waiting).when(admit(), &person("ada")).rejected("FORBIDDEN");
+}
+
+#[test]
+fn options_are_sealed_with_the_same_key_as_the_messages() {
+    let foreign = RequestCompletion { options: Some(key().seal("{}")), ..of_ada() };
+    given::<Completion>([]).when(foreign, &person("ada")).rejected("WRONG_KEY");
+    let more = PromptMessage { more: Some(key().seal("{}")), ..of_ada().messages.remove(0) };
+    let foreign = RequestCompletion { messages: vec![more], ..of_ada() };
+    given::<Completion>([]).when(foreign, &person("ada")).rejected("WRONG_KEY");
 }
 
 #[test]
@@ -182,8 +218,7 @@ fn a_prompt_is_sealed_by_who_asks_and_in_a_conversation_with_its_key() {
     let refused = Completion::belongs(&foreign.clone().into(), &to).map_err(|r| r.code.into_owned());
     assert_eq!(refused, Err("WRONG_KEY".to_owned()));
     let content = SubjectKey::from_bytes(content_key_id("org", "c1"), [1; 32]).seal("hi");
-    let own =
-        RequestCompletion { messages: vec![PromptMessage { role: PromptRole::User, content, name: None }], ..foreign };
+    let own = RequestCompletion { messages: vec![PromptMessage::text(PromptRole::User, content)], ..foreign };
     assert_eq!(Completion::belongs(&own.into(), &to), Ok(()));
 }
 
@@ -191,7 +226,7 @@ fn a_prompt_is_sealed_by_who_asks_and_in_a_conversation_with_its_key() {
 fn a_request_that_makes_no_sense_is_refused() {
     let refused = |c: RequestCompletion| given::<Completion>([]).when(c, &worker()).rejected("VALIDATION_FAILED");
     refused(RequestCompletion { messages: Vec::new(), ..request() });
-    let long = PromptMessage { role: PromptRole::User, content: key().seal(&"x".repeat(MAX_TEXT + 1)), name: None };
+    let long = PromptMessage::text(PromptRole::User, key().seal(&"x".repeat(MAX_PROMPT + 1)));
     let long = RequestCompletion { messages: vec![long], ..request() };
     given::<Completion>([]).when(long, &worker()).rejected("TOO_LARGE");
     let running = history([request().into(), start(1).into()]);

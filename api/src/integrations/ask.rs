@@ -1,0 +1,257 @@
+//! Asking a model in a caller's name: the request is sealed and sent as a command, like any other, and what becomes of it is
+//! told piece by piece.
+
+use std::time::Duration;
+
+use axum::http::StatusCode;
+use serde_json::json;
+use symbia_commands::{
+    Actor,
+    integrations::{CancelCompletion, CompletionCommand, RequestCompletion},
+};
+use symbia_events::{
+    AggregateRef, CommandId, OrgId, Service, SubjectKey,
+    integrations::{
+        CompletionContext, CompletionEvent, ErrorCategory, PromptMessage, PromptMore, PromptOptions, PromptRole,
+        Sampling, Target,
+    },
+};
+use symbia_projections::secrets::SecretError;
+use time::{OffsetDateTime, format_description::well_known::Rfc3339};
+use uuid::Uuid;
+
+use super::{
+    Integrations,
+    hub::{Ear, Heard},
+    said::{Answer, Failure, Said, ended, live},
+};
+use crate::{
+    http::{ApiError, ApiResult, Caller, RequestScope},
+    platform::Consistency,
+};
+
+/// How long a request may take in all: less than the server lets a caller wait for the head of an answer.
+pub(super) const PATIENCE: Duration = Duration::from_secs(110);
+
+/// One message of a prompt.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) struct Message {
+    pub role: PromptRole,
+    pub text: String,
+    pub name: Option<String>,
+    pub more: PromptMore,
+}
+
+impl Message {
+    pub fn text(role: PromptRole, text: impl Into<String>) -> Self {
+        Message { role, text: text.into(), name: None, more: PromptMore::default() }
+    }
+}
+
+/// What is asked for, whichever API it came by.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) struct Question {
+    pub operation: &'static str,
+    pub target: Target,
+    pub fallbacks: Vec<Target>,
+    pub messages: Vec<Message>,
+    pub sampling: Sampling,
+    pub options: PromptOptions,
+    pub stream: bool,
+    pub credential_id: Option<String>,
+}
+
+/// A request under way. Dropped before its end, it is cancelled.
+pub(super) struct Asked {
+    pub request_id: String,
+    pub asked_at: OffsetDateTime,
+    service: Integrations,
+    scope: RequestScope,
+    actor: Actor,
+    address: AggregateRef,
+    key: SubjectKey,
+    ear: Ear,
+    deadline: tokio::time::Instant,
+    over: bool,
+    attempt: u32,
+}
+
+impl Integrations {
+    /// The key that a caller's requests are sealed with. An agent gets its own with its first request.
+    pub(super) async fn key_of(&self, actor: &Actor) -> ApiResult<SubjectKey> {
+        if let Some(key) = self.kept_keys.get(&actor.id) {
+            return Ok(key);
+        }
+        let secrets = &self.platform.secrets;
+        let key = match secrets.subject_key(&actor.id).await? {
+            Some(key) => key,
+            None => {
+                let key = SubjectKey::generate(&actor.id);
+                match secrets.put_subject_key(&key).await {
+                    Ok(()) => key,
+                    // Another request of the same agent.
+                    Err(SecretError::Taken(_)) => {
+                        let kept = secrets.subject_key(&actor.id).await?;
+                        kept.ok_or_else(|| ApiError::internal("a subject key vanished"))?
+                    }
+                    Err(SecretError::Destroyed(_)) => {
+                        let text = "The account was erased: nothing can be asked in its name";
+                        return Err(ApiError::new(StatusCode::GONE, "ACCOUNT_ERASED", text));
+                    }
+                    Err(error) => return Err(error.into()),
+                }
+            }
+        };
+        self.kept_keys.insert(actor.id.clone(), key.clone());
+        Ok(key)
+    }
+
+    /// Asks.
+    pub(super) async fn ask(&self, caller: &Caller, scope: &RequestScope, question: Question) -> ApiResult<Asked> {
+        let tenant: OrgId = caller.org(scope)?.parse().map_err(|_| ApiError::org_access_denied())?;
+        let actor = Actor::from(&**caller);
+        let key = self.key_of(&actor).await?;
+        let command_id = CommandId(scope.command_id(&actor.id));
+        let request_id = Uuid::new_v5(&command_id.0, b"request").to_string();
+        let address = AggregateRef::new(Service::Integrations, tenant, "completion", &request_id);
+        let address = address.map_err(ApiError::internal)?;
+        let seal = |json: serde_json::Result<String>| json.map(|text| key.seal(&text)).map_err(ApiError::internal);
+        let mut messages = Vec::with_capacity(question.messages.len());
+        for message in &question.messages {
+            let more = (!message.more.is_empty()).then(|| seal(serde_json::to_string(&message.more))).transpose()?;
+            messages.push(PromptMessage {
+                role: message.role,
+                content: key.seal(&message.text),
+                name: message.name.clone(),
+                more,
+            });
+        }
+        let options =
+            (!question.options.is_empty()).then(|| seal(serde_json::to_string(&question.options))).transpose()?;
+        let deadline = (OffsetDateTime::now_utc() + PATIENCE).format(&Rfc3339).map_err(ApiError::internal)?;
+        let texts: Vec<&str> = question.messages.iter().map(|message| message.text.as_str()).collect();
+        let command = RequestCompletion {
+            request_id: request_id.clone(),
+            provider: question.target.provider,
+            model: question.target.model,
+            operation: question.operation.to_owned(),
+            messages,
+            sampling: question.sampling,
+            stream: question.stream,
+            credential_id: question.credential_id,
+            idempotency_key: scope.idempotency_key.clone(),
+            deadline: Some(deadline),
+            context: CompletionContext::default(),
+            prompt_digest: key.digest(&json!(texts).to_string()),
+            options,
+            fallbacks: question.fallbacks,
+        };
+        let ear = self.hub.listen_for(address.clone());
+        let mut asked = Asked {
+            request_id,
+            asked_at: OffsetDateTime::now_utc(),
+            service: self.clone(),
+            scope: scope.clone(),
+            actor,
+            address,
+            key,
+            ear,
+            deadline: tokio::time::Instant::now() + PATIENCE + Duration::from_secs(5),
+            // Until it is accepted there is nothing to cancel.
+            over: true,
+            attempt: 0,
+        };
+        let command = CompletionCommand::from(command);
+        let sent =
+            self.platform.submit_as(command_id, &asked.address, &command, &asked.actor, scope, Consistency::Eventual);
+        let done = sent.await.map_err(with_status)?;
+        asked.over = false;
+        if done.outcome.repeated {
+            asked.ear.look().await;
+        }
+        Ok(asked)
+    }
+}
+
+fn with_status(error: ApiError) -> ApiError {
+    match error.code() {
+        "TOO_LARGE" => error.with_status(StatusCode::PAYLOAD_TOO_LARGE),
+        _ => error,
+    }
+}
+
+impl Asked {
+    /// What comes next; after an end, nothing does.
+    pub async fn next(&mut self) -> Said {
+        let late = tokio::time::sleep_until(self.deadline);
+        tokio::pin!(late);
+        loop {
+            let heard = tokio::select! {
+                heard = self.ear.next() => heard,
+                () = &mut late => {
+                    self.over = true;
+                    let message = "the request takes too long; its result will be found under its id";
+                    return Said::Failed(Failure::new(ErrorCategory::Timeout, "deadline", message));
+                }
+            };
+            let said = match heard {
+                Heard::Live(message) => live(&message),
+                Heard::Event(event) => event.decode().ok().and_then(|event| self.said(event)),
+            };
+            match said {
+                Some(said @ (Said::Completed(_) | Said::Failed(_))) => {
+                    self.over = true;
+                    return said;
+                }
+                Some(said) => return said,
+                None => {}
+            }
+        }
+    }
+
+    /// The end, whatever comes before it.
+    pub async fn end(&mut self) -> Result<Answer, Failure> {
+        loop {
+            match self.next().await {
+                Said::Completed(answer) => return Ok(*answer),
+                Said::Failed(failure) => return Err(failure),
+                Said::Started { .. } | Said::Piece { .. } | Said::Reset { .. } => {}
+            }
+        }
+    }
+
+    fn said(&mut self, event: CompletionEvent) -> Option<Said> {
+        match event {
+            // An event may be heard twice.
+            CompletionEvent::CompletionAttemptStarted(e) if e.attempt > self.attempt => {
+                self.attempt = e.attempt;
+                Some(Said::Started { attempt: e.attempt, provider: e.provider, model: e.model })
+            }
+            event => ended(&self.key, event),
+        }
+    }
+}
+
+impl Drop for Asked {
+    fn drop(&mut self) {
+        let Ok(runtime) = tokio::runtime::Handle::try_current() else { return };
+        if self.over {
+            return;
+        }
+        let cancel = CompletionCommand::from(CancelCompletion {
+            request_id: self.request_id.clone(),
+            reason: "client_disconnect".to_owned(),
+            partial_content: None,
+            usage: None,
+        });
+        let (platform, address, actor, scope) =
+            (self.service.platform.clone(), self.address.clone(), self.actor.clone(), self.scope.clone());
+        runtime.spawn(async move {
+            let sent =
+                platform.submit_as(CommandId::random(), &address, &cancel, &actor, &scope, Consistency::Eventual).await;
+            if let Err(error) = sent {
+                tracing::debug!(%address, %error, "a request that nobody waits for is not cancelled");
+            }
+        });
+    }
+}

@@ -1,0 +1,125 @@
+//! Answers as server-sent events, in the words of the API that asked.
+
+use std::{collections::VecDeque, convert::Infallible, time::Duration};
+
+use axum::{
+    http::HeaderName,
+    response::{
+        IntoResponse, Response,
+        sse::{Event, KeepAlive, Sse},
+    },
+};
+use futures::stream;
+use symbia_events::integrations::ErrorCategory;
+
+use super::{
+    ask::Asked,
+    said::{Answer, Failure, Piece, Said},
+    tape::Tape,
+};
+use crate::http::{ApiError, ApiResult};
+
+/// A sign of life in a silent stream.
+const ALIVE: Duration = Duration::from_secs(15);
+
+/// How an API says it.
+pub(super) trait Dialect: Send + 'static {
+    /// Whether its readers can forget what they have.
+    const FORGETS: bool = false;
+    /// An attempt begins.
+    fn started(&mut self, _attempt: u32, _provider: &str, _model: &str) -> Vec<Event> {
+        Vec::new()
+    }
+    /// What came of earlier attempts is to be forgotten.
+    fn reset(&mut self, _attempt: u32) -> Vec<Event> {
+        Vec::new()
+    }
+    /// A piece.
+    fn piece(&mut self, attempt: u32, piece: &Piece) -> Vec<Event>;
+    /// The end, after all pieces.
+    fn completed(&mut self, answer: &Answer) -> Vec<Event>;
+    /// The end, when there is no answer.
+    fn failed(&mut self, failure: &Failure) -> Vec<Event>;
+}
+
+struct Telling<D> {
+    asked: Asked,
+    dialect: D,
+    tape: Tape,
+    events: VecDeque<Event>,
+    over: bool,
+}
+
+/// The stream of a request. What fails before its first piece is an error like any other.
+pub(super) async fn answer<D: Dialect>(mut asked: Asked, dialect: D) -> ApiResult<Response> {
+    let mut early = Vec::new();
+    loop {
+        match asked.next().await {
+            Said::Failed(failure) => return Err(failure.error(&asked.request_id)),
+            said @ (Said::Piece { .. } | Said::Completed(_)) => {
+                early.push(said);
+                break;
+            }
+            said => early.push(said),
+        }
+    }
+    let id = asked.request_id.clone();
+    let mut telling = Telling { asked, dialect, tape: Tape::default(), events: VecDeque::new(), over: false };
+    early.into_iter().for_each(|said| telling.tell(said));
+    let events = stream::unfold(telling, |mut telling| async {
+        loop {
+            if let Some(event) = telling.events.pop_front() {
+                return Some((Ok::<_, Infallible>(event), telling));
+            }
+            if telling.over {
+                return None;
+            }
+            let said = telling.asked.next().await;
+            telling.tell(said);
+        }
+    });
+    let mut response = Sse::new(events).keep_alive(KeepAlive::new().interval(ALIVE).text("ping")).into_response();
+    let headers = [("x-accel-buffering", "no".to_owned()), ("x-symbia-request-id", id)];
+    for (name, value) in headers {
+        let value = value.parse().map_err(ApiError::internal)?;
+        response.headers_mut().insert(HeaderName::from_static(name), value);
+    }
+    Ok(response)
+}
+
+impl<D: Dialect> Telling<D> {
+    fn tell(&mut self, said: Said) {
+        let events = match said {
+            Said::Started { attempt, provider, model } => self.dialect.started(attempt, &provider, &model),
+            Said::Reset { attempt } if D::FORGETS => {
+                self.tape.forget(attempt);
+                self.dialect.reset(attempt)
+            }
+            Said::Reset { .. } => Vec::new(),
+            Said::Piece { attempt, index, piece } => match self.tape.takes(attempt, index, &piece) {
+                true => self.dialect.piece(attempt, &piece),
+                false => Vec::new(),
+            },
+            Said::Completed(answer) => {
+                self.over = true;
+                match self.tape.missing(&answer) {
+                    Some(missing) => {
+                        let pieces = missing.iter().flat_map(|piece| self.dialect.piece(answer.attempts, piece));
+                        let mut events: Vec<Event> = pieces.collect();
+                        events.extend(self.dialect.completed(&answer));
+                        events
+                    }
+                    None => {
+                        let message = "the answer began anew and is another one; ask for it by its id, or again";
+                        self.dialect.failed(&Failure::new(ErrorCategory::Provider, "stream_reset", message))
+                    }
+                }
+            }
+            Said::Failed(failure) => {
+                self.over = true;
+                self.dialect.failed(&failure)
+            }
+        };
+        self.events.extend(events);
+    }
+}

@@ -1,0 +1,251 @@
+//! The budget aggregate: room is kept for a request before a model is asked, and given back or spent at its end
+//! (integrations.md §25.4, 28). All requests of a budget pass through it one by one, so that racing ones cannot overspend.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+use symbia_events::integrations::{
+    BudgetEvent, BudgetExhausted, BudgetPeriod, BudgetRemoved, BudgetReserved, BudgetReset, BudgetScope, BudgetSet,
+    BudgetSettled, BudgetUnit,
+};
+use time::OffsetDateTime;
+
+use crate::{Actor, Aggregate, Decision, Rejection, Role, domain_commands};
+
+/// The capability that administers budgets, besides being an admin of the organization.
+pub const ADMIN_CAPABILITY: &str = "cap:integrations.admin";
+/// Most requests that a budget keeps room for at once.
+const MAX_RESERVED: usize = 10_000;
+
+domain_commands! {
+    /// What can be done about a budget. Reserving and settling is the platform's.
+    BudgetCommand: Integrations / "budget" {
+        /// Sets the limit; what was spent stays.
+        SetBudget = "symbia.cmd.integrations.set-budget.v1" {
+            budget_id: String,
+            org_id: String,
+            scope: BudgetScope,
+            /// The user, assistant or model; none for the organization.
+            #[serde(default)]
+            subject: Option<String>,
+            period: BudgetPeriod,
+            unit: BudgetUnit,
+            limit: u64,
+        }
+        /// Keeps room for a request.
+        ReserveBudget = "symbia.cmd.integrations.reserve-budget.v1" {
+            budget_id: String,
+            request_id: String,
+            amount: u64,
+        }
+        /// A request has its end.
+        SettleBudget = "symbia.cmd.integrations.settle-budget.v1" {
+            budget_id: String,
+            request_id: String,
+            amount: u64,
+        }
+        /// What was spent counts no longer.
+        ResetBudget = "symbia.cmd.integrations.reset-budget.v1" { budget_id: String, org_id: String }
+        /// No limit any more.
+        RemoveBudget = "symbia.cmd.integrations.remove-budget.v1" { budget_id: String, org_id: String }
+    }
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+struct Terms {
+    scope: BudgetScope,
+    subject: Option<String>,
+    period: BudgetPeriod,
+    unit: BudgetUnit,
+    limit: u64,
+}
+
+/// A budget.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Budget {
+    terms: Option<Terms>,
+    window: String,
+    spent: u64,
+    reserved: BTreeMap<String, u64>,
+}
+
+fn window(period: BudgetPeriod, at: OffsetDateTime) -> String {
+    match period {
+        BudgetPeriod::Day => at.date().to_string(),
+        BudgetPeriod::Month => format!("{}-{:02}", at.year(), u8::from(at.month())),
+        BudgetPeriod::Total => "total".to_owned(),
+    }
+}
+
+impl Terms {
+    fn name(&self) -> String {
+        let whose = match (self.scope, &self.subject) {
+            (BudgetScope::Org, _) => "the organization".to_owned(),
+            (BudgetScope::User, Some(subject)) => format!("user {subject}"),
+            (BudgetScope::Assistant, Some(subject)) => format!("assistant {subject}"),
+            (BudgetScope::Model, Some(subject)) => format!("model {subject}"),
+            (_, None) => "nobody".to_owned(),
+        };
+        let per = match self.period {
+            BudgetPeriod::Day => " per day",
+            BudgetPeriod::Month => " per month",
+            BudgetPeriod::Total => " in all",
+        };
+        format!("the budget of {whose}, {} {}{per}", self.limit, unit(self.unit))
+    }
+}
+
+fn unit(unit: BudgetUnit) -> &'static str {
+    match unit {
+        BudgetUnit::Micros => "micro-dollars",
+        BudgetUnit::Tokens => "tokens",
+        BudgetUnit::Requests => "requests",
+    }
+}
+
+impl Budget {
+    fn terms(&self) -> Result<&Terms, Rejection> {
+        self.terms.as_ref().ok_or_else(|| Rejection::not_found("budget"))
+    }
+
+    fn spent_in(&self, window: &str) -> u64 {
+        if self.window == window { self.spent } else { 0 }
+    }
+
+    fn set(&self, c: SetBudget, by: &Actor) -> Result<Decision<BudgetEvent>, Rejection> {
+        if (c.scope == BudgetScope::Org) != c.subject.is_none() {
+            return Err(Rejection::invalid("subject: the user, assistant or model; none for the organization"));
+        }
+        let same = |terms: &Terms| {
+            (terms.scope, &terms.subject, terms.period, terms.unit) == (c.scope, &c.subject, c.period, c.unit)
+        };
+        if self.terms.as_ref().is_some_and(|terms| !same(terms)) {
+            return Err(Rejection::new("CONFLICT", "this budget counts something else: only its limit can change"));
+        }
+        Ok(Decision::one(BudgetSet {
+            budget_id: c.budget_id,
+            scope: c.scope,
+            subject: c.subject,
+            period: c.period,
+            unit: c.unit,
+            limit: c.limit,
+            by: by.id.clone(),
+        }))
+    }
+
+    fn reserve(&self, c: ReserveBudget, at: OffsetDateTime) -> Result<Decision<BudgetEvent>, Rejection> {
+        let terms = self.terms()?;
+        if self.reserved.contains_key(&c.request_id) {
+            return Ok(Decision::nothing());
+        }
+        let window = window(terms.period, at);
+        let (spent, kept) = (self.spent_in(&window), self.reserved.values().sum::<u64>());
+        let taken = spent.saturating_add(kept).saturating_add(c.amount);
+        if taken > terms.limit || self.reserved.len() >= MAX_RESERVED {
+            let text = format!(
+                "{} is used up: {spent} spent, {kept} kept for {} requests under way, {} asked for",
+                terms.name(),
+                self.reserved.len(),
+                c.amount
+            );
+            return Err(Rejection::new("BUDGET_EXCEEDED", text));
+        }
+        let (budget_id, request_id, amount) = (c.budget_id, c.request_id, c.amount);
+        Ok(Decision::one(BudgetReserved { budget_id, request_id, amount, window }))
+    }
+
+    fn settle(&self, c: SettleBudget, at: OffsetDateTime) -> Decision<BudgetEvent> {
+        let Some(terms) = self.terms.as_ref().filter(|_| self.reserved.contains_key(&c.request_id)) else {
+            return Decision::nothing();
+        };
+        let window = window(terms.period, at);
+        let before = self.spent_in(&window);
+        let spent = before.saturating_add(c.amount);
+        let (budget_id, limit) = (c.budget_id.clone(), terms.limit);
+        let settled = BudgetSettled {
+            budget_id: c.budget_id,
+            request_id: c.request_id,
+            amount: c.amount,
+            spent,
+            window: window.clone(),
+        };
+        let decision = Decision::one(settled);
+        if before < limit && spent >= limit {
+            return decision.and(BudgetExhausted { budget_id, spent, limit, window });
+        }
+        decision
+    }
+}
+
+// The organization is that of the address: another one's would not have come here.
+fn administers(by: &Actor, org: &str) -> Result<(), Rejection> {
+    let admin = by.orgs.iter().any(|m| m.id.as_str() == org && m.role == Role::Admin);
+    if admin || by.holds(ADMIN_CAPABILITY) || by.is_platform() {
+        return Ok(());
+    }
+    Err(Rejection::new("INSUFFICIENT_ROLE", "only an admin of the organization sets its budgets"))
+}
+
+impl Aggregate for Budget {
+    const STATE_VERSION: u32 = 1;
+    const ID_FIELD: Option<&'static str> = Some("budgetId");
+    type Command = BudgetCommand;
+    type Event = BudgetEvent;
+
+    fn apply(&mut self, event: &BudgetEvent) {
+        match event {
+            BudgetEvent::BudgetSet(e) => {
+                let (scope, subject) = (e.scope, e.subject.clone());
+                self.terms = Some(Terms { scope, subject, period: e.period, unit: e.unit, limit: e.limit });
+            }
+            BudgetEvent::BudgetReserved(e) => _ = self.reserved.insert(e.request_id.clone(), e.amount),
+            BudgetEvent::BudgetSettled(e) => {
+                self.reserved.remove(&e.request_id);
+                self.window.clone_from(&e.window);
+                self.spent = e.spent;
+            }
+            BudgetEvent::BudgetExhausted(_) => {}
+            BudgetEvent::BudgetReset(_) => self.spent = 0,
+            BudgetEvent::BudgetRemoved(_) => *self = Budget::default(),
+        }
+    }
+
+    fn decide(
+        &self,
+        command: BudgetCommand,
+        by: &Actor,
+        at: OffsetDateTime,
+    ) -> Result<Decision<BudgetEvent>, Rejection> {
+        match command {
+            BudgetCommand::SetBudget(c) => {
+                administers(by, &c.org_id)?;
+                self.set(c, by)
+            }
+            BudgetCommand::ReserveBudget(c) => {
+                by.is_platform().then_some(()).ok_or_else(platforms_own)?;
+                self.reserve(c, at)
+            }
+            BudgetCommand::SettleBudget(c) => {
+                by.is_platform().then_some(()).ok_or_else(platforms_own)?;
+                Ok(self.settle(c, at))
+            }
+            BudgetCommand::ResetBudget(c) => {
+                administers(by, &c.org_id)?;
+                self.terms()?;
+                Ok(Decision::one(BudgetReset { budget_id: c.budget_id, by: by.id.clone() }))
+            }
+            BudgetCommand::RemoveBudget(c) => {
+                administers(by, &c.org_id)?;
+                self.terms()?;
+                Ok(Decision::one(BudgetRemoved { budget_id: c.budget_id, by: by.id.clone() }))
+            }
+        }
+    }
+}
+
+fn platforms_own() -> Rejection {
+    Rejection::forbidden("the platform counts what is used")
+}
+
+#[cfg(test)]
+mod tests;

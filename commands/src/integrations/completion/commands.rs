@@ -1,0 +1,136 @@
+//! What a completion can be asked to do (integrations.md §25.3).
+
+use symbia_events::{
+    Personal,
+    integrations::{
+        CompletionContext, Cost, DroppedParam, ErrorCategory, FinishReason, PromptMessage, Sampling, Target, Timing,
+        Upstream, Usage,
+    },
+};
+
+use crate::domain_commands;
+
+domain_commands! {
+    /// What a completion can be asked to do. All but the request and the cancellation come from workers.
+    CompletionCommand: Integrations / "completion" {
+        /// Asks a model.
+        RequestCompletion = "symbia.cmd.integrations.request-completion.v1" {
+            request_id: String,
+            /// Absent: the router chooses.
+            #[serde(default)]
+            provider: Option<String>,
+            #[serde(default)]
+            model: Option<String>,
+            operation: String,
+            messages: Vec<PromptMessage>,
+            #[serde(default)]
+            sampling: Sampling,
+            #[serde(default)]
+            stream: bool,
+            #[serde(default)]
+            credential_id: Option<String>,
+            #[serde(default)]
+            idempotency_key: Option<String>,
+            /// RFC 3339.
+            #[serde(default)]
+            deadline: Option<String>,
+            #[serde(default)]
+            context: CompletionContext,
+            /// Keyed digest of the prompt.
+            prompt_digest: String,
+            /// The JSON of a `PromptOptions`.
+            #[serde(default)]
+            options: Option<Personal>,
+            #[serde(default)]
+            fallbacks: Vec<Target>,
+        }
+        /// Budgets have room for it. Before the first attempt.
+        AdmitCompletion = "symbia.cmd.integrations.admit-completion.v1" {
+            request_id: String,
+            budgets: Vec<String>,
+        }
+        /// A worker takes it. The next number while an attempt is open: the worker of that one is lost.
+        StartCompletionAttempt = "symbia.cmd.integrations.start-completion-attempt.v1" {
+            request_id: String,
+            attempt: u32,
+            provider: String,
+            model: String,
+            #[serde(default)]
+            model_digest: Option<String>,
+            worker_id: String,
+            #[serde(default)]
+            credential_id: Option<String>,
+            credential_source: String,
+            #[serde(default)]
+            dropped_params: Vec<DroppedParam>,
+        }
+        /// An attempt came to nothing, another will follow.
+        FailCompletionAttempt = "symbia.cmd.integrations.fail-completion-attempt.v1" {
+            request_id: String,
+            attempt: u32,
+            category: ErrorCategory,
+            #[serde(default)]
+            code: Option<String>,
+            #[serde(default)]
+            upstream: Option<Upstream>,
+            #[serde(default)]
+            message: Option<Personal>,
+            #[serde(default)]
+            retry_after_ms: Option<u64>,
+        }
+        /// The model answered.
+        CompleteCompletion = "symbia.cmd.integrations.complete-completion.v1" {
+            request_id: String,
+            attempt: u32,
+            model: String,
+            content: Personal,
+            content_digest: String,
+            finish_reason: FinishReason,
+            #[serde(default)]
+            raw_finish_reason: Option<String>,
+            usage: Usage,
+            timing: Timing,
+            #[serde(default)]
+            provider_request_id: Option<String>,
+            #[serde(default)]
+            warnings: Vec<String>,
+            /// The JSON of a list of `ToolCall`s.
+            #[serde(default)]
+            tool_calls: Option<Personal>,
+            #[serde(default)]
+            reasoning: Option<Personal>,
+            #[serde(default)]
+            cost: Option<Cost>,
+        }
+        /// No answer will come. Without an attempt when none could be made.
+        FailCompletion = "symbia.cmd.integrations.fail-completion.v1" {
+            request_id: String,
+            /// The attempt that failed; absent when none was made.
+            #[serde(default)]
+            attempt: Option<u32>,
+            category: ErrorCategory,
+            #[serde(default)]
+            code: Option<String>,
+            #[serde(default)]
+            message: Option<Personal>,
+            #[serde(default)]
+            upstream: Option<Upstream>,
+            #[serde(default)]
+            partial_content: Option<Personal>,
+            #[serde(default)]
+            usage: Option<Usage>,
+            #[serde(default)]
+            retry_after_ms: Option<u64>,
+        }
+        /// Stops it.
+        CancelCompletion = "symbia.cmd.integrations.cancel-completion.v1" {
+            request_id: String,
+            /// `client_disconnect`, `user`, `preempt`, `deadline` or `admin`.
+            reason: String,
+            #[serde(default)]
+            partial_content: Option<Personal>,
+            #[serde(default)]
+            usage: Option<Usage>,
+        }
+    }
+}

@@ -1,0 +1,14 @@
+//! The gateway to language models as those see it who use it: with OpenAI's and Anthropic's own Python clients, with keys of
+//! the vault, with budgets; and what others may not see of it.
+#![allow(missing_docs, reason = "tests")]
+
+#[path = "gateway/clients.rs"]
+mod clients;
+#[path = "gateway/stage.rs"]
+mod stage;
+#[path = "gateway/use.rs"]
+mod used;
+#[path = "gateway/vendor.rs"]
+mod vendor;
+
+type Tested = anyhow::Result<()>;

@@ -1,0 +1,156 @@
+//! Stock clients, with another base URL and nothing else.
+
+use std::{fs, path::Path, process::Command};
+
+use anyhow::{Context, ensure};
+use serde_json::{Value, json};
+use symbia_tests::{
+    binary::text,
+    python::{python, run},
+};
+
+use crate::{Tested, stage::Stage, vendor::KEYS};
+
+const OPENAI: &str = r#"
+import json, os
+from openai import OpenAI, BadRequestError, AuthenticationError
+base = os.environ["GATEWAY"] + "/v1"
+client = OpenAI(base_url=base, api_key=os.environ["TOKEN"], max_retries=0)
+ask = [{"role": "system", "content": "be brief"}, {"role": "user", "content": "2+3?"}]
+said = {}
+
+whole = client.chat.completions.create(model="openai/fake", messages=ask, temperature=0.5, max_tokens=50, stop=["END"])
+said["whole"] = [whole.choices[0].message.content, whole.choices[0].finish_reason, whole.model, whole.usage.total_tokens]
+
+chunks = list(client.chat.completions.create(model="openai/fake", messages=ask, stream=True, stream_options={"include_usage": True}))
+said["streamed"] = ["".join(c.choices[0].delta.content or "" for c in chunks if c.choices), chunks[-1].usage.total_tokens,
+    [c.choices[0].finish_reason for c in chunks if c.choices and c.choices[0].finish_reason], chunks[0].choices[0].delta.role]
+said["pieces"] = sum(1 for c in chunks if c.choices and c.choices[0].delta.content)
+
+tools = [{"type": "function", "function": {"name": "add", "description": "adds", "parameters":
+    {"type": "object", "properties": {"a": {"type": "integer"}, "b": {"type": "integer"}}}}}]
+first = client.chat.completions.create(model="openai/fake", messages=ask, tools=tools, tool_choice="auto")
+call = first.choices[0].message.tool_calls[0]
+said["call"] = [call.id, call.function.name, json.loads(call.function.arguments), first.choices[0].finish_reason]
+again = ask + [first.choices[0].message, {"role": "tool", "tool_call_id": call.id, "content": "5"}]
+second = client.chat.completions.create(model="openai/fake", messages=again, tools=tools)
+said["after the call"] = second.choices[0].message.content
+with client.chat.completions.stream(model="openai/fake", messages=ask, tools=tools) as stream:
+    final = stream.get_final_completion()
+said["streamed call"] = json.loads(final.choices[0].message.tool_calls[0].function.arguments)
+
+schema = {"type": "json_schema", "json_schema": {"name": "sum", "schema": {"type": "object"}, "strict": True}}
+client.chat.completions.create(model="openai/fake", messages=ask, response_format=schema)
+
+made = client.embeddings.create(model="openai/embed", input=["a", "three"])
+said["vectors"] = [[round(x, 3) for x in e.embedding] for e in made.data]
+plain = client.embeddings.create(model="openai/embed", input="ab", encoding_format="float", dimensions=2)
+said["vector"] = plain.data[0].embedding
+
+said["text"] = client.completions.create(model="openai/fake", prompt="2+3?").choices[0].text
+said["models"] = [m.id for m in client.models.list()]
+try: client.chat.completions.create(model="openai/fake", messages=ask, n=2)
+except BadRequestError as e: said["refused"] = [e.status_code, e.param, e.type]
+try: OpenAI(base_url=base, api_key="sk_0_nobody", max_retries=0).models.list()
+except AuthenticationError as e: said["unknown key"] = e.status_code
+# Anthropic's model through OpenAI's API.
+other = client.chat.completions.create(model="anthropic/claude-fake", messages=ask)
+said["other"] = [other.choices[0].message.content, other.model]
+print(json.dumps(said))
+"#;
+
+const ANTHROPIC: &str = r#"
+import json, os
+from anthropic import Anthropic, BadRequestError
+client = Anthropic(base_url=os.environ["GATEWAY"], api_key=os.environ["TOKEN"], max_retries=0)
+ask = [{"role": "user", "content": "2+3?"}]
+said = {}
+
+whole = client.messages.create(model="anthropic/claude-fake", max_tokens=50, system="be brief", messages=ask)
+said["whole"] = [whole.content[0].text, whole.stop_reason, whole.model, whole.usage.input_tokens, whole.usage.output_tokens]
+with client.messages.stream(model="anthropic/claude-fake", max_tokens=50, messages=ask) as stream:
+    pieces = list(stream.text_stream)
+    final = stream.get_final_message()
+said["streamed"] = ["".join(pieces), final.stop_reason, final.usage.output_tokens]
+said["pieces"] = len(pieces)
+
+tools = [{"name": "add", "description": "adds", "input_schema": {"type": "object", "properties": {"a": {"type": "integer"}}}}]
+first = client.messages.create(model="anthropic/claude-fake", max_tokens=50, messages=ask, tools=tools)
+call = first.content[-1]
+said["call"] = [call.id, call.name, call.input, first.stop_reason]
+again = ask + [{"role": "assistant", "content": first.content},
+    {"role": "user", "content": [{"type": "tool_result", "tool_use_id": call.id, "content": "5"}]}]
+said["after the call"] = client.messages.create(model="anthropic/claude-fake", max_tokens=50, messages=again, tools=tools).content[0].text
+with client.messages.stream(model="anthropic/claude-fake", max_tokens=50, messages=ask, tools=tools) as stream:
+    said["streamed call"] = stream.get_final_message().content[-1].input
+try: client.messages.create(model="anthropic/claude-fake", max_tokens=50, messages=[{"role": "robot", "content": "x"}])
+except BadRequestError as e: said["refused"] = [e.status_code, e.body["error"]["type"]]
+# OpenAI's model through Anthropic's API.
+other = client.messages.create(model="openai/fake", max_tokens=50, messages=ask)
+said["other"] = [other.content[0].text, other.model]
+print(json.dumps(said))
+"#;
+
+fn script(stage: &Stage, python: &Path, code: &str, token: &str) -> anyhow::Result<Value> {
+    let file = stage.house.file("script.py");
+    fs::write(&file, code)?;
+    let mut command = Command::new(python);
+    command.arg(text(&file)).env("GATEWAY", &stage.gateway).env("TOKEN", token);
+    let printed = run(&mut command, "the client failed")?;
+    serde_json::from_str(&printed).with_context(|| format!("the client printed {printed}"))
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn stock_clients_complete_stream_call_tools_and_embed() -> Tested {
+    let python = python()?;
+    let stage = Stage::open().await?;
+    let ada = stage.register("ada").await?;
+
+    let said = tokio::task::block_in_place(|| script(&stage, &python, OPENAI, &ada.token))?;
+    let answer = "2 + 3 = 5 ✓";
+    let models = said["models"].as_array().context("no models")?.clone();
+    let expected = json!({
+        "whole": [answer, "stop", "fake-2026", 18],
+        "streamed": [answer, 18, ["stop"], "assistant"],
+        "pieces": 3,
+        "call": ["call_9", "add", { "a": 2, "b": 3 }, "tool_calls"],
+        "after the call": answer,
+        "streamed call": { "a": 2, "b": 3 },
+        "vectors": [[1.0, 0.5], [5.0, 0.5]],
+        "vector": [2.0, 0.5],
+        "text": answer,
+        "models": models,
+        "refused": [400, "n", "invalid_request_error"],
+        "unknown key": 401,
+        "other": [answer, "claude-fake-2026"],
+    });
+    ensure!(said == expected, "OpenAI's client: {said:#}\nexpected: {expected:#}");
+    ensure!(models.contains(&json!("openai/gpt-4o-mini")), "{models:?}");
+
+    // What was asked of the vendor, with the installation's key.
+    let asked = stage.vendor.asked();
+    let first = json!({
+        "model": "fake", "messages": [{ "role": "system", "content": "be brief" }, { "role": "user", "content": "2+3?" }],
+        "stream": true, "stream_options": { "include_usage": true }, "temperature": 0.5, "max_tokens": 50, "stop": ["END"],
+    });
+    ensure!(asked[0].body == first, "{}", asked[0].body);
+    ensure!(asked.iter().all(|asked| KEYS.contains(&asked.key.as_str())), "another key");
+    let formats: Vec<&Value> = asked.iter().map(|a| &a.body["response_format"]["json_schema"]["strict"]).collect();
+    ensure!(formats.contains(&&json!(true)), "{formats:?}");
+    let rounds = asked.iter().filter(|a| a.body["messages"][3]["tool_call_id"] == "call_9").count();
+    ensure!(rounds == 1, "the result of the tool was not passed on");
+
+    let said = tokio::task::block_in_place(|| script(&stage, &python, ANTHROPIC, &ada.token))?;
+    let expected = json!({
+        "whole": [answer, "end_turn", "claude-fake-2026", 12, 6],
+        "streamed": [answer, "end_turn", 6],
+        "pieces": 3,
+        "call": ["toolu_9", "add", { "a": 2, "b": 3 }, "tool_use"],
+        "after the call": answer,
+        "streamed call": { "a": 2, "b": 3 },
+        "refused": [400, "invalid_request_error"],
+        "other": [answer, "fake-2026"],
+    });
+    ensure!(said == expected, "Anthropic's client: {said:#}\nexpected: {expected:#}");
+    Ok(())
+}

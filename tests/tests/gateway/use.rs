@@ -1,0 +1,101 @@
+//! Keys of the vault, what is used, budgets, and what others may not see.
+
+use anyhow::{Context, ensure};
+use serde_json::{Value, json};
+use symbia_tests::binary::until;
+
+use crate::{
+    Tested,
+    stage::{Person, Stage},
+};
+
+const KEY: &str = "sk-adas-own-secret-9753";
+
+fn chat() -> Value {
+    json!({ "provider": "openai", "operation": "chat.completions", "params": { "model": "fake", "prompt": "2+3?" } })
+}
+
+async fn execute(stage: &Stage, who: &Person, body: Value) -> anyhow::Result<crate::stage::Answered> {
+    stage.ask(who, "POST", "/api/integrations/execute", Some(body)).await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn keys_usage_and_budgets_are_an_organizations_own() -> Tested {
+    let stage = Stage::open().await?;
+    let (ada, bob) = (stage.register("ada").await?, stage.register("bob").await?);
+
+    // By the platform's own route, with the platform's key.
+    let answered = execute(&stage, &ada, chat()).await?;
+    ensure!(answered.status == 200 && answered.body["success"] == true, "{}", answered.body);
+    ensure!(answered.body["data"]["content"] == "2 + 3 = 5 ✓", "{}", answered.body);
+    ensure!(answered.body["data"]["usage"]["totalTokens"] == 18, "{}", answered.body);
+    let first = answered.body["requestId"].as_str().context("no id")?.to_owned();
+
+    // With a key of her own, once it is there.
+    let keep = json!({ "provider": "openai", "name": "mine", "apiKey": KEY });
+    let kept = stage.http.post(format!("{}/api/credentials", stage.identity)).bearer_auth(&ada.token).json(&keep);
+    kept.send().await?.error_for_status()?;
+    stage.vendor.asked();
+    execute(&stage, &ada, chat()).await?;
+    execute(&stage, &bob, chat()).await?;
+    let keys: Vec<String> = stage.vendor.asked().into_iter().map(|asked| asked.key).collect();
+    ensure!(keys == [KEY, crate::vendor::KEYS[0]], "{keys:?}");
+
+    // Embeddings by the same route.
+    let texts =
+        json!({ "provider": "openai", "operation": "embeddings", "params": { "input": ["a", "bc"], "dimensions": 2 } });
+    let made = execute(&stage, &ada, texts).await?;
+    ensure!(made.body["data"]["embeddings"] == json!([[1.0, 0.5], [2.0, 0.5]]), "{}", made.body);
+
+    // What was used, by whom and what for.
+    let used = || async { anyhow::Ok(stage.ask(&ada, "GET", "/api/integrations/usage", None).await?.body) };
+    until("the usage shows", || async { Ok(used().await?["summary"]["totalRequests"] == 3) }).await?;
+    let usage = used().await?;
+    ensure!(usage["summary"]["totalTokens"] == 18 * 2 + 2, "{usage}");
+    ensure!(usage["byUser"][0]["userId"] == ada.id.as_str() && usage["byUser"][0]["requestCount"] == 3, "{usage}");
+
+    // What she was answered is hers alone.
+    let path = format!("/api/integrations/executions/{first}");
+    let read = stage.ask(&ada, "GET", &path, None).await?;
+    ensure!(read.body["result"]["content"] == "2 + 3 = 5 ✓" && read.body["status"] == "completed", "{}", read.body);
+    ensure!(stage.ask(&bob, "GET", &path, None).await?.status == 404, "bob reads ada's request");
+    for path in [path.as_str(), "/api/integrations/usage", "/api/integrations/executions", "/api/integrations/budgets"]
+    {
+        let foreign = stage.ask_in(&bob, Some(&ada.org), "GET", path, None).await?;
+        ensure!(foreign.status == 403, "bob in ada's organization: {path} {}", foreign.status);
+    }
+    let theirs = stage.ask(&bob, "GET", "/api/integrations/executions", None).await?.body;
+    ensure!(theirs.as_array().is_some_and(|rows| rows.len() == 1), "{theirs}");
+
+    // A budget that is used up refuses, and says what it counted; bob's organization has none.
+    let budget = json!({ "scope": "user", "subject": ada.id, "period": "month", "unit": "requests", "limit": 1 });
+    let set = stage.ask(&ada, "PUT", "/api/integrations/budgets", Some(budget.clone())).await?;
+    ensure!(set.status == 200 && set.body["limit"] == 1, "{} {}", set.status, set.body);
+    let foreign = stage.ask_in(&bob, Some(&ada.org), "PUT", "/api/integrations/budgets", Some(budget)).await?;
+    ensure!(foreign.status == 403, "{}", foreign.body);
+    until("the budget counts", || async { Ok(execute(&stage, &ada, chat()).await?.status == 402) }).await?;
+    let refused = stage.ask(
+        &ada,
+        "POST",
+        "/v1/chat/completions",
+        Some(json!({ "messages": [{ "role": "user", "content": "hi" }] })),
+    );
+    let refused = refused.await?;
+    let message = refused.body["error"]["message"].as_str().unwrap_or_default();
+    ensure!(refused.status == 402 && refused.body["error"]["type"] == "insufficient_quota", "{}", refused.body);
+    ensure!(message.contains("1 requests per month is used up: 1 spent"), "{message}");
+    ensure!(execute(&stage, &bob, chat()).await?.status == 200, "bob has no budget");
+
+    // Who has no key and no provider is told.
+    let none = json!({ "provider": "huggingface", "operation": "chat.completions", "params": { "prompt": "hi" } });
+    let none = execute(&stage, &bob, none).await?;
+    ensure!(none.status == 401 && none.body["code"] == "NO_KEY", "{}", none.body);
+    let none = json!({ "provider": "nobody", "operation": "chat.completions", "params": { "prompt": "hi" } });
+    let none = execute(&stage, &bob, none).await?;
+    ensure!(none.status == 404 && none.body["category"] == "not_found", "{}", none.body);
+
+    // Her key stands in no event.
+    let logged = stage.house.run(&["log", "export"])?.expect(0)?;
+    ensure!(logged.out.contains("completion-completed") && !logged.out.contains(KEY), "the key is in the log");
+    Ok(())
+}

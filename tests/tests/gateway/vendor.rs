@@ -1,0 +1,148 @@
+//! A server that answers as OpenAI and Anthropic do: with a sum, or with a call of a tool when it is given one.
+
+use std::sync::{Arc, Mutex, PoisonError};
+
+use axum::{
+    Json, Router,
+    extract::State,
+    http::HeaderMap,
+    response::{IntoResponse, Response},
+    routing::post,
+};
+use serde_json::{Value, json};
+
+/// The installation's own keys.
+pub const KEYS: [&str; 2] = ["sk-platform-openai-12345", "sk-platform-anthropic-12345"];
+/// What it says when it uses no tool.
+pub const SUM: [&str; 3] = ["2 + 3", " = ", "5 ✓"];
+
+/// What it was asked: the key, and the body.
+pub struct Asked {
+    pub key: String,
+    pub body: Value,
+}
+
+#[derive(Clone, Default)]
+pub struct Vendor {
+    asked: Arc<Mutex<Vec<Asked>>>,
+    base: String,
+}
+
+impl Vendor {
+    pub async fn start() -> anyhow::Result<Self> {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await?;
+        let base = format!("http://{}/v1", listener.local_addr()?);
+        let vendor = Vendor { base, ..Vendor::default() };
+        let routes = Router::new()
+            .route("/v1/chat/completions", post(chat))
+            .route("/v1/embeddings", post(embeddings))
+            .route("/v1/messages", post(messages));
+        let app = routes.with_state(vendor.clone());
+        tokio::spawn(async move { axum::serve(listener, app).await });
+        Ok(vendor)
+    }
+
+    /// The variables that make an installation ask it.
+    pub fn variables(&self) -> [(&str, &str); 4] {
+        [
+            ("OPENAI_BASE_URL", self.base.as_str()),
+            ("OPENAI_API_KEY", KEYS[0]),
+            ("ANTHROPIC_BASE_URL", self.base.as_str()),
+            ("ANTHROPIC_API_KEY", KEYS[1]),
+        ]
+    }
+
+    /// What it was asked since it was last looked at.
+    pub fn asked(&self) -> Vec<Asked> {
+        std::mem::take(&mut self.asked.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    fn note(&self, headers: &HeaderMap, body: &Value) {
+        let header = |name: &str| headers.get(name).and_then(|v| v.to_str().ok()).unwrap_or_default().to_owned();
+        let key = header("x-api-key") + header("authorization").trim_start_matches("Bearer ");
+        self.asked.lock().unwrap_or_else(PoisonError::into_inner).push(Asked { key, body: body.clone() });
+    }
+}
+
+fn events(text: String) -> Response {
+    ([("content-type", "text/event-stream")], text).into_response()
+}
+
+fn has_result(messages: &Value) -> bool {
+    let of = |message: &Value| message["role"] == "tool" || message["content"][0]["type"] == "tool_result";
+    messages.as_array().is_some_and(|messages| messages.iter().any(of))
+}
+
+async fn chat(State(vendor): State<Vendor>, headers: HeaderMap, Json(body): Json<Value>) -> Response {
+    vendor.note(&headers, &body);
+    let chunk = |delta: Value, finish: Value| {
+        let choice = json!({ "index": 0, "delta": delta, "finish_reason": finish });
+        let chunk =
+            json!({ "id": "chatcmpl-9", "object": "chat.completion.chunk", "model": "fake-2026", "choices": [choice] });
+        format!("data: {chunk}\n\n")
+    };
+    let mut said = String::new();
+    if body["tools"].is_array() && !has_result(&body["messages"]) {
+        let call = |rest: Value| json!({ "tool_calls": [rest] });
+        let first =
+            json!({ "index": 0, "id": "call_9", "type": "function", "function": { "name": "add", "arguments": "" } });
+        said += &chunk(call(first), Value::Null);
+        for piece in ["{\"a\": 2,", " \"b\": 3}"] {
+            said += &chunk(call(json!({ "index": 0, "function": { "arguments": piece } })), Value::Null);
+        }
+        said += &chunk(json!({}), json!("tool_calls"));
+    } else {
+        for piece in SUM {
+            said += &chunk(json!({ "content": piece }), Value::Null);
+        }
+        said += &chunk(json!({}), json!("stop"));
+    }
+    let usage = json!({ "id": "chatcmpl-9", "choices": [], "usage": { "prompt_tokens": 12, "completion_tokens": 6, "total_tokens": 18 } });
+    events(format!("{said}data: {usage}\n\ndata: [DONE]\n\n"))
+}
+
+async fn embeddings(State(vendor): State<Vendor>, headers: HeaderMap, Json(body): Json<Value>) -> Response {
+    vendor.note(&headers, &body);
+    let texts = body["input"].as_array().cloned().unwrap_or_default();
+    // As long as its text, and a half.
+    let item = |(index, text): (usize, &Value)| {
+        let length = text.as_str().unwrap_or_default().len();
+        json!({ "object": "embedding", "index": index, "embedding": [length, 0.5] })
+    };
+    let data: Vec<Value> = texts.iter().enumerate().map(item).collect();
+    let usage = json!({ "prompt_tokens": texts.len(), "total_tokens": texts.len() });
+    Json(json!({ "object": "list", "data": data, "model": "embed-2026", "usage": usage })).into_response()
+}
+
+async fn messages(State(vendor): State<Vendor>, headers: HeaderMap, Json(body): Json<Value>) -> Response {
+    vendor.note(&headers, &body);
+    let mut said = Vec::new();
+    said.push(json!({ "type": "message_start", "message": { "id": "msg_9", "type": "message", "role": "assistant",
+        "model": "claude-fake-2026", "content": [], "stop_reason": null, "usage": { "input_tokens": 12, "output_tokens": 1 } } }));
+    let stop = if body["tools"].is_array() && !has_result(&body["messages"]) {
+        let block = json!({ "type": "tool_use", "id": "toolu_9", "name": "add", "input": {} });
+        said.push(json!({ "type": "content_block_start", "index": 0, "content_block": block }));
+        for piece in ["{\"a\": 2,", " \"b\": 3}"] {
+            let delta = json!({ "type": "input_json_delta", "partial_json": piece });
+            said.push(json!({ "type": "content_block_delta", "index": 0, "delta": delta }));
+        }
+        "tool_use"
+    } else {
+        said.push(
+            json!({ "type": "content_block_start", "index": 0, "content_block": { "type": "text", "text": "" } }),
+        );
+        for piece in SUM {
+            let delta = json!({ "type": "text_delta", "text": piece });
+            said.push(json!({ "type": "content_block_delta", "index": 0, "delta": delta }));
+        }
+        "end_turn"
+    };
+    said.push(json!({ "type": "content_block_stop", "index": 0 }));
+    said.push(json!({ "type": "message_delta", "delta": { "stop_reason": stop }, "usage": { "output_tokens": 6 } }));
+    said.push(json!({ "type": "message_stop" }));
+    events(
+        said.iter()
+            .map(|event| format!("event: {}\ndata: {event}\n\n", event["type"].as_str().unwrap_or_default()))
+            .collect(),
+    )
+}

@@ -1,0 +1,139 @@
+//! Whose key, whose budget, which price: what the router looks up before it asks a provider.
+
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use symbia_events::integrations::{BudgetScope, BudgetUnit, Cost, Usage};
+
+use super::provider::ApiKey;
+
+/// A key of the vault, lent for one call.
+#[derive(Clone, Debug)]
+pub struct Lease {
+    /// The key.
+    pub key: ApiKey,
+    /// Its id in the vault.
+    pub credential_id: String,
+    /// It is another one's, shared with the organization.
+    pub is_proxy: bool,
+}
+
+/// A budget that is kept.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct BudgetTerms {
+    /// Id.
+    pub id: String,
+    /// Whose use counts.
+    pub scope: BudgetScope,
+    /// The user, assistant or model.
+    pub subject: Option<String>,
+    /// What is counted.
+    pub unit: BudgetUnit,
+}
+
+/// The price of a model, in millionths of a US dollar for a million tokens.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PriceTerms {
+    /// For reading.
+    pub input: u64,
+    /// For writing.
+    pub output: u64,
+    /// For reading from the provider's cache.
+    pub cached_input: Option<u64>,
+    /// Which version of the price.
+    pub version: u64,
+}
+
+impl PriceTerms {
+    /// What tokens cost; parts of a millionth are rounded up.
+    #[must_use]
+    pub fn of(&self, usage: &Usage) -> Cost {
+        let micros = |tokens: u64, price: u64| {
+            let cost = (u128::from(tokens) * u128::from(price)).div_ceil(1_000_000);
+            u64::try_from(cost).unwrap_or(u64::MAX)
+        };
+        let cached = usage.cached_prompt_tokens.unwrap_or(0).min(usage.prompt_tokens);
+        let input_micros = micros(usage.prompt_tokens - cached, self.input)
+            .saturating_add(micros(cached, self.cached_input.unwrap_or(self.input)));
+        let output_micros = micros(usage.completion_tokens, self.output);
+        let total_micros = input_micros.saturating_add(output_micros);
+        Cost { input_micros, output_micros, total_micros, price_version: self.version }
+    }
+}
+
+/// Whose request it is.
+#[derive(Clone, Copy, Debug)]
+pub struct Asker<'a> {
+    /// The organization.
+    pub org: &'a str,
+    /// The person or agent whose keys and budgets count.
+    pub principal: &'a str,
+    /// The assistant that asks for them.
+    pub assistant: Option<&'a str>,
+}
+
+impl BudgetTerms {
+    /// Whether a request counts.
+    #[must_use]
+    pub fn counts(&self, asker: &Asker<'_>, model: &str) -> bool {
+        let subject = self.subject.as_deref();
+        match self.scope {
+            BudgetScope::Org => true,
+            BudgetScope::User => subject == Some(asker.principal),
+            BudgetScope::Assistant => subject.is_some() && subject == asker.assistant,
+            BudgetScope::Model => subject == Some(model),
+        }
+    }
+}
+
+/// Looks it up. An error means that nobody could be asked; the request waits.
+#[async_trait]
+pub trait Accounts: Send + Sync + 'static {
+    /// Lends a key for a provider: the one that is named, else the principal's own, else one shared with the organization.
+    /// That it is lent is on record before it is.
+    async fn lease(&self, asker: &Asker<'_>, provider: &str, named: Option<&str>) -> anyhow::Result<Option<Lease>>;
+    /// The budgets of an organization.
+    async fn budgets(&self, org: &str) -> anyhow::Result<Arc<[BudgetTerms]>>;
+    /// The price of a model.
+    async fn price(&self, provider: &str, model: &str) -> anyhow::Result<Option<PriceTerms>>;
+}
+
+/// No keys, no budgets, no prices.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct NoAccounts;
+
+#[async_trait]
+impl Accounts for NoAccounts {
+    async fn lease(&self, _asker: &Asker<'_>, _provider: &str, _named: Option<&str>) -> anyhow::Result<Option<Lease>> {
+        Ok(None)
+    }
+
+    async fn budgets(&self, _org: &str) -> anyhow::Result<Arc<[BudgetTerms]>> {
+        Ok(Arc::from([]))
+    }
+
+    async fn price(&self, _provider: &str, _model: &str) -> anyhow::Result<Option<PriceTerms>> {
+        Ok(None)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn cached_tokens_have_a_price_of_their_own_and_nothing_is_rounded_away() {
+        let price = PriceTerms { input: 2_500_000, output: 10_000_000, cached_input: Some(1_250_000), version: 3 };
+        let usage = Usage {
+            prompt_tokens: 1000,
+            completion_tokens: 10,
+            total_tokens: 1010,
+            cached_prompt_tokens: Some(400),
+            estimated: false,
+        };
+        let expected = Cost { input_micros: 2000, output_micros: 100, total_micros: 2100, price_version: 3 };
+        assert_eq!(price.of(&usage), expected);
+        let one = Usage { prompt_tokens: 1, total_tokens: 1, ..Usage::default() };
+        assert_eq!(PriceTerms { input: 20_000, ..price }.of(&one).input_micros, 1);
+    }
+}

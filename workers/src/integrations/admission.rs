@@ -1,0 +1,129 @@
+//! Room in budgets: kept before a provider is asked, given back by the [meter](super::meter) when the request has its end.
+
+use symbia_commands::{
+    OutcomeStatus,
+    integrations::{AdmitCompletion, BudgetCommand, Completion, CompletionCommand, Phase, ReserveBudget, SettleBudget},
+};
+use symbia_events::{
+    AggregateRef, CommandId, Event, Service,
+    integrations::{BudgetUnit, ErrorCategory, Usage},
+};
+
+use super::{
+    accounts::{Accounts, Asker, BudgetTerms},
+    provider::Fault,
+    router::{LlmRouter, Work, router},
+};
+use crate::sender::Sender;
+
+/// Tokens that an answer is expected to have when nobody limits it.
+const EXPECTED: u64 = 1024;
+
+/// Whether a request may be made.
+pub(super) enum Admission {
+    Granted,
+    Refused(Fault),
+    /// It has its end already.
+    Over,
+}
+
+/// What is kept for a request.
+pub(super) struct Kept(pub Vec<String>);
+
+/// What a request may take.
+#[derive(Clone, Copy)]
+pub(super) struct Expected<'a> {
+    pub provider: &'a str,
+    pub model: &'a str,
+    pub usage: Usage,
+}
+
+/// Keeps room in all budgets that count a request, or in none.
+pub(super) async fn reserve(
+    accounts: &dyn Accounts,
+    sender: &Sender,
+    event: &Event,
+    request_id: &str,
+    asker: &Asker<'_>,
+    expected: Expected<'_>,
+) -> anyhow::Result<Result<Kept, Fault>> {
+    let budgets = accounts.budgets(asker.org).await?;
+    let counting: Vec<&BudgetTerms> = budgets.iter().filter(|budget| budget.counts(asker, expected.model)).collect();
+    let mut kept = Vec::with_capacity(counting.len());
+    for budget in counting {
+        let amount = match budget.unit {
+            BudgetUnit::Requests => 1,
+            BudgetUnit::Tokens => expected.usage.total_tokens,
+            BudgetUnit::Micros => match accounts.price(expected.provider, expected.model).await? {
+                Some(price) => price.of(&expected.usage).total_micros,
+                None => 0,
+            },
+        };
+        let to = AggregateRef::new(Service::Integrations, event.orgid.clone(), "budget", &budget.id)?;
+        let reserve = ReserveBudget { budget_id: budget.id.clone(), request_id: request_id.to_owned(), amount };
+        let id = CommandId::derived(event.id, &format!("reserve-{}", budget.id));
+        let outcome = sender.send(Some(event), &to, &BudgetCommand::from(reserve), &router(), id).await?;
+        match outcome.rejection {
+            None => kept.push(budget.id.clone()),
+            // Removed a moment ago.
+            Some(rejection) if rejection.code == "NOT_FOUND" => {}
+            Some(rejection) => {
+                for budget in kept {
+                    give_back(sender, event, request_id, &budget).await?;
+                }
+                return Ok(Err(Fault::new(ErrorCategory::Quota, "budget_exceeded", rejection.message)));
+            }
+        }
+    }
+    Ok(Ok(Kept(kept)))
+}
+
+async fn give_back(sender: &Sender, event: &Event, request_id: &str, budget: &str) -> anyhow::Result<()> {
+    let to = AggregateRef::new(Service::Integrations, event.orgid.clone(), "budget", budget)?;
+    let settle = SettleBudget { budget_id: budget.to_owned(), request_id: request_id.to_owned(), amount: 0 };
+    let id = CommandId::derived(event.id, &format!("give-back-{budget}"));
+    sender.send(Some(event), &to, &BudgetCommand::from(settle), &router(), id).await?;
+    Ok(())
+}
+
+impl LlmRouter {
+    /// Keeps room for a completion, once: who takes it over finds that it was admitted.
+    pub(super) async fn admit(&self, work: &Work<'_>) -> anyhow::Result<Admission> {
+        let request = work.request;
+        let Some((provider, model)) = work.targets.first() else { return Ok(Admission::Granted) };
+        if self.accounts.budgets(work.asker().org).await?.is_empty() {
+            return Ok(Admission::Granted);
+        }
+        let state = self.store.load::<Completion>(&work.to).await?.state;
+        if state.phase() == Phase::Over {
+            return Ok(Admission::Over);
+        }
+        if state.attempts() > 0 || !state.budgets().is_empty() {
+            return Ok(Admission::Granted);
+        }
+        let prompt_tokens = work.prompt(0, model.clone()).estimated_tokens();
+        let completion_tokens = request.sampling.max_tokens.map_or(EXPECTED, u64::from);
+        let total_tokens = prompt_tokens + completion_tokens;
+        let usage = Usage { prompt_tokens, completion_tokens, total_tokens, ..Usage::default() };
+        let expected = Expected { provider: provider.key(), model, usage };
+        let (id, asker) = (&request.request_id, work.asker());
+        match reserve(&*self.accounts, &self.sender, work.event, id, &asker, expected).await? {
+            Err(fault) => Ok(Admission::Refused(fault)),
+            Ok(Kept(budgets)) if budgets.is_empty() => Ok(Admission::Granted),
+            Ok(Kept(budgets)) => {
+                let admit = AdmitCompletion { request_id: id.clone(), budgets: budgets.clone() };
+                let command = CommandId::derived(work.event.id, "admit");
+                let admit = CompletionCommand::from(admit);
+                let outcome = self.sender.send(Some(work.event), &work.to, &admit, &router(), command).await?;
+                if outcome.status == OutcomeStatus::Accepted {
+                    return Ok(Admission::Granted);
+                }
+                // It was cancelled meanwhile, and its end names no budgets.
+                for budget in &budgets {
+                    give_back(&self.sender, work.event, id, budget).await?;
+                }
+                Ok(Admission::Over)
+            }
+        }
+    }
+}

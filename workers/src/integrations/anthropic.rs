@@ -1,0 +1,107 @@
+//! Anthropic's messages API, and servers that speak it (integrations.md §8.2). Always streamed.
+
+mod body;
+mod reading;
+
+use std::time::Duration;
+
+use async_trait::async_trait;
+use symbia_events::integrations::DroppedParam;
+
+use self::reading::Reading;
+use super::{
+    openai::no_key,
+    provider::{Answer, ApiKey, Deltas, Fault, Prompt, Provider},
+    upstream::{Call, Server},
+};
+
+/// Where Anthropic is.
+pub const ANTHROPIC: &str = "https://api.anthropic.com/v1";
+/// The API's version that this is written for.
+const VERSION: &str = "2023-06-01";
+
+/// How a server is asked.
+#[derive(Clone, Debug)]
+pub struct AnthropicOptions {
+    /// Base URL, with its version: `https://api.anthropic.com/v1`.
+    pub base_url: String,
+    /// The installation's own key.
+    pub key: Option<ApiKey>,
+    /// The model of a request that names none.
+    pub default_model: String,
+    /// Longest silence of the server, before the first byte and between two.
+    pub idle: Duration,
+}
+
+impl AnthropicOptions {
+    /// A server, with the model `claude-sonnet-4-20250514` unless told otherwise, and a minute of patience.
+    #[must_use]
+    pub fn new(base_url: &str, key: Option<ApiKey>) -> Self {
+        AnthropicOptions {
+            base_url: base_url.trim_end_matches('/').to_owned(),
+            key,
+            default_model: "claude-sonnet-4-20250514".to_owned(),
+            idle: Duration::from_secs(60),
+        }
+    }
+}
+
+/// The provider `anthropic`.
+#[derive(Clone, Debug)]
+pub struct Anthropic {
+    options: AnthropicOptions,
+    server: Server,
+}
+
+impl Anthropic {
+    /// A provider; fails when no HTTP client can be made, or the base URL is none.
+    pub fn new(options: AnthropicOptions) -> Result<Self, String> {
+        let server = Server::new(&options.base_url, options.key.clone(), options.idle)?;
+        Ok(Anthropic { options, server })
+    }
+
+    fn call<'a>(&'a self, key: Option<&'a ApiKey>) -> Result<Call<'a>, Fault> {
+        let call = self.server.call(key);
+        if call.key().is_none() && !self.is_ready() { Err(no_key(self.key())) } else { Ok(call) }
+    }
+}
+
+#[async_trait]
+impl Provider for Anthropic {
+    fn key(&self) -> &'static str {
+        "anthropic"
+    }
+
+    fn aliases(&self) -> &'static [&'static str] {
+        &["claude"]
+    }
+
+    fn default_model(&self) -> &str {
+        &self.options.default_model
+    }
+
+    fn is_ready(&self) -> bool {
+        self.server.has_key() || self.options.base_url != ANTHROPIC
+    }
+
+    fn dropped(&self, prompt: &Prompt) -> Vec<DroppedParam> {
+        body::dropped(prompt)
+    }
+
+    async fn complete(&self, prompt: &Prompt, key: Option<&ApiKey>, deltas: Deltas<'_>) -> Result<Answer, Fault> {
+        let call = self.call(key)?;
+        let body = body::body(prompt)?;
+        let with = |request: reqwest::RequestBuilder| {
+            let request = request.header("anthropic-version", VERSION).header("Accept", "text/event-stream");
+            match call.key() {
+                Some(key) => request.header("x-api-key", key),
+                None => request,
+            }
+        };
+        let response = call.post(format!("{}/messages", call.base_url()), &body, with).await?;
+        let headers = response.headers().clone();
+        let mut reading = Reading::new(call, headers, prompt);
+        call.frames(response, |data| reading.frame(data, &mut *deltas)).await?;
+        reading.end()
+    }
+}

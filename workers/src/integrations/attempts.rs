@@ -1,0 +1,366 @@
+//! The attempts at a completion: one target after another is asked until there is an answer, or no reason to go on.
+
+use std::time::Duration;
+
+use symbia_commands::{
+    OutcomeStatus,
+    integrations::{
+        CancelCompletion, CompleteCompletion, Completion, CompletionCommand, FailCompletion, FailCompletionAttempt,
+        Phase, StartCompletionAttempt,
+    },
+};
+use symbia_events::{
+    CommandId,
+    integrations::{ErrorCategory, Timing, Usage},
+};
+use time::OffsetDateTime;
+use tracing::Instrument;
+
+use super::{
+    accounts::Lease,
+    attempt::Attempt,
+    live::Live,
+    provider::{Answer, Delta, Fault, Prompt},
+    retry::may_fall_back,
+    router::{LlmRouter, Work, router},
+};
+
+/// Which of the targets is asked, for the how many-th time.
+#[derive(Clone, Copy)]
+struct Turn {
+    target: usize,
+    tries: u32,
+}
+
+enum Begun {
+    /// This attempt is ours.
+    Ours,
+    /// There were so many, the last of them at this provider and model, and this one comes next.
+    Next(u32, (String, String)),
+    /// The completion has its end.
+    Over,
+}
+
+enum End {
+    Answer(Box<Answer>),
+    Fault(Fault),
+    Cancelled,
+}
+
+/// What came of an attempt, and the answer as far as it was heard.
+struct Heard {
+    end: End,
+    text: String,
+    first: Option<OffsetDateTime>,
+}
+
+impl Heard {
+    fn nothing(fault: Fault) -> Self {
+        Heard { end: End::Fault(fault), text: String::new(), first: None }
+    }
+}
+
+/// The key that a request names is not its asker's to use, or not there.
+pub(super) fn not_lent(credential: &str, provider: &str) -> Fault {
+    let message = format!("credential '{credential}' is no key for provider '{provider}' that may be used here");
+    Fault::new(ErrorCategory::Auth, "no_key", message)
+}
+
+impl Work<'_> {
+    pub(super) fn prompt(&self, attempt: u32, model: String) -> Prompt {
+        Prompt {
+            request_id: self.request.request_id.clone(),
+            attempt,
+            model,
+            turns: self.turns.clone(),
+            sampling: self.request.sampling.clone(),
+            options: self.options.clone(),
+        }
+    }
+
+    // Of an answer that has no end, counted by us.
+    fn used(&self, prompt: &Prompt, text: &str) -> Usage {
+        let (prompt_tokens, completion_tokens) = (prompt.estimated_tokens(), (text.len() as u64).div_ceil(4));
+        let total_tokens = prompt_tokens + completion_tokens;
+        Usage { prompt_tokens, completion_tokens, total_tokens, estimated: true, ..Usage::default() }
+    }
+}
+
+impl LlmRouter {
+    pub(super) async fn work(&self, work: &Work<'_>) -> anyhow::Result<()> {
+        let (mut attempt, mut turn) = (1, Turn { target: 0, tries: 1 });
+        loop {
+            let (provider, model) = &work.targets[turn.target];
+            // A key that is named is the first target's.
+            let named = work.request.credential_id.as_deref().filter(|_| turn.target == 0);
+            let lease = match provider.takes_key() {
+                true => self.accounts.lease(&work.asker(), provider.key(), named).await?,
+                false => None,
+            };
+            match self.begin(work, attempt, turn, lease.as_ref()).await? {
+                Begun::Ours => {}
+                Begun::Next(next, last) => {
+                    attempt = next;
+                    let was = work.targets.iter().position(|(p, m)| (p.key(), m.as_str()) == (&*last.0, &*last.1));
+                    turn = Turn { target: was.unwrap_or(turn.target), tries: 1 };
+                    continue;
+                }
+                Begun::Over => return Ok(()),
+            }
+            let begun = OffsetDateTime::now_utc();
+            let prompt = work.prompt(attempt, model.clone());
+            let heard = match (named, &lease) {
+                (Some(named), None) if provider.takes_key() => Heard::nothing(not_lent(named, provider.key())),
+                _ => self.attempt(work, turn, &prompt, lease.as_ref()).await,
+            };
+            let fault = match heard.end {
+                End::Answer(answer) => return self.complete(work, turn, attempt, *answer, begun, heard.first).await,
+                End::Cancelled => return self.cancelled(work, &heard.text, Some(&prompt)).await,
+                End::Fault(fault) => fault,
+            };
+            let spoken = work.request.stream && heard.first.is_some();
+            let Some((next, wait)) = self.next(work, turn, &fault, spoken, attempt) else {
+                let failed = self.failed(work.request, Some(attempt), &fault, Some(&work.key));
+                let partial_content = (!heard.text.is_empty()).then(|| work.key.seal(&heard.text));
+                let usage = partial_content.as_ref().map(|_| work.used(&prompt, &heard.text));
+                let failed = FailCompletion { partial_content, usage, ..failed };
+                return self.record(work, failed.into(), "failed").await.map(|_| ());
+            };
+            tracing::warn!(request = work.request.request_id, attempt, %fault, ?wait, "attempt failed, trying again");
+            let failed = FailCompletionAttempt {
+                request_id: work.request.request_id.clone(),
+                attempt,
+                category: fault.category,
+                code: fault.code,
+                upstream: fault.upstream.map(|upstream| *upstream),
+                message: Some(work.key.seal(&fault.message)),
+                retry_after_ms: Some(u64::try_from(wait.as_millis()).unwrap_or(u64::MAX)),
+            };
+            if !self.record(work, failed.into(), &format!("failed-{attempt}")).await? {
+                return Ok(());
+            }
+            // Seconds at most, and shorter than a timer's way through the log and back; who takes over begins at once.
+            tokio::select! {
+                biased;
+                () = work.cancelled.cancelled() => return self.cancelled(work, "", None).await,
+                () = tokio::time::sleep(wait) => {}
+            }
+            (attempt, turn) = (attempt + 1, next);
+        }
+    }
+
+    // The turn after a fault, and the pause before it.
+    fn next(&self, work: &Work<'_>, turn: Turn, fault: &Fault, spoken: bool, attempt: u32) -> Option<(Turn, Duration)> {
+        let left = work.deadline.saturating_duration_since(tokio::time::Instant::now());
+        if left.is_zero() || attempt >= self.most_attempts(work) {
+            return None;
+        }
+        let circuit_open = fault.code.as_deref() == Some("circuit_open");
+        let again = self.options.retry.pause(fault, turn.tries, spoken).filter(|wait| *wait < left && !circuit_open);
+        if let Some(wait) = again {
+            return Some((Turn { tries: turn.tries + u32::from(!fault.lost), ..turn }, wait));
+        }
+        let other = turn.target + 1 < work.targets.len() && may_fall_back(fault, spoken);
+        other.then(|| (Turn { target: turn.target + 1, tries: 1 }, Duration::ZERO))
+    }
+
+    fn most_attempts(&self, work: &Work<'_>) -> u32 {
+        let targets = u32::try_from(work.targets.len()).unwrap_or(1);
+        self.options.attempts + (targets - 1) * (self.options.retry.retries + 1)
+    }
+
+    async fn begin(&self, work: &Work<'_>, attempt: u32, turn: Turn, lease: Option<&Lease>) -> anyhow::Result<Begun> {
+        let most = self.most_attempts(work);
+        if attempt > most {
+            let fault = format!("{most} attempts were begun and none came to an end");
+            let fault = Fault::new(ErrorCategory::Internal, "worker_lost", fault);
+            let state = self.store.load::<Completion>(&work.to).await?.state;
+            let running = (state.phase() == Phase::Running).then(|| state.attempts());
+            let failed = self.failed(work.request, running, &fault, Some(&work.key));
+            self.record(work, failed.into(), "given-up").await?;
+            return Ok(Begun::Over);
+        }
+        let (provider, model) = &work.targets[turn.target];
+        let source = match lease {
+            Some(lease) if lease.is_proxy => "org-wide",
+            Some(_) => "personal",
+            None => "none",
+        };
+        let start = StartCompletionAttempt {
+            request_id: work.request.request_id.clone(),
+            attempt,
+            provider: provider.key().to_owned(),
+            model: model.clone(),
+            model_digest: None,
+            worker_id: self.options.worker_id.clone(),
+            credential_id: lease.map(|lease| lease.credential_id.clone()),
+            credential_source: source.to_owned(),
+            dropped_params: provider.dropped(&work.prompt(attempt, model.clone())),
+        };
+        // Not derived from the event: an attempt that another worker has begun must not pass for ours.
+        let id = CommandId::derived(work.round, &format!("attempt-{attempt}"));
+        let outcome = self.send(work, start.into(), id).await?;
+        if outcome.status == OutcomeStatus::Accepted {
+            return Ok(Begun::Ours);
+        }
+        let state = self.store.load::<Completion>(&work.to).await?.state;
+        let (provider, model) = state.asked_last();
+        match state.phase() {
+            Phase::Over => Ok(Begun::Over),
+            Phase::Waiting | Phase::Running if state.attempts() >= attempt => {
+                Ok(Begun::Next(state.attempts() + 1, (provider.to_owned(), model.to_owned())))
+            }
+            _ => anyhow::bail!("attempt {attempt} of {} was refused: {:?}", work.to, outcome.rejection),
+        }
+    }
+
+    // One target is asked once, unless its circuit is open.
+    async fn attempt(&self, work: &Work<'_>, turn: Turn, prompt: &Prompt, lease: Option<&Lease>) -> Heard {
+        let (provider, model) = &work.targets[turn.target];
+        let scope = lease.map_or("platform", |lease| lease.credential_id.as_str());
+        let permit = match self.circuits.admit(&format!("{}/{model}/{scope}", provider.key())) {
+            Ok(permit) => permit,
+            Err(left) => {
+                let message = format!("provider '{}' failed several times in a row and is left alone", provider.key());
+                let fault = Fault::new(ErrorCategory::Provider, "circuit_open", message);
+                return Heard::nothing(Fault { retry_after: Some(left), ..fault });
+            }
+        };
+        let live = Live::open(self.client.clone(), &work.event.orgid, work.request, prompt.attempt);
+        let observed = Attempt::begin(&**provider, &work.request.request_id, model, prompt.attempt);
+        let span = observed.span.clone();
+        let heard = self.ask(work, turn, prompt, lease, live.as_ref(), &observed).instrument(span).await;
+        match &heard.end {
+            End::Answer(answer) => {
+                permit.succeeded();
+                observed.completed(answer);
+            }
+            End::Fault(fault) => {
+                permit.failed(fault.category);
+                observed.failed(fault);
+            }
+            End::Cancelled => observed.cancelled(),
+        }
+        drop(observed);
+        if let Some(live) = live {
+            live.close().await;
+        }
+        heard
+    }
+
+    async fn ask(
+        &self,
+        work: &Work<'_>,
+        turn: Turn,
+        prompt: &Prompt,
+        lease: Option<&Lease>,
+        live: Option<&Live>,
+        observed: &Attempt,
+    ) -> Heard {
+        let provider = &work.targets[turn.target].0;
+        let (mut text, mut first) = (String::new(), None);
+        let mut deltas = |piece: Delta<'_>| {
+            first.get_or_insert_with(|| {
+                observed.first();
+                OffsetDateTime::now_utc()
+            });
+            if let Delta::Text(piece) = piece {
+                text.push_str(piece);
+            }
+            if let Some(live) = live {
+                live.piece(piece);
+            }
+        };
+        // Dropping the call stops the model.
+        let end = tokio::select! {
+            biased;
+            () = work.cancelled.cancelled() => End::Cancelled,
+            answer = provider.complete(prompt, lease.map(|lease| &lease.key), &mut deltas) => match answer {
+                Ok(answer) => End::Answer(Box::new(answer)),
+                Err(fault) => End::Fault(fault),
+            },
+            () = tokio::time::sleep_until(work.deadline) => {
+                let message = format!("provider '{}' did not finish before the deadline", provider.key());
+                End::Fault(Fault::new(ErrorCategory::Timeout, "deadline", message))
+            }
+        };
+        Heard { end, text, first }
+    }
+
+    async fn complete(
+        &self,
+        work: &Work<'_>,
+        turn: Turn,
+        attempt: u32,
+        answer: Answer,
+        begun: OffsetDateTime,
+        first: Option<OffsetDateTime>,
+    ) -> anyhow::Result<()> {
+        let now = OffsetDateTime::now_utc();
+        let ms =
+            |from: OffsetDateTime, to: OffsetDateTime| u64::try_from((to - from).whole_milliseconds()).unwrap_or(0);
+        let writing = first.map(|first| (now - first).as_seconds_f64()).filter(|seconds| *seconds > 0.0);
+        let timing = Timing {
+            queue_ms: ms(work.event.time, begun),
+            ttft_ms: first.map(|first| ms(begun, first)),
+            total_ms: ms(work.event.time, now),
+            tokens_per_sec: writing
+                .map(|seconds| (answer.usage.completion_tokens as f64 / seconds * 10.0).round() / 10.0),
+        };
+        // The price of what was asked for: providers answer with names of their own.
+        let (provider, asked) = &work.targets[turn.target];
+        let price = self.accounts.price(provider.key(), asked).await?;
+        let calls = serde_json::to_string(&answer.tool_calls)?;
+        let complete = CompleteCompletion {
+            request_id: work.request.request_id.clone(),
+            attempt,
+            model: answer.model,
+            content: work.key.seal(&answer.text),
+            content_digest: work.key.digest(&answer.text),
+            finish_reason: answer.finish_reason,
+            raw_finish_reason: answer.raw_finish_reason,
+            usage: answer.usage,
+            timing,
+            provider_request_id: answer.provider_request_id,
+            warnings: answer.warnings,
+            tool_calls: (!answer.tool_calls.is_empty()).then(|| work.key.seal(&calls)),
+            reasoning: (!answer.reasoning.is_empty()).then(|| work.key.seal(&answer.reasoning)),
+            cost: price.map(|price| price.of(&answer.usage)),
+        };
+        if self.record(work, complete.into(), "completed").await? {
+            return Ok(());
+        }
+        // Refused for a reason of its own, or another end was quicker: then this one is refused, too.
+        let fault = Fault::new(ErrorCategory::Internal, "not_stored", "the answer could not be stored");
+        let failed = self.failed(work.request, Some(attempt), &fault, Some(&work.key));
+        self.record(work, failed.into(), "failed").await.map(|_| ())
+    }
+
+    async fn cancelled(&self, work: &Work<'_>, text: &str, asked: Option<&Prompt>) -> anyhow::Result<()> {
+        let cancel = CancelCompletion {
+            request_id: work.request.request_id.clone(),
+            reason: "user".to_owned(),
+            partial_content: (!text.is_empty()).then(|| work.key.seal(text)),
+            usage: asked.map(|prompt| work.used(prompt, text)),
+        };
+        self.record(work, cancel.into(), "cancelled").await.map(|_| ())
+    }
+
+    // Whether it was accepted: what is refused came too late, or belongs to an attempt that was given up.
+    async fn record(&self, work: &Work<'_>, command: CompletionCommand, purpose: &str) -> anyhow::Result<bool> {
+        let outcome = self.send(work, command, CommandId::derived(work.round, purpose)).await?;
+        if let Some(rejection) = &outcome.rejection {
+            tracing::info!(request = work.request.request_id, purpose, %rejection, "not recorded");
+        }
+        Ok(outcome.status == OutcomeStatus::Accepted)
+    }
+
+    async fn send(
+        &self,
+        work: &Work<'_>,
+        command: CompletionCommand,
+        id: CommandId,
+    ) -> anyhow::Result<symbia_commands::Outcome> {
+        Ok(self.sender.send(Some(work.event), &work.to, &command, &router(), id).await?)
+    }
+}

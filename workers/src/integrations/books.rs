@@ -1,0 +1,131 @@
+//! Keys, budgets and prices from identity's vault and the read models.
+
+use std::{sync::Arc, time::Duration};
+
+use anyhow::Context;
+use async_trait::async_trait;
+use moka::sync::Cache;
+use serde_json::Value;
+use symbia_commands::{
+    Actor, Membership,
+    identity::{CredentialCommand, ReleaseCredential},
+};
+use symbia_events::{AggregateRef, CommandId, OrgId, Service};
+use symbia_projections::{ReadPool, Scope, identity, integrations as model, secrets::SecretStore};
+use zeroize::Zeroizing;
+
+use super::{
+    accounts::{Accounts, Asker, BudgetTerms, Lease, PriceTerms},
+    provider::ApiKey,
+};
+use crate::sender::Sender;
+
+/// How long what the read models said about budgets and prices counts.
+const KEPT: Duration = Duration::from_secs(1);
+const MOST: u64 = 10_000;
+/// What a credential is released for.
+const PURPOSE: &str = "llm call";
+/// The other answer is that it was denied.
+const RELEASED: &str = "symbia.identity.credential.credential-released.v1";
+
+/// The platform's accounts. Cheap to clone.
+#[derive(Clone)]
+pub struct Books {
+    reader: ReadPool,
+    secrets: SecretStore,
+    sender: Sender,
+    budgets: Cache<String, Arc<[BudgetTerms]>>,
+    prices: Cache<(String, String), Option<PriceTerms>>,
+}
+
+impl Books {
+    /// Over the read models and the secret store; releases are sent.
+    #[must_use]
+    pub fn new(reader: ReadPool, secrets: SecretStore, sender: Sender) -> Self {
+        Books {
+            reader,
+            secrets,
+            sender,
+            budgets: Cache::builder().max_capacity(MOST).time_to_live(KEPT).build(),
+            prices: Cache::builder().max_capacity(MOST).time_to_live(KEPT).build(),
+        }
+    }
+
+    // The integrations service in the name of the principal, with its present organizations. The credential decides by them.
+    async fn acting(&self, asker: &Asker<'_>) -> anyhow::Result<Actor> {
+        let mut tx = self.reader.read(&Scope::platform()).await?;
+        let orgs = identity::organizations_of(&mut tx, asker.principal).await?;
+        let membership = |org: identity::OrgRef| {
+            let role = serde_json::from_value(Value::String(org.role)).ok()?;
+            Some(Membership { id: org.id.parse().ok()?, role })
+        };
+        let mut orgs: Vec<Membership> = orgs.into_iter().filter_map(membership).collect();
+        if let Some(agent) = identity::agent_by_handle(&mut tx, asker.principal).await?.filter(|agent| agent.is_active)
+            && let Some(id) = agent.organization().and_then(|org| org.parse().ok())
+        {
+            orgs.push(Membership { id, role: symbia_commands::Role::Member });
+        }
+        Ok(Actor { orgs, on_behalf_of: Some(asker.principal.to_owned()), ..Actor::service("integrations") })
+    }
+}
+
+#[async_trait]
+impl Accounts for Books {
+    async fn lease(&self, asker: &Asker<'_>, provider: &str, named: Option<&str>) -> anyhow::Result<Option<Lease>> {
+        let mut tx = self.reader.read(&Scope::platform()).await?;
+        let found = match named {
+            // A key is for its provider: another one's server must not see it.
+            Some(id) => identity::credential(&mut tx, id).await?.filter(|found| found.provider == provider),
+            None => identity::credential_for(&mut tx, asker.principal, Some(asker.org), provider).await?,
+        };
+        drop(tx);
+        let Some(found) = found else { return Ok(None) };
+        let tenant =
+            found.organization().map_or(Ok(OrgId::global()), str::parse).context("a credential's organization")?;
+        let to = AggregateRef::new(Service::Identity, tenant, "credential", &found.id)?;
+        let release = ReleaseCredential { credential_id: found.id.clone(), purpose: Some(PURPOSE.to_owned()) };
+        let actor = self.acting(asker).await?;
+        let release = CredentialCommand::from(release);
+        let outcome = self.sender.send(None, &to, &release, &actor, CommandId::random()).await?;
+        if !outcome.events.iter().any(|event| event.event_type == RELEASED) {
+            tracing::warn!(credential = found.id, principal = asker.principal, "a credential is not released");
+            return Ok(None);
+        }
+        let secret: Option<Zeroizing<String>> = self.secrets.item(&found.secret_ref, &found.context()).await?;
+        let is_proxy = found.owner_id != asker.principal;
+        Ok(secret.map(|secret| Lease { key: ApiKey::new(secret), credential_id: found.id, is_proxy }))
+    }
+
+    async fn budgets(&self, org: &str) -> anyhow::Result<Arc<[BudgetTerms]>> {
+        if let Some(budgets) = self.budgets.get(org) {
+            return Ok(budgets);
+        }
+        let mut tx = self.reader.read(&Scope::platform()).await?;
+        let found = model::budgets(&mut tx, org).await?;
+        let terms = |budget: model::Budget| -> Option<BudgetTerms> {
+            let scope = serde_json::from_value(Value::String(budget.scope)).ok()?;
+            let unit = serde_json::from_value(Value::String(budget.unit)).ok()?;
+            Some(BudgetTerms { id: budget.id, scope, subject: budget.subject, unit })
+        };
+        let budgets: Arc<[BudgetTerms]> = found.into_iter().filter_map(terms).collect();
+        self.budgets.insert(org.to_owned(), Arc::clone(&budgets));
+        Ok(budgets)
+    }
+
+    async fn price(&self, provider: &str, model: &str) -> anyhow::Result<Option<PriceTerms>> {
+        let key = (provider.to_owned(), model.to_owned());
+        if let Some(price) = self.prices.get(&key) {
+            return Ok(price);
+        }
+        let mut tx = self.reader.read(&Scope::platform()).await?;
+        let found = model::price(&mut tx, provider, model).await?;
+        let price = found.map(|price| PriceTerms {
+            input: price.input_micros_per_m.unsigned_abs(),
+            output: price.output_micros_per_m.unsigned_abs(),
+            cached_input: price.cached_input_micros_per_m.map(i64::unsigned_abs),
+            version: price.version.unsigned_abs(),
+        });
+        self.prices.insert(key, price);
+        Ok(price)
+    }
+}

@@ -1,0 +1,281 @@
+//! The router of embeddings: takes texts, has a provider turn them into vectors, and records exactly one end.
+//!
+//! Error policy: retry for ever. A worker that dies leaves nothing behind but the request; the next one asks again, and the
+//! aggregate takes one end.
+
+use std::{sync::Arc, time::Duration};
+
+use anyhow::Context;
+use async_trait::async_trait;
+use base64::{Engine, engine::general_purpose::STANDARD as BASE64};
+use symbia_commands::integrations::{CompleteEmbedding, EmbeddingCommand, FailEmbedding};
+use symbia_events::{
+    CommandId, Event, Position, Service, SubjectKey,
+    integrations::{EmbeddingEvent, EmbeddingRequested, ErrorCategory, Target, Usage},
+};
+use time::{OffsetDateTime, format_description::well_known::Rfc3339};
+use tokio::time::Instant;
+
+use super::{
+    accounts::{Accounts, Asker, Lease},
+    admission::{Expected, Kept, reserve},
+    attempts::not_lent,
+    provider::{Fault, Inputs, Provider, Providers, Vectors},
+    retry::{Circuits, RetryOptions},
+    router::{RouterOptions, router},
+};
+use crate::{
+    content_keys::ContentKeys,
+    reactor::{OnError, Reactor},
+    sender::Sender,
+};
+
+/// The router of embeddings.
+pub struct EmbeddingRouter {
+    sender: Sender,
+    content_keys: ContentKeys,
+    providers: Providers,
+    accounts: Arc<dyn Accounts>,
+    circuits: Circuits,
+    timeout: Duration,
+    retry: RetryOptions,
+}
+
+/// Vectors, and how they were come by.
+struct Made {
+    provider: &'static str,
+    asked: String,
+    vectors: Vectors,
+    lease: Option<Lease>,
+}
+
+impl EmbeddingRouter {
+    /// A router over providers.
+    #[must_use]
+    pub fn new(
+        sender: Sender,
+        content_keys: ContentKeys,
+        providers: Providers,
+        accounts: Arc<dyn Accounts>,
+        options: &RouterOptions,
+    ) -> Self {
+        let (retry, timeout) = (options.retry.clone(), options.timeout);
+        EmbeddingRouter {
+            sender,
+            content_keys,
+            providers,
+            accounts,
+            circuits: Circuits::new(retry.clone()),
+            timeout,
+            retry,
+        }
+    }
+
+    async fn requested(&self, event: &Event, request: &EmbeddingRequested) -> anyhow::Result<()> {
+        let key = self.content_keys.key(&request.inputs.kid).await?;
+        let texts = key.as_ref().and_then(|key| key.open(&request.inputs).ok());
+        let (Some(key), Some(texts)) = (key, texts) else {
+            let message = "the key that the texts were sealed with was destroyed: they cannot be read";
+            let fault = Fault::new(ErrorCategory::NotFound, "key_destroyed", message);
+            return self.failed(event, request, &fault, None, Vec::new()).await;
+        };
+        let texts: Vec<String> = match serde_json::from_str(&texts) {
+            Ok(texts) => texts,
+            Err(e) => {
+                let fault = Fault::new(ErrorCategory::Validation, "request_refused", format!("the texts: {e}"));
+                return self.failed(event, request, &fault, Some(&key), Vec::new()).await;
+            }
+        };
+        let (provider, model) = match self.target(request) {
+            Ok(target) => target,
+            Err(fault) => return self.failed(event, request, &fault, Some(&key), Vec::new()).await,
+        };
+        let asker = Asker {
+            org: event.orgid.as_str(),
+            principal: request.context.user_id.as_deref().unwrap_or(&request.requested_by),
+            assistant: request.context.assistant_id.as_deref(),
+        };
+        let tokens = (texts.iter().map(String::len).sum::<usize>() as u64).div_ceil(4);
+        let usage = Usage { prompt_tokens: tokens, total_tokens: tokens, ..Usage::default() };
+        let expected = Expected { provider: provider.key(), model: &model, usage };
+        let admitted = reserve(&*self.accounts, &self.sender, event, &request.request_id, &asker, expected).await?;
+        let budgets = match admitted {
+            Ok(Kept(budgets)) => budgets,
+            Err(fault) => return self.failed(event, request, &fault, Some(&key), Vec::new()).await,
+        };
+        let (request_id, dimensions) = (request.request_id.clone(), request.dimensions);
+        let inputs = Inputs { request_id, model, texts, dimensions };
+        match self.made(request, &asker, &**provider, inputs).await? {
+            Ok(made) => self.completed(event, request, made, &key, budgets).await,
+            Err(fault) => self.failed(event, request, &fault, Some(&key), budgets).await,
+        }
+    }
+
+    fn target(&self, request: &EmbeddingRequested) -> Result<(&Arc<dyn Provider>, String), Fault> {
+        let asked = Target { provider: request.provider.clone(), model: request.model.clone() };
+        let (provider, model) = self.providers.resolve(&asked)?;
+        let model = model.or_else(|| provider.default_embedding_model().map(str::to_owned));
+        // One without a default has none: asking it says so.
+        Ok((provider, model.unwrap_or_default()))
+    }
+
+    // Vectors, after as many tries as it takes.
+    async fn made(
+        &self,
+        request: &EmbeddingRequested,
+        asker: &Asker<'_>,
+        provider: &dyn Provider,
+        inputs: Inputs,
+    ) -> anyhow::Result<Result<Made, Fault>> {
+        let deadline = Instant::now() + self.time_left(request);
+        let named = request.credential_id.as_deref();
+        let mut tries = 1;
+        loop {
+            let lease = match provider.takes_key() {
+                true => self.accounts.lease(asker, provider.key(), named).await?,
+                false => None,
+            };
+            if let (Some(named), None, true) = (named, &lease, provider.takes_key()) {
+                return Ok(Err(not_lent(named, provider.key())));
+            }
+            let scope = lease.as_ref().map_or("platform", |lease| lease.credential_id.as_str());
+            let permit = match self.circuits.admit(&format!("{}/{}/{scope}", provider.key(), inputs.model)) {
+                Ok(permit) => permit,
+                Err(left) => {
+                    let message =
+                        format!("provider '{}' failed several times in a row and is left alone", provider.key());
+                    let fault = Fault::new(ErrorCategory::Provider, "circuit_open", message);
+                    return Ok(Err(Fault { retry_after: Some(left), ..fault }));
+                }
+            };
+            let asked = provider.embed(&inputs, lease.as_ref().map(|lease| &lease.key));
+            let answer = tokio::time::timeout_at(deadline, asked).await.unwrap_or_else(|_| {
+                let message = format!("provider '{}' did not finish before the deadline", provider.key());
+                Err(Fault::new(ErrorCategory::Timeout, "deadline", message))
+            });
+            let fault = match answer {
+                Ok(vectors) => {
+                    permit.succeeded();
+                    return Ok(Ok(Made { provider: provider.key(), asked: inputs.model, vectors, lease }));
+                }
+                Err(fault) => fault,
+            };
+            permit.failed(fault.category);
+            let left = deadline.saturating_duration_since(Instant::now());
+            match self.retry.pause(&fault, tries, false).filter(|wait| *wait < left) {
+                Some(wait) => tokio::time::sleep(wait).await,
+                None => return Ok(Err(fault)),
+            }
+            tracing::warn!(request = request.request_id, tries, %fault, "embedding failed, trying again");
+            tries += 1;
+        }
+    }
+
+    async fn completed(
+        &self,
+        event: &Event,
+        request: &EmbeddingRequested,
+        made: Made,
+        key: &SubjectKey,
+        budgets: Vec<String>,
+    ) -> anyhow::Result<()> {
+        let Made { provider, asked, vectors, lease } = made;
+        let price = self.accounts.price(provider, &asked).await?;
+        let dimensions = vectors.vectors.first().map_or(0, Vec::len);
+        let numbers = vectors.vectors.iter().flatten().flat_map(|number| number.to_le_bytes());
+        let took = (OffsetDateTime::now_utc() - event.time).whole_milliseconds();
+        let source = match &lease {
+            Some(lease) if lease.is_proxy => "org-wide",
+            Some(_) => "personal",
+            None => "none",
+        };
+        let complete = CompleteEmbedding {
+            request_id: request.request_id.clone(),
+            provider: provider.to_owned(),
+            model: vectors.model,
+            vectors: key.seal(&BASE64.encode(numbers.collect::<Vec<u8>>())),
+            dimensions: u32::try_from(dimensions).context("vectors of such a length")?,
+            usage: vectors.usage,
+            cost: price.map(|price| price.of(&vectors.usage)),
+            total_ms: u64::try_from(took).unwrap_or(0),
+            credential_id: lease.map(|lease| lease.credential_id),
+            credential_source: source.to_owned(),
+            budgets: budgets.clone(),
+        };
+        if let Some(rejection) = self.record(event, complete.into(), "completed").await? {
+            tracing::warn!(request = request.request_id, %rejection, "vectors not recorded");
+            let fault = Fault::new(ErrorCategory::Internal, "not_stored", "the vectors could not be stored");
+            // Another worker was quicker, or they are too many.
+            self.failed(event, request, &fault, Some(key), budgets).await?;
+        }
+        Ok(())
+    }
+
+    async fn failed(
+        &self,
+        event: &Event,
+        request: &EmbeddingRequested,
+        fault: &Fault,
+        key: Option<&SubjectKey>,
+        budgets: Vec<String>,
+    ) -> anyhow::Result<()> {
+        tracing::info!(request = request.request_id, %fault, "embedding failed");
+        let fail = FailEmbedding {
+            request_id: request.request_id.clone(),
+            category: fault.category,
+            code: fault.code.clone(),
+            message: key.map(|key| key.seal(&fault.message)),
+            upstream: fault.upstream.as_deref().cloned(),
+            retry_after_ms: fault.retry_after.map(|wait| u64::try_from(wait.as_millis()).unwrap_or(u64::MAX)),
+            budgets,
+        };
+        self.record(event, fail.into(), "failed").await.map(|_| ())
+    }
+
+    // Why it was refused, if it was.
+    async fn record(
+        &self,
+        event: &Event,
+        command: EmbeddingCommand,
+        purpose: &str,
+    ) -> anyhow::Result<Option<symbia_commands::Rejection>> {
+        let id = CommandId::derived(event.id, purpose);
+        let outcome = self.sender.send(Some(event), &event.aggregate()?, &command, &router(), id).await?;
+        Ok(outcome.rejection)
+    }
+
+    fn time_left(&self, request: &EmbeddingRequested) -> Duration {
+        let named = request.deadline.as_deref().and_then(|d| OffsetDateTime::parse(d, &Rfc3339).ok());
+        named.map_or(self.timeout, |at| (at - OffsetDateTime::now_utc()).try_into().unwrap_or(Duration::ZERO))
+    }
+}
+
+#[async_trait]
+impl Reactor for EmbeddingRouter {
+    fn name(&self) -> &'static str {
+        "embedding-router"
+    }
+
+    fn follows(&self) -> Vec<(Service, &'static [&'static str])> {
+        vec![(Service::Integrations, &["*.embedding.*"])]
+    }
+
+    fn acts_on(&self) -> &'static [&'static str] {
+        &["symbia.integrations.embedding.embedding-requested."]
+    }
+
+    fn on_error(&self) -> OnError {
+        OnError::Retry
+    }
+
+    fn patience(&self) -> Duration {
+        Duration::from_secs(3)
+    }
+
+    async fn react(&self, event: &Event, _at: Position) -> anyhow::Result<()> {
+        match event.decode()? {
+            EmbeddingEvent::EmbeddingRequested(request) => self.requested(event, &request).await,
+            EmbeddingEvent::EmbeddingCompleted(_) | EmbeddingEvent::EmbeddingFailed(_) => Ok(()),
+        }
+    }
+}

@@ -1,0 +1,110 @@
+//! The meter: settles the budgets of a request that has its end, once each.
+//!
+//! Error policy: retry for ever. The commands' ids derive from the end, and a budget forgets a request with its settlement:
+//! a repetition changes nothing.
+
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use symbia_commands::integrations::{BudgetCommand, SettleBudget};
+use symbia_events::{
+    AggregateRef, CommandId, Event, Position, Service,
+    integrations::{BudgetUnit, CompletionEvent, Cost, EmbeddingEvent, Usage},
+};
+
+use super::{accounts::Accounts, router::router};
+use crate::{
+    reactor::{OnError, Reactor},
+    sender::Sender,
+};
+
+/// The meter.
+pub struct Meter {
+    sender: Sender,
+    accounts: Arc<dyn Accounts>,
+}
+
+/// What an end says.
+struct Ended {
+    request_id: String,
+    budgets: Vec<String>,
+    usage: Usage,
+    cost: Option<Cost>,
+}
+
+impl Meter {
+    /// A meter of these accounts.
+    #[must_use]
+    pub fn new(sender: Sender, accounts: Arc<dyn Accounts>) -> Self {
+        Meter { sender, accounts }
+    }
+
+    fn ended(event: &Event) -> anyhow::Result<Option<Ended>> {
+        if event.aggregatetype == "embedding" {
+            return Ok(match event.decode()? {
+                EmbeddingEvent::EmbeddingCompleted(e) => {
+                    Some(Ended { request_id: e.request_id, budgets: e.budgets, usage: e.usage, cost: e.cost })
+                }
+                EmbeddingEvent::EmbeddingFailed(e) => Some(Ended::without(e.request_id, e.budgets, None)),
+                EmbeddingEvent::EmbeddingRequested(_) => None,
+            });
+        }
+        Ok(match event.decode()? {
+            CompletionEvent::CompletionCompleted(e) => {
+                Some(Ended { request_id: e.request_id, budgets: e.budgets, usage: e.usage, cost: e.cost })
+            }
+            CompletionEvent::CompletionFailed(e) => Some(Ended::without(e.request_id, e.budgets, e.usage)),
+            CompletionEvent::CompletionCancelled(e) => Some(Ended::without(e.request_id, e.budgets, e.usage)),
+            _ => None,
+        })
+    }
+}
+
+impl Ended {
+    fn without(request_id: String, budgets: Vec<String>, usage: Option<Usage>) -> Self {
+        Ended { request_id, budgets, usage: usage.unwrap_or_default(), cost: None }
+    }
+
+    fn amount(&self, unit: BudgetUnit) -> u64 {
+        match unit {
+            BudgetUnit::Requests => 1,
+            BudgetUnit::Tokens => self.usage.total_tokens,
+            BudgetUnit::Micros => self.cost.unwrap_or_default().total_micros,
+        }
+    }
+}
+
+#[async_trait]
+impl Reactor for Meter {
+    fn name(&self) -> &'static str {
+        "meter"
+    }
+
+    fn follows(&self) -> Vec<(Service, &'static [&'static str])> {
+        vec![(Service::Integrations, &["*.completion.*", "*.embedding.*"])]
+    }
+
+    fn acts_on(&self) -> &'static [&'static str] {
+        // Only ends name budgets, and only where there are some.
+        &["\"budgets\":[\""]
+    }
+
+    fn on_error(&self) -> OnError {
+        OnError::Retry
+    }
+
+    async fn react(&self, event: &Event, _at: Position) -> anyhow::Result<()> {
+        let Some(ended) = Self::ended(event)? else { return Ok(()) };
+        let kept = self.accounts.budgets(event.orgid.as_str()).await?;
+        for id in &ended.budgets {
+            // A budget that was removed has forgotten the request.
+            let Some(budget) = kept.iter().find(|budget| budget.id == *id) else { continue };
+            let to = AggregateRef::new(Service::Integrations, event.orgid.clone(), "budget", id)?;
+            let amount = ended.amount(budget.unit);
+            let settle = SettleBudget { budget_id: id.clone(), request_id: ended.request_id.clone(), amount };
+            let command = CommandId::derived(event.id, &format!("settle-{id}"));
+            self.sender.send(Some(event), &to, &BudgetCommand::from(settle), &router(), command).await?;
+        }
+        Ok(())
+    }
+}

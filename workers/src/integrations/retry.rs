@@ -1,0 +1,195 @@
+//! What follows a failed attempt: the same target again, the next one, or the end (integrations.md §9). And targets that fail
+//! again and again: they are left alone for a while (§17.2).
+
+use std::{
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
+
+use moka::sync::Cache;
+use symbia_events::integrations::ErrorCategory;
+use tokio::time::Instant;
+
+use super::provider::Fault;
+
+/// How patient the router is with targets.
+#[derive(Clone, Debug)]
+pub struct RetryOptions {
+    /// Tries of one target after the first.
+    pub retries: u32,
+    /// Pause before the first of them; each further one is twice as long.
+    pub first_wait: Duration,
+    /// Longest pause. A provider that wants a longer one is not asked again for this request.
+    pub longest_wait: Duration,
+    /// Failures in a row that open a target's circuit.
+    pub failures: u32,
+    /// How long it stays open.
+    pub open_for: Duration,
+}
+
+impl Default for RetryOptions {
+    fn default() -> Self {
+        RetryOptions {
+            retries: 2,
+            first_wait: Duration::from_millis(250),
+            longest_wait: Duration::from_secs(10),
+            failures: 5,
+            open_for: Duration::from_secs(30),
+        }
+    }
+}
+
+impl RetryOptions {
+    /// The pause before the same target is asked again; none: it is not. `spoken`: readers have a part of the answer already,
+    /// which cannot be taken back.
+    pub(super) fn pause(&self, fault: &Fault, tries: u32, spoken: bool) -> Option<Duration> {
+        if fault.lost {
+            return Some(Duration::ZERO);
+        }
+        if !fault.category.is_retryable() || spoken || tries > self.retries {
+            return None;
+        }
+        let wait = self.first_wait.saturating_mul(1 << (tries.saturating_sub(1)).min(10)).min(self.longest_wait);
+        // Half of it is random, so that those who failed together do not come together.
+        let wait = wait.mul_f64(rand::random_range(0.5..1.0));
+        let wait = wait.max(fault.retry_after.unwrap_or_default());
+        (wait <= self.longest_wait).then_some(wait)
+    }
+}
+
+/// Whether another target may do better.
+pub(super) fn may_fall_back(fault: &Fault, spoken: bool) -> bool {
+    let longer_context = fault.code.as_deref() == Some("context_length_exceeded");
+    let hopeless =
+        matches!(fault.category, ErrorCategory::Validation | ErrorCategory::ContentFilter | ErrorCategory::Internal);
+    !spoken && (longer_context || !hopeless)
+}
+
+/// Most circuits that are remembered.
+const MOST: u64 = 10_000;
+
+/// The circuits of all targets.
+#[derive(Clone)]
+pub(super) struct Circuits {
+    options: RetryOptions,
+    known: Cache<String, Arc<Mutex<Circuit>>>,
+}
+
+#[derive(Default)]
+struct Circuit {
+    failures: u32,
+    opened: Option<Instant>,
+    // Somebody tries whether it can be closed.
+    probed: bool,
+}
+
+/// Leave to ask a target. Dropped without a word, it counts as neither success nor failure.
+pub(super) struct Permit(Arc<Mutex<Circuit>>, RetryOptions);
+
+impl Circuits {
+    pub fn new(options: RetryOptions) -> Self {
+        Circuits { options, known: Cache::builder().max_capacity(MOST).build() }
+    }
+
+    /// Leave to ask, or how long to leave the target alone.
+    pub fn admit(&self, target: &str) -> Result<Permit, Duration> {
+        let circuit = self.known.get_with_by_ref(target, Arc::default);
+        let mut state = circuit.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(opened) = state.opened {
+            let left = self.options.open_for.saturating_sub(opened.elapsed());
+            if !left.is_zero() || state.probed {
+                return Err(left.max(Duration::from_secs(1)));
+            }
+            state.probed = true;
+        }
+        drop(state);
+        Ok(Permit(circuit, self.options.clone()))
+    }
+}
+
+impl Permit {
+    pub fn succeeded(self) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Circuit::default();
+    }
+
+    /// Only what the provider is to blame for counts.
+    pub fn failed(self, category: ErrorCategory) {
+        if !category.is_retryable() {
+            return;
+        }
+        let mut state = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        state.failures = state.failures.saturating_add(1);
+        if state.failures >= self.1.failures {
+            if state.opened.is_none() {
+                tracing::warn!(failures = state.failures, ?category, "circuit opened");
+            }
+            state.opened = Some(Instant::now());
+        }
+    }
+}
+
+impl Drop for Permit {
+    fn drop(&mut self) {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).probed = false;
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+mod tests {
+    use super::*;
+
+    fn fault(category: ErrorCategory) -> Fault {
+        Fault::new(category, "x", "x")
+    }
+
+    #[test]
+    fn what_may_pass_is_tried_again_with_growing_pauses_and_what_will_not_is_not() {
+        let options = RetryOptions::default();
+        let provider = fault(ErrorCategory::Provider);
+        let first = options.pause(&provider, 1, false).unwrap();
+        let second = options.pause(&provider, 2, false).unwrap();
+        assert!(
+            (125..250).contains(&first.as_millis()) && (250..500).contains(&second.as_millis()),
+            "{first:?} {second:?}"
+        );
+        assert_eq!(options.pause(&provider, 3, false), None);
+        assert_eq!(options.pause(&provider, 1, true), None, "a part was heard");
+        for category in [ErrorCategory::Auth, ErrorCategory::Validation, ErrorCategory::Quota, ErrorCategory::NotFound]
+        {
+            assert_eq!(options.pause(&fault(category), 1, false), None, "{category:?}");
+        }
+        let limited =
+            |seconds| Fault { retry_after: Some(Duration::from_secs(seconds)), ..fault(ErrorCategory::RateLimit) };
+        assert_eq!(options.pause(&limited(3), 1, false), Some(Duration::from_secs(3)));
+        assert_eq!(options.pause(&limited(60), 1, false), None);
+    }
+
+    #[test]
+    fn another_target_is_asked_for_all_but_a_bad_request() {
+        let context = Fault { code: Some("context_length_exceeded".into()), ..fault(ErrorCategory::Validation) };
+        assert!(may_fall_back(&context, false) && may_fall_back(&fault(ErrorCategory::Auth), false));
+        assert!(!may_fall_back(&fault(ErrorCategory::Validation), false));
+        assert!(!may_fall_back(&fault(ErrorCategory::ContentFilter), false));
+        assert!(!may_fall_back(&fault(ErrorCategory::Provider), true));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_circuit_opens_after_failures_in_a_row_and_one_probe_closes_it() {
+        let circuits = Circuits::new(RetryOptions { failures: 2, ..RetryOptions::default() });
+        circuits.admit("a").unwrap().failed(ErrorCategory::Provider);
+        circuits.admit("a").unwrap().failed(ErrorCategory::Validation);
+        circuits.admit("a").unwrap().failed(ErrorCategory::Timeout);
+        assert!(circuits.admit("a").is_err() && circuits.admit("b").is_ok());
+        tokio::time::advance(Duration::from_secs(31)).await;
+        let probe = circuits.admit("a").unwrap();
+        assert!(circuits.admit("a").is_err(), "one at a time");
+        probe.failed(ErrorCategory::Network);
+        assert!(circuits.admit("a").is_err());
+        tokio::time::advance(Duration::from_secs(31)).await;
+        // A probe that came to nothing lets another one try.
+        drop(circuits.admit("a").unwrap());
+        circuits.admit("a").unwrap().succeeded();
+        assert!(circuits.admit("a").is_ok() && circuits.admit("a").is_ok());
+    }
+}
