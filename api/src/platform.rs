@@ -378,7 +378,7 @@ impl From<Rejection> for ApiError {
             code if code.ends_with("_TAKEN") => StatusCode::CONFLICT,
             _ => StatusCode::BAD_REQUEST,
         };
-        ApiError::new(status, rejection.code, capitalised(&rejection.message))
+        ApiError::new(status, rejection.code, capitalised(&rejection.message)).decided()
     }
 }
 

@@ -226,9 +226,12 @@ fn command_schema() -> Value {
 
 fn outcome_channel() -> Value {
     json!({
-        "address": "symbia.out.{commandId}",
+        "address": "symbia.out.{tenant}.{commandId}",
         "description": "Core NATS: subscribe before publishing the command",
-        "parameters": { "commandId": { "description": "id of the command" } },
+        "parameters": {
+            "tenant": { "description": "tenant of the command" },
+            "commandId": { "description": "id of the command" },
+        },
         "messages": { "outcome": { "$ref": "#/components/messages/outcome" } },
     })
 }

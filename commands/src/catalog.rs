@@ -22,6 +22,7 @@ pub fn catalog() -> Vec<MessageType> {
         identity::ApiKeyCommand::types(),
         identity::EntityCommand::types(),
         identity::SignInCommand::types(),
+        identity::AccessCommand::types(),
         identity::CredentialCommand::types(),
         identity::DelegationCommand::types(),
         identity::AuthorizationCommand::types(),

@@ -27,7 +27,7 @@ pub struct EventRef {
     pub version: u32,
 }
 
-/// The outcome of a command, as JSON on `symbia.out.<commandid>`.
+/// The outcome of a command, as JSON on `symbia.out.<tenant>.<commandid>`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Outcome {

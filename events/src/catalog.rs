@@ -43,6 +43,7 @@ catalog! {
     identity::ApiKeyEvent,
     identity::EntityEvent,
     identity::SignInEvent,
+    identity::AccessEvent,
     identity::CredentialEvent,
     identity::DelegationEvent,
     identity::AuthorizationEvent,

@@ -78,7 +78,7 @@ pub enum KeyError {
     #[error("the key ring has {0} active keys; exactly one must be")]
     ActiveCount(usize),
     /// No such key.
-    #[error("the key ring has no key '{0}'; `symbia keys list` shows those it has")]
+    #[error("the key ring has no key '{0}'; `symbia ring list` shows those it has")]
     Unknown(String),
 }
 

@@ -10,16 +10,25 @@ use async_nats::{Client, HeaderMap, Message, RequestError, connection::State};
 use futures::StreamExt;
 use serde_json::Value;
 use symbia_commands::{CommandEnvelope, Outcome};
-use symbia_events::{AggregateRef, CommandId};
+use symbia_events::{AggregateRef, CommandId, OrgId};
 use tokio::sync::oneshot;
 use uuid::Uuid;
 
-/// Names the subject on which the sender awaits the outcome; it must begin with `symbia.out.`.
+/// Names the subject on which the sender awaits the outcome: `symbia.out.<tenant>.<any>` with the command's tenant, or one
+/// of the sender's bus.
 pub const OUTCOME_HEADER: &str = "Symbia-Outcome";
 /// Where outcomes are published.
 pub const OUTCOME_PREFIX: &str = "symbia.out.";
+/// Length of the random token that names a bus, behind [`OUTCOME_PREFIX`].
+pub const BUS_TOKEN: usize = uuid::fmt::Simple::LENGTH;
 /// After this long without an outcome a command is published again, with the same id.
 const REPEAT: Duration = Duration::from_millis(1500);
+
+/// Where the outcome of a command is told when its sender names no place: `symbia.out.<tenant>.<commandid>`.
+#[must_use]
+pub fn outcome_subject(tenant: &OrgId, command: CommandId) -> String {
+    format!("{OUTCOME_PREFIX}{tenant}.{command}")
+}
 
 /// The command was not seen through. It may still be done: repeat it with the same id, or ask later.
 #[derive(Debug, thiserror::Error)]

@@ -3,6 +3,7 @@
 pub mod append;
 pub mod broker;
 pub mod bus;
+pub mod callout;
 mod history;
 pub mod inference;
 pub mod leases;
@@ -14,3 +15,4 @@ pub mod store;
 pub mod telemetry;
 pub mod timers;
 pub mod topology;
+pub mod witness;

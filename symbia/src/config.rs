@@ -29,7 +29,7 @@ pub const DEFAULT_LOG: &str =
     "warn,symbia=info,symbia_api=info,symbia_workers=info,symbia_nats=info,symbia_projections=info,llama-cpp-2=error";
 
 // Read elsewhere (clap), or kept for old scripts.
-const KNOWN: [&str; 18] = [
+const KNOWN: [&str; 19] = [
     "SYMBIA_DATA_DIR",
     "SYMBIA_DURABILITY",
     "SYMBIA_ADMIN_NAME",
@@ -38,6 +38,7 @@ const KNOWN: [&str; 18] = [
     "SYMBIA_ADMIN_ORG",
     "SYMBIA_NATS_URL",
     "SYMBIA_NATS_MONITOR_URL",
+    "SYMBIA_NATS_CALLOUT_URL",
     "SYMBIA_EVENT_HMAC_KEYS",
     "SYMBIA_KEK_REF",
     "SYMBIA_ENV",
@@ -75,6 +76,8 @@ pub struct Config {
     pub json: bool,
     /// An external broker.
     pub nats_url: Option<Zeroizing<String>>,
+    /// An external broker, with the credentials of who answers it when it asks about clients.
+    pub nats_callout: Option<Zeroizing<String>>,
     /// The monitoring address of an external broker.
     pub nats_monitor: Option<String>,
     /// An external database.
@@ -354,6 +357,7 @@ impl Config {
             data_dir: global.data_dir.clone(),
             json: global.json,
             nats_url: text("SYMBIA_NATS_URL")?.map(Zeroizing::new),
+            nats_callout: text("SYMBIA_NATS_CALLOUT_URL")?.map(Zeroizing::new),
             nats_monitor: text("SYMBIA_NATS_MONITOR_URL")?,
             database_url: text("DATABASE_URL")?.map(Zeroizing::new),
             key_ring: text("SYMBIA_EVENT_HMAC_KEYS")?.map(PathBuf::from),

@@ -20,13 +20,16 @@ pub struct Addresses {
     pub nats: Zeroizing<String>,
     /// Database.
     pub database: Zeroizing<String>,
+    /// Broker, for who answers it when it asks about clients.
+    pub callout: Option<Zeroizing<String>>,
 }
 
 impl Addresses {
     /// The configured ones, else those of the running `up`.
     pub fn find(config: &Config, home: &Home) -> anyhow::Result<Self> {
         if let (Some(nats), Some(database)) = (&config.nats_url, &config.database_url) {
-            return Ok(Addresses { nats: nats.clone(), database: database.clone() });
+            let callout = config.nats_callout.clone();
+            return Ok(Addresses { nats: nats.clone(), database: database.clone(), callout });
         }
         let Some(running) = home.running() else {
             bail!(
@@ -34,10 +37,11 @@ impl Addresses {
                 home.dir().display()
             );
         };
-        Ok(Addresses {
-            nats: config.nats_url.clone().unwrap_or(running.nats_url),
-            database: config.database_url.clone().unwrap_or(running.database_url),
-        })
+        let (nats, callout) = match &config.nats_url {
+            Some(url) => (url.clone(), config.nats_callout.clone()),
+            None => (running.nats_url, running.callout_url),
+        };
+        Ok(Addresses { nats, callout, database: config.database_url.clone().unwrap_or(running.database_url) })
     }
 }
 
@@ -54,6 +58,8 @@ pub struct Connected {
     pub database: PgConnectOptions,
     /// The key ring.
     pub keys: Arc<KeyRing>,
+    /// Broker, for who answers it when it asks about clients.
+    pub callout: Option<Zeroizing<String>>,
 }
 
 impl Connected {
@@ -86,7 +92,14 @@ impl Connected {
         let pool = pool.with_context(|| {
             format!("PostgreSQL at {}:{} cannot be reached", database.get_host(), database.get_port())
         })?;
-        Ok(Connected { js: jetstream::new(client.clone()), client, pool, database, keys })
+        Ok(Connected {
+            js: jetstream::new(client.clone()),
+            client,
+            pool,
+            database,
+            keys,
+            callout: addresses.callout.clone(),
+        })
     }
 }
 

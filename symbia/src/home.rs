@@ -11,6 +11,7 @@ use anyhow::Context;
 use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD as BASE64URL};
 use serde::{Deserialize, Serialize};
 use symbia_events::KeyRing;
+use symbia_nats::callout::Issuer;
 use time::OffsetDateTime;
 use zeroize::Zeroizing;
 
@@ -23,6 +24,9 @@ pub struct Running {
     pub pid: u32,
     /// Broker, with credentials.
     pub nats_url: Zeroizing<String>,
+    /// Broker, with the credentials of who answers it when it asks about clients.
+    #[serde(default)]
+    pub callout_url: Option<Zeroizing<String>>,
     /// Database, with credentials.
     pub database_url: Zeroizing<String>,
     /// Whether the broker syncs before it acknowledges.
@@ -85,7 +89,7 @@ impl Home {
     /// The key-encryption keys, a line each, the active one first; one is made when there is none.
     pub fn keks(&self) -> anyhow::Result<Vec<Zeroizing<[u8; 32]>>> {
         let text = self.ensure(&self.kek, random_key)?;
-        text.lines().filter(|line| !line.trim().is_empty()).map(|line| self.kek_of(line)).collect()
+        text.lines().filter(|line| !line.trim().is_empty()).map(|line| key_of(line, &self.kek)).collect()
     }
 
     /// Puts a new key-encryption key before the others.
@@ -94,18 +98,16 @@ impl Home {
         replace(&self.kek, Zeroizing::new(format!("{}\n{}", *random_key(), *text)).as_bytes())
     }
 
-    fn kek_of(&self, line: &str) -> anyhow::Result<Zeroizing<[u8; 32]>> {
-        let bytes = Zeroizing::new(BASE64URL.decode(line.trim()).with_context(|| self.kek.display().to_string())?);
-        let key: [u8; 32] = bytes
-            .as_slice()
-            .try_into()
-            .with_context(|| format!("{} holds {} bytes instead of 32", self.kek.display(), bytes.len()))?;
-        Ok(Zeroizing::new(key))
-    }
-
     /// A secret of this directory, made at random when there is none.
     pub fn secret(&self, name: &str) -> anyhow::Result<Zeroizing<String>> {
         self.ensure(&self.dir.join("keys").join(name), random_key)
+    }
+
+    /// The key that signs what clients of the broker may do.
+    pub fn broker_issuer(&self) -> anyhow::Result<Issuer> {
+        let path = self.dir.join("keys").join("nats-issuer");
+        let text = self.ensure(&path, random_key)?;
+        Ok(Issuer::new(*key_of(&text, &path)?)?)
     }
 
     /// Notes where a running `up` is.
@@ -132,7 +134,17 @@ impl Home {
     }
 }
 
-fn random_key() -> Zeroizing<String> {
+fn key_of(line: &str, file: &Path) -> anyhow::Result<Zeroizing<[u8; 32]>> {
+    let bytes = Zeroizing::new(BASE64URL.decode(line.trim()).with_context(|| file.display().to_string())?);
+    let key: [u8; 32] = bytes
+        .as_slice()
+        .try_into()
+        .with_context(|| format!("{} holds {} bytes instead of 32", file.display(), bytes.len()))?;
+    Ok(Zeroizing::new(key))
+}
+
+/// 32 random bytes, base64url.
+pub fn random_key() -> Zeroizing<String> {
     Zeroizing::new(BASE64URL.encode(rand::random::<[u8; 32]>()))
 }
 

@@ -7,7 +7,7 @@ use symbia_api::{
     Platform, assistants,
     feed::{self, Feed, FeedConfig, PrivateConversations},
     http::{Health, ServiceApp, discovery::ServiceInfo, listen},
-    identity::{self, Directory, SigningKeys, Tokens},
+    identity::{self, Directory, SigningKeys, Tokens, answer_broker},
     integrations,
     mail::{FileMailer, SharedMailer, SmtpMailer},
     messaging, models, network,
@@ -24,7 +24,7 @@ use crate::{
     Ended,
     cli::ServeOptions,
     config::Config,
-    connect::Connected,
+    connect::{Connected, broker},
     doctor,
     home::Home,
     inference,
@@ -79,6 +79,17 @@ pub async fn serve(
         FeedConfig { cors: config.server.cors.clone(), ..FeedConfig::default() },
     );
     let mut servers = JoinSet::new();
+    if services.contains(&Service::Identity)
+        && let Some(url) = &house.callout
+    {
+        let (client, issuer) = (broker(url).await?, home.broker_issuer()?);
+        let (directory, stop) = (Directory::new(platform.clone()), stop.clone());
+        servers.spawn(async move {
+            if let Err(error) = answer_broker(directory, client, issuer, stop).await {
+                tracing::error!(%error, "clients of the broker are not let in: it cannot ask who they are");
+            }
+        });
+    }
     for (service, listener) in bound {
         let health = Health::new(service, env!("CARGO_PKG_VERSION"));
         let app = app(config, &platform, &feed, service, &health).root(feed::routes(&feed, &health));

@@ -16,6 +16,7 @@ use symbia_nats::{
     append::Grouping,
     broker::{Broker, BrokerOptions, Durability, StoreKey},
     bus::CommandBus,
+    callout::SUBJECT,
     process::port_is_free,
 };
 use symbia_projections::server::{DatabaseServer, DatabaseServerOptions};
@@ -36,6 +37,10 @@ use crate::{
 };
 
 const NATS_PORT: u16 = 4222;
+/// The platform's own user at our broker.
+const PLATFORM_USER: &str = "symbia";
+/// Who answers our broker when it asks about clients.
+const CALLOUT_USER: &str = "callout";
 
 /// Runs until a signal.
 pub async fn run(mut config: Config, options: UpOptions) -> Ended {
@@ -69,6 +74,7 @@ pub async fn run(mut config: Config, options: UpOptions) -> Ended {
     home.note_running(&Running {
         pid: std::process::id(),
         nats_url: addresses.nats.clone(),
+        callout_url: addresses.callout.clone(),
         database_url: addresses.database.clone(),
         durability: durability.clone(),
     })?;
@@ -118,7 +124,7 @@ fn scratch(config: &mut Config) -> anyhow::Result<tempfile::TempDir> {
 pub struct Servers {
     broker: Option<Broker>,
     broker_password: Zeroizing<String>,
-    client_password: Zeroizing<String>,
+    callout_password: Zeroizing<String>,
     database: Option<DatabaseServer>,
 }
 
@@ -131,7 +137,7 @@ impl Servers {
         nats_port: Option<u16>,
     ) -> anyhow::Result<Self> {
         let broker_password = home.secret("nats-symbia")?;
-        let client_password = home.secret("nats-client")?;
+        let callout_password = home.secret("nats-callout")?;
         let broker = async {
             if config.nats_url.is_some() {
                 return anyhow::Ok(None);
@@ -148,7 +154,8 @@ impl Servers {
             };
             broker.encryption_key = Some(StoreKey::new(home.secret("nats-store")?.to_string()));
             broker.binary_dirs = binary_dirs();
-            broker.extra_config = authorization(&broker_password, &client_password);
+            broker.extra_config =
+                authorization(&broker_password, &callout_password, &home.broker_issuer()?.public_key());
             Ok(Some(Broker::start(broker).await?))
         };
         let database = async {
@@ -158,22 +165,26 @@ impl Servers {
             Ok(Some(DatabaseServer::start(DatabaseServerOptions::new(home.dir().join("postgres"))).await?))
         };
         let (broker, database) = tokio::join!(broker, database);
-        Ok(Servers { broker: broker?, database: database?, broker_password, client_password })
+        Ok(Servers { broker: broker?, database: database?, broker_password, callout_password })
     }
 
     /// Where they, or the configured ones, are.
     pub fn addresses(&self, config: &Config) -> anyhow::Result<Addresses> {
         let nats = match (&self.broker, &config.nats_url) {
-            (Some(broker), _) => Zeroizing::new(with_user(&broker.url(), "symbia", &self.broker_password)),
+            (Some(broker), _) => Zeroizing::new(with_user(&broker.url(), PLATFORM_USER, &self.broker_password)),
             (None, Some(url)) => url.clone(),
             (None, None) => anyhow::bail!("no broker"),
+        };
+        let callout = match &self.broker {
+            Some(broker) => Some(Zeroizing::new(with_user(&broker.url(), CALLOUT_USER, &self.callout_password))),
+            None => config.nats_callout.clone(),
         };
         let database = match (&self.database, &config.database_url) {
             (Some(database), _) => Zeroizing::new(database.url()),
             (None, Some(url)) => url.clone(),
             (None, None) => anyhow::bail!("no database"),
         };
-        Ok(Addresses { nats, database })
+        Ok(Addresses { nats, database, callout })
     }
 
     async fn durability(&self, config: &Config, option: DurabilityOption) -> String {
@@ -197,14 +208,16 @@ impl Servers {
     }
 }
 
-// Everyone else on this machine may send commands and hear the outcomes of such, not those that the APIs wait for; and
-// nothing else: not write to the log. The broker lets a subscription to `symbia.out.>` pass for `symbia.out.*`; what is denied is
-// not delivered to it.
-fn authorization(platform: &str, client: &str) -> String {
+// Who is neither the platform nor the one who answers is asked about: a principal's token opens its organizations' subjects.
+// Nobody but who answers sees the credentials that pass, not even the platform's own connections. An account of its own would
+// be another way to that, but once accounts are configured the global one, where the log is, loses JetStream.
+fn authorization(platform: &str, callout: &str, issuer: &str) -> String {
     format!(
-        "authorization {{\n  users = [\n    {{ user: symbia, password: \"{platform}\" }}\n    {{ user: client, password: \"{client}\", \
-         permissions: {{ publish: [\"symbia.cmd.>\"], subscribe: {{ allow: [\"symbia.out.*\", \"_INBOX.>\"], \
-         deny: [\"symbia.out.*.>\"] }} }} }}\n  ]\n}}\n"
+        "authorization {{\n  users: [\n    \
+         {{ user: {PLATFORM_USER}, password: \"{platform}\", permissions: {{ subscribe: {{ deny: [\"$SYS.>\"] }} }} }}\n    \
+         {{ user: {CALLOUT_USER}, password: \"{callout}\", permissions: {{ publish: {{ deny: \">\" }}, \
+         subscribe: [\"{SUBJECT}\"], allow_responses: true }} }}\n  ]\n  \
+         auth_callout {{ issuer: {issuer}, auth_users: [ {PLATFORM_USER}, {CALLOUT_USER} ] }}\n}}\n"
     )
 }
 
@@ -222,7 +235,7 @@ fn banner(
 ) {
     let urls: BTreeMap<&str, String> =
         Service::ALL.into_iter().map(|s| (s.name(), format!("http://localhost:{}", config.port(s)))).collect();
-    let nats = servers.broker.as_ref().map(|b| with_user(&b.url(), "client", &servers.client_password));
+    let nats = servers.broker.as_ref().map(Broker::url);
     let metrics = inference.metrics().map(|address| format!("http://{address}/metrics"));
     if config.json {
         let line = json!({
@@ -237,7 +250,7 @@ fn banner(
         println!("  {:<14} {}", service.name(), urls[service.name()]);
     }
     if let Some(nats) = nats {
-        println!("  {:<14} {nats}", "commands");
+        println!("  {:<14} {nats}, with a token as password", "commands");
     }
     if let Some(metrics) = metrics {
         println!("  {:<14} {metrics}", "inference");

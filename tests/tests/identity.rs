@@ -1,6 +1,8 @@
 //! The identity service end to end: real broker, real database, a command worker and a projector, REST on a port.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, missing_docs, reason = "tests")]
 
+#[path = "identity/access.rs"]
+mod access;
 #[path = "identity/administration.rs"]
 mod administration;
 #[path = "identity/agents.rs"]

@@ -34,15 +34,30 @@ impl Audience for WholeTenant {
 pub struct PrivateConversations;
 
 const OBSERVE: &str = "cap:messaging.observe";
+const PRIVATE: [Service; 3] = [Service::Messaging, Service::Assistants, Service::Integrations];
+
+impl PrivateConversations {
+    /// Whether a caller who belongs to an organization may have a service's stored events of it.
+    #[must_use]
+    pub fn opens(caller: &Principal, org: &str, service: Service) -> bool {
+        let open = !PRIVATE.contains(&service) || caller.role_in(org) == Some("admin") || Self::is_observer(caller);
+        open && caller.reaches(service)
+    }
+
+    /// Whether a caller may have the live messages of its organizations.
+    #[must_use]
+    pub fn is_observer(caller: &Principal) -> bool {
+        caller.has_capability(OBSERVE)
+    }
+}
 
 impl Audience for PrivateConversations {
     fn may_see(&self, caller: &Principal, event: &Event) -> bool {
-        let open = !matches!(event.service(), Some(Service::Messaging | Service::Assistants | Service::Integrations));
-        open || caller.role_in(event.orgid.as_str()) == Some("admin") || caller.has_capability(OBSERVE)
+        event.service().is_none_or(|service| Self::opens(caller, event.orgid.as_str(), service))
     }
 
     fn may_hear(&self, caller: &Principal, _: &str) -> bool {
-        caller.has_capability(OBSERVE)
+        Self::is_observer(caller)
     }
 }
 

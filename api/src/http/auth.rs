@@ -1,13 +1,16 @@
 //! Which credential of a request counts, on every service alike: bearer, then API key, then cookie (platform.md §4.5).
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use async_trait::async_trait;
 use axum::http::{HeaderMap, header, request::Parts};
 
+use symbia_events::Service;
+use symbia_nats::witness::Seen;
+
 use super::{
     error::ApiError,
-    principal::{AuthType, Principal},
+    principal::{AuthType, Principal, domain},
 };
 
 /// Seconds after which asking again is worth it when the directory is down.
@@ -39,6 +42,19 @@ pub trait Authenticator: Send + Sync + 'static {
 
     /// The owner of an API key.
     async fn api_key(&self, key: &str) -> Result<Principal, AuthError>;
+
+    /// Takes note of an access that is for the audit trail: one that was refused, or an operator's elsewhere. Does not wait.
+    fn witness(&self, _seen: Seen) {}
+}
+
+/// Whom a request was found to come from, for who looks at its answer.
+#[derive(Clone, Default)]
+pub(super) struct Found(Arc<OnceLock<Arc<Principal>>>);
+
+impl Found {
+    pub(super) fn principal(&self) -> Option<&Principal> {
+        self.0.get().map(AsRef::as_ref)
+    }
 }
 
 /// The outcome for one request, kept with it so that a request is authenticated once.
@@ -59,8 +75,23 @@ pub(super) async fn resolve(parts: &mut Parts) -> Outcome {
         Some(authenticator) => authenticate(authenticator.as_ref(), &parts.headers).await.map(|p| p.map(Arc::new)),
         None => Err(ApiError::internal("the service was built without an authenticator")),
     };
+    if let (Ok(Some(principal)), Some(Found(found))) = (&outcome, parts.extensions.get()) {
+        let _ = found.set(Arc::clone(principal));
+    }
+    let outcome = outcome.and_then(|principal| within_reach(parts, principal));
     parts.extensions.insert(Resolved(outcome.clone()));
     outcome
+}
+
+// A credential with scopes opens the services that they name. Identity looks at each of its routes instead.
+fn within_reach(parts: &Parts, principal: Option<Arc<Principal>>) -> Outcome {
+    match (parts.extensions.get::<Service>(), &principal) {
+        (Some(service), Some(p)) if *service != Service::Identity && !p.reaches(*service) => {
+            Err(ApiError::missing_capability(&format!("cap:{}.read", domain(*service)))
+                .with_hint("The credential has scopes, and none of them reaches this service."))
+        }
+        _ => Ok(principal),
+    }
 }
 
 async fn authenticate(authenticator: &dyn Authenticator, headers: &HeaderMap) -> Result<Option<Principal>, ApiError> {

@@ -1,24 +1,36 @@
 //! Extractors for who asks, and for which organization (platform.md §4.3, 7.2).
 
-use std::{ops::Deref, sync::Arc};
+use std::{fmt, ops::Deref, sync::Arc};
 
 use axum::{
     extract::FromRequestParts,
     http::{StatusCode, request::Parts},
 };
 
+use symbia_commands::identity::AccessKind;
 use symbia_events::OrgId;
+use symbia_nats::witness::Seen;
 
 use super::{
-    auth::resolve,
+    auth::{Authenticator, resolve},
     error::ApiError,
     principal::{Principal, PrincipalKind},
     request::RequestScope,
 };
 
 /// An authenticated caller; a route that takes it answers 401 to everyone else.
-#[derive(Clone, Debug)]
-pub struct Caller(Arc<Principal>);
+#[derive(Clone)]
+pub struct Caller {
+    principal: Arc<Principal>,
+    /// Takes note of what is for the audit trail.
+    authenticator: Option<Arc<dyn Authenticator>>,
+}
+
+impl fmt::Debug for Caller {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.principal.fmt(f)
+    }
+}
 
 /// A caller, if there is one. A bearer token or API key that is not valid is still 401, and an unavailable directory 503.
 #[derive(Clone, Debug)]
@@ -28,7 +40,7 @@ impl Deref for Caller {
     type Target = Principal;
 
     fn deref(&self) -> &Principal {
-        &self.0
+        &self.principal
     }
 }
 
@@ -46,7 +58,7 @@ impl From<Caller> for Arc<Principal> {
 
 impl From<Principal> for Caller {
     fn from(principal: Principal) -> Self {
-        Self(Arc::new(principal))
+        Self { principal: Arc::new(principal), authenticator: None }
     }
 }
 
@@ -54,7 +66,7 @@ impl<S: Send + Sync> FromRequestParts<S> for Caller {
     type Rejection = ApiError;
 
     async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, ApiError> {
-        resolve(parts).await?.map(Caller).ok_or_else(ApiError::auth_required)
+        OptionalCaller::from_request_parts(parts, &()).await?.0.ok_or_else(ApiError::auth_required)
     }
 }
 
@@ -62,7 +74,9 @@ impl<S: Send + Sync> FromRequestParts<S> for OptionalCaller {
     type Rejection = ApiError;
 
     async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, ApiError> {
-        Ok(Self(resolve(parts).await?.map(Caller)))
+        let found = resolve(parts).await?;
+        let authenticator = parts.extensions.get().cloned();
+        Ok(Self(found.map(|principal| Caller { principal, authenticator })))
     }
 }
 
@@ -78,7 +92,7 @@ impl Caller {
                 return Ok(org.clone());
             }
             if self.bypasses_org_filter() {
-                tracing::info!(principal = %self.id, %org, "cross-tenant access");
+                self.enters(org, scope);
                 return Ok(org.clone());
             }
             return Err(ApiError::org_access_denied());
@@ -89,6 +103,19 @@ impl Caller {
             return Ok(only.id.clone());
         }
         self.org_id.clone().filter(|org| self.belongs_to(org)).ok_or_else(ApiError::org_required)
+    }
+
+    /// Has it noted that the caller acts in an organization that it does not belong to, by an operator's right.
+    pub fn enters(&self, org: &str, scope: &RequestScope) {
+        tracing::info!(principal = %self.id, org, "cross-tenant access");
+        if let Some(authenticator) = &self.authenticator {
+            authenticator.witness(Seen {
+                principal: self.id.clone(),
+                org: Some(org.to_owned()),
+                operation: scope.operation.clone(),
+                kind: AccessKind::CrossTenant { reason: scope.access_reason.clone().unwrap_or_default() },
+            });
+        }
     }
 
     /// Only users.

@@ -5,18 +5,23 @@ use std::{any::Any, sync::Arc, time::Duration, time::Instant};
 
 use axum::{
     extract::{MatchedPath, Request, State},
-    http::{HeaderName, HeaderValue, header},
+    http::{HeaderName, HeaderValue, header, request::Parts},
     middleware::Next,
     response::{IntoResponse, Response},
 };
+use symbia_commands::identity::AccessKind;
 use symbia_events::Service;
-use symbia_nats::telemetry::{self, SpanExt};
+use symbia_nats::{
+    telemetry::{self, SpanExt},
+    witness::Seen,
+};
 use tracing::{Instrument, field::Empty};
 
 use super::{
-    auth::Authenticator,
+    auth::{Authenticator, Found},
     error::{self, ApiError},
     metrics,
+    principal::Principal,
     rate::{RateLimits, refusal},
     request::{RequestScope, TrustedProxies, check_idempotency_key},
 };
@@ -97,6 +102,10 @@ pub(super) async fn guard(State(edge): State<Arc<Edge>>, request: Request, next:
     let (mut parts, body) = request.into_parts();
     let route = route(&parts.extensions).to_owned();
     let scope = parts.extensions.get::<RequestScope>().cloned();
+    let found = Found::default();
+    parts.extensions.insert(found.clone());
+    parts.extensions.insert(edge.service);
+    let place = Place::of(&parts, &route);
     let limits = edge.rate_limits.as_ref().filter(|_| !route.starts_with("/health"));
     let decision = match (limits, &scope) {
         (Some(limits), Some(scope)) => limits.admit(&mut parts, scope, &route).await,
@@ -108,10 +117,38 @@ pub(super) async fn guard(State(edge): State<Arc<Edge>>, request: Request, next:
             .await
             .unwrap_or_else(|_| ApiError::timeout().into_response()),
     };
+    if let (Some(authenticator), Some(principal)) = (&edge.authenticator, found.principal())
+        && let Some(error) = response.extensions().get::<ApiError>()
+        && error.is_denial()
+    {
+        authenticator.witness(place.denied(principal, error));
+    }
     if let Some(decision) = decision {
         decision.write(response.headers_mut());
     }
     response
+}
+
+/// What a refusal was about.
+struct Place {
+    operation: String,
+    org: Option<String>,
+}
+
+impl Place {
+    // The route, not the path: whoever tries many ids tries one thing.
+    fn of(parts: &Parts, route: &str) -> Self {
+        let mut segments = parts.uri.path().split('/');
+        let org = segments.find(|segment| *segment == "orgs").and_then(|_| segments.next()).map(str::to_owned);
+        let named = || parts.extensions.get::<RequestScope>().and_then(|scope| scope.org_id.clone());
+        Place { operation: format!("{} {route}", parts.method), org: org.or_else(named) }
+    }
+
+    fn denied(self, principal: &Principal, error: &ApiError) -> Seen {
+        let principal = principal.acting.as_ref().map_or(&principal.id, |acting| &acting.agent).clone();
+        let kind = AccessKind::Denied { code: error.code().to_owned() };
+        Seen { principal, org: self.org, operation: self.operation, kind }
+    }
 }
 
 /// The answer to a handler that panicked. The panic's text is for the log.

@@ -8,6 +8,7 @@ use axum::{
 };
 use serde::Serialize;
 use serde_json::{Map, Value, json};
+use symbia_nats::witness::DENIALS;
 
 use super::codes::INTERNAL;
 
@@ -59,6 +60,8 @@ pub struct ApiError {
     details: Vec<Detail>,
     retry_after: Option<u32>,
     extra: Option<Box<Map<String, Value>>>,
+    /// An aggregate refused it: what is for the audit trail was noted there.
+    decided: bool,
 }
 
 impl fmt::Display for ApiError {
@@ -80,6 +83,7 @@ impl ApiError {
             details: Vec::new(),
             retry_after: None,
             extra: None,
+            decided: false,
         }
     }
 
@@ -117,6 +121,18 @@ impl ApiError {
     pub fn with_extra(mut self, key: impl Into<String>, value: impl Into<Value>) -> Self {
         self.extra.get_or_insert_default().insert(key.into(), value.into());
         self
+    }
+
+    /// The refusal of a command.
+    #[must_use]
+    pub(crate) fn decided(mut self) -> Self {
+        self.decided = true;
+        self
+    }
+
+    /// Whether a right was missing, and nobody has noted it yet.
+    pub(super) fn is_denial(&self) -> bool {
+        self.status == StatusCode::FORBIDDEN && !self.decided && DENIALS.contains(&self.code())
     }
 
     /// HTTP status.

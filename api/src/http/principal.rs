@@ -2,6 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 use symbia_commands::{Approved, Level};
+use symbia_events::Service;
 
 /// What kind of actor a principal is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
@@ -107,6 +108,11 @@ pub struct Acting {
     pub approved: Option<Approved>,
 }
 
+/// What the capabilities of a service begin with, behind `cap:` (platform.md §6.1).
+pub(super) fn domain(service: Service) -> &'static str {
+    if service == Service::Logging { "telemetry" } else { service.name() }
+}
+
 impl Principal {
     /// A principal without organizations, rights or contact data, to be filled in.
     pub fn new(id: impl Into<String>, kind: PrincipalKind, auth_type: AuthType) -> Self {
@@ -143,6 +149,22 @@ impl Principal {
         self.is_super_admin
             || self.roles.iter().any(|r| r.strip_prefix("role:").unwrap_or(r) == bare)
             || self.entitlements.iter().any(|e| e.strip_prefix("role:") == Some(bare))
+    }
+
+    /// Whether it is limited to scopes: a key's, or those of an agent in somebody's name.
+    #[must_use]
+    pub fn is_restricted(&self) -> bool {
+        self.acting.is_some() || !self.scopes.is_empty()
+    }
+
+    /// Whether its scopes, where it is limited to some, name a service at all.
+    #[must_use]
+    pub fn reaches(&self, service: Service) -> bool {
+        let within = |scope: &String| {
+            let capability = scope.strip_prefix("cap:").unwrap_or_default();
+            [domain(service), "global"].contains(&capability.split('.').next().unwrap_or_default())
+        };
+        !self.is_restricted() || self.scopes.iter().any(within)
     }
 
     /// Its role in an organization.

@@ -27,6 +27,8 @@ use crate::{
     platform::Consistency,
 };
 
+/// What every key begins with.
+pub(super) const PREFIX: &str = "sk_";
 const WARNING: &str = "Keep this key now: it is not shown again.";
 
 pub(super) fn routes() -> OpenApiRouter<Identity> {
@@ -158,7 +160,7 @@ impl Identity {
         let id = Uuid::new_v4().to_string();
         let digits: Zeroizing<String> =
             Zeroizing::new(rand::random::<[u8; 32]>().iter().map(|byte| format!("{byte:02x}")).collect());
-        let key = Zeroizing::new(format!("sk_{}", *digits));
+        let key = Zeroizing::new(format!("{PREFIX}{}", *digits));
         let key_prefix = key[..11].to_owned();
         let command = ApiKeyCommand::from(CreateApiKey {
             key_id: id.clone(),

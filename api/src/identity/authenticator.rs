@@ -2,7 +2,7 @@
 //! (identity.md §4.1, platform.md §4.5). The same for every service.
 
 use std::sync::{
-    Arc,
+    Arc, OnceLock,
     atomic::{AtomicI64, Ordering},
 };
 
@@ -12,6 +12,7 @@ use symbia_commands::Level;
 use symbia_commands::identity::{
     AgentCommand, ApiKeyCommand, ObserveAgentPresence, PRESENCE_INTERVAL, RecordApiKeyUse, USE_INTERVAL,
 };
+use symbia_nats::witness::{Seen, Witness};
 use symbia_projections::{
     Scope,
     identity::{self as model, Agent, ApiKey, OrgRef, Organization, Session},
@@ -31,7 +32,7 @@ use crate::{
         ApiError, AuthError, Authenticator, Principal,
         principal::{Acting, AuthType, Membership, PrincipalKind},
     },
-    platform::Platform,
+    platform::{Parts, Platform},
 };
 
 /// For so long after it was issued, a token whose session the read model does not know yet is "not now" and not "no".
@@ -43,13 +44,14 @@ pub struct Directory {
     platform: Platform,
     sightings: Sightings,
     looks: Arc<Throttle>,
+    witness: Arc<OnceLock<Witness>>,
 }
 
 impl Directory {
     /// A directory over the platform's read models.
     #[must_use]
     pub fn new(platform: Platform) -> Self {
-        Directory { platform, sightings: Sightings::default(), looks: Arc::default() }
+        Directory { platform, sightings: Sightings::default(), looks: Arc::default(), witness: Arc::default() }
     }
 
     /// The principal of a token, and what the token says.
@@ -57,9 +59,7 @@ impl Directory {
     /// # Errors
     /// The token is not valid, its session or its principal is gone, or the read models cannot be asked.
     pub async fn identify(&self, token: &str) -> Result<(Principal, Claims), AuthError> {
-        let claims = self.verified(token, Some(AUDIENCE)).await?;
-        let principal = self.principal_of(&claims).await?;
-        Ok((principal, claims))
+        self.look_up(token, Some(AUDIENCE)).await
     }
 
     /// The same for a token of any audience: it is the caller's to hold that against its own name.
@@ -67,7 +67,11 @@ impl Directory {
     /// # Errors
     /// Those of [`Directory::identify`].
     pub async fn introspect(&self, token: &str) -> Result<(Principal, Claims), AuthError> {
-        let claims = self.verified(token, None).await?;
+        self.look_up(token, None).await
+    }
+
+    async fn look_up(&self, token: &str, audience: Option<&str>) -> Result<(Principal, Claims), AuthError> {
+        let claims = self.verified(token, audience).await?;
         let principal = self.principal_of(&claims).await?;
         Ok((principal, claims))
     }
@@ -256,6 +260,12 @@ impl Authenticator for Directory {
             Err(AuthError::Unavailable) => Err(AuthError::Unavailable),
             Err(_) => Err(AuthError::Invalid),
         }
+    }
+
+    // Opened when it is first needed: that is within a runtime.
+    fn witness(&self, seen: Seen) {
+        let Parts { bus, keys, .. } = &*self.platform;
+        self.witness.get_or_init(|| Witness::open(bus.clone(), Arc::clone(keys))).tell(seen);
     }
 }
 

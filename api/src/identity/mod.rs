@@ -16,6 +16,7 @@ mod approvals;
 mod audit_logs;
 mod authenticator;
 mod authorize;
+mod broker_access;
 mod clients;
 mod credentials;
 mod delegations;
@@ -62,6 +63,8 @@ use symbia_events::Service;
 use utoipa_axum::router::OpenApiRouter;
 
 pub use authenticator::{ApiKeysAsBearer, Directory};
+pub use broker_access::answer_broker;
+pub use email::key as email_key;
 pub use keys::{SigningKey, SigningKeys, TokenError, VerifyingKey};
 pub use tokens::{AUDIENCE, Act, Claims, IssueError, Issued, MayAct, Subject, Tokens};
 

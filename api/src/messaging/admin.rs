@@ -3,6 +3,7 @@
 use axum::{extract::State, http::StatusCode};
 use serde::{Deserialize, Serialize};
 use symbia_commands::messaging::DeleteConversation;
+use symbia_events::OrgId;
 use symbia_projections::{Scope, messaging as model};
 use utoipa::{IntoParams, ToSchema};
 use utoipa_axum::{router::OpenApiRouter, routes};
@@ -29,7 +30,15 @@ pub(super) fn routes() -> OpenApiRouter<Messaging> {
 }
 
 /// The organizations asked about; `None` = all of them, for operators.
-fn administered(caller: &Caller, org: Option<&str>) -> ApiResult<Option<Vec<String>>> {
+fn administered(caller: &Caller, scope: &RequestScope, org: Option<&str>) -> ApiResult<Option<Vec<String>>> {
+    let orgs = ruled(caller, org)?;
+    if caller.is_super_admin && org.is_none_or(|org| !caller.belongs_to(org)) {
+        caller.enters(org.unwrap_or(OrgId::GLOBAL), scope);
+    }
+    Ok(orgs)
+}
+
+fn ruled(caller: &Caller, org: Option<&str>) -> ApiResult<Option<Vec<String>>> {
     if !caller.has_role("admin") {
         caller.require_capability(&ADMIN)?;
     }
@@ -45,11 +54,14 @@ fn administered(caller: &Caller, org: Option<&str>) -> ApiResult<Option<Vec<Stri
 }
 
 impl Messaging {
-    async fn administered(&self, caller: &Caller, id: &str) -> ApiResult<model::Conversation> {
-        let orgs = administered(caller, None)?;
+    async fn administered(&self, caller: &Caller, scope: &RequestScope, id: &str) -> ApiResult<model::Conversation> {
+        let orgs = ruled(caller, None)?;
         let mut tx = self.platform.read(&Scope::platform()).await?;
         let found = model::conversation_of_orgs(&mut tx, orgs.as_deref(), id).await?.ok_or_else(unknown)?;
         tracing::info!(principal = %caller.id, org = %found.org_id, conversation = id, "an admin looks at a conversation");
+        if !caller.belongs_to(&found.org_id) {
+            caller.enters(&found.org_id, scope);
+        }
         Ok(found)
     }
 }
@@ -87,10 +99,11 @@ struct Conversations {
         (status = 403, description = "The caller administers nothing of it")))]
 async fn list(
     State(messaging): State<Messaging>,
+    scope: RequestScope,
     caller: Caller,
     Query(filter): Query<Filter>,
 ) -> ApiResult<Json<Conversations>> {
-    let orgs = administered(&caller, filter.org_id.as_deref())?;
+    let orgs = administered(&caller, &scope, filter.org_id.as_deref())?;
     let (limit, offset) = (filter.limit.unwrap_or(DEFAULT_PAGE), filter.offset.unwrap_or(0));
     let kind = filter.kind.as_deref();
     let mut rules = Validation::new();
@@ -119,8 +132,13 @@ struct Overview {
     params(("id" = String, Path, description = "Id of the conversation")),
     responses((status = 200, description = "The conversation", body = Overview),
         (status = 403, description = "The caller is no admin"), (status = 404, description = "There is none")))]
-async fn read(State(messaging): State<Messaging>, caller: Caller, Path(id): Path<String>) -> ApiResult<Json<Overview>> {
-    let found = messaging.administered(&caller, &id).await?;
+async fn read(
+    State(messaging): State<Messaging>,
+    scope: RequestScope,
+    caller: Caller,
+    Path(id): Path<String>,
+) -> ApiResult<Json<Overview>> {
+    let found = messaging.administered(&caller, &scope, &id).await?;
     let mut tx = messaging.platform.read(&Scope::platform()).await?;
     let participants = model::participants(&mut tx, &found.org_id, &id).await?;
     let page = model::Page { limit: RECENT, ..model::Page::default() };
@@ -143,7 +161,7 @@ async fn delete(
     caller: Caller,
     Path(id): Path<String>,
 ) -> ApiResult<StatusCode> {
-    let found = messaging.administered(&caller, &id).await?;
+    let found = messaging.administered(&caller, &scope, &id).await?;
     let (_, address) = address(&found.org_id, &id)?;
     messaging.submit(&address, DeleteConversation { reason: None }, &caller, &scope).await?;
     Ok(StatusCode::NO_CONTENT)
@@ -156,10 +174,11 @@ async fn delete(
         (status = 403, description = "The caller is no admin")))]
 async fn of_user(
     State(messaging): State<Messaging>,
+    scope: RequestScope,
     caller: Caller,
     Path(user_id): Path<String>,
 ) -> ApiResult<Json<Vec<ConversationRow>>> {
-    let orgs = administered(&caller, None)?;
+    let orgs = administered(&caller, &scope, None)?;
     let mut tx = messaging.platform.read(&Scope::platform()).await?;
     let found = model::conversations_of_user(&mut tx, orgs.as_deref(), &user_id).await?;
     Ok(Json(found.into_iter().map(ConversationRow::from).collect()))
@@ -205,10 +224,11 @@ struct Filters {
         (status = 403, description = "The caller administers nothing of it")))]
 async fn stats(
     State(messaging): State<Messaging>,
+    scope: RequestScope,
     caller: Caller,
     Query(counted): Query<Counted>,
 ) -> ApiResult<Json<AdminStats>> {
-    let orgs = administered(&caller, counted.org_id.as_deref())?;
+    let orgs = administered(&caller, &scope, counted.org_id.as_deref())?;
     let mut tx = messaging.platform.read(&Scope::platform()).await?;
     let counts = model::counts_of_orgs(&mut tx, orgs.as_deref(), counted.kind.as_deref()).await?;
     Ok(Json(AdminStats {

@@ -1,5 +1,6 @@
 //! Principals and tenants: users, agents, organizations, sessions.
 
+mod access;
 mod agent;
 mod api_key;
 mod application;
@@ -24,6 +25,7 @@ mod signing_key;
 mod testing;
 mod user;
 
+pub use access::*;
 pub use agent::*;
 pub use api_key::*;
 pub use application::*;

@@ -1,5 +1,6 @@
 //! Events of the identity service (identity.md §16).
 
+mod access;
 mod agent;
 mod api_key;
 mod application;
@@ -18,6 +19,7 @@ mod sign_in;
 mod signing_key;
 mod user;
 
+pub use access::*;
 pub use agent::*;
 pub use api_key::*;
 pub use application::*;

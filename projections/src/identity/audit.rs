@@ -4,6 +4,7 @@ use std::borrow::Cow;
 
 use serde::{Deserialize, Serialize};
 use sqlx::PgConnection;
+use symbia_events::{DomainEvent, Event, identity::AccessEvent};
 use time::OffsetDateTime;
 use uuid::Uuid;
 
@@ -54,6 +55,10 @@ struct Details<'a> {
     status: Option<Cow<'a, str>>,
     #[serde(borrow, default, skip_serializing_if = "Option::is_none")]
     expires_at: Option<Cow<'a, str>>,
+    #[serde(borrow, default, skip_serializing_if = "Option::is_none")]
+    code: Option<Cow<'a, str>>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    count: Option<u64>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     amount: Option<u64>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -68,6 +73,19 @@ fn details(data: &str) -> String {
     let details = serde_json::from_str::<Details<'_>>(data).and_then(|details| serde_json::to_string(&details));
     // JSONB holds every character but this one.
     details.map_or_else(|_| "{}".to_owned(), |text| text.replace("\\u0000", "\\ufffd"))
+}
+
+// Whose trail it stands in. What was tried in an organization is for those who guard it, whoever tried.
+fn tenant(event: &Event) -> String {
+    let concerned = match event.aggregatetype.as_str() {
+        AccessEvent::AGGREGATE => match event.decode::<AccessEvent>() {
+            Ok(AccessEvent::AccessDenied(e)) => e.org_id,
+            Ok(AccessEvent::CrossTenantAccessed(e)) => Some(e.org_id),
+            Err(_) => None,
+        },
+        _ => None,
+    };
+    concerned.unwrap_or_else(|| event.orgid.as_str().to_owned())
 }
 
 pub(super) async fn append(conn: &mut PgConnection, events: &[FoldEvent]) -> Result<(), FoldError> {
@@ -92,7 +110,7 @@ pub(super) async fn append(conn: &mut PgConnection, events: &[FoldEvent]) -> Res
                     action, resource)",
     )
     .bind(column!(|e| e.event.id))
-    .bind(column!(|e| e.event.orgid.as_str()))
+    .bind(column!(|e| tenant(&e.event)))
     .bind(column!(|e| sql(e.position.sequence)))
     .bind(column!(|e| e.event.time))
     .bind(column!(|e| e.event.event_type.as_str()))

@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use sqlx::PgConnection;
 use symbia_events::{
     DomainEvent, Event, Personal, SubjectKey,
-    identity::{OrganizationEvent, SessionEvent, SignInEvent, SigningKeyEvent, UserEvent},
+    identity::{AccessEvent, OrganizationEvent, SessionEvent, SignInEvent, SigningKeyEvent, UserEvent},
 };
 use time::{OffsetDateTime, format_description::well_known::Rfc3339};
 
@@ -126,6 +126,13 @@ fn read(event: &Event) -> Result<Change, FoldError> {
                 SignInEvent::SignInUnblocked(e) => &e.identifier_key,
             })?;
             Change::SignIn(change)
+        }
+        AccessEvent::AGGREGATE => {
+            match event.decode::<AccessEvent>()? {
+                AccessEvent::AccessDenied(e) => own(&e.principal_id)?,
+                AccessEvent::CrossTenantAccessed(e) => own(&e.principal_id)?,
+            }
+            Change::Other
         }
         SigningKeyEvent::AGGREGATE => Change::SigningKeys(event.decode::<SigningKeyEvent>()?),
         _ => Change::Other,

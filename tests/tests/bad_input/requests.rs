@@ -79,7 +79,7 @@ async fn commands(nats: &Client, keys: &KeyRing) -> Tested {
     ];
     for (command, code) in cases {
         let id = command["id"].as_str().context("no id")?;
-        let mut outcomes = nats.subscribe(format!("symbia.out.{id}")).await?;
+        let mut outcomes = nats.subscribe(format!("symbia.out.{}.{id}", aggregate.tenant)).await?;
         nats.publish(aggregate.command_subject(), command.to_string().into()).await?;
         let outcome = tokio::time::timeout(Duration::from_secs(20), outcomes.next()).await;
         let outcome = outcome.with_context(|| format!("no outcome: {code}"))?.context("no outcome")?;

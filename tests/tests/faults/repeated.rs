@@ -10,6 +10,7 @@ use symbia_commands::{
     identity::{CreateOrganization, OrganizationCommand, RenameOrganization},
 };
 use symbia_events::{AggregateRef, CommandId, KeyRing, Service};
+use symbia_nats::bus::outcome_subject;
 use symbia_tests::{apart::Apart, load::organization};
 use time::OffsetDateTime;
 use uuid::Uuid;
@@ -105,7 +106,7 @@ fn envelope_with_time(
 
 /// Publishes as any NATS client would, each time as another message, and waits for the outcome.
 async fn publish(nats: &Client, aggregate: &AggregateRef, envelope: &CommandEnvelope) -> anyhow::Result<Outcome> {
-    let mut outcomes = nats.subscribe(format!("symbia.out.{}", envelope.id)).await?;
+    let mut outcomes = nats.subscribe(outcome_subject(&aggregate.tenant, envelope.id)).await?;
     let mut headers = HeaderMap::new();
     headers.insert("Nats-Msg-Id", Uuid::new_v4().to_string());
     nats.publish_with_headers(aggregate.command_subject(), headers, serde_json::to_vec(envelope)?.into()).await?;

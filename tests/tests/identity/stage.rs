@@ -6,6 +6,7 @@ use std::{
 };
 
 use async_nats::jetstream;
+use futures::StreamExt;
 use reqwest::{Method, StatusCode, header::HeaderMap};
 use serde_json::{Value, json};
 use sqlx::PgPool;
@@ -251,10 +252,15 @@ impl House {
         }
     }
 
-    /// Last sequence of identity's event stream: what happened so far.
+    /// How many messages identity's event stream has: what happened so far, beside notes of what was refused.
     pub async fn head(&self) -> u64 {
         let stream = self.jetstream.get_stream(Service::Identity.event_stream()).await.unwrap();
-        stream.cached_info().state.last_sequence
+        let mut notes = stream.info_with_subjects("symbia.evt.identity.global.access.*").await.unwrap();
+        let mut noted = 0;
+        while let Some(subject) = notes.next().await {
+            noted += subject.unwrap().1 as u64;
+        }
+        notes.info.state.last_sequence - noted
     }
 }
 

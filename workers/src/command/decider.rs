@@ -4,13 +4,18 @@
 //! aggregates that others hardly write to ([`crate::sender::Sender`]): the event comes again until it is handled, so that a
 //! queue between the two would make nothing safer.
 
-use std::{sync::Arc, time::Instant};
+use std::{
+    sync::{Arc, OnceLock},
+    time::Instant,
+};
 
-use symbia_commands::{CommandEnvelope, Outcome, OutcomeStatus, Rejection};
-use symbia_events::AggregateRef;
+use symbia_commands::{Actor, CommandEnvelope, Outcome, OutcomeStatus, Rejection, identity::AccessKind};
+use symbia_events::{AggregateRef, OrgId};
 use symbia_nats::{
+    bus::CommandBus,
     store::{EventStore, StoreError},
     telemetry::{self, KeyValue, SpanExt},
+    witness::{DENIALS, Seen, Witness},
 };
 use time::OffsetDateTime;
 use tracing::{Instrument, Span};
@@ -23,13 +28,19 @@ use crate::metrics;
 pub struct Decider {
     store: EventStore,
     handlers: Arc<Handlers>,
+    witness: Arc<OnceLock<Witness>>,
 }
 
 impl Decider {
     /// Decides for these aggregates.
     #[must_use]
     pub fn new(store: EventStore, handlers: Handlers) -> Self {
-        Decider { store, handlers: Arc::new(handlers) }
+        Decider { store, handlers: Arc::new(handlers), witness: Arc::default() }
+    }
+
+    /// From now on what is refused for lack of a right is noted for the audit trail.
+    pub(super) fn noting_denials(&self, bus: CommandBus) {
+        self.witness.get_or_init(|| Witness::open(bus, Arc::new(self.store.keys().clone())));
     }
 
     /// Whether there is such a kind of aggregate.
@@ -75,7 +86,23 @@ impl Decider {
             let unknown = format!("'{}' is no aggregate of {}", aggregate.kind, aggregate.service);
             return Ok(Outcome::rejected(envelope.id, Rejection::new("UNKNOWN_COMMAND", unknown)));
         };
-        execute(&self.store, aggregate, envelope, &actor).await
+        let outcome = execute(&self.store, aggregate, envelope, &actor).await?;
+        self.note_denial(aggregate, envelope, &actor, &outcome);
+        Ok(outcome)
+    }
+
+    // Of the platform's own commands a refusal is an answer like others.
+    fn note_denial(&self, aggregate: &AggregateRef, envelope: &CommandEnvelope, actor: &Actor, outcome: &Outcome) {
+        let (Some(rejection), Some(witness)) = (&outcome.rejection, self.witness.get()) else { return };
+        if actor.is_platform() || !DENIALS.contains(&rejection.code.as_ref()) {
+            return;
+        }
+        witness.tell(Seen {
+            principal: actor.id.clone(),
+            org: Some(aggregate.tenant.as_str().to_owned()).filter(|org| org != OrgId::GLOBAL),
+            operation: envelope.command_type.clone(),
+            kind: AccessKind::Denied { code: rejection.code.to_string() },
+        });
     }
 
     /// Writes the snapshots that are due, now.

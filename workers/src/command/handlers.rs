@@ -43,6 +43,7 @@ impl Handlers {
             .with::<identity::ApiKey>()
             .with::<identity::Entity>()
             .with::<identity::SignInAttempts>()
+            .with::<identity::AccessNotes>()
             .with::<identity::Credential>()
             .with::<identity::Delegation>()
             .with::<identity::Authorization>()

@@ -15,9 +15,9 @@ use async_nats::{
 };
 use futures::StreamExt;
 use symbia_commands::{CommandEnvelope, Outcome, OutcomeStatus, Rejection};
-use symbia_events::{AggregateRef, CommandId};
+use symbia_events::{AggregateRef, CommandId, OrgId, check_token};
 use symbia_nats::{
-    bus::{OUTCOME_HEADER, OUTCOME_PREFIX},
+    bus::{BUS_TOKEN, CommandBus, OUTCOME_HEADER, OUTCOME_PREFIX, outcome_subject},
     topology,
 };
 use tokio::{sync::mpsc, task::JoinSet};
@@ -68,6 +68,10 @@ impl CommandWorker {
 
     /// Works until `stop`; then finishes what it has begun and writes the snapshots that are due.
     pub async fn run(self, stop: CancellationToken) {
+        match CommandBus::open(self.client.clone()).await {
+            Ok(bus) => self.decider.noting_denials(bus),
+            Err(error) => tracing::error!(%error, "what this worker refuses is not noted"),
+        }
         let lanes = Lanes::default();
         let mut partitions = JoinSet::new();
         let (done, acknowledged) = mpsc::unbounded_channel();
@@ -153,7 +157,7 @@ impl CommandWorker {
                 // Whoever waits for it can be told, when it has at least an id.
                 if let Ok(Identified { id }) = serde_json::from_slice(&message.payload) {
                     let rejection = Rejection::new(error.code(), error.to_string());
-                    self.publish_outcome(&message, &Outcome::rejected(id, rejection)).await;
+                    self.publish_outcome(&message, &aggregate.tenant, &Outcome::rejected(id, rejection)).await;
                 }
                 return;
             }
@@ -164,7 +168,7 @@ impl CommandWorker {
             let rejection =
                 Rejection::new("DEAD_LETTER", "the command could not be decided; it waits in the dead letters");
             let outcome = Outcome { status: OutcomeStatus::Dead, ..Outcome::rejected(envelope.id, rejection) };
-            self.publish_outcome(&message, &outcome).await;
+            self.publish_outcome(&message, &aggregate.tenant, &outcome).await;
             return;
         }
         let command = envelope.id;
@@ -176,17 +180,16 @@ impl CommandWorker {
                 return;
             }
         };
-        self.publish_outcome(&message, &outcome).await;
+        self.publish_outcome(&message, &aggregate.tenant, &outcome).await;
         if let Some(reply) = &message.reply {
             let _ = done.send(reply.clone());
         }
     }
 
-    async fn publish_outcome(&self, message: &Message, outcome: &Outcome) {
+    async fn publish_outcome(&self, message: &Message, tenant: &OrgId, outcome: &Outcome) {
         let named = message.headers.as_ref().and_then(|h| h.get(OUTCOME_HEADER)).map(|v| v.to_string());
-        let subject = named
-            .filter(|s| s.strip_prefix(OUTCOME_PREFIX).is_some_and(is_plain))
-            .unwrap_or_else(|| format!("{OUTCOME_PREFIX}{}", outcome.command_id));
+        let subject = named.filter(|s| s.strip_prefix(OUTCOME_PREFIX).is_some_and(|rest| may_be_told_at(rest, tenant)));
+        let subject = subject.unwrap_or_else(|| outcome_subject(tenant, outcome.command_id));
         match serde_json::to_vec(outcome) {
             Ok(payload) => {
                 if let Err(error) = self.client.publish(subject, payload.into()).await {
@@ -230,6 +233,25 @@ fn address(subject: &str) -> Option<AggregateRef> {
     AggregateRef::of_subject(&format!("symbia.cmd.{rest}"))
 }
 
-fn is_plain(rest: &str) -> bool {
-    rest.len() < 128 && rest.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-' || b == b'.')
+// Senders name their own place: in the tenant of the command, or a bus's, which nobody can guess. Else a tenant could have
+// something told to another.
+fn may_be_told_at(rest: &str, tenant: &OrgId) -> bool {
+    let Some((place, name)) = rest.split_once('.') else { return false };
+    let is_bus = place.len() == BUS_TOKEN && place.bytes().all(|b| b.is_ascii_hexdigit());
+    (is_bus || place == tenant.as_str()) && check_token(name).is_ok()
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "tests")]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn outcomes_are_told_to_the_tenant_of_the_command_or_to_a_bus() {
+        let (tenant, bus) = ("o1".parse().unwrap(), uuid::Uuid::new_v4().simple());
+        assert!(may_be_told_at("o1.x", &tenant) && may_be_told_at(&format!("{bus}.x"), &tenant));
+        for elsewhere in ["o2.x", "o1", "x", "", "o1.x.y", "o1.*", "o1.>", "o1.", ".x"] {
+            assert!(!may_be_told_at(elsewhere, &tenant), "{elsewhere}");
+        }
+    }
 }

@@ -1,0 +1,194 @@
+//! Who may do what at the broker itself: a principal's token or API key, given as NATS password or token, opens the subjects of
+//! its organizations and no others. The server asks here (auth callout), and ends the connection when the answer expires.
+
+use std::{sync::Arc, time::Duration};
+
+use async_nats::{Client, Message, SubscribeError};
+use futures::StreamExt;
+use symbia_events::{Service, check_token};
+use symbia_nats::callout::{Asked, CalloutError, Grant, Issuer, SUBJECT};
+use time::OffsetDateTime;
+use tokio::sync::Semaphore;
+use tokio_util::sync::CancellationToken;
+
+use super::{api_keys::PREFIX, authenticator::Directory};
+use crate::{
+    feed::PrivateConversations,
+    http::{AuthError, Principal, principal::PrincipalKind},
+};
+
+/// A connection lasts no longer, so that a right that was taken away, and a session that was ended, are gone after it.
+const LIFETIME: Duration = Duration::from_secs(15 * 60);
+/// Subscriptions of one connection.
+const SUBSCRIPTIONS: u32 = 1000;
+/// Bytes of a message: the largest command.
+const PAYLOAD: u32 = 1 << 20;
+/// Questions looked at at once; the others wait, for the server gives up after two seconds.
+const AT_ONCE: usize = 32;
+/// Processes that share the work.
+const GROUP: &str = "identity";
+
+/// Answers the broker until `stop`. `client` is the user that may, and does nothing else.
+///
+/// # Errors
+/// The broker does not take the subscription.
+pub async fn answer_broker(
+    directory: Directory,
+    client: Client,
+    issuer: Issuer,
+    stop: CancellationToken,
+) -> Result<(), SubscribeError> {
+    let mut questions = client.queue_subscribe(SUBJECT, GROUP.to_owned()).await?;
+    let (issuer, places) = (Arc::new(issuer), Arc::new(Semaphore::new(AT_ONCE)));
+    loop {
+        let question = tokio::select! {
+            () = stop.cancelled() => return Ok(()),
+            question = questions.next() => question,
+        };
+        let (Some(question), Ok(place)) = (question, Arc::clone(&places).acquire_owned().await) else { return Ok(()) };
+        let (directory, client, issuer) = (directory.clone(), client.clone(), Arc::clone(&issuer));
+        tokio::spawn(async move {
+            answer(&directory, &client, &issuer, question).await;
+            drop(place);
+        });
+    }
+}
+
+async fn answer(directory: &Directory, client: &Client, issuer: &Issuer, question: Message) {
+    let Some(reply) = question.reply else { return };
+    match decision(directory, issuer, &question.payload).await {
+        Ok(answer) => {
+            if let Err(error) = client.publish(reply, answer.into()).await {
+                tracing::warn!(%error, "the broker is not told whether a client may in");
+            }
+        }
+        Err(error) => tracing::warn!(%error, "a client of the broker is not let in"),
+    }
+}
+
+async fn decision(directory: &Directory, issuer: &Issuer, question: &[u8]) -> Result<String, CalloutError> {
+    let (asked, now) = (Asked::read(question)?, OffsetDateTime::now_utc());
+    let granted = async {
+        let (principal, expires) = directory.at_broker(&asked.credential).await?;
+        let until = expires.map_or(now + LIFETIME, |expires| expires.min(now + LIFETIME));
+        grant(&principal, until).ok_or(AuthError::Invalid)
+    };
+    match granted.await {
+        Ok(grant) => {
+            tracing::debug!(principal = grant.name, host = asked.host, "let in at the broker");
+            issuer.admit(&asked, &grant, now)
+        }
+        Err(error) => {
+            tracing::debug!(%error, host = asked.host, "turned away at the broker");
+            issuer.refuse(&asked, &error.to_string(), now)
+        }
+    }
+}
+
+impl Directory {
+    // With the instant at which the credential itself expires.
+    async fn at_broker(&self, credential: &str) -> Result<(Principal, Option<OffsetDateTime>), AuthError> {
+        if credential.starts_with(PREFIX) {
+            let (principal, key) = self.identify_key(credential).await?;
+            return Ok((principal, key.expires_at));
+        }
+        let (principal, claims) = self.identify(credential).await?;
+        let expires = OffsetDateTime::from_unix_timestamp(claims.exp).map_err(|_| AuthError::Invalid)?;
+        Ok((principal, Some(expires)))
+    }
+}
+
+// Commands and outcomes of the principal's organizations. A credential with its full rights also hears what a feed would
+// give it, and has an inbox. `None`: no organization, so nothing to do here.
+fn grant(principal: &Principal, until: OffsetDateTime) -> Option<Grant> {
+    let orgs: Vec<&str> =
+        principal.organizations.iter().map(|org| org.id.as_str()).filter(|id| check_token(id).is_ok()).collect();
+    if orgs.is_empty() {
+        return None;
+    }
+    let publish = orgs.iter().map(|org| format!("symbia.cmd.*.{org}.>")).collect();
+    let mut subscribe: Vec<String> = orgs.iter().map(|org| format!("symbia.out.{org}.*")).collect();
+    if !principal.is_restricted() {
+        for org in orgs {
+            subscribe.extend(events(principal, org));
+            if PrivateConversations::is_observer(principal) {
+                subscribe.push(format!("symbia.live.{org}.>"));
+            }
+        }
+        if check_token(&principal.id).is_ok() {
+            subscribe.push(format!("_INBOX.{}.{}.>", kind(principal.kind), principal.id));
+        }
+    }
+    let name = match &principal.acting {
+        Some(acting) => format!("{} for {}", acting.agent, principal.id),
+        None => principal.id.clone(),
+    };
+    Some(Grant { name, publish, subscribe, until, subscriptions: SUBSCRIPTIONS, payload: PAYLOAD })
+}
+
+// One subject, where all services are open.
+fn events(principal: &Principal, org: &str) -> Vec<String> {
+    let opens = |service: &Service| PrivateConversations::opens(principal, org, *service);
+    if Service::ALL.iter().all(opens) {
+        return vec![format!("symbia.evt.*.{org}.>")];
+    }
+    Service::ALL.iter().filter(|s| opens(s)).map(|service| format!("symbia.evt.{service}.{org}.>")).collect()
+}
+
+// A handle may look like the id of a user: their inboxes are apart.
+fn kind(kind: PrincipalKind) -> &'static str {
+    match kind {
+        PrincipalKind::User => "user",
+        PrincipalKind::Agent => "agent",
+        PrincipalKind::Service => "service",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::http::principal::{AuthType, Membership};
+
+    fn ada(role: &str) -> Principal {
+        let of = |id: &str| Membership { id: id.into(), name: id.into(), slug: id.into(), role: role.into() };
+        Principal {
+            organizations: vec![of("o1"), of("o2")],
+            ..Principal::new("ada", PrincipalKind::User, AuthType::Jwt)
+        }
+    }
+
+    fn of(principal: &Principal) -> Grant {
+        grant(principal, OffsetDateTime::UNIX_EPOCH).unwrap()
+    }
+
+    fn hears(principal: &Principal, subject: &str) -> bool {
+        of(principal).subscribe.iter().any(|allowed| allowed == subject)
+    }
+
+    #[test]
+    fn a_principal_reaches_its_organizations_and_nothing_else() {
+        let grant = of(&ada("member"));
+        assert_eq!(grant.publish, ["symbia.cmd.*.o1.>", "symbia.cmd.*.o2.>"]);
+        let within = |s: &String| s.contains(".o1.") || s.contains(".o2.") || s == "_INBOX.user.ada.>";
+        assert!(grant.subscribe.iter().all(within), "{:?}", grant.subscribe);
+        let nobody = Principal::new("eve", PrincipalKind::User, AuthType::Jwt);
+        assert!(super::grant(&nobody, OffsetDateTime::UNIX_EPOCH).is_none());
+        let odd = Membership { id: "o1.>".into(), name: String::new(), slug: String::new(), role: "admin".into() };
+        assert!(super::grant(&Principal { organizations: vec![odd], ..nobody }, OffsetDateTime::UNIX_EPOCH).is_none());
+    }
+
+    #[test]
+    fn other_peoples_conversations_are_not_heard() {
+        let (member, admin) = (ada("member"), ada("admin"));
+        assert!(hears(&member, "symbia.evt.identity.o1.>") && !hears(&member, "symbia.evt.messaging.o1.>"));
+        assert!(hears(&admin, "symbia.evt.*.o1.>") && !hears(&admin, "symbia.live.o1.>"));
+        let observer = Principal { entitlements: vec!["cap:messaging.observe".into()], ..member };
+        assert!(hears(&observer, "symbia.live.o1.>"));
+    }
+
+    #[test]
+    fn a_credential_with_scopes_sends_commands_and_hears_their_outcomes() {
+        let scoped = Principal { scopes: vec!["cap:identity.read".into()], ..ada("admin") };
+        assert_eq!(of(&scoped).subscribe, ["symbia.out.o1.*", "symbia.out.o2.*"]);
+    }
+}
