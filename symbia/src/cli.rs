@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use symbia_events::{Position, Service};
 
-use crate::{chat::ChatOptions, llm::LlmCommand, models::ModelsCommand};
+use crate::{chat::ChatOptions, llm::LlmCommand, models::ModelsCommand, people::PeopleCommand};
 
 /// Symbia: people and AI agents work together, and every step can be proved.
 #[derive(Debug, Parser)]
@@ -50,15 +50,17 @@ pub enum Command {
     Migrate,
     /// Check what this machine has and lacks
     Doctor,
-    /// The key ring
+    /// The key ring: what signs the log
     #[command(subcommand)]
-    Keys(KeysCommand),
+    Ring(RingCommand),
     /// Commands
     #[command(subcommand, name = "command")]
     Send(CommandCommand),
     /// Read models
     #[command(subcommand)]
     Projection(ProjectionCommand),
+    /// Load the demo data into the platform that runs; what is there already stays as it is
+    Seed,
     /// Talk to an assistant
     Chat(ChatOptions),
     /// The language models of this installation
@@ -67,6 +69,8 @@ pub enum Command {
     /// Ask a local model directly
     #[command(subcommand)]
     Llm(LlmCommand),
+    #[command(flatten)]
+    People(PeopleCommand),
     /// The log: look at it, take it elsewhere, mend it
     #[command(subcommand)]
     Log(LogCommand),
@@ -174,7 +178,7 @@ impl WorkRole {
 }
 
 #[derive(Debug, Subcommand)]
-pub enum KeysCommand {
+pub enum RingCommand {
     /// Show the keys, without their secrets
     List,
     /// Add a new active key; running processes pick it up when they start again
@@ -183,6 +187,8 @@ pub enum KeysCommand {
     ///
     /// Stop the platform first: a process that knows only the present key cannot read what the new one wraps.
     RotateKek,
+    /// Show the public key that a broker of your own believes: `issuer` of its `auth_callout`
+    BrokerIssuer,
     /// Stop accepting what a key signed
     Retire {
         /// Key id, e.g. k1

@@ -11,17 +11,20 @@ mod doctor;
 mod first_run;
 mod home;
 mod inference;
-mod keys;
 mod llm;
 mod log;
 mod models;
 mod opened;
+mod people;
 mod projection;
 mod replay;
 mod replay_run;
 mod rest;
+mod ring;
 mod roles;
+mod seed;
 mod serve;
+mod session;
 mod telemetry;
 mod up;
 mod work;
@@ -97,12 +100,14 @@ async fn run(command: Command, config: Config) -> Ended {
         Command::Project => roles::project_alone(config).await,
         Command::Migrate => roles::migrate_alone(config).await,
         Command::Doctor => doctor::run(&config).await,
-        Command::Keys(command) => keys::run(&config, command),
+        Command::Ring(command) => ring::run(&config, command),
         Command::Send(command) => command::run(&config, command).await,
         Command::Projection(command) => projection::run(&config, command).await,
+        Command::Seed => seed::run(&config).await,
         Command::Chat(options) => chat::run(&config, options).await,
         Command::Models(command) => models::run(&config, command).await,
         Command::Llm(command) => llm::run(&config, command).await,
+        Command::People(command) => people::run(&config, command).await,
         Command::Log(command) => log::run(&config, command).await,
         Command::Audit(command) => audit::run(&config, command).await,
         Command::Replay(ReplayOptions { what: Some(ReplayCommand::Run { run_id }), .. }) => {

@@ -1,17 +1,16 @@
 //! A service's REST API, for the subcommands that are clients of it like any other.
 
-use std::{path::PathBuf, time::Duration};
+use std::time::Duration;
 
 use anyhow::Context;
 use clap::Args;
 use reqwest::{Method, Response};
 use serde_json::Value;
 use symbia_events::Service;
-use zeroize::Zeroizing;
 
 use crate::{
-    chat::{api::checked, session},
     config::Config,
+    session::{self, Credential, checked},
 };
 
 /// Answers of models may take long; beyond this the connection is dead.
@@ -20,12 +19,8 @@ const SILENCE: Duration = Duration::from_secs(600);
 /// Who asks, and where.
 #[derive(Clone, Debug, Args)]
 pub struct SignIn {
-    /// Sign in as
-    #[arg(long)]
-    pub email: Option<String>,
-    /// File that holds the password [default: ask]
-    #[arg(long, requires = "email")]
-    pub password_file: Option<PathBuf>,
+    #[command(flatten)]
+    pub sign_in: session::SignIn,
     /// Organization, for those who have several
     #[arg(long)]
     pub org: Option<String>,
@@ -41,7 +36,7 @@ pub struct SignIn {
 pub struct Rest {
     http: reqwest::Client,
     base: String,
-    token: Zeroizing<String>,
+    credential: Credential,
     org: Option<String>,
 }
 
@@ -53,9 +48,9 @@ impl Rest {
             given.as_deref().map_or_else(here, |url| url.trim_end_matches('/').to_owned())
         };
         let identity = url(&who.identity_url, Service::Identity);
-        let token = session::token(&identity, who.email.as_deref(), who.password_file.as_deref()).await?;
+        let credential = session::Sessions::at(&identity)?.credential(&who.sign_in).await?;
         let http = reqwest::Client::builder().read_timeout(SILENCE).build()?;
-        Ok(Rest { http, base: url(&who.models_url, Service::Models), token, org: who.org.clone() })
+        Ok(Rest { http, base: url(&who.models_url, Service::Models), credential, org: who.org.clone() })
     }
 
     /// The body of an answer; an error says what the service says.
@@ -74,7 +69,7 @@ impl Rest {
     }
 
     async fn send(&self, method: Method, path: &str, body: Option<&Value>) -> anyhow::Result<Response> {
-        let mut request = self.http.request(method, format!("{}{path}", self.base)).bearer_auth(&*self.token);
+        let mut request = self.credential.on(self.http.request(method, format!("{}{path}", self.base)));
         if let Some(org) = &self.org {
             request = request.header("x-org-id", org);
         }

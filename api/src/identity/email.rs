@@ -22,7 +22,8 @@ pub(super) fn check_form(rules: &mut Validation, path: &str, text: &str) {
 
 /// The hash under which an address is looked up: the same however it is capitalised, padded or composed, and whichever way
 /// its host name is written.
-pub(super) fn key(keys: &KeyRing, address: &str) -> String {
+#[must_use]
+pub fn key(keys: &KeyRing, address: &str) -> String {
     keys.lookup_hash("email", &folded(address))
 }
 

@@ -3,13 +3,13 @@
 use std::time::Duration;
 
 use anyhow::{Context, bail};
-use reqwest::{Method, Response, StatusCode};
+use reqwest::{Method, StatusCode};
 use serde_json::{Value, json};
 use tokio::time::Instant;
 use uuid::Uuid;
-use zeroize::Zeroizing;
 
 use super::sse::{Events, Sse};
+use crate::session::{Credential, checked};
 
 /// How long a stream that broke off is tried to be taken up again.
 const RESUME: Duration = Duration::from_secs(60);
@@ -23,7 +23,7 @@ const TRIES: usize = 5;
 pub struct Api {
     http: reqwest::Client,
     base: String,
-    token: Zeroizing<String>,
+    credential: Credential,
     org: Option<String>,
 }
 
@@ -47,9 +47,9 @@ impl Conversation {
 
 impl Api {
     /// The service at an address.
-    pub fn new(base: String, token: Zeroizing<String>, org: Option<String>) -> anyhow::Result<Self> {
+    pub fn new(base: String, credential: Credential, org: Option<String>) -> anyhow::Result<Self> {
         let http = reqwest::Client::builder().read_timeout(SILENCE).build()?;
-        Ok(Api { http, base, token, org })
+        Ok(Api { http, base, credential, org })
     }
 
     /// Opens a conversation with an assistant.
@@ -107,25 +107,11 @@ impl Api {
     }
 
     fn request(&self, method: Method, path: &str) -> reqwest::RequestBuilder {
-        let request = self.http.request(method, format!("{}{path}", self.base)).bearer_auth(&*self.token);
+        let request = self.credential.on(self.http.request(method, format!("{}{path}", self.base)));
         match &self.org {
             Some(org) => request.header("x-org-id", org),
             None => request,
         }
-    }
-}
-
-/// A success, or what the service says went wrong.
-pub async fn checked(answer: Response) -> anyhow::Result<Response> {
-    let status = answer.status();
-    if status.is_success() {
-        return Ok(answer);
-    }
-    let body: Value = answer.json().await.unwrap_or_default();
-    let message = body["message"].as_str().unwrap_or("no reason given");
-    match body["hint"].as_str() {
-        Some(hint) => bail!("{message} ({status}). {hint}"),
-        None => bail!("{message} ({status})"),
     }
 }
 

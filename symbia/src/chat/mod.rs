@@ -1,8 +1,7 @@
 //! `symbia chat`: a conversation with an assistant in the terminal, over the public API like any other client.
 
-pub(crate) mod api;
+mod api;
 mod exchange;
-pub(crate) mod session;
 pub(crate) mod sse;
 
 use std::{
@@ -18,7 +17,12 @@ use symbia_events::Service;
 use tokio::{sync::mpsc, time::timeout};
 use uuid::Uuid;
 
-use crate::{Ended, config::Config, exit};
+use crate::{
+    Ended,
+    config::Config,
+    exit,
+    session::{Sessions, SignIn},
+};
 use api::Api;
 use exchange::{Exchange, Status, Step};
 
@@ -37,12 +41,8 @@ pub struct ChatOptions {
     /// Whom to talk to
     #[arg(long, default_value = symbia_commands::assistants::seed::ASSISTANT_KEY)]
     pub assistant: String,
-    /// Sign in as
-    #[arg(long)]
-    pub email: Option<String>,
-    /// File that holds the password [default: ask]
-    #[arg(long, requires = "email")]
-    pub password_file: Option<std::path::PathBuf>,
+    #[command(flatten)]
+    pub sign_in: SignIn,
     /// Organization, for those who have several
     #[arg(long)]
     pub org: Option<String>,
@@ -61,8 +61,8 @@ pub async fn run(config: &Config, options: ChatOptions) -> Ended {
         given.as_deref().map_or_else(here, |url| url.trim_end_matches('/').to_owned())
     };
     let identity = url(&options.identity_url, Service::Identity);
-    let token = session::token(&identity, options.email.as_deref(), options.password_file.as_deref()).await?;
-    let api = Api::new(url(&options.messaging_url, Service::Messaging), token, options.org.clone())?;
+    let credential = Sessions::at(&identity)?.credential(&options.sign_in).await?;
+    let api = Api::new(url(&options.messaging_url, Service::Messaging), credential, options.org.clone())?;
     let conversation = match &options.conversation {
         Some(id) => api.conversation(id).await?,
         None => api.open(&format!("assistant:{}", options.assistant)).await?,

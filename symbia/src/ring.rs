@@ -1,4 +1,4 @@
-//! `symbia keys`: the key ring.
+//! `symbia ring`: the key ring.
 
 use std::process::ExitCode;
 
@@ -6,15 +6,24 @@ use anyhow::bail;
 use serde_json::json;
 use time::OffsetDateTime;
 
-use crate::{Ended, cli::KeysCommand, config::Config, home::Home};
+use crate::{Ended, cli::RingCommand, config::Config, home::Home};
 
 /// Runs the subcommand.
-pub fn run(config: &Config, command: KeysCommand) -> Ended {
+pub fn run(config: &Config, command: RingCommand) -> Ended {
     let home = Home::open(config)?;
+    if matches!(command, RingCommand::BrokerIssuer) {
+        let issuer = home.broker_issuer()?.public_key();
+        if config.json {
+            println!("{}", json!({ "issuer": issuer }));
+        } else {
+            println!("{issuer}");
+        }
+        return Ok(ExitCode::SUCCESS);
+    }
     let mut ring = home.key_ring()?;
     match command {
-        KeysCommand::List => {}
-        KeysCommand::Rotate => {
+        RingCommand::List | RingCommand::BrokerIssuer => {}
+        RingCommand::Rotate => {
             let kid = ring.rotate(OffsetDateTime::now_utc());
             home.save_key_ring(&ring)?;
             if !config.json {
@@ -23,13 +32,13 @@ pub fn run(config: &Config, command: KeysCommand) -> Ended {
                 );
             }
         }
-        KeysCommand::RotateKek => {
+        RingCommand::RotateKek => {
             if home.running().is_some() {
                 bail!("the platform is running: stop it first, it could not read what the new key wraps");
             }
             home.rotate_kek()?;
         }
-        KeysCommand::Retire { kid } => {
+        RingCommand::Retire { kid } => {
             ring.retire(&kid)?;
             home.save_key_ring(&ring)?;
         }

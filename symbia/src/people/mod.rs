@@ -1,0 +1,153 @@
+//! What people do at the terminal, over the public API like any other client: sign in, organizations, users, agents, API keys,
+//! vault.
+
+mod account;
+mod agents;
+mod api_keys;
+mod client;
+mod orgs;
+mod users;
+mod vault;
+
+use std::{path::Path, process::ExitCode};
+
+use clap::{Args, Subcommand};
+use serde_json::Value;
+use symbia_events::Service;
+use zeroize::Zeroizing;
+
+use crate::{
+    Ended,
+    config::{Config, secret_file},
+    exit,
+    session::{Refused, Sessions},
+};
+use client::Client;
+
+/// Where, and in which organization.
+#[derive(Debug, Args)]
+pub struct Place {
+    /// Address of the identity service [default: this machine]
+    #[arg(long, global = true)]
+    identity_url: Option<String>,
+    /// Organization, for those who have several
+    #[arg(long, global = true)]
+    org: Option<String>,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum PeopleCommand {
+    /// Sign in, and stay so for the commands that follow
+    Login(account::Login),
+    /// Show who is signed in
+    Whoami(Place),
+    /// End the session and forget it
+    Logout(Place),
+    /// Organizations and their members
+    Orgs(orgs::Orgs),
+    /// Users: of an organization (its admins), or all (super admins)
+    Users(users::Users),
+    /// Agents of an organization (its admins)
+    Agents(agents::Agents),
+    /// Your API keys
+    Keys(api_keys::ApiKeys),
+    /// Secrets of other systems that the platform keeps for you
+    Vault(vault::Vault),
+}
+
+/// Runs the subcommand.
+pub async fn run(config: &Config, command: PeopleCommand) -> Ended {
+    let ended = match command {
+        PeopleCommand::Login(login) => login.run(config).await,
+        PeopleCommand::Whoami(place) => account::whoami(config, &place).await,
+        PeopleCommand::Logout(place) => account::logout(config, &place).await,
+        PeopleCommand::Orgs(orgs) => orgs.run(config).await,
+        PeopleCommand::Users(users) => users.run(config).await,
+        PeopleCommand::Agents(agents) => agents.run(config).await,
+        PeopleCommand::Keys(keys) => keys.run(config).await,
+        PeopleCommand::Vault(vault) => vault.run(config).await,
+    };
+    match ended {
+        Ok(()) => Ok(ExitCode::SUCCESS),
+        Err(error) if error.is::<Refused>() => {
+            eprintln!("symbia: {error:#}");
+            Ok(ExitCode::from(exit::REFUSED))
+        }
+        Err(error) => Err(error),
+    }
+}
+
+impl Place {
+    fn identity(&self, config: &Config) -> String {
+        let here = || format!("http://127.0.0.1:{}", config.port(Service::Identity));
+        self.identity_url.as_deref().map_or_else(here, |url| url.trim_end_matches('/').to_owned())
+    }
+
+    fn sessions(&self, config: &Config) -> anyhow::Result<Sessions> {
+        Sessions::at(&self.identity(config))
+    }
+
+    /// The platform, as whoever is signed in.
+    async fn client(&self, config: &Config) -> anyhow::Result<Client> {
+        let kept = self.sessions(config)?.kept().await?;
+        let credential = kept.ok_or_else(|| Refused("nobody is signed in: `symbia login` first".to_owned()))?;
+        Ok(Client::new(self.identity(config), credential, self.org.clone(), config.json))
+    }
+}
+
+/// A secret from a file, or from standard input when that is `-`.
+fn secret_of(file: &Path) -> anyhow::Result<Zeroizing<String>> {
+    if file != Path::new("-") {
+        return secret_file(file);
+    }
+    let text = Zeroizing::new(std::io::read_to_string(std::io::stdin())?);
+    Ok(Zeroizing::new(text.trim_end_matches(['\r', '\n']).to_owned()))
+}
+
+/// Prints an answer: as JSON, or as a table of the columns `HEADING` and JSON pointer.
+fn show(json: bool, answer: &Value, rows: &Value, columns: &[(&str, &str)]) {
+    if json {
+        println!("{answer}");
+        return;
+    }
+    let rows: Vec<&Value> = rows.as_array().map_or_else(|| vec![rows], |rows| rows.iter().collect());
+    let cells: Vec<Vec<String>> =
+        rows.iter().map(|row| columns.iter().map(|(_, at)| cell(row.pointer(at))).collect()).collect();
+    let width = |column: usize, heading: &str| {
+        cells.iter().map(|row| row[column].chars().count()).chain([heading.len()]).max().unwrap_or_default()
+    };
+    let widths: Vec<usize> = columns.iter().enumerate().map(|(n, (heading, _))| width(n, heading)).collect();
+    let line = |texts: &mut dyn Iterator<Item = &str>| {
+        let padded: Vec<String> = texts.zip(&widths).map(|(text, width)| format!("{text:<width$}")).collect();
+        println!("{}", padded.join("  ").trim_end());
+    };
+    line(&mut columns.iter().map(|(heading, _)| *heading));
+    for row in &cells {
+        line(&mut row.iter().map(String::as_str));
+    }
+}
+
+// One line, and nothing that moves the cursor: names are other people's texts.
+fn cell(value: Option<&Value>) -> String {
+    let text = match value {
+        None | Some(Value::Null) => "-".to_owned(),
+        Some(Value::String(text)) => text.clone(),
+        Some(Value::Array(list)) => list.iter().map(|item| cell(Some(item))).collect::<Vec<_>>().join(","),
+        Some(other) => other.to_string(),
+    };
+    text.chars().map(|c| if c.is_control() { ' ' } else { c }).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::cell;
+
+    #[test]
+    fn a_cell_is_one_line_of_plain_text() {
+        assert_eq!(cell(None), "-");
+        assert_eq!(cell(Some(&json!(["a", "b"]))), "a,b");
+        assert_eq!(cell(Some(&json!("a\n\u{1b}[31mb"))), "a  [31mb");
+    }
+}
