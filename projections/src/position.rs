@@ -47,6 +47,12 @@ impl Positions {
         Positions { reader, known, listener }
     }
 
+    /// What a projection told last, if it told anything yet.
+    #[must_use]
+    pub fn latest(&self, projection: &str, service: Service) -> Option<u64> {
+        self.known.borrow().get(&(projection.to_owned(), service)).copied()
+    }
+
     /// Waits until a projection has folded `position`; false when it has not within `timeout`.
     pub async fn wait_for(&self, projection: &str, position: Position, timeout: Duration) -> bool {
         let deadline = Instant::now() + timeout;

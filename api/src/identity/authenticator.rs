@@ -23,6 +23,7 @@ use super::{
     acting::within_scopes,
     agent_auth::aggregate as agent_aggregate,
     api_keys::aggregate as key_aggregate,
+    cache::Recent,
     key_scopes::narrowed,
     presence::Sightings,
     tokens::{AUDIENCE, Claims},
@@ -45,13 +46,20 @@ pub struct Directory {
     sightings: Sightings,
     looks: Arc<Throttle>,
     witness: Arc<OnceLock<Witness>>,
+    recent: Recent,
 }
 
 impl Directory {
     /// A directory over the platform's read models.
     #[must_use]
     pub fn new(platform: Platform) -> Self {
-        Directory { platform, sightings: Sightings::default(), looks: Arc::default(), witness: Arc::default() }
+        Directory {
+            platform,
+            sightings: Sightings::default(),
+            looks: Arc::default(),
+            witness: Arc::default(),
+            recent: Recent::default(),
+        }
     }
 
     /// The principal of a token, and what the token says.
@@ -71,8 +79,15 @@ impl Directory {
     }
 
     async fn look_up(&self, token: &str, audience: Option<&str>) -> Result<(Principal, Claims), AuthError> {
+        if let Some(found) = self.recent.find(&self.platform, token, audience) {
+            return Ok(found);
+        }
+        let reading = self.recent.begin(&self.platform);
         let claims = self.verified(token, audience).await?;
         let principal = self.principal_of(&claims).await?;
+        if let Some(reading) = reading {
+            self.recent.keep(token, reading, &principal, &claims);
+        }
         Ok((principal, claims))
     }
 

@@ -17,6 +17,7 @@ mod audit_logs;
 mod authenticator;
 mod authorize;
 mod broker_access;
+mod cache;
 mod clients;
 mod credentials;
 mod delegations;

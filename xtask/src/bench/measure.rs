@@ -48,7 +48,20 @@ impl<T: Send + 'static> Lanes<T> {
     where
         F: Future<Output = Result<T>> + Send,
     {
-        self.each(step, move |_, began| began.elapsed() < round).await
+        self.each(step, Duration::ZERO, move |_, began| began.elapsed() < round).await
+    }
+
+    /// The same with a pause before each step.
+    pub async fn run_paced<F>(
+        &mut self,
+        round: Duration,
+        pause: Duration,
+        step: impl Fn(T) -> F + Clone + Send + 'static,
+    ) -> Result<Load>
+    where
+        F: Future<Output = Result<T>> + Send,
+    {
+        self.each(step, pause, move |_, began| began.elapsed() < round).await
     }
 
     /// Runs every item `times` times.
@@ -57,12 +70,13 @@ impl<T: Send + 'static> Lanes<T> {
         F: Future<Output = Result<T>> + Send,
     {
         let longest = self.0.iter().map(VecDeque::len).max().unwrap_or(0);
-        self.each(step, move |done, _| done < longest * times).await
+        self.each(step, Duration::ZERO, move |done, _| done < longest * times).await
     }
 
     async fn each<F>(
         &mut self,
         step: impl Fn(T) -> F + Clone + Send + 'static,
+        pause: Duration,
         go_on: impl Fn(usize, Instant) -> bool + Clone + Send + 'static,
     ) -> Result<Load>
     where
@@ -76,6 +90,9 @@ impl<T: Send + 'static> Lanes<T> {
                 let mut latencies = Vec::new();
                 while go_on(latencies.len(), began) {
                     let Some(item) = lane.pop_front() else { break };
+                    if !pause.is_zero() {
+                        tokio::time::sleep(pause).await;
+                    }
                     let at = Instant::now();
                     lane.push_back(step(item).await?);
                     latencies.push(at.elapsed());

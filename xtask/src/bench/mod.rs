@@ -7,6 +7,7 @@ mod exchange;
 mod fsync;
 mod gateway;
 mod ground;
+mod identity;
 mod inference;
 mod ledger;
 mod load;
@@ -78,7 +79,7 @@ impl Bench {
 }
 
 /// Every row, by group.
-const ROWS: [&[&str]; 13] = [
+const ROWS: [&[&str]; 14] = [
     &append::ROWS,
     &command::ROWS,
     &fsync::ROWS,
@@ -89,6 +90,7 @@ const ROWS: [&[&str]; 13] = [
     &inference::ROWS,
     &policy::ROWS,
     &gateway::ROWS,
+    &identity::ROWS,
     &process::ROWS,
     &messages::ROWS,
     &sockets::ROWS,
@@ -131,7 +133,7 @@ async fn measure_all(bench: &mut Bench) -> Vec<String> {
         )* };
     }
     group!(
-        append, command, fsync, load, replay, projection, exchange, inference, policy, gateway, process, messages,
+        append, command, fsync, load, replay, projection, exchange, inference, policy, gateway, identity, process, messages,
         sockets
     );
     failures
