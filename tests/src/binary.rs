@@ -65,6 +65,7 @@ impl Said {
 pub struct Installation {
     program: PathBuf,
     up: Option<Child>,
+    log: Option<PathBuf>,
     dir: TempDir,
 }
 
@@ -74,7 +75,7 @@ impl Installation {
         let dir = TempDir::with_prefix("symbia-test-")?;
         // For root the database runs as another account, which must get in.
         fs::set_permissions(dir.path(), Permissions::from_mode(0o711))?;
-        Ok(Installation { program: program()?, up: None, dir })
+        Ok(Installation { program: program()?, up: None, log: None, dir })
     }
 
     /// A new one with the keys of another.
@@ -97,6 +98,11 @@ impl Installation {
     /// A path for the test's own files.
     pub fn file(&self, name: &str) -> PathBuf {
         self.dir.path().join(name)
+    }
+
+    /// What `symbia up` logs goes into a file from now on.
+    pub fn log_to(&mut self, file: &Path) {
+        self.log = Some(file.to_owned());
     }
 
     fn command(&self, arguments: &[&str]) -> Command {
@@ -122,6 +128,9 @@ impl Installation {
         let offset = free_offset()?.to_string();
         let mut command = self.command(&["up", "--nats-port", "0", "--port-offset", &offset]);
         command.args(arguments).envs(variables.iter().copied());
+        if let Some(log) = &self.log {
+            command.stderr(fs::File::options().create(true).append(true).open(log)?);
+        }
         let mut up = command.stdout(Stdio::piped()).spawn()?;
         let out = up.stdout.take().context("no standard output")?;
         self.up = Some(up);
