@@ -46,13 +46,13 @@ impl Deref for Caller {
 
 impl From<Arc<Principal>> for Caller {
     fn from(principal: Arc<Principal>) -> Self {
-        Self(principal)
+        Self { principal, authenticator: None }
     }
 }
 
 impl From<Caller> for Arc<Principal> {
     fn from(caller: Caller) -> Self {
-        caller.0
+        caller.principal
     }
 }
 
