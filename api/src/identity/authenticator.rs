@@ -299,4 +299,8 @@ impl Authenticator for ApiKeysAsBearer {
         // Anthropic's clients send whatever they have this way.
         if key.contains('.') { self.0.bearer(key).await } else { self.0.api_key(key).await }
     }
+
+    fn witness(&self, seen: Seen) {
+        Authenticator::witness(&self.0, seen);
+    }
 }
