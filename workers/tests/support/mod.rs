@@ -135,8 +135,14 @@ impl House {
         migrate(&pool, &[]).await.unwrap();
         let secrets = secret_store(pool).await;
         let keys = Arc::new(KeyRing::generate(OffsetDateTime::now_utc()));
-        let plan =
-            Plan { nats: broker.url(), database: database.url(), keys: Arc::clone(&keys), model, router: settings, accounts };
+        let plan = Plan {
+            nats: broker.url(),
+            database: database.url(),
+            keys: Arc::clone(&keys),
+            model,
+            router: settings,
+            accounts,
+        };
 
         let store = EventStore::new(
             client.clone(),

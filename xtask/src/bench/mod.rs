@@ -133,11 +133,8 @@ async fn measure_all(bench: &mut Bench) -> Vec<String> {
         )* };
     }
     group!(
-    group!(
-        append, command, fsync, load, replay, projection, exchange, inference, policy, gateway, identity, process, messages,
-        sockets
-    );
-        sockets
+        append, command, fsync, load, replay, projection, exchange, inference, policy, gateway, identity, process,
+        messages, sockets
     );
     failures
 }
