@@ -117,10 +117,13 @@ impl Installation {
         self.start_with(&["--skip-admin"], &[])
     }
 
-    /// The same with tokens signed by a secret: no signing key stands in the log, so that its messages can be counted.
+    /// The same with tokens signed by a secret and without models: neither a signing key nor what was found in a directory
+    /// stands in the log, so that its messages can be counted.
     pub fn start_counted(&mut self) -> anyhow::Result<Value> {
         let secret = "87321fbe8fdd08a4b9ec5e770515e6d4b0e14a996b5d1b126f134c402fbd22c1";
-        self.start_with(&["--skip-admin"], &[("SESSION_SECRET", secret)])
+        let models = self.file("no-models");
+        fs::create_dir_all(&models)?;
+        self.start_with(&["--skip-admin"], &[("SESSION_SECRET", secret), ("MODELS_PATH", text(&models))])
     }
 
     /// The same with further arguments and variables.
@@ -186,6 +189,14 @@ impl Installation {
     /// Addresses of the running `symbia up`, with the platform's own credentials: `nats_url`, `database_url`.
     pub fn running(&self) -> anyhow::Result<Value> {
         Ok(serde_json::from_slice(&fs::read(self.data().join("run.json"))?)?)
+    }
+
+    /// The broker as the platform itself sees it.
+    pub async fn nats(&self) -> anyhow::Result<async_nats::Client> {
+        let address: async_nats::ServerAddr = self.running()?["nats_url"].as_str().context("no broker")?.parse()?;
+        let (user, password) = (address.username().context("no user")?, address.password().context("no password")?);
+        let options = async_nats::ConnectOptions::new().user_and_password(user.to_owned(), password.to_owned());
+        Ok(options.connect(address).await?)
     }
 
     /// Founds an organization.

@@ -11,11 +11,7 @@ use symbia_tests::binary::{Installation, text, until};
 type Tested = anyhow::Result<()>;
 
 async fn raw(house: &Installation) -> anyhow::Result<jetstream::Context> {
-    let url = house.running()?["nats_url"].as_str().context("no URL")?.to_owned();
-    let address: async_nats::ServerAddr = url.parse()?;
-    let (user, password) = (address.username().context("no user")?, address.password().context("no password")?);
-    let options = async_nats::ConnectOptions::new().user_and_password(user.to_owned(), password.to_owned());
-    Ok(jetstream::new(options.connect(address).await?))
+    Ok(jetstream::new(house.nats().await?))
 }
 
 fn findings(report: &Value) -> Vec<(String, u64)> {

@@ -140,8 +140,7 @@ async fn live(house: &mut House) -> anyhow::Result<Vec<(&'static str, String, &'
 }
 
 /// Every message of every stream, the snapshots' and the rate limits' among them.
-async fn streams(nats: &str, places: &mut Places) -> Tested {
-    let js = jetstream::new(async_nats::connect(nats).await?);
+async fn streams(js: jetstream::Context, places: &mut Places) -> Tested {
     let names: Vec<String> = js.stream_names().try_collect().await?;
     ensure!(names.iter().any(|name| name == "KV_SYMBIA_SNAP"), "{names:?}");
     for name in names {
@@ -256,7 +255,7 @@ async fn no_secret_is_anywhere_but_where_it_belongs() -> Tested {
 
     let mut places = Places::default();
     let running = house.installation.running()?;
-    streams(running["nats_url"].as_str().context("no broker")?, &mut places).await?;
+    streams(jetstream::new(house.installation.nats().await?), &mut places).await?;
     tables(running["database_url"].as_str().context("no database")?, &mut places).await?;
     let export = house.installation.file("export.jsonl");
     house.installation.run(&["log", "export", "--out", text(&export)])?.expect(0)?;

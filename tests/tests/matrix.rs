@@ -117,8 +117,7 @@ impl House {
 
     /// How many messages there are by subject, of all that is about Ada.
     async fn happened(&self, things: &Things) -> anyhow::Result<BTreeMap<String, usize>> {
-        let nats = self.installation.running()?["nats_url"].as_str().context("no broker")?.to_owned();
-        let js = jetstream::new(async_nats::connect(nats).await?);
+        let js = jetstream::new(self.installation.nats().await?);
         let mut about = BTreeMap::new();
         for service in Service::ALL {
             let stream = js.get_stream(service.event_stream()).await?;

@@ -111,7 +111,9 @@ impl Recent {
         let current = changes.reading(folded(platform)).is_some() && changes.holds(&entry);
         let live = entry.claims.exp > OffsetDateTime::now_utc().unix_timestamp();
         let fits = audience.is_none_or(|audience| entry.claims.aud == audience);
-        (current && live && fits).then(|| (entry.principal.clone(), entry.claims.clone()))
+        // Its key may have been given up since.
+        let signed = !platform.tokens.may_be_newer(token);
+        (current && live && fits && signed).then(|| (entry.principal.clone(), entry.claims.clone()))
     }
 
     /// To be asked before the read models are. `None`: what they say now cannot be kept.

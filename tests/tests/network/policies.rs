@@ -77,7 +77,8 @@ async fn a_change_is_a_version_that_counts_from_the_next_call() {
     let off = change(json!({ "enabled": false })).await.ok();
     assert_eq!((&off["version"], &off["enabled"], &off["priority"]), (&json!(2), &json!(false), &json!(10)));
     let (second, now) = mesh.send(&ada, event("a", Some("b"))).await;
-    assert_eq!((&first["status"], &now["status"]), (&json!("dropped"), &json!("pending")));
+    assert_eq!(first["status"], "dropped");
+    assert_ne!(now["status"], "dropped", "it may have arrived already");
     assert_ne!(first["policySetVersion"], now["policySetVersion"]);
     mesh.settled(&ada, &second, "delivered").await;
     assert_eq!(change(json!({ "priority": 1, "expectedVersion": 1 })).await.refused(), (409, "VERSION_CONFLICT"));
