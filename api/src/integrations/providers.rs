@@ -55,7 +55,7 @@ struct Providers {
 }
 
 /// List providers
-#[utoipa::path(get, path = "/integrations/providers", tag = "Providers",
+#[utoipa::path(get, path = "/integrations/providers", tag = "Providers", security(()),
     responses((status = 200, description = "The providers", body = Providers)))]
 async fn providers(State(service): State<Integrations>) -> Json<Providers> {
     Json(Providers { providers: service.providers.to_vec() })
@@ -129,7 +129,7 @@ impl Model {
 }
 
 /// Read a provider
-#[utoipa::path(get, path = "/integrations/providers/{provider}", tag = "Providers",
+#[utoipa::path(get, path = "/integrations/providers/{provider}", tag = "Providers", security(()),
     params(("provider" = String, Path, description = "Its name")),
     responses((status = 200, description = "The provider", body = ProviderInfo), (status = 404, description = "There is none")))]
 async fn provider(State(service): State<Integrations>, Path(name): Path<String>) -> ApiResult<Json<ProviderInfo>> {
@@ -240,7 +240,7 @@ async fn credentials(
 }
 
 /// Tell which providers are configured
-#[utoipa::path(get, path = "/integrations/status", tag = "Providers",
+#[utoipa::path(get, path = "/integrations/status", tag = "Providers", security(()),
     responses((status = 200, description = "The providers; nobody's key is checked", body = Object)))]
 async fn status(State(service): State<Integrations>) -> Json<Value> {
     let of = |p: &ProviderInfo| json!({ "name": p.name, "configured": p.configured, "registered": true, "credential": "not_checked" });
@@ -249,7 +249,7 @@ async fn status(State(service): State<Integrations>) -> Json<Value> {
 }
 
 /// Count providers
-#[utoipa::path(get, path = "/stats", tag = "Providers",
+#[utoipa::path(get, path = "/stats", tag = "Providers", security(()),
     responses((status = 200, description = "How many there are, and how many can be asked", body = Object)))]
 async fn stats(State(service): State<Integrations>) -> Json<Value> {
     let configured = service.providers.iter().filter(|p| p.configured).count();
