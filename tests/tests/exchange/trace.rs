@@ -14,6 +14,7 @@ use opentelemetry_proto::tonic::{
 };
 use prost::Message;
 use symbia_events::Service;
+use symbia_tests::binary::until;
 
 use crate::{
     Tested,
@@ -102,9 +103,11 @@ async fn an_exchange_is_one_trace_across_all_processes_and_tells_no_secrets() ->
     for secret in [QUESTION, SCRIPTED.text, "one two", "ada@example.test", "ada's password", crate::upstream::KEY] {
         ensure!(!everything.contains(secret), "'{secret}' was exported");
     }
-    let exported = collector.metrics.lock().unwrap_or_else(PoisonError::into_inner).clone();
+    // They leave at intervals of their own.
     for metric in ["symbia.command.duration", "symbia.reactor.duration", "symbia.completion.tokens"] {
-        ensure!(exported.contains(metric), "{metric} was not exported: {exported:?}");
+        let exported =
+            || async { Ok(collector.metrics.lock().unwrap_or_else(PoisonError::into_inner).contains(metric)) };
+        until(&format!("{metric} is exported"), exported).await?;
     }
     let shown = reqwest::get(format!("{}/metrics", stage.apart.base(Service::Messaging))).await?.text().await?;
     ensure!(shown.contains("http_server_request_duration_seconds_count{"), "{shown}");

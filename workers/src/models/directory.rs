@@ -54,6 +54,7 @@ pub(super) fn read(directory: &Path, known: &BTreeMap<String, Found>) -> std::io
 }
 
 /// The model that a name means: exactly that id or file, else the first whose name begins with it and a dot.
+#[cfg(feature = "llama")]
 pub(super) fn find<'m>(models: &'m BTreeMap<String, Found>, name: &str) -> Option<&'m Found> {
     let exact = models.values().find(|found| found.model.id == name || found.model.name == name);
     exact.or_else(|| models.values().find(|found| found.model.is_called(name)))
