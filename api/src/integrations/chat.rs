@@ -4,7 +4,7 @@ mod request;
 mod response;
 mod text;
 
-use axum::{extract::State, middleware::map_response, response::IntoResponse, response::Response};
+use axum::{extract::State, middleware::map_response, response::Response};
 use utoipa_axum::{router::OpenApiRouter, routes};
 
 pub(super) use self::request::{ChatRequest, OneOrMany, checked_tool};
@@ -12,7 +12,7 @@ use self::{
     response::{Chunks, TextChunks, completion, text_completion},
     text::CompletionRequest,
 };
-use super::{Integrations, ask::Asked, errors::as_openai, said::Answer, stream};
+use super::{Integrations, ask::Asked, errors::as_openai};
 use crate::http::{ApiError, ApiResult, Caller, Json, RequestScope};
 
 pub(super) fn routes() -> OpenApiRouter<Integrations> {
@@ -36,16 +36,8 @@ async fn chat(
     Json(request): Json<ChatRequest>,
 ) -> ApiResult<Response> {
     let counted = request.counts();
-    let question = request.question()?;
-    let streams = question.stream;
-    let mut asked = service.ask(&caller, &scope, question).await?;
-    if streams {
-        let chunks = Chunks::new(&asked, counted);
-        return stream::answer(asked, chunks).await;
-    }
-    let answer = whole(&mut asked).await?;
-    let body = completion(&asked, &answer);
-    Ok(with_headers(&asked, &answer, axum::Json(body).into_response()))
+    let chunks = |asked: &Asked| Chunks::new(asked, counted);
+    service.reply(&caller, &scope, request.question()?, chunks, completion).await
 }
 
 /// Have a model go on with a text, as OpenAI's older API has it
@@ -59,41 +51,8 @@ async fn text(
     Json(request): Json<CompletionRequest>,
 ) -> ApiResult<Response> {
     let counted = request.counts();
-    let question = request.question()?;
-    let streams = question.stream;
-    let mut asked = service.ask(&caller, &scope, question).await?;
-    if streams {
-        let chunks = TextChunks::new(&asked, counted);
-        return stream::answer(asked, chunks).await;
-    }
-    let answer = whole(&mut asked).await?;
-    let body = text_completion(&asked, &answer);
-    Ok(with_headers(&asked, &answer, axum::Json(body).into_response()))
-}
-
-/// The answer, or the error that there is none.
-pub(super) async fn whole(asked: &mut Asked) -> ApiResult<Answer> {
-    asked.end().await.map_err(|failure| failure.error(&asked.request_id))
-}
-
-/// What it took, beside the body.
-pub(super) fn with_headers(asked: &Asked, answer: &Answer, mut response: Response) -> Response {
-    let cost = answer.cost.map(|cost| cost.total_micros.to_string());
-    let headers = [
-        ("x-symbia-request-id", Some(asked.request_id.clone())),
-        ("x-symbia-provider", Some(answer.provider.clone())),
-        ("x-symbia-model", Some(answer.model.clone())),
-        ("x-symbia-attempts", Some(answer.attempts.to_string())),
-        ("x-symbia-latency-ms", Some(answer.timing.total_ms.to_string())),
-        ("x-symbia-cost-micros", cost),
-    ];
-    for (name, value) in headers {
-        // A model may have a name that is no header.
-        if let Some(value) = value.and_then(|value| value.parse().ok()) {
-            response.headers_mut().insert(name, value);
-        }
-    }
-    response
+    let chunks = |asked: &Asked| TextChunks::new(asked, counted);
+    service.reply(&caller, &scope, request.question()?, chunks, text_completion).await
 }
 
 /// A field that clients send and that cannot be honoured.

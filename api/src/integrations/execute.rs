@@ -15,12 +15,12 @@ use utoipa_axum::{router::OpenApiRouter, routes};
 
 use super::{
     Integrations,
-    ask::{Message, Question},
-    chat::{ChatRequest, OneOrMany, whole, with_headers},
+    ask::{Asked, Message, Question},
+    chat::{ChatRequest, OneOrMany},
     embeddings::Texts,
     errors::refused,
     said::{Answer, Failure, Piece},
-    stream::{self, Dialect},
+    stream::Dialect,
 };
 use crate::http::{ApiResult, Caller, Json, RequestScope};
 
@@ -114,14 +114,9 @@ async fn execute(
     let accepts = headers.get("accept").and_then(|value| value.to_str().ok());
     let streams = params.stream.unwrap_or_else(|| accepts.is_some_and(|kinds| kinds.contains("text/event-stream")));
     let question = Question { stream: streams, credential_id, ..params.question(provider, operation)? };
-    let mut asked = service.ask(&caller, &scope, question).await?;
-    if streams {
-        let telling = Telling { request_id: asked.request_id.clone(), seq: 0 };
-        return stream::answer(asked, telling).await;
-    }
-    let answer = whole(&mut asked).await?;
-    let body = executed(&asked.request_id, &answer);
-    Ok(with_headers(&asked, &answer, axum::Json(body).into_response()))
+    let telling = |asked: &Asked| Telling { request_id: asked.request_id.clone(), seq: 0 };
+    let body = |asked: &Asked, answer: &Answer| executed(&asked.request_id, answer);
+    service.reply(&caller, &scope, question, telling, body).await
 }
 
 /// An answer in its normalized shape.

@@ -3,19 +3,14 @@
 mod request;
 mod response;
 
-use axum::{extract::State, middleware::map_response, response::IntoResponse, response::Response};
+use axum::{extract::State, middleware::map_response, response::Response};
 use utoipa_axum::{router::OpenApiRouter, routes};
 
 use self::{
     request::MessagesRequest,
     response::{Blocks, message},
 };
-use super::{
-    Integrations,
-    chat::{whole, with_headers},
-    errors::as_anthropic,
-    stream,
-};
+use super::{Integrations, errors::as_anthropic};
 use crate::http::{ApiResult, Caller, Json, RequestScope};
 
 pub(super) fn routes() -> OpenApiRouter<Integrations> {
@@ -36,14 +31,5 @@ async fn messages(
     caller: Caller,
     Json(request): Json<MessagesRequest>,
 ) -> ApiResult<Response> {
-    let question = request.question()?;
-    let streams = question.stream;
-    let mut asked = service.ask(&caller, &scope, question).await?;
-    if streams {
-        let blocks = Blocks::new(&asked);
-        return stream::answer(asked, blocks).await;
-    }
-    let answer = whole(&mut asked).await?;
-    let body = message(&asked, &answer);
-    Ok(with_headers(&asked, &answer, axum::Json(body).into_response()))
+    service.reply(&caller, &scope, request.question()?, Blocks::new, message).await
 }

@@ -12,6 +12,7 @@ mod hub;
 mod messages;
 mod prices;
 mod providers;
+mod reply;
 mod said;
 mod stream;
 mod tape;

@@ -75,10 +75,9 @@ impl Handlers {
         self
     }
 
-    pub(super) fn find(&self, aggregate: &AggregateRef) -> Option<&Execute> {
-        self.0
-            .iter()
-            .find(|((service, kind), _)| *service == aggregate.service && *kind == aggregate.kind)
-            .map(|(_, e)| e)
+    pub(super) fn find<'a>(&'a self, aggregate: &'a AggregateRef) -> Option<&'a Execute> {
+        // Seen as a map of shorter-lived names, so that it can be asked for one of those.
+        let handlers: &HashMap<(Service, &str), Execute> = &self.0;
+        handlers.get(&(aggregate.service, aggregate.kind.as_str()))
     }
 }

@@ -144,12 +144,7 @@ impl Dialect for Chunks {
         self.frame["model"] = json!(answer.model);
         let mut events = self.opened();
         events.push(self.chunk(json!({}), Some(finish_reason(answer.finish_reason))));
-        if self.counted {
-            let mut last = self.frame.clone();
-            (last["choices"], last["usage"]) = (json!([]), usage(&answer.usage));
-            events.push(event(&last));
-        }
-        events.push(done());
+        events.extend(closing(&self.frame, self.counted.then_some(&answer.usage)));
         events
     }
 
@@ -157,6 +152,16 @@ impl Dialect for Chunks {
         // Without [DONE]: it is no clean end.
         vec![event(&openai_error(failure))]
     }
+}
+
+// What ends a stream: what it took, for who asked for that, and the word that it is over.
+fn closing(frame: &Value, counted: Option<&Usage>) -> impl Iterator<Item = Event> {
+    let last = counted.map(|used| {
+        let mut last = frame.clone();
+        (last["choices"], last["usage"]) = (json!([]), usage(used));
+        event(&last)
+    });
+    last.into_iter().chain([done()])
 }
 
 /// The chunks of a completion of a text.
@@ -199,12 +204,7 @@ impl Dialect for TextChunks {
     fn completed(&mut self, answer: &Answer) -> Vec<Event> {
         self.frame["model"] = json!(answer.model);
         let mut events = vec![self.chunk("", Some(finish_reason(answer.finish_reason)))];
-        if self.counted {
-            let mut last = self.frame.clone();
-            (last["choices"], last["usage"]) = (json!([]), usage(&answer.usage));
-            events.push(event(&last));
-        }
-        events.push(done());
+        events.extend(closing(&self.frame, self.counted.then_some(&answer.usage)));
         events
     }
 
