@@ -250,14 +250,23 @@ impl Platform {
     pub(crate) fn submit_later(&self, aggregate: AggregateRef, command: impl DomainCommand) {
         let platform = self.clone();
         tokio::spawn(async move {
-            let (id, actor, at) = (CommandId::random(), Actor::service("identity"), OffsetDateTime::now_utc());
-            let Ok(envelope) = CommandEnvelope::new(&platform.keys, &aggregate, &command, &actor, id, at) else {
-                return;
-            };
-            if let Err(error) = platform.bus.send(&aggregate, &envelope, platform.settings.command_timeout).await {
+            if let Err(error) = platform.tell("identity", &aggregate, &command).await {
                 tracing::debug!(%aggregate, %error, "a sighting is not recorded");
             }
         });
+    }
+
+    /// Sends a command in the name of a service of the platform, beside any request.
+    pub(crate) async fn tell(
+        &self,
+        by: &str,
+        aggregate: &AggregateRef,
+        command: &impl DomainCommand,
+    ) -> Result<Outcome, BusError> {
+        let (id, actor, at) = (CommandId::random(), Actor::service(by), OffsetDateTime::now_utc());
+        let envelope = CommandEnvelope::new(&self.keys, aggregate, command, &actor, id, at);
+        let envelope = envelope.map_err(BusError::Malformed)?;
+        self.bus.send(aggregate, &envelope, self.settings.command_timeout).await
     }
 
     /// Waits until a command's events show in its service's read models; false when they do not in time.

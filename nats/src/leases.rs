@@ -27,7 +27,29 @@ pub struct LeaseError {
 
 /// Organization and node.
 type Key = (String, String);
-type Seen = Arc<RwLock<HashMap<Key, OffsetDateTime>>>;
+type Seen = Arc<RwLock<HashMap<Key, Sign>>>;
+
+/// A sign of life.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Sign {
+    /// When it was given.
+    pub at: OffsetDateTime,
+    /// The socket that the node is connected by.
+    pub socket: Option<String>,
+}
+
+impl Sign {
+    // As it is stored: the time, and the socket behind it.
+    fn text(&self) -> Result<String, time::error::Format> {
+        let at = self.at.format(&Rfc3339)?;
+        Ok(self.socket.as_ref().map_or_else(|| at.clone(), |socket| format!("{at} {socket}")))
+    }
+
+    fn read(text: &str) -> Option<Self> {
+        let (at, socket) = text.split_once(' ').map_or((text, None), |(at, socket)| (at, Some(socket.to_owned())));
+        Some(Sign { at: OffsetDateTime::parse(at, &Rfc3339).ok()?, socket })
+    }
+}
 
 /// The subject of a lease. Ids hold `:` and `@`, which keys of a bucket do not, and neither `/` nor `.`, which they do.
 #[must_use]
@@ -72,29 +94,37 @@ impl Leases {
     ///
     /// # Errors
     /// The broker is away or does not store it.
-    pub async fn renew(&self, org: &str, node: &str, at: OffsetDateTime) -> Result<(), LeaseError> {
+    pub async fn renew(&self, org: &str, node: &str, sign: Sign) -> Result<(), LeaseError> {
         let fail = |reason: String| LeaseError { node: node.to_owned(), reason };
         let mut headers = HeaderMap::new();
         headers.insert("Nats-TTL", self.lease.as_secs().max(1).to_string());
-        let told = at.format(&Rfc3339).map_err(|e| fail(e.to_string()))?;
+        let told = sign.text().map_err(|e| fail(e.to_string()))?;
         let sent = self.js.publish_with_headers(subject(org, node), headers, told.into()).await;
         sent.map_err(|e| fail(e.to_string()))?.await.map_err(|e| fail(e.to_string()))?;
-        note(&self.seen, (org.to_owned(), node.to_owned()), at);
+        note(&self.seen, (org.to_owned(), node.to_owned()), sign);
         Ok(())
     }
 
-    /// When a node last gave a sign of life, if this is known here.
+    /// Length of a lease.
     #[must_use]
-    pub fn last(&self, org: &str, node: &str) -> Option<OffsetDateTime> {
+    pub fn length(&self) -> Duration {
+        self.lease
+    }
+
+    /// A node's last sign of life, if this is known here.
+    #[must_use]
+    pub fn last(&self, org: &str, node: &str) -> Option<Sign> {
         let seen = self.seen.read().unwrap_or_else(PoisonError::into_inner);
-        seen.get(&(org.to_owned(), node.to_owned())).copied()
+        seen.get(&(org.to_owned(), node.to_owned())).cloned()
     }
 }
 
-fn note(seen: &Seen, key: Key, at: OffsetDateTime) {
+fn note(seen: &Seen, key: Key, sign: Sign) {
     let mut seen = seen.write().unwrap_or_else(PoisonError::into_inner);
-    let last = seen.entry(key).or_insert(at);
-    *last = at.max(*last);
+    match seen.get(&key) {
+        Some(known) if known.at > sign.at => {}
+        _ => _ = seen.insert(key, sign),
+    }
 }
 
 async fn listen(js: jetstream::Context, seen: Seen) {
@@ -111,10 +141,10 @@ async fn watch(js: &jetstream::Context, seen: &Seen) -> Result<(), async_nats::E
     let mut entries = bucket.watch_with_history(">").await?;
     while let Some(entry) = entries.next().await {
         let entry = entry?;
-        let at = std::str::from_utf8(&entry.value).ok().and_then(|text| OffsetDateTime::parse(text, &Rfc3339).ok());
         let key = of_subject(&format!("$KV.{LEASES_BUCKET}.{}", entry.key));
-        if let (Some(key), Some(at)) = (key, at) {
-            note(seen, key, at);
+        let sign = std::str::from_utf8(&entry.value).ok().and_then(Sign::read);
+        if let (Some(key), Some(sign)) = (key, sign) {
+            note(seen, key, sign);
         }
     }
     Ok(())
@@ -123,6 +153,15 @@ async fn watch(js: &jetstream::Context, seen: &Seen) -> Result<(), async_nats::E
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_sign_of_life_is_read_as_it_was_written() {
+        for socket in [None, Some("sid-1".to_owned())] {
+            let sign = Sign { at: OffsetDateTime::UNIX_EPOCH, socket };
+            assert_eq!(Sign::read(&sign.text().unwrap()), Some(sign));
+        }
+        assert_eq!(Sign::read("soon"), None);
+    }
 
     #[test]
     fn a_lease_is_found_by_its_subject_whatever_its_node_is_called() {

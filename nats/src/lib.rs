@@ -8,6 +8,7 @@ mod history;
 pub mod inference;
 pub mod leases;
 pub mod log;
+pub mod mesh;
 pub mod process;
 pub mod read;
 mod snapshot;

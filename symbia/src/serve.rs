@@ -112,7 +112,7 @@ fn app(config: &Config, platform: &Platform, feed: &Feed, service: Service, heal
             integrations::service(platform.clone(), providers, health.clone(), server)
         }
         Service::Models => models::service(platform.clone(), health.clone(), server),
-        Service::Network => network::service(platform.clone(), config.network(), health.clone(), server),
+        Service::Network => network::service(platform.clone(), feed, config.network(), health.clone(), server),
         // No routes of its own yet: health, documents, discovery and the event feed.
         _ => {
             platform.watch_bus_and_database(health);

@@ -40,6 +40,8 @@ use crate::{
 };
 
 const SEED_AGAIN: Duration = Duration::from_secs(2);
+/// Connections on which the mesh's deliverer looks up what goes first.
+const MESH_CONNECTIONS: u32 = 8;
 /// Connections on which the LLM router looks up keys, budgets and prices.
 const BOOK_CONNECTIONS: u32 = 8;
 
@@ -117,9 +119,12 @@ pub async fn start(
             }
             WorkRole::Mesh => {
                 let options = config.mesh.deliveries.clone();
-                let deliverer = MeshDeliverer::open(client.clone(), Arc::clone(keys), secrets.clone(), options).await?;
+                let reader = ReadPool::new(house.database.clone(), MESH_CONNECTIONS);
+                let (nats, ring) = (client.clone(), Arc::clone(keys));
+                let deliverer =
+                    MeshDeliverer::open(nats.clone(), ring.clone(), reader, secrets.clone(), options).await?;
                 workers.spawn(react(house.clone(), deliverer, stop.clone()));
-                let liveness = Liveness::open(client.clone(), Arc::clone(keys), config.mesh.lease).await?;
+                let liveness = Liveness::open(nats, ring, config.mesh.lease).await?;
                 workers.spawn(async move {
                     liveness.run(stop).await;
                     Ok(())

@@ -6,3 +6,4 @@ pub mod cluster;
 pub mod load;
 pub mod python;
 pub mod socketio;
+pub mod stock;

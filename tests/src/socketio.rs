@@ -187,7 +187,9 @@ fn understood(text: &str, acks: &Acks) -> Option<Told> {
         let _ = asked.send(answer.into_iter().next().unwrap_or_default());
         return None;
     }
-    let mut event: Vec<Value> = serde_json::from_str(text.strip_prefix("42")?).ok()?;
+    // Behind the id of a callback, which this client does not call.
+    let event = text.strip_prefix("42")?.trim_start_matches(|c: char| c.is_ascii_digit());
+    let mut event: Vec<Value> = serde_json::from_str(event).ok()?;
     let position = event.get(2).and_then(|mark| mark["position"].as_str()).map(str::to_owned);
     let data = if event.len() > 1 { event.remove(1) } else { Value::Null };
     Some(told(event.first()?.as_str()?, data, position))

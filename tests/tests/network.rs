@@ -16,6 +16,10 @@ mod refusals;
 mod registry;
 #[path = "network/simulation.rs"]
 mod simulation;
+#[path = "network/sockets.rs"]
+mod sockets;
+#[path = "network/sockets_stock.rs"]
+mod sockets_stock;
 #[path = "network/stage.rs"]
 mod stage;
 #[path = "network/tenants.rs"]

@@ -1,5 +1,6 @@
 //! Who may follow what of a tenant's events.
 
+use symbia_commands::network::{EVENTS_READ, POLICIES_READ, TRACES_READ};
 use symbia_events::{Event, Service};
 
 use crate::http::Principal;
@@ -29,12 +30,21 @@ impl Audience for WholeTenant {
 
 /// Conversations, runs and completions belong to those who take part: their events, though sealed, tell who speaks with whom,
 /// and live tokens are in clear. Members follow theirs at `/api/conversations/:id/stream`; here they are for admins of the
-/// tenant and holders of `cap:messaging.observe`. Live messages are for the latter alone.
+/// tenant and holders of `cap:messaging.observe`. Live messages are for the latter alone. Of an organization's mesh, members see
+/// who is on it; its policies and what went over it are for those who may read them over REST.
 #[derive(Clone, Copy, Debug)]
 pub struct PrivateConversations;
 
 const OBSERVE: &str = "cap:messaging.observe";
 const PRIVATE: [Service; 3] = [Service::Messaging, Service::Assistants, Service::Integrations];
+/// The kinds of the mesh's aggregates, and what one needs to have their events.
+const MESH: [(&str, &[&str]); 5] = [
+    ("node", &[]),
+    ("contract", &[]),
+    ("bridge", &[]),
+    ("policy", &[POLICIES_READ]),
+    ("routed-event", &[EVENTS_READ, TRACES_READ]),
+];
 
 impl PrivateConversations {
     /// Whether a caller who belongs to an organization may have a service's stored events of it.
@@ -42,6 +52,17 @@ impl PrivateConversations {
     pub fn opens(caller: &Principal, org: &str, service: Service) -> bool {
         let open = !PRIVATE.contains(&service) || caller.role_in(org) == Some("admin") || Self::is_observer(caller);
         open && caller.reaches(service)
+    }
+
+    /// The kinds of aggregates whose events a caller may have, of a service that is open to them; `None`: all.
+    #[must_use]
+    pub fn kinds(caller: &Principal, org: &str, service: Service) -> Option<Vec<&'static str>> {
+        if service != Service::Network || caller.role_in(org) == Some("admin") {
+            return None;
+        }
+        let open = MESH.iter().filter(|(_, needed)| needed.iter().all(|needed| caller.has_capability(needed)));
+        let open: Vec<_> = open.map(|(kind, _)| *kind).collect();
+        (open.len() < MESH.len()).then_some(open)
     }
 
     /// Whether a caller may have the live messages of its organizations.
@@ -53,7 +74,12 @@ impl PrivateConversations {
 
 impl Audience for PrivateConversations {
     fn may_see(&self, caller: &Principal, event: &Event) -> bool {
-        event.service().is_none_or(|service| Self::opens(caller, event.orgid.as_str(), service))
+        let org = event.orgid.as_str();
+        let opens = |service| {
+            let kinds = Self::kinds(caller, org, service);
+            Self::opens(caller, org, service) && kinds.is_none_or(|kinds| kinds.contains(&event.aggregatetype.as_str()))
+        };
+        event.service().is_none_or(opens)
     }
 
     fn may_hear(&self, caller: &Principal, _: &str) -> bool {
@@ -74,6 +100,10 @@ mod tests {
     }
 
     fn event(service: Service) -> Event {
+        event_of(service, "conversation")
+    }
+
+    fn event_of(service: Service, kind: &str) -> Event {
         use symbia_events::{ActorType, AggregateRef, AuthMethod, CommandId, Context, GENESIS, KeyRing, sign_commit};
         let at = time::OffsetDateTime::UNIX_EPOCH;
         let context = Context {
@@ -90,7 +120,7 @@ mod tests {
             policy_ref: None,
             at,
         };
-        let aggregate = AggregateRef::new(service, "acme".parse().unwrap(), "conversation", "x").unwrap();
+        let aggregate = AggregateRef::new(service, "acme".parse().unwrap(), kind, "x").unwrap();
         let said = [PrivateEvent::from(Said { by: "ada".into() })];
         sign_commit(&KeyRing::generate(at), &aggregate, &context, 0, GENESIS, &said).unwrap().remove(0).event
     }
@@ -108,6 +138,14 @@ mod tests {
         assert!(!PrivateConversations.may_see(&member, &event(Service::Messaging)));
         assert!(PrivateConversations.may_see(&caller("admin"), &event(Service::Messaging)));
         assert!(!PrivateConversations.may_hear(&caller("admin"), "conversation.x"));
+        let reader = Principal { entitlements: vec![POLICIES_READ.into()], ..caller("member") };
+        for (kind, sees) in
+            [("node", [true; 3]), ("policy", [false, true, true]), ("routed-event", [false, false, true])]
+        {
+            let seen = [&member, &reader, &caller("admin")]
+                .map(|who| PrivateConversations.may_see(who, &event_of(Service::Network, kind)));
+            assert_eq!(seen, sees, "{kind}");
+        }
         let observer = Principal { entitlements: vec![OBSERVE.into()], ..caller("viewer") };
         assert!(PrivateConversations.may_hear(&observer, "conversation.x"));
     }

@@ -153,6 +153,11 @@ impl ApiError {
         &self.message
     }
 
+    /// A top-level key of the body that was added.
+    pub(crate) fn extra(&self, key: &str) -> Option<&Value> {
+        self.extra.as_ref()?.get(key)
+    }
+
     /// The violated rules.
     #[must_use]
     pub fn details(&self) -> &[Detail] {

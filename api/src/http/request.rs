@@ -158,14 +158,15 @@ impl RequestScope {
         }))
     }
 
-    /// The scope of one of the calls that come over a connection: ids of its own, the labels of the request that opened it.
+    /// The scope of one of the calls that come over a connection: ids of its own, the labels of the request that opened it; the
+    /// organization that the connection named counts before the request's.
     #[must_use]
-    pub fn of_call(&self, call: &str) -> Self {
+    pub fn of_call(&self, call: &str, org: Option<&str>) -> Self {
         Self(Arc::new(Scope {
             request_id: Uuid::now_v7().to_string(),
             trace: TraceContext::from_headers(&HeaderMap::new()),
             idempotency_key: None,
-            org_id: self.org_id.clone(),
+            org_id: org.map(str::to_owned).or_else(|| self.org_id.clone()),
             service_id: self.service_id.clone(),
             env: self.env.clone(),
             data_class: self.data_class,

@@ -129,10 +129,15 @@ fn grant(principal: &Principal, until: OffsetDateTime) -> Option<Grant> {
 // One subject, where all services are open.
 fn events(principal: &Principal, org: &str) -> Vec<String> {
     let opens = |service: &Service| PrivateConversations::opens(principal, org, *service);
-    if Service::ALL.iter().all(opens) {
+    let kinds = |service: &Service| PrivateConversations::kinds(principal, org, *service);
+    if Service::ALL.iter().all(|service| opens(service) && kinds(service).is_none()) {
         return vec![format!("symbia.evt.*.{org}.>")];
     }
-    Service::ALL.iter().filter(|s| opens(s)).map(|service| format!("symbia.evt.{service}.{org}.>")).collect()
+    let subjects = |service: &Service| match kinds(service) {
+        None => vec![format!("symbia.evt.{service}.{org}.>")],
+        Some(kinds) => kinds.iter().map(|kind| format!("symbia.evt.{service}.{org}.{kind}.*")).collect(),
+    };
+    Service::ALL.iter().filter(|service| opens(service)).flat_map(subjects).collect()
 }
 
 // A handle may look like the id of a user: their inboxes are apart.

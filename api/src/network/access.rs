@@ -37,8 +37,12 @@ pub(super) fn forbidden(code: &'static str, message: &'static str) -> ApiError {
     ApiError::new(StatusCode::FORBIDDEN, code, message)
 }
 
-/// Statuses of the codes that only this service has.
-fn with_status(error: ApiError) -> ApiError {
+/// Statuses of the codes that only this service has; and a right that an aggregate misses is named as the edge names it.
+pub(super) fn with_status(error: ApiError) -> ApiError {
+    if error.code() == "MISSING_CAPABILITY" {
+        let named = error.message().split('\'').nth(1).unwrap_or_default().to_owned();
+        return error.with_extra("requiredPermission", named);
+    }
     let status = match error.code() {
         "NODE_OWNED" | "AGENT_ID_MISMATCH" => StatusCode::FORBIDDEN,
         "VERSION_CONFLICT" | "EVENT_ID_CONFLICT" => StatusCode::CONFLICT,
@@ -94,6 +98,25 @@ impl Network {
         scope: &RequestScope,
     ) -> ApiResult<Done> {
         self.platform.submit(address, command, by, scope).await.map_err(with_status)
+    }
+
+    /// Has one thing of the mesh done that answers nothing, for who has a capability there, if one is needed.
+    ///
+    /// # Errors
+    /// Those of [`Network::place_for`]; the command's rejection.
+    pub(super) async fn act<C: DomainCommand>(
+        &self,
+        (caller, scope): (&Caller, &RequestScope),
+        capability: Option<&str>,
+        (kind, id): (&str, &str),
+        command: impl FnOnce(&OrgId) -> C,
+    ) -> ApiResult<()> {
+        let place = match capability {
+            Some(capability) => self.place_for(caller, scope, capability)?,
+            None => self.place(caller, scope)?,
+        };
+        self.submit(&place, &address(&place.org, kind, id)?, &command(&place.org), scope).await?;
+        Ok(())
     }
 
     /// A node of the mesh.

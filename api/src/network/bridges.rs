@@ -3,7 +3,7 @@
 use axum::{extract::State, http::StatusCode};
 use serde::{Deserialize, Serialize};
 use symbia_commands::network::{BridgeCommand, DeleteBridge, NODES_ADMIN, RegisterBridge, SetBridgeActive};
-use symbia_events::network::BridgeType;
+use symbia_events::{OrgId, network::BridgeType};
 use symbia_projections::network as model;
 use utoipa::ToSchema;
 use utoipa_axum::{router::OpenApiRouter, routes};
@@ -33,7 +33,7 @@ struct Config {
 /// A bridge to be registered.
 #[derive(Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
-struct NewBridge {
+pub(super) struct NewBridge {
     name: String,
     /// `webhook`; `websocket`, `grpc` and `custom` can be registered and forward nothing yet.
     #[serde(rename = "type")]
@@ -51,6 +51,49 @@ impl Network {
         let mut tx = self.platform.read(&place.reading).await?;
         model::bridge(&mut tx, place.org.as_str(), id).await?.ok_or_else(|| ApiError::not_found("Bridge"))
     }
+
+    /// Registers a bridge.
+    pub(super) async fn make_bridge(
+        &self,
+        caller: &Caller,
+        scope: &RequestScope,
+        new: NewBridge,
+    ) -> ApiResult<shapes::Bridge> {
+        let place = self.place_for(caller, scope, NODES_ADMIN)?;
+        let id = Uuid::new_v5(&scope.command_id(&place.actor.id), b"bridge").to_string();
+        let command = BridgeCommand::from(RegisterBridge {
+            bridge_id: id.clone(),
+            org_id: place.org.to_string(),
+            name: new.name,
+            bridge_type: new.bridge_type,
+            endpoint: new.endpoint,
+            event_types: new.event_types,
+            credential_ref: new.config.and_then(|config| config.credential_ref),
+        });
+        self.submit(&place, &address(&place.org, "bridge", &id)?, &command, scope).await?;
+        Ok(self.bridge(&place, &id).await?.into())
+    }
+
+    /// Switches a bridge on or off.
+    pub(super) async fn switch_bridge(
+        &self,
+        caller: &Caller,
+        scope: &RequestScope,
+        id: String,
+        active: bool,
+    ) -> ApiResult<shapes::Bridge> {
+        let place = self.place_for(caller, scope, NODES_ADMIN)?;
+        let to = address(&place.org, "bridge", &id)?;
+        let command = BridgeCommand::from(SetBridgeActive { bridge_id: id.clone(), active });
+        self.submit(&place, &to, &command, scope).await?;
+        Ok(self.bridge(&place, &id).await?.into())
+    }
+
+    /// Removes a bridge.
+    pub(super) async fn remove_bridge(&self, caller: &Caller, scope: &RequestScope, id: String) -> ApiResult<()> {
+        let command = |_: &OrgId| BridgeCommand::from(DeleteBridge { bridge_id: id.clone() });
+        self.act((caller, scope), Some(NODES_ADMIN), ("bridge", &id), command).await
+    }
 }
 
 /// Register a bridge (`cap:network.nodes.admin`); contracts and events name it as `bridge:<id>`
@@ -63,19 +106,7 @@ async fn register(
     caller: Caller,
     Json(new): Json<NewBridge>,
 ) -> ApiResult<(StatusCode, Json<shapes::Bridge>)> {
-    let place = network.place_for(&caller, &scope, NODES_ADMIN)?;
-    let id = Uuid::new_v5(&scope.command_id(&place.actor.id), b"bridge").to_string();
-    let command = BridgeCommand::from(RegisterBridge {
-        bridge_id: id.clone(),
-        org_id: place.org.to_string(),
-        name: new.name,
-        bridge_type: new.bridge_type,
-        endpoint: new.endpoint,
-        event_types: new.event_types,
-        credential_ref: new.config.and_then(|config| config.credential_ref),
-    });
-    network.submit(&place, &address(&place.org, "bridge", &id)?, &command, &scope).await?;
-    Ok((StatusCode::CREATED, Json(network.bridge(&place, &id).await?.into())))
+    Ok((StatusCode::CREATED, Json(network.make_bridge(&caller, &scope, new).await?)))
 }
 
 /// Bridges.
@@ -129,11 +160,7 @@ async fn switch(
     Path(id): Path<String>,
     Json(Switch { active }): Json<Switch>,
 ) -> ApiResult<Json<shapes::Bridge>> {
-    let place = network.place_for(&caller, &scope, NODES_ADMIN)?;
-    let to = address(&place.org, "bridge", &id)?;
-    let command = BridgeCommand::from(SetBridgeActive { bridge_id: id.clone(), active });
-    network.submit(&place, &to, &command, &scope).await?;
-    Ok(Json(network.bridge(&place, &id).await?.into()))
+    Ok(Json(network.switch_bridge(&caller, &scope, id, active).await?))
 }
 
 /// Remove a bridge (`cap:network.nodes.admin`)
@@ -147,8 +174,6 @@ async fn delete(
     caller: Caller,
     Path(id): Path<String>,
 ) -> ApiResult<Json<Done>> {
-    let place = network.place_for(&caller, &scope, NODES_ADMIN)?;
-    let to = address(&place.org, "bridge", &id)?;
-    network.submit(&place, &to, &BridgeCommand::from(DeleteBridge { bridge_id: id }), &scope).await?;
+    network.remove_bridge(&caller, &scope, id).await?;
     Ok(OK)
 }

@@ -3,7 +3,7 @@
 use axum::{extract::State, http::StatusCode};
 use serde::{Deserialize, Serialize};
 use symbia_commands::network::{CONTRACTS_WRITE, ContractCommand, CreateContract, DeleteContract, contract_id};
-use symbia_events::network::Boundary;
+use symbia_events::{OrgId, network::Boundary};
 use symbia_projections::network as model;
 use time::OffsetDateTime;
 use utoipa::{IntoParams, ToSchema};
@@ -24,7 +24,7 @@ pub(super) fn routes() -> OpenApiRouter<Network> {
 /// A contract to be made.
 #[derive(Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
-struct NewContract {
+pub(super) struct NewContract {
     /// A registered node, or `bridge:<id>`.
     from: String,
     /// A node, which may come later, or `*` for every other one.
@@ -39,8 +39,48 @@ struct NewContract {
     expires_at: Option<String>,
 }
 
-fn none() -> ApiError {
-    ApiError::not_found("Contract")
+impl Network {
+    /// Lets a node send to another.
+    pub(super) async fn make_contract(
+        &self,
+        caller: &Caller,
+        scope: &RequestScope,
+        new: NewContract,
+    ) -> ApiResult<shapes::Contract> {
+        let place = self.place_for(caller, scope, CONTRACTS_WRITE)?;
+        let org = place.org.as_str();
+        let mut tx = self.platform.read(&place.reading).await?;
+        let known = match new.from.strip_prefix("bridge:") {
+            Some(bridge) => model::bridge(&mut tx, org, bridge).await?.is_some(),
+            None => model::node(&mut tx, org, &new.from).await?.is_some(),
+        };
+        drop(tx);
+        if !known {
+            let text = "from: the source is not registered";
+            return Err(ApiError::new(StatusCode::BAD_REQUEST, "SOURCE_UNKNOWN", text));
+        }
+        let id = contract_id(org, &new.from, &new.to, &new.allowed_event_types, &new.boundaries);
+        let command = ContractCommand::from(CreateContract {
+            contract_id: id.clone(),
+            org_id: org.to_owned(),
+            from: new.from,
+            to: new.to,
+            allowed_event_types: new.allowed_event_types,
+            boundaries: new.boundaries,
+            expires_at: new.expires_at,
+        });
+        self.submit(&place, &address(&place.org, "contract", &id)?, &command, scope).await?;
+        let mut tx = self.platform.read(&place.reading).await?;
+        let found = model::contract(&mut tx, org, &id).await?;
+        let found = found.ok_or_else(|| ApiError::not_found("Contract"))?;
+        Ok(shapes::Contract::of(found, OffsetDateTime::now_utc()))
+    }
+
+    /// Ends a contract.
+    pub(super) async fn end_contract(&self, caller: &Caller, scope: &RequestScope, id: String) -> ApiResult<()> {
+        let command = |_: &OrgId| ContractCommand::from(DeleteContract { contract_id: id.clone() });
+        self.act((caller, scope), Some(CONTRACTS_WRITE), ("contract", &id), command).await
+    }
 }
 
 /// Let a node send to another (`cap:network.contracts.write`); the same permission again is the contract that there is
@@ -54,32 +94,7 @@ async fn create(
     caller: Caller,
     Json(new): Json<NewContract>,
 ) -> ApiResult<(StatusCode, Json<shapes::Contract>)> {
-    let place = network.place_for(&caller, &scope, CONTRACTS_WRITE)?;
-    let org = place.org.as_str();
-    let mut tx = network.platform.read(&place.reading).await?;
-    let known = match new.from.strip_prefix("bridge:") {
-        Some(bridge) => model::bridge(&mut tx, org, bridge).await?.is_some(),
-        None => model::node(&mut tx, org, &new.from).await?.is_some(),
-    };
-    drop(tx);
-    if !known {
-        let text = "from: the source is not registered";
-        return Err(ApiError::new(StatusCode::BAD_REQUEST, "SOURCE_UNKNOWN", text));
-    }
-    let id = contract_id(org, &new.from, &new.to, &new.allowed_event_types, &new.boundaries);
-    let command = ContractCommand::from(CreateContract {
-        contract_id: id.clone(),
-        org_id: org.to_owned(),
-        from: new.from,
-        to: new.to,
-        allowed_event_types: new.allowed_event_types,
-        boundaries: new.boundaries,
-        expires_at: new.expires_at,
-    });
-    network.submit(&place, &address(&place.org, "contract", &id)?, &command, &scope).await?;
-    let mut tx = network.platform.read(&place.reading).await?;
-    let found = model::contract(&mut tx, org, &id).await?.ok_or_else(none)?;
-    Ok((StatusCode::CREATED, Json(shapes::Contract::of(found, OffsetDateTime::now_utc()))))
+    Ok((StatusCode::CREATED, Json(network.make_contract(&caller, &scope, new).await?)))
 }
 
 /// Which contracts.
@@ -127,9 +142,6 @@ async fn delete(
     caller: Caller,
     Path(id): Path<String>,
 ) -> ApiResult<Json<Done>> {
-    let place = network.place_for(&caller, &scope, CONTRACTS_WRITE)?;
-    let to = address(&place.org, "contract", &id)?;
-    let command = ContractCommand::from(DeleteContract { contract_id: id });
-    network.submit(&place, &to, &command, &scope).await?;
+    network.end_contract(&caller, &scope, id).await?;
     Ok(OK)
 }

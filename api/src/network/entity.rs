@@ -3,16 +3,21 @@
 use axum::extract::State;
 use serde::Deserialize;
 use symbia_commands::network::{BindEntityToNode, NodeCommand, UnbindEntityFromNode};
+use symbia_events::{CommandId, OrgId};
 use symbia_projections::{Scope, identity};
 use utoipa::ToSchema;
 use utoipa_axum::{router::OpenApiRouter, routes};
+use uuid::Uuid;
 
 use super::{
     Network,
-    access::{Place, address},
+    access::{Place, address, with_status},
     nodes::{Done, OK},
 };
-use crate::http::{ApiError, ApiResult, Caller, Json, Path, RequestScope};
+use crate::{
+    http::{ApiError, ApiResult, Caller, Json, Path, RequestScope},
+    platform::Consistency,
+};
 
 pub(super) fn routes() -> OpenApiRouter<Network> {
     OpenApiRouter::new().routes(routes!(bind, unbind))
@@ -36,6 +41,41 @@ impl Network {
         let found = identity::entity(&mut tx, id).await?.filter(|entity| entity.org_id == place.org.as_str());
         found.map(|_| ()).ok_or_else(|| ApiError::not_found("Entity"))
     }
+
+    /// Says that an entity lives on a node.
+    pub(super) async fn bind(
+        &self,
+        place: &Place,
+        scope: &RequestScope,
+        node_id: String,
+        entity_id: String,
+    ) -> ApiResult<()> {
+        self.has_entity(place, &entity_id).await?;
+        let to = address(&place.org, "node", &node_id)?;
+        let command = NodeCommand::from(BindEntityToNode { node_id, entity_id });
+        let id = CommandId(Uuid::new_v5(&scope.command_id(&place.actor.id), b"entity"));
+        let done = self.platform.submit_as(id, &to, &command, &place.actor, scope, Consistency::Visible).await;
+        done.map(|_| ()).map_err(with_status)
+    }
+
+    /// Says that an entity lives on a node of the caller's.
+    pub(super) async fn bind_own(
+        &self,
+        caller: &Caller,
+        scope: &RequestScope,
+        node_id: String,
+        entity_id: String,
+    ) -> ApiResult<()> {
+        let place = self.place(caller, scope)?;
+        self.own_node(&place, &node_id).await?;
+        self.bind(&place, scope, node_id, entity_id).await
+    }
+
+    /// Says that no entity lives on a node.
+    pub(super) async fn unbind(&self, caller: &Caller, scope: &RequestScope, id: String) -> ApiResult<()> {
+        let command = |_: &OrgId| NodeCommand::from(UnbindEntityFromNode { node_id: id.clone() });
+        self.act((caller, scope), None, ("node", &id), command).await
+    }
 }
 
 /// Say which entity lives on a node (its owner, and who manages nodes): events for it go there
@@ -50,11 +90,7 @@ async fn bind(
     Path(id): Path<String>,
     Json(binding): Json<Binding>,
 ) -> ApiResult<Json<Done>> {
-    let place = network.place(&caller, &scope)?;
-    network.own_node(&place, &id).await?;
-    network.has_entity(&place, &binding.entity_id).await?;
-    let command = NodeCommand::from(BindEntityToNode { node_id: id.clone(), entity_id: binding.entity_id });
-    network.submit(&place, &address(&place.org, "node", &id)?, &command, &scope).await?;
+    network.bind_own(&caller, &scope, id, binding.entity_id).await?;
     Ok(OK)
 }
 
@@ -69,8 +105,6 @@ async fn unbind(
     caller: Caller,
     Path(id): Path<String>,
 ) -> ApiResult<Json<Done>> {
-    let place = network.place(&caller, &scope)?;
-    let command = NodeCommand::from(UnbindEntityFromNode { node_id: id.clone() });
-    network.submit(&place, &address(&place.org, "node", &id)?, &command, &scope).await?;
+    network.unbind(&caller, &scope, id).await?;
     Ok(OK)
 }

@@ -49,6 +49,17 @@ struct Listing {
     cursor: Option<i64>,
     /// `false` for events without traces.
     traces: Option<bool>,
+    /// `durable` (default); or `ephemeral`: the newest that passed by and are not kept, as far as this process saw them.
+    lane: Option<Lane>,
+}
+
+/// How events travel.
+#[derive(Clone, Copy, Default, PartialEq, Eq, Deserialize, ToSchema)]
+#[serde(rename_all = "lowercase")]
+enum Lane {
+    #[default]
+    Durable,
+    Ephemeral,
 }
 
 pub(super) fn instant(name: &str, text: Option<&str>) -> ApiResult<Option<OffsetDateTime>> {
@@ -88,6 +99,16 @@ async fn list(
     Query(listing): Query<Listing>,
 ) -> ApiResult<Json<Events>> {
     let place = network.place_for(&caller, &scope, EVENTS_READ)?;
+    let paired = |event: Value, trace: Value| {
+        if listing.traces == Some(false) { event } else { json!({ "event": event, "trace": trace }) }
+    };
+    if listing.lane == Some(Lane::Ephemeral) {
+        let mut events: Vec<Value> =
+            network.hub().passed(&place.org).into_iter().map(|(event, trace)| paired(event, trace)).collect();
+        let limit = usize::try_from(page(listing.limit, DEFAULT_PAGE)?).unwrap_or(0);
+        events.drain(..events.len().saturating_sub(limit));
+        return Ok(Json(Events { count: events.len(), events, cursor: None }));
+    }
     let filter = EventFilter {
         limit: page(listing.limit, DEFAULT_PAGE)?,
         since: instant("since", listing.since.as_deref())?,
@@ -104,10 +125,7 @@ async fn list(
     drop(tx);
     let key = network.reading_key(&place.org).await?;
     let full = i64::try_from(rows.len()).is_ok_and(|count| count == filter.limit);
-    let shown = |row: &model::RoutedEvent| {
-        let event = shapes::event(row, key.as_ref());
-        if listing.traces == Some(false) { event } else { json!({ "event": event, "trace": Trace::from(row) }) }
-    };
+    let shown = |row: &model::RoutedEvent| paired(shapes::event(row, key.as_ref()), json!(Trace::from(row)));
     Ok(Json(Events {
         count: rows.len(),
         cursor: rows.first().filter(|_| full).map(|row| row.place),
@@ -123,6 +141,14 @@ impl Network {
     pub(super) async fn event(&self, place: &Place, id: &str) -> ApiResult<model::RoutedEvent> {
         let mut tx = self.platform.read(&place.reading).await?;
         model::event(&mut tx, place.org.as_str(), id).await?.ok_or_else(no_event)
+    }
+
+    /// The traces of a run.
+    pub(super) async fn traces(&self, caller: &Caller, scope: &RequestScope, run: &str) -> ApiResult<Traces> {
+        let place = self.place_for(caller, scope, TRACES_READ)?;
+        let rows = self.run(&place, run, LARGEST_PAGE).await?;
+        let traces: Vec<_> = rows.iter().map(Trace::from).collect();
+        Ok(Traces { count: traces.len(), traces })
     }
 
     /// The calls of a run.
@@ -148,7 +174,7 @@ async fn trace(
 
 /// Traces.
 #[derive(Serialize, ToSchema)]
-struct Traces {
+pub(super) struct Traces {
     traces: Vec<Trace>,
     count: usize,
 }
@@ -164,10 +190,7 @@ async fn of_run(
     caller: Caller,
     Path(run): Path<String>,
 ) -> ApiResult<Json<Traces>> {
-    let place = network.place_for(&caller, &scope, TRACES_READ)?;
-    let rows = network.run(&place, &run, LARGEST_PAGE).await?;
-    let traces: Vec<_> = rows.iter().map(Trace::from).collect();
-    Ok(Json(Traces { count: traces.len(), traces }))
+    Ok(Json(network.traces(&caller, &scope, &run).await?))
 }
 
 /// What all calls add up to.

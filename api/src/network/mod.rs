@@ -9,30 +9,39 @@ mod events;
 mod hashing;
 mod mesh;
 mod nodes;
+mod passing;
 mod policies;
+mod redriving;
 mod sdn;
 mod sending;
 mod shapes;
 mod simulation;
+mod sockets;
 mod status;
 mod why;
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::{Arc, OnceLock},
+    time::Duration,
+};
 
 use symbia_commands::network::Options as Routing;
 use symbia_events::Service;
 use symbia_nats::leases::{LEASE, Leases};
+use tokio_util::sync::CancellationToken;
 use utoipa_axum::router::OpenApiRouter;
 
 use crate::{
+    feed::Feed,
     http::{
-        Health, ServiceApp,
+        Authenticator, Health, ServiceApp,
         discovery::ServiceInfo,
         rate::{RateLimits, RouteClass, TokenBuckets},
         server::ServerConfig,
     },
     identity::Directory,
     platform::{Platform, SecretText},
+    socket::{self, SocketGround},
 };
 
 /// What a deployment decides about its mesh.
@@ -66,6 +75,10 @@ impl Default for Options {
 #[derive(Clone)]
 struct Network {
     platform: Platform,
+    feed: Feed,
+    drained: CancellationToken,
+    gateway: sockets::Gateway,
+    hub: Arc<OnceLock<sockets::Hub>>,
     options: Arc<Options>,
     leases: Leases,
     meshes: mesh::Meshes,
@@ -74,18 +87,35 @@ struct Network {
 
 /// The service, to be built and served.
 #[must_use]
-pub fn service(platform: Platform, options: Options, health: Health, config: ServerConfig) -> ServiceApp {
+pub fn service(platform: Platform, feed: &Feed, options: Options, health: Health, config: ServerConfig) -> ServiceApp {
     platform.watch(&health, Service::Network);
-    let directory = Directory::new(platform.clone());
+    let authenticator: Arc<dyn Authenticator> = Arc::new(Directory::new(platform.clone()));
     let buckets = Arc::new(TokenBuckets::default());
-    let limits = RateLimits::new(Service::Network, buckets, platform.settings.rates, |_, _| RouteClass::Standard);
+    // A transport that polls asks again and again, and who connects is authenticated.
+    let limits = RateLimits::new(Service::Network, buckets, platform.settings.rates, |_, route| {
+        if route.starts_with("/socket.io") { RouteClass::Exempt } else { RouteClass::Standard }
+    });
+    let ground = SocketGround {
+        platform: platform.clone(),
+        feed: feed.clone(),
+        authenticator: Arc::clone(&authenticator),
+        cors: config.cors.clone(),
+        times: config.sockets,
+        drained: health.drained(),
+    };
+    let leases = Leases::follow(platform.nats.clone(), options.lease);
     let network = Network {
-        leases: Leases::follow(platform.nats.clone(), options.lease),
+        feed: feed.clone(),
+        drained: health.drained(),
+        gateway: sockets::Gateway::new(platform.nats.clone(), leases.clone()),
+        hub: Arc::default(),
+        leases,
         meshes: mesh::Meshes::default(),
         http: reqwest::Client::new(),
         options: Arc::new(options),
         platform,
     };
+    let sockets = Arc::new(sockets::NetworkSockets(network.clone()));
     let api = OpenApiRouter::new()
         .merge(nodes::routes())
         .merge(entity::routes())
@@ -94,6 +124,7 @@ pub fn service(platform: Platform, options: Options, health: Health, config: Ser
         .merge(sending::routes())
         .merge(hashing::routes())
         .merge(events::routes())
+        .merge(redriving::routes())
         .merge(why::routes())
         .merge(policies::routes())
         .merge(simulation::routes())
@@ -101,7 +132,8 @@ pub fn service(platform: Platform, options: Options, health: Health, config: Ser
         .merge(status::routes());
     ServiceApp::new(info(), health, config)
         .api(api.with_state(network))
-        .authenticator(Arc::new(directory))
+        .undocumented(socket::routes(ground, sockets))
+        .authenticator(authenticator)
         .rate_limits(limits)
 }
 
@@ -122,6 +154,7 @@ fn info() -> ServiceInfo {
             ("events", "/api/events"),
             ("policies", "/api/policies"),
             ("sdn", "/api/sdn"),
+            ("websocket", "/socket.io/"),
         ],
         ..ServiceInfo::new(Service::Network, "Symbia Network", description)
     }

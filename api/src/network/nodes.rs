@@ -2,9 +2,13 @@
 
 use axum::{extract::State, http::StatusCode};
 use serde::{Deserialize, Serialize};
-use serde_json::{Map, Value};
+use serde_json::{Map, Value, json};
 use symbia_commands::network::{ConnectNode, NodeCommand, RegisterNode, TOPOLOGY_READ, UnregisterNode};
-use symbia_events::network::{NodeType, node_key, target_key};
+use symbia_events::{
+    OrgId,
+    network::{NodeType, node_key, target_key},
+};
+use symbia_nats::leases::{LeaseError, Sign};
 use symbia_projections::network as model;
 use time::OffsetDateTime;
 use utoipa::ToSchema;
@@ -15,7 +19,7 @@ use super::{
     access::{Place, address, forbidden},
     shapes,
 };
-use crate::http::{ApiError, ApiResult, Caller, Json, Path, RequestScope};
+use crate::http::{ApiError, ApiResult, Caller, Json, Path, Principal, RequestScope, principal::PrincipalKind};
 
 pub(super) fn routes() -> OpenApiRouter<Network> {
     OpenApiRouter::new()
@@ -46,27 +50,121 @@ pub(super) const OK: Json<Done> = Json(Done { ok: true });
 /// A node to be registered.
 #[derive(Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
-struct NewNode {
+pub(super) struct NewNode {
     /// 1 to 128 of `A-Z a-z 0-9 _ - : @ =`.
-    id: String,
+    pub id: String,
     name: String,
     /// `service`, `assistant`, `sandbox`, `bridge` or `client`.
     #[serde(rename = "type")]
     #[schema(value_type = String)]
     node_type: NodeType,
     capabilities: Vec<String>,
-    /// Where events are posted to; empty when they are not.
+    /// Where events are posted to while no socket speaks for it; empty when they are not.
     endpoint: String,
     /// At most 16 kB, nested at most 16 levels deep.
     #[serde(default)]
     #[schema(value_type = Object)]
     metadata: Map<String, Value>,
+    /// The entry of the directory that lives on it.
+    #[serde(default)]
+    entity_id: Option<String>,
+}
+
+impl NewNode {
+    /// An assistant that an agent registers is as its token says.
+    fn of_agent(mut self, agent: &Principal) -> Self {
+        if self.node_type != NodeType::Assistant || agent.kind != PrincipalKind::Agent {
+            return self;
+        }
+        let missing = agent.entitlements.iter().filter(|own| !self.capabilities.contains(own)).cloned();
+        let missing: Vec<String> = missing.collect();
+        self.capabilities.extend(missing);
+        if let Some(name) = &agent.name {
+            self.name.clone_from(name);
+        }
+        self.metadata.insert("authenticatedAgentId".to_owned(), json!(agent.id));
+        if let Some(org) = &agent.org_id {
+            self.metadata.insert("orgId".to_owned(), json!(org));
+        }
+        self
+    }
 }
 
 impl Network {
-    fn shown(&self, row: model::Node) -> shapes::Node {
-        let heartbeat = self.leases.last(&row.org_id, &row.id);
-        shapes::Node::of(row, heartbeat)
+    pub(super) fn shown(&self, row: model::Node) -> shapes::Node {
+        let sign = self.leases.last(&row.org_id, &row.id);
+        shapes::Node::of(row, sign)
+    }
+
+    /// Registers a node, or describes it anew.
+    pub(super) async fn register(
+        &self,
+        caller: &Caller,
+        scope: &RequestScope,
+        new: NewNode,
+    ) -> ApiResult<(Place, model::Node)> {
+        let place = self.place(caller, scope)?;
+        let new = new.of_agent(caller);
+        let (id, to) = (new.id.clone(), address(&place.org, "node", &new.id)?);
+        let command = NodeCommand::from(RegisterNode {
+            node_id: new.id,
+            org_id: place.org.to_string(),
+            name: new.name,
+            node_type: new.node_type,
+            capabilities: new.capabilities,
+            endpoint: new.endpoint,
+            metadata: new.metadata,
+        });
+        self.submit(&place, &to, &command, scope).await?;
+        if let Some(entity) = new.entity_id {
+            self.bind(&place, scope, id.clone(), entity).await?;
+        }
+        if let Err(error) = self.renew(&place.org, &id, OffsetDateTime::now_utc()).await {
+            // A lease that is not renewed now is renewed by the next heartbeat.
+            tracing::warn!(%error, "a sign of life is not kept");
+        }
+        let node = self.node(&place, &id).await?;
+        Ok((place, node))
+    }
+
+    /// Refuses the id of a node that is another's, also to those who manage it: they do not get what is for it.
+    pub(super) async fn is_nobody_elses(&self, caller: &Caller, scope: &RequestScope, id: &str) -> ApiResult<()> {
+        let place = self.place(caller, scope)?;
+        let mut tx = self.platform.read(&place.reading).await?;
+        match model::node(&mut tx, place.org.as_str(), id).await? {
+            Some(node) if node.owner_id != place.actor.id => {
+                Err(forbidden("NODE_OWNED", "Only its owner gets what is for a node"))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Takes a node off the mesh.
+    pub(super) async fn unregister(&self, caller: &Caller, scope: &RequestScope, id: String) -> ApiResult<()> {
+        let command = |_: &OrgId| NodeCommand::from(UnregisterNode { node_id: id.clone() });
+        self.act((caller, scope), None, ("node", &id), command).await
+    }
+
+    /// Keeps a sign of life of a node.
+    pub(super) async fn beat(&self, caller: &Caller, scope: &RequestScope, id: &str) -> ApiResult<OffsetDateTime> {
+        let place = self.place(caller, scope)?;
+        let node = self.own_node(&place, id).await?;
+        let now = OffsetDateTime::now_utc();
+        self.renew(&place.org, id, now).await.map_err(|error| {
+            tracing::warn!(%error, "a sign of life is not kept");
+            ApiError::unavailable("The event bus", 2)
+        })?;
+        if !node.online {
+            let command = NodeCommand::from(ConnectNode { node_id: id.to_owned() });
+            self.submit(&place, &address(&place.org, "node", id)?, &command, scope).await?;
+        }
+        Ok(now)
+    }
+
+    // With the socket that the node is known to be connected by.
+    async fn renew(&self, org: &OrgId, id: &str, at: OffsetDateTime) -> Result<(), LeaseError> {
+        let socket = self.leases.last(org.as_str(), id).and_then(|sign| sign.socket);
+        self.leases.renew(org.as_str(), id, Sign { at, socket }).await
     }
 
     /// The nodes of a mesh that are meant.
@@ -78,13 +176,6 @@ impl Network {
         let mut tx = self.platform.read(&place.reading).await?;
         let found = model::nodes(&mut tx, place.org.as_str()).await?;
         Ok(found.into_iter().filter(which).map(|row| self.shown(row)).collect())
-    }
-
-    // A lease that is not renewed now is renewed by the next heartbeat.
-    async fn alive(&self, place: &Place, id: &str, at: OffsetDateTime) {
-        if let Err(error) = self.leases.renew(place.org.as_str(), id, at).await {
-            tracing::warn!(%error, "a sign of life is not kept");
-        }
     }
 }
 
@@ -106,20 +197,7 @@ async fn register(
     caller: Caller,
     Json(new): Json<NewNode>,
 ) -> ApiResult<(StatusCode, Json<shapes::Node>)> {
-    let place = network.place(&caller, &scope)?;
-    let to = address(&place.org, "node", &new.id)?;
-    let command = NodeCommand::from(RegisterNode {
-        node_id: new.id.clone(),
-        org_id: place.org.to_string(),
-        name: new.name,
-        node_type: new.node_type,
-        capabilities: new.capabilities,
-        endpoint: new.endpoint,
-        metadata: new.metadata,
-    });
-    network.submit(&place, &to, &command, &scope).await?;
-    network.alive(&place, &new.id, OffsetDateTime::now_utc()).await;
-    let node = network.node(&place, &new.id).await?;
+    let (_, node) = network.register(&caller, &scope, new).await?;
     Ok((StatusCode::CREATED, Json(network.shown(node))))
 }
 
@@ -196,10 +274,7 @@ async fn unregister(
     caller: Caller,
     Path(id): Path<String>,
 ) -> ApiResult<Json<Done>> {
-    let place = network.place(&caller, &scope)?;
-    let to = address(&place.org, "node", &id)?;
-    let command = NodeCommand::from(UnregisterNode { node_id: id });
-    network.submit(&place, &to, &command, &scope).await?;
+    network.unregister(&caller, &scope, id).await?;
     Ok(OK)
 }
 
@@ -221,19 +296,8 @@ async fn heartbeat(
     caller: Caller,
     Path(id): Path<String>,
 ) -> ApiResult<Json<Heartbeat>> {
-    let place = network.place(&caller, &scope)?;
-    let node = network.own_node(&place, &id).await?;
-    let now = OffsetDateTime::now_utc();
-    let kept = network.leases.renew(place.org.as_str(), &id, now).await;
-    kept.map_err(|error| {
-        tracing::warn!(%error, "a sign of life is not kept");
-        ApiError::unavailable("The event bus", 2)
-    })?;
-    if !node.online {
-        let command = NodeCommand::from(ConnectNode { node_id: id.clone() });
-        network.submit(&place, &address(&place.org, "node", &id)?, &command, &scope).await?;
-    }
-    Ok(Json(Heartbeat { ok: true, timestamp: crate::iso(now) }))
+    let at = network.beat(&caller, &scope, &id).await?;
+    Ok(Json(Heartbeat { ok: true, timestamp: crate::iso(at) }))
 }
 
 /// The keys of a node; the bytes of each text are the key.

@@ -6,7 +6,10 @@ use serde_json::{Value, json};
 use symbia_commands::network::{
     CreatePolicy, DeletePolicy, Inputs, POLICIES_READ, POLICIES_WRITE, PolicyCommand, UpdatePolicy,
 };
-use symbia_events::network::{Action, Condition, PolicyDefinition, PolicyMode};
+use symbia_events::{
+    OrgId,
+    network::{Action, Condition, PolicyDefinition, PolicyMode},
+};
 use utoipa::ToSchema;
 use utoipa_axum::{router::OpenApiRouter, routes};
 use uuid::Uuid;
@@ -131,6 +134,48 @@ impl Network {
         self.policies(place).await?.into_iter().find(|policy| policy.record.id == id).ok_or_else(none)
     }
 
+    /// Makes a policy.
+    pub(super) async fn make_policy(
+        &self,
+        caller: &Caller,
+        scope: &RequestScope,
+        new: NewPolicy,
+    ) -> ApiResult<shapes::Policy> {
+        let place = self.place_for(caller, scope, POLICIES_WRITE)?;
+        let id = format!("policy_{}", Uuid::new_v5(&scope.command_id(&place.actor.id), b"policy").simple());
+        let command = CreatePolicy { policy_id: id.clone(), org_id: place.org.to_string(), policy: new.into() };
+        let command = PolicyCommand::from(command);
+        self.submit(&place, &address(&place.org, "policy", &id)?, &command, scope).await?;
+        Ok(self.policy(&place, &id).await?.into())
+    }
+
+    /// Changes a policy.
+    pub(super) async fn change_policy(
+        &self,
+        caller: &Caller,
+        scope: &RequestScope,
+        id: &str,
+        changes: PolicyChanges,
+    ) -> ApiResult<shapes::Policy> {
+        let place = self.place_for(caller, scope, POLICIES_WRITE)?;
+        let before = self.policy(&place, id).await?.record;
+        // What the changes are merged into must be what they end up on.
+        let expected_version = Some(changes.expected_version.unwrap_or(before.version));
+        let policy = changes.of(before.definition);
+        let command =
+            UpdatePolicy { policy_id: id.to_owned(), org_id: place.org.to_string(), policy, expected_version };
+        let command = PolicyCommand::from(command);
+        self.submit(&place, &address(&place.org, "policy", id)?, &command, scope).await?;
+        Ok(self.policy(&place, id).await?.into())
+    }
+
+    /// Removes a policy.
+    pub(super) async fn remove_policy(&self, caller: &Caller, scope: &RequestScope, id: String) -> ApiResult<()> {
+        let command =
+            |org: &OrgId| PolicyCommand::from(DeletePolicy { policy_id: id.clone(), org_id: org.to_string() });
+        self.act((caller, scope), Some(POLICIES_WRITE), ("policy", &id), command).await
+    }
+
     async fn listed(&self, caller: &Caller, scope: &RequestScope) -> ApiResult<Json<Policies>> {
         let place = self.place_for(caller, scope, POLICIES_READ)?;
         let policies: Vec<_> = self.policies(&place).await?.into_iter().map(shapes::Policy::from).collect();
@@ -148,12 +193,7 @@ async fn create(
     caller: Caller,
     Json(new): Json<NewPolicy>,
 ) -> ApiResult<(StatusCode, Json<shapes::Policy>)> {
-    let place = network.place_for(&caller, &scope, POLICIES_WRITE)?;
-    let id = format!("policy_{}", Uuid::new_v5(&scope.command_id(&place.actor.id), b"policy").simple());
-    let command = CreatePolicy { policy_id: id.clone(), org_id: place.org.to_string(), policy: new.into() };
-    let command = PolicyCommand::from(command);
-    network.submit(&place, &address(&place.org, "policy", &id)?, &command, &scope).await?;
-    Ok((StatusCode::CREATED, Json(network.policy(&place, &id).await?.into())))
+    Ok((StatusCode::CREATED, Json(network.make_policy(&caller, &scope, new).await?)))
 }
 
 /// List the policies of the organization (`cap:network.policies.read`)
@@ -199,15 +239,7 @@ async fn change(
     Path(id): Path<String>,
     Json(changes): Json<PolicyChanges>,
 ) -> ApiResult<Json<shapes::Policy>> {
-    let place = network.place_for(&caller, &scope, POLICIES_WRITE)?;
-    let before = network.policy(&place, &id).await?.record;
-    // What the changes are merged into must be what they end up on.
-    let expected_version = Some(changes.expected_version.unwrap_or(before.version));
-    let policy = changes.of(before.definition);
-    let command = UpdatePolicy { policy_id: id.clone(), org_id: place.org.to_string(), policy, expected_version };
-    let command = PolicyCommand::from(command);
-    network.submit(&place, &address(&place.org, "policy", &id)?, &command, &scope).await?;
-    Ok(Json(network.policy(&place, &id).await?.into()))
+    Ok(Json(network.change_policy(&caller, &scope, &id, changes).await?))
 }
 
 /// Remove a policy (`cap:network.policies.write`); also one that every organization starts with
@@ -221,10 +253,7 @@ async fn delete(
     caller: Caller,
     Path(id): Path<String>,
 ) -> ApiResult<Json<Done>> {
-    let place = network.place_for(&caller, &scope, POLICIES_WRITE)?;
-    let to = address(&place.org, "policy", &id)?;
-    let command = PolicyCommand::from(DeletePolicy { policy_id: id, org_id: place.org.to_string() });
-    network.submit(&place, &to, &command, &scope).await?;
+    network.remove_policy(&caller, &scope, id).await?;
     Ok(OK)
 }
 

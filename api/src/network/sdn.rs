@@ -15,7 +15,7 @@ use utoipa_axum::{router::OpenApiRouter, routes};
 use super::{
     Network,
     access::Place,
-    events::{LARGEST_PAGE, Stats, page},
+    events::{Stats, Traces, page},
     shapes::{self, Trace},
 };
 use crate::http::{ApiResult, Caller, Json, Path, Query, RequestScope};
@@ -34,7 +34,7 @@ pub(super) fn routes() -> OpenApiRouter<Network> {
 
 /// The mesh.
 #[derive(Serialize, ToSchema)]
-struct Topology {
+pub(super) struct Topology {
     nodes: Vec<shapes::Node>,
     contracts: Vec<shapes::Contract>,
     bridges: Vec<shapes::Bridge>,
@@ -56,20 +56,25 @@ impl Network {
             bridges: model::bridges(&mut tx, org).await?,
         })
     }
+
+    /// The mesh.
+    pub(super) async fn topology(&self, caller: &Caller, scope: &RequestScope) -> ApiResult<Topology> {
+        let place = self.place_for(caller, scope, TOPOLOGY_READ)?;
+        let (registry, now) = (self.registry(&place).await?, OffsetDateTime::now_utc());
+        Ok(Topology {
+            nodes: registry.nodes.into_iter().map(|row| self.shown(row)).collect(),
+            contracts: registry.contracts.into_iter().map(|row| shapes::Contract::of(row, now)).collect(),
+            bridges: registry.bridges.into_iter().map(shapes::Bridge::from).collect(),
+            timestamp: crate::iso(now),
+        })
+    }
 }
 
 /// Read nodes, contracts and bridges (`cap:network.topology.read`)
 #[utoipa::path(get, path = "/sdn/topology", tag = "Observation",
     responses((status = 200, description = "The mesh", body = Topology), (status = 403, description = "Not allowed")))]
 async fn topology(State(network): State<Network>, scope: RequestScope, caller: Caller) -> ApiResult<Json<Topology>> {
-    let place = network.place_for(&caller, &scope, TOPOLOGY_READ)?;
-    let (registry, now) = (network.registry(&place).await?, OffsetDateTime::now_utc());
-    Ok(Json(Topology {
-        nodes: network.nodes(&place, |_| true).await?,
-        contracts: registry.contracts.into_iter().map(|row| shapes::Contract::of(row, now)).collect(),
-        bridges: registry.bridges.into_iter().map(shapes::Bridge::from).collect(),
-        timestamp: crate::iso(now),
-    }))
+    Ok(Json(network.topology(&caller, &scope).await?))
 }
 
 /// The mesh in numbers.
@@ -181,27 +186,25 @@ async fn trace(
 /// The traces of a run.
 #[derive(Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
-struct Traces {
-    traces: Vec<Trace>,
-    count: usize,
+struct TracesOfRun {
+    #[serde(flatten)]
+    found: Traces,
     run_id: String,
 }
 
 /// Read the traces of a run (`cap:network.traces.read`)
 #[utoipa::path(get, path = "/sdn/traces/{runId}", tag = "Observation",
     params(("runId" = String, Path, description = "Id of the run")),
-    responses((status = 200, description = "In the order they came, the newest 1000", body = Traces),
+    responses((status = 200, description = "In the order they came, the newest 1000", body = TracesOfRun),
         (status = 403, description = "Not allowed")))]
 async fn of_run(
     State(network): State<Network>,
     scope: RequestScope,
     caller: Caller,
     Path(run): Path<String>,
-) -> ApiResult<Json<Traces>> {
-    let place = network.place_for(&caller, &scope, TRACES_READ)?;
-    let rows = network.run(&place, &run, LARGEST_PAGE).await?;
-    let traces: Vec<_> = rows.iter().map(Trace::from).collect();
-    Ok(Json(Traces { count: traces.len(), traces, run_id: run }))
+) -> ApiResult<Json<TracesOfRun>> {
+    let found = network.traces(&caller, &scope, &run).await?;
+    Ok(Json(TracesOfRun { found, run_id: run }))
 }
 
 /// How far back.

@@ -12,11 +12,13 @@ use serde_json::{Value, json};
 use sqlx::PgConnection;
 use symbia_commands::{
     Actor,
-    network::{EVENT_MAX, EVENTS_WRITE, MeshEvent, MeshView, RouteEvent, RoutingCommand, is_pattern, route},
+    network::{
+        EVENT_MAX, EVENTS_WRITE, MeshEvent, MeshView, RouteEvent, RoutingCommand, is_ephemeral, is_pattern, route,
+    },
 };
 use symbia_events::{
     check_token,
-    network::{Boundary, HashedEvent, is_event_hash, node_key, service_hash},
+    network::{Boundary, HashedEvent, is_event_hash, node_key, service_hash, verify_service_hash},
 };
 use symbia_projections::network as model;
 use time::{OffsetDateTime, format_description::well_known::Rfc3339};
@@ -220,9 +222,9 @@ struct Seen {
 /// What became of an event.
 #[derive(Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
-struct Sent {
-    event_id: String,
-    trace: Trace,
+pub(super) struct Sent {
+    pub event_id: String,
+    pub trace: Trace,
 }
 
 impl Network {
@@ -278,16 +280,83 @@ impl Network {
         Ok((timestamp.clone(), true))
     }
 
-    async fn sent(&self, place: &Place, id: String) -> ApiResult<(StatusCode, Json<Sent>)> {
+    async fn sent(&self, place: &Place, id: String) -> ApiResult<Sent> {
         let mut tx = self.platform.read(&place.reading).await?;
         let row = model::event(&mut tx, place.org.as_str(), &id).await?.ok_or_else(no_event)?;
-        Ok((StatusCode::ACCEPTED, Json(Sent { event_id: id, trace: Trace::from(&row) })))
+        Ok(Sent { event_id: id, trace: Trace::from(&row) })
+    }
+
+    /// Sends an event: routes it, and has the log keep what was decided, unless it is of a kind that is not kept.
+    pub(super) async fn send(&self, caller: &Caller, scope: &RequestScope, event: NewEvent) -> ApiResult<Sent> {
+        let place = self.place_for(caller, scope, EVENTS_WRITE)?;
+        event.check()?;
+        let org = place.org.as_str();
+        let request = scope.command_id(&place.actor.id);
+        let id = event.id.unwrap_or_else(|| Uuid::new_v5(&request, b"event")).to_string();
+        let seen = self.seen(&place, &event, &id).await?;
+        Network::owned_source(&place, seen.owner.as_deref())?;
+        let now = OffsetDateTime::now_utc();
+        let (timestamp, signed) = self.proved(&place, &event, &id, now)?;
+        let data = kept(&event.payload.data);
+        if let Some(earlier) = &seen.earlier {
+            self.repeats(&place, &event, &data, earlier)?;
+            return self.sent(&place, id).await;
+        }
+        let text = data.to_string();
+        if text.len() > EVENT_MAX {
+            let text = "payload.data: at most 128 kB of JSON";
+            return Err(ApiError::new(StatusCode::PAYLOAD_TOO_LARGE, "TOO_LARGE", text));
+        }
+        let (key_id, hash) = service_hash(&self.platform.keys, &event.bytes(org, &id, &timestamp, &data)?);
+        let decided = route(&event.routed(seen.reply_to.as_deref()), &seen.view, self.options.routing, now);
+        let key = self.mesh_key(&place.org).await?;
+        let command = RouteEvent {
+            event_id: id.clone(),
+            org_id: org.to_owned(),
+            run_id: event.run_id,
+            payload_type: event.payload.event_type,
+            data: key.seal(&text),
+            source: event.source,
+            target: event.target,
+            caused_by: event.caused_by,
+            source_entity_id: event.source_entity_id,
+            target_entity_id: event.target_entity_id,
+            boundary: event.boundary,
+            timestamp,
+            hash,
+            key_id,
+            signed,
+            sender_id: place.actor.id.clone(),
+            policy_set: seen.view.policies.digest().to_owned(),
+            candidates: decided.candidates,
+        };
+        if is_ephemeral(&command.payload_type) {
+            return self.pass(command.into(), &data, &key, now).await;
+        }
+        let by = Actor { on_behalf_of: Some(place.actor.id.clone()), ..Actor::service("network") };
+        let to = address(&place.org, "routed-event", &id)?;
+        self.submit_by(&by, &to, &RoutingCommand::from(command), scope).await?;
+        self.sent(&place, id).await
+    }
+
+    // Refuses an event that is not the one which has its id already.
+    fn repeats(&self, place: &Place, event: &NewEvent, data: &Value, earlier: &model::RoutedEvent) -> ApiResult<()> {
+        // With the time of the first, the same event has the same hash.
+        let time = event.timestamp.as_ref().unwrap_or(&earlier.timestamp);
+        let bytes = event.bytes(place.org.as_str(), &earlier.id, time, data)?;
+        let same = verify_service_hash(&self.platform.keys, &earlier.key_id, &bytes, &earlier.hash);
+        if same.is_ok() && earlier.sender_id == place.actor.id {
+            return Ok(());
+        }
+        Err(ApiError::new(StatusCode::CONFLICT, "EVENT_ID_CONFLICT", "Another event has this id"))
     }
 }
 
 /// Send an event from a node of one's own (`cap:network.events.write`)
 ///
-/// It is routed at once, and delivered from then on: the trace says `pending` until a target has it.
+/// It is routed at once, and delivered from then on: the trace says `pending` until a target has it. Events of the types
+/// `obs.*`, `typing.*`, `agent.ping`, `agent.pong`, `stream.chunk` and `capture.frame` reach those who are connected, once or
+/// not at all, and are not kept.
 #[utoipa::path(post, path = "/events", tag = "Events", request_body = NewEvent,
     responses((status = 202, description = "It is routed", body = Sent),
         (status = 400, description = "A field is not valid, the source is unknown, or its clock is off"),
@@ -299,58 +368,7 @@ async fn send(
     caller: Caller,
     Json(event): Json<NewEvent>,
 ) -> ApiResult<(StatusCode, Json<Sent>)> {
-    let place = network.place_for(&caller, &scope, EVENTS_WRITE)?;
-    event.check()?;
-    let org = place.org.as_str();
-    let request = scope.command_id(&place.actor.id);
-    let id = event.id.unwrap_or_else(|| Uuid::new_v5(&request, b"event")).to_string();
-    let seen = network.seen(&place, &event, &id).await?;
-    Network::owned_source(&place, seen.owner.as_deref())?;
-    let now = OffsetDateTime::now_utc();
-    let (timestamp, signed) = network.proved(&place, &event, &id, now)?;
-    let data = kept(&event.payload.data);
-    if let Some(earlier) = &seen.earlier {
-        // With the time of the first, the same event has the same hash.
-        let time = event.timestamp.as_ref().unwrap_or(&earlier.timestamp);
-        let bytes = event.bytes(org, &id, time, &data)?;
-        let same =
-            symbia_events::network::verify_service_hash(&network.platform.keys, &earlier.key_id, &bytes, &earlier.hash);
-        if same.is_ok() && earlier.sender_id == place.actor.id {
-            return network.sent(&place, id).await;
-        }
-        return Err(ApiError::new(StatusCode::CONFLICT, "EVENT_ID_CONFLICT", "Another event has this id"));
-    }
-    let text = data.to_string();
-    if text.len() > EVENT_MAX {
-        let text = "payload.data: at most 128 kB of JSON";
-        return Err(ApiError::new(StatusCode::PAYLOAD_TOO_LARGE, "TOO_LARGE", text));
-    }
-    let (key_id, hash) = service_hash(&network.platform.keys, &event.bytes(org, &id, &timestamp, &data)?);
-    let decided = route(&event.routed(seen.reply_to.as_deref()), &seen.view, network.options.routing, now);
-    let key = network.mesh_key(&place.org).await?;
-    let command = RoutingCommand::from(RouteEvent {
-        event_id: id.clone(),
-        org_id: org.to_owned(),
-        run_id: event.run_id,
-        payload_type: event.payload.event_type,
-        data: key.seal(&text),
-        source: event.source,
-        target: event.target,
-        caused_by: event.caused_by,
-        source_entity_id: event.source_entity_id,
-        target_entity_id: event.target_entity_id,
-        boundary: event.boundary,
-        timestamp,
-        hash,
-        key_id,
-        signed,
-        sender_id: place.actor.id.clone(),
-        policy_set: seen.view.policies.digest().to_owned(),
-        candidates: decided.candidates,
-    });
-    let by = Actor { on_behalf_of: Some(place.actor.id.clone()), ..Actor::service("network") };
-    network.submit_by(&by, &address(&place.org, "routed-event", &id)?, &command, &scope).await?;
-    network.sent(&place, id).await
+    Ok((StatusCode::ACCEPTED, Json(network.send(&caller, &scope, event).await?)))
 }
 
 #[cfg(test)]

@@ -4,10 +4,11 @@ use serde::Serialize;
 use serde_json::{Map, Value, json};
 use symbia_events::{
     SubjectKey,
-    network::{Boundary, BridgeType, Candidate, NodeType, PolicyMode, Verdict},
+    network::{Boundary, BridgeType, Candidate, ContractCreated, NodeType, PolicyMode, Verdict},
 };
+use symbia_nats::leases::Sign;
 use symbia_projections::network::{self as model, Delivery, RoutedEvent};
-use time::OffsetDateTime;
+use time::{OffsetDateTime, format_description::well_known::Rfc3339};
 use utoipa::ToSchema;
 
 use super::mesh::Standing;
@@ -27,6 +28,9 @@ pub(super) struct Node {
     registered_at: String,
     last_registered_at: String,
     last_heartbeat: String,
+    /// Of the socket that it is connected by.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    socket_id: Option<String>,
     /// `online`, or `offline` when its lease ran out.
     status: &'static str,
     owner_id: String,
@@ -40,10 +44,11 @@ pub(super) struct Node {
 }
 
 impl Node {
-    /// A node; a heartbeat may be known that the log does not hold.
-    pub fn of(row: model::Node, heartbeat: Option<OffsetDateTime>) -> Self {
+    /// A node; a sign of life may be known that the log does not hold.
+    pub fn of(row: model::Node, sign: Option<Sign>) -> Self {
         Node {
-            last_heartbeat: iso(heartbeat.map_or(row.last_seen, |at| at.max(row.last_seen))),
+            last_heartbeat: iso(sign.as_ref().map_or(row.last_seen, |sign| sign.at.max(row.last_seen))),
+            socket_id: sign.and_then(|sign| sign.socket).filter(|_| row.online),
             id: row.id,
             name: row.name,
             node_type: row.node_type,
@@ -78,6 +83,23 @@ pub(super) struct Contract {
 }
 
 impl Contract {
+    /// As it was just made.
+    pub fn created(e: ContractCreated, at: OffsetDateTime) -> Self {
+        let expires_at = e.expires_at.as_deref().and_then(|end| OffsetDateTime::parse(end, &Rfc3339).ok());
+        let row = model::Contract {
+            org_id: e.org_id,
+            id: e.contract_id,
+            source: e.from,
+            target: e.to,
+            allowed_event_types: e.allowed_event_types,
+            boundaries: e.boundaries,
+            created_at: at,
+            created_by: e.by,
+            expires_at,
+        };
+        Self::of(row, at)
+    }
+
     pub fn of(row: model::Contract, now: OffsetDateTime) -> Self {
         Contract {
             status: if row.expires_at.is_some_and(|end| end <= now) { "expired" } else { "active" },
@@ -237,7 +259,7 @@ fn hop(row: &RoutedEvent, candidate: &Candidate) -> Hop {
     let action = match (status, candidate.verdict) {
         (Some("delivered"), Verdict::Transform) => "transform",
         (Some("delivered"), _) => "deliver",
-        (Some("pending" | "retrying"), _) => "forward",
+        (Some("pending" | "retrying" | "held"), _) => "forward",
         _ => "drop",
     };
     let failed = delivery.and_then(|delivery| delivery.error_code.clone());

@@ -108,6 +108,9 @@ impl Sockets {
     }
 
     async fn look_at_one(&self, (socket, peer): Connected) {
+        if peer.is_nobody() {
+            return;
+        }
         let now = OffsetDateTime::now_utc().unix_timestamp();
         match peer.credential.caller(&self.0.ground.authenticator).await {
             Ok(caller) => {

@@ -45,6 +45,16 @@ impl Credential {
         Credential(kept)
     }
 
+    /// That of somebody who has none.
+    pub fn none() -> Self {
+        Credential(HeaderMap::new())
+    }
+
+    /// Whether there is none.
+    pub fn is_none(&self) -> bool {
+        self.0.is_empty()
+    }
+
     /// Whose it is, now.
     ///
     /// # Errors

@@ -40,7 +40,11 @@ pub(crate) use peer::refused;
 use self::{arguments::Arguments, handshake::Credential, peer::Call};
 use crate::{
     feed::Feed,
-    http::{ApiError, Authenticator, Principal, cors::CorsConfig},
+    http::{
+        ApiError, Authenticator, Principal,
+        cors::CorsConfig,
+        principal::{AuthType, PrincipalKind},
+    },
     platform::Platform,
 };
 
@@ -71,6 +75,11 @@ impl Default for SocketTimes {
 /// What a service does with its sockets.
 #[async_trait]
 pub trait SocketService: Send + Sync + 'static {
+    /// Whether somebody may connect whom nobody knows, or whose credential is not good. [`Peer::is_nobody`] tells them.
+    fn admits_anybody(&self) -> bool {
+        false
+    }
+
     /// A peer is connected; its calls wait until this returns. `auth` is what it sent with the handshake.
     async fn opened(&self, socket: SocketRef, peer: &Arc<Peer>, auth: Value);
 
@@ -168,11 +177,16 @@ impl Sockets {
     /// Lets a client in, or says why not. Its calls are heard from now on, before it knows that it is connected.
     async fn admit(&self, socket: &SocketRef, auth: Value) -> Result<(), String> {
         let credential = Credential::of(&socket.req_parts().headers, &auth);
-        let caller = credential.caller(&self.0.ground.authenticator).await.map_err(|error| {
-            let refused = error.status() == StatusCode::UNAUTHORIZED;
-            if refused { "Authentication required".to_owned() } else { error.message().to_owned() }
-        })?;
-        let peer = Arc::new(Peer::new(socket, credential, self.shared(caller.into())));
+        let (credential, caller) = match credential.caller(&self.0.ground.authenticator).await {
+            Ok(caller) => (credential, caller),
+            Err(error) if error.status() != StatusCode::UNAUTHORIZED => return Err(error.message().to_owned()),
+            Err(_) if self.0.service.admits_anybody() => {
+                let nobody = Principal::new("anonymous", PrincipalKind::User, AuthType::Session);
+                (Credential::none(), nobody.into())
+            }
+            Err(_) => return Err("Authentication required".to_owned()),
+        };
+        let peer = Arc::new(Peer::new(socket, credential, self.shared(caller.into()), &auth));
         let hearing = self.clone();
         let speaker = Arc::clone(&peer);
         // Without a wait before it: calls are taken in the order in which they come.

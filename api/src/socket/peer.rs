@@ -27,6 +27,8 @@ pub struct Peer {
     pub id: Sid,
     pub(super) credential: Credential,
     scope: RequestScope,
+    /// The organization that it named with the handshake.
+    org: Option<String>,
     caller: RwLock<Caller>,
     checked_at: AtomicI64,
     ending: AtomicBool,
@@ -54,13 +56,14 @@ pub(crate) fn refused(error: &str, code: &str) -> Value {
 }
 
 impl Peer {
-    pub(super) fn new(socket: &SocketRef, credential: Credential, principal: Arc<Principal>) -> Self {
+    pub(super) fn new(socket: &SocketRef, credential: Credential, principal: Arc<Principal>, auth: &Value) -> Self {
         let parts = socket.req_parts();
         let scope = parts.extensions.get::<RequestScope>().cloned();
         Peer {
             id: socket.id,
             ends_at: credential.ends_at(),
             credential,
+            org: auth.get("orgId").and_then(Value::as_str).filter(|org| !org.is_empty()).map(str::to_owned),
             scope: scope.unwrap_or_else(|| RequestScope::new(parts, &TrustedProxies::default())),
             caller: RwLock::new(principal.into()),
             checked_at: AtomicI64::new(OffsetDateTime::now_utc().unix_timestamp()),
@@ -76,7 +79,12 @@ impl Peer {
 
     /// The scope of one call: ids of its own, the labels of the handshake.
     pub fn scope(&self, call: &str) -> RequestScope {
-        self.scope.of_call(call)
+        self.scope.of_call(call, self.org.as_deref())
+    }
+
+    /// Whether nobody knows who it is.
+    pub fn is_nobody(&self) -> bool {
+        self.credential.is_none()
     }
 
     /// True when it is another than before.

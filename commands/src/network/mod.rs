@@ -5,6 +5,7 @@ mod address;
 mod bridge;
 mod contract;
 mod engine;
+mod letter;
 mod node;
 mod pattern;
 mod policy;
@@ -17,8 +18,9 @@ pub use address::is_public;
 pub use bridge::*;
 pub use contract::*;
 pub use engine::{Evaluation, Inputs, PolicyRecord, PolicySet, Rule};
+pub use letter::Letter;
 pub use node::*;
-pub use pattern::{covers, is_pattern};
+pub use pattern::{covers, is_ephemeral, is_pattern};
 pub use policy::*;
 pub use rights::{
     CONTRACTS_WRITE, EVENTS_READ, EVENTS_WRITE, NODES_ADMIN, POLICIES_READ, POLICIES_WRITE, TOPOLOGY_READ, TRACES_READ,

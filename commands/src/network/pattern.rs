@@ -15,6 +15,15 @@ pub fn covers(pattern: &str, event_type: &str) -> bool {
     }
 }
 
+/// What is seen or missed at the moment, and not kept (network.md §8.9).
+const EPHEMERAL: [&str; 6] = ["obs.*", "agent.ping", "agent.pong", "stream.chunk", "typing.*", "capture.frame"];
+
+/// Whether events of a type take the ephemeral lane: delivered at most once, to who is connected, and not stored.
+#[must_use]
+pub fn is_ephemeral(event_type: &str) -> bool {
+    EPHEMERAL.iter().any(|pattern| covers(pattern, event_type))
+}
+
 /// Whether a text is the dotted name of an event type.
 pub(super) fn is_type(text: &str) -> bool {
     let part = |part: &str| !part.is_empty() && part.bytes().all(|b| b.is_ascii_alphanumeric() || b"_-:".contains(&b));

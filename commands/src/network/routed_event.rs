@@ -3,12 +3,13 @@
 
 use std::collections::BTreeMap;
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use symbia_events::{
     Personal,
     network::{
-        Boundary, Candidate, EventDeadLettered, EventDelivered, EventDeliveryFailed, EventRedriven, EventRouted,
-        RoutingEvent, mesh_key_id,
+        Boundary, Candidate, EventDeadLettered, EventDelivered, EventDeliveryFailed, EventHeld, EventRedriven,
+        EventRouted, RoutingEvent, mesh_key_id,
     },
 };
 use time::OffsetDateTime;
@@ -22,6 +23,19 @@ pub const ATTEMPTS: u32 = 5;
 pub const EVENT_MAX: usize = 128 * 1024;
 /// Longest record of what was decided, in bytes of JSON.
 const DECISION_MAX: usize = 72 * 1024;
+
+/// What follows from an attempt that came to nothing.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Then {
+    /// It is tried again after a pause, so many times.
+    #[default]
+    Retry,
+    /// It waits until the target can have it, and no attempt was made.
+    Hold,
+    /// It has waited for long enough.
+    GiveUp,
+}
 
 domain_commands! {
     /// What a call can be asked to do.
@@ -60,9 +74,37 @@ domain_commands! {
             /// None when it was taken.
             #[serde(default)]
             error_code: Option<String>,
+            /// What follows from an error.
+            #[serde(default)]
+            then: Then,
         }
         /// Has it tried again.
         RedriveEvent = "symbia.cmd.network.redrive-event.v1" { event_id: String, target: String }
+    }
+}
+
+impl From<RouteEvent> for EventRouted {
+    fn from(c: RouteEvent) -> Self {
+        EventRouted {
+            event_id: c.event_id,
+            org_id: c.org_id,
+            run_id: c.run_id,
+            payload_type: c.payload_type,
+            data: c.data,
+            source: c.source,
+            target: c.target,
+            caused_by: c.caused_by,
+            source_entity_id: c.source_entity_id,
+            target_entity_id: c.target_entity_id,
+            boundary: c.boundary,
+            timestamp: c.timestamp,
+            hash: c.hash,
+            key_id: c.key_id,
+            signed: c.signed,
+            sender_id: c.sender_id,
+            policy_set: c.policy_set,
+            candidates: c.candidates,
+        }
     }
 }
 
@@ -73,6 +115,8 @@ enum Delivery {
     Attempt(u32),
     /// So many have failed, and the next waits for its time.
     Failed(u32),
+    /// This attempt waits for its target, or for an earlier event.
+    Held(u32),
     Delivered,
     Dead,
 }
@@ -113,26 +157,7 @@ impl RoutedEvent {
             let message = "the event goes to too many nodes, or too many policies speak about it, for one record";
             return Err(Rejection::new("TOO_LARGE", message));
         }
-        Ok(Decision::one(EventRouted {
-            event_id: c.event_id,
-            org_id: c.org_id,
-            run_id: c.run_id,
-            payload_type: c.payload_type,
-            data: c.data,
-            source: c.source,
-            target: c.target,
-            caused_by: c.caused_by,
-            source_entity_id: c.source_entity_id,
-            target_entity_id: c.target_entity_id,
-            boundary: c.boundary,
-            timestamp: c.timestamp,
-            hash: c.hash,
-            key_id: c.key_id,
-            signed: c.signed,
-            sender_id: c.sender_id,
-            policy_set: c.policy_set,
-            candidates: c.candidates,
-        }))
+        Ok(Decision::one(EventRouted::from(c)))
     }
 
     fn report(&self, c: ReportDelivery, by: &Actor) -> Result<Decision<RoutingEvent>, Rejection> {
@@ -142,15 +167,16 @@ impl RoutedEvent {
         if *delivery != Delivery::Attempt(c.attempt) {
             return Ok(Decision::nothing());
         }
-        let ReportDelivery { event_id, target, attempt, duration_ms, error_code } = c;
-        Ok(match error_code {
-            None => Decision::one(EventDelivered { event_id, target, attempt, duration_ms }),
-            Some(error_code) if attempt >= ATTEMPTS => {
-                Decision::one(EventDeadLettered { event_id, target, attempt, error_code })
-            }
-            Some(error_code) => {
+        let ReportDelivery { event_id, target, attempt, duration_ms, error_code, then } = c;
+        let Some(error_code) = error_code else {
+            return Ok(Decision::one(EventDelivered { event_id, target, attempt, duration_ms }));
+        };
+        Ok(match then {
+            Then::Hold => Decision::one(EventHeld { event_id, target, attempt, error_code }),
+            Then::Retry if attempt < ATTEMPTS => {
                 Decision::one(EventDeliveryFailed { event_id, target, attempt, duration_ms, error_code })
             }
+            Then::Retry | Then::GiveUp => Decision::one(EventDeadLettered { event_id, target, attempt, error_code }),
         })
     }
 
@@ -162,6 +188,7 @@ impl RoutedEvent {
         let attempt = match self.deliveries.get(&c.target) {
             None => return Err(Rejection::not_found("delivery")),
             Some(Delivery::Failed(failed)) => failed + 1,
+            Some(Delivery::Held(held)) => *held,
             // An operator's wish; a timer's comes too late.
             Some(Delivery::Dead) if !by.is_platform() => 1,
             Some(Delivery::Dead | Delivery::Attempt(_) | Delivery::Delivered) => return Ok(Decision::nothing()),
@@ -172,7 +199,7 @@ impl RoutedEvent {
 }
 
 impl Aggregate for RoutedEvent {
-    const STATE_VERSION: u32 = 1;
+    const STATE_VERSION: u32 = 2;
     const ID_FIELD: Option<&'static str> = Some("eventId");
     type Command = RoutingCommand;
     type Event = RoutingEvent;
@@ -188,6 +215,7 @@ impl Aggregate for RoutedEvent {
             }
             RoutingEvent::EventDelivered(e) => set(&e.target, Delivery::Delivered),
             RoutingEvent::EventDeliveryFailed(e) => set(&e.target, Delivery::Failed(e.attempt)),
+            RoutingEvent::EventHeld(e) => set(&e.target, Delivery::Held(e.attempt)),
             RoutingEvent::EventDeadLettered(e) => set(&e.target, Delivery::Dead),
             RoutingEvent::EventRedriven(e) => set(&e.target, Delivery::Attempt(e.attempt)),
         }
@@ -265,7 +293,14 @@ mod tests {
 
     fn report(target: &str, attempt: u32, error: Option<&str>) -> ReportDelivery {
         let error_code = error.map(str::to_owned);
-        ReportDelivery { event_id: "e1".into(), target: target.into(), attempt, duration_ms: 1, error_code }
+        ReportDelivery {
+            event_id: "e1".into(),
+            target: target.into(),
+            attempt,
+            duration_ms: 1,
+            error_code,
+            then: Then::Retry,
+        }
     }
 
     #[test]
@@ -313,6 +348,24 @@ mod tests {
                 given::<RoutedEvent>(history.clone()).when(redrive(), &ada()).then([again(1, "ada").into()]);
             }
         }
+    }
+
+    #[test]
+    fn what_is_held_costs_no_attempt_and_is_given_up_when_it_has_waited_for_long_enough() {
+        let report = |then| ReportDelivery { then, ..report("b", 1, Some("not_connected")) };
+        let redrive = || RedriveEvent { event_id: "e1".into(), target: "b".into() };
+        let error_code = || "not_connected".to_owned();
+        let held = EventHeld { event_id: "e1".into(), target: "b".into(), attempt: 1, error_code: error_code() };
+        given::<RoutedEvent>(accepted()).when(report(Then::Hold), &network()).then([held.clone().into()]);
+        let waiting = || accepted().into_iter().chain([held.clone().into()]);
+        given::<RoutedEvent>(waiting()).when(report(Then::Hold), &network()).then([]);
+        let by = "service:network".into();
+        let again = EventRedriven { event_id: "e1".into(), target: "b".into(), attempt: 1, by };
+        given::<RoutedEvent>(waiting()).when(redrive(), &network()).then([again.clone().into()]);
+        let dead =
+            EventDeadLettered { event_id: "e1".into(), target: "b".into(), attempt: 1, error_code: error_code() };
+        let tried = waiting().chain([again.into()]);
+        given::<RoutedEvent>(tried).when(report(Then::GiveUp), &network()).then([dead.into()]);
     }
 
     #[test]

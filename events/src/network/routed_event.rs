@@ -120,6 +120,14 @@ domain_events! {
             duration_ms: u64,
             error_code: String,
         }
+        /// A target cannot have it now: nothing is connected for it, or an earlier event waits. It is tried when that has changed.
+        EventHeld = "symbia.network.routed-event.event-held.v1" {
+            event_id: String,
+            target: String,
+            /// The attempt that will be made.
+            attempt: u32,
+            error_code: String,
+        }
         /// A target did not take it, and it is not tried again.
         EventDeadLettered = "symbia.network.routed-event.event-dead-lettered.v1" {
             event_id: String,

@@ -263,39 +263,7 @@ impl State {
         match change {
             RoutingEvent::EventRouted(e) => {
                 own(event, &e.event_id, Some(&e.org_id))?;
-                let pending = |target: &String| {
-                    let status = "pending".to_owned();
-                    let delivery = Delivery { status, attempt: 1, duration_ms: 0, error_code: None, at: event.time };
-                    (target.clone(), delivery)
-                };
-                let delivering = e.candidates.iter().filter(|candidate| candidate.verdict.delivers());
-                let deliveries = delivering.map(|candidate| pending(&candidate.final_target)).collect();
-                *slot = Some(RoutedEvent {
-                    org_id: key.0.clone(),
-                    id: key.1.clone(),
-                    place,
-                    log_event_id: event.id,
-                    run_id: e.run_id,
-                    event_type: e.payload_type,
-                    data: e.data,
-                    source: e.source,
-                    target: e.target,
-                    caused_by: e.caused_by,
-                    source_entity_id: e.source_entity_id,
-                    target_entity_id: e.target_entity_id,
-                    boundary: e.boundary,
-                    timestamp: e.timestamp,
-                    hash: e.hash,
-                    key_id: e.key_id,
-                    signed: e.signed,
-                    sender_id: e.sender_id,
-                    policy_set: e.policy_set,
-                    candidates: e.candidates,
-                    deliveries,
-                    status: String::new(),
-                    routed_at: micros(event.time),
-                    settled_at: None,
-                });
+                *slot = Some(RoutedEvent::accepted(e, place, event.id, micros(event.time)));
             }
             RoutingEvent::EventDelivered(e) => {
                 deliver(slot, event, e.target, "delivered", e.attempt, e.duration_ms, None);
@@ -303,6 +271,7 @@ impl State {
             RoutingEvent::EventDeliveryFailed(e) => {
                 deliver(slot, event, e.target, "retrying", e.attempt, e.duration_ms, Some(e.error_code));
             }
+            RoutingEvent::EventHeld(e) => deliver(slot, event, e.target, "held", e.attempt, 0, Some(e.error_code)),
             RoutingEvent::EventDeadLettered(e) => {
                 deliver(slot, event, e.target, "dead", e.attempt, 0, Some(e.error_code));
             }

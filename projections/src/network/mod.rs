@@ -2,11 +2,13 @@
 
 mod events;
 mod fold;
+mod queue;
 mod registry;
 mod rows;
 mod table;
 
 pub use events::{EventFilter, Totals, event, events, totals, traces_of_run};
+pub use queue::{EARLIER_WAITS, comes_after_another, next_in_order, waiting_for};
 pub use registry::{bridge, bridges, contract, contracts, mesh_version, node, nodes, policies, policy, policy_version};
 pub use rows::{Bridge, Contract, Delivery, Node, Policy, PolicyVersion, RoutedEvent};
 
@@ -43,5 +45,7 @@ impl Projection for Network {
     }
 }
 
-const MIGRATIONS: &[Migration] =
-    &[Migration { version: 1, name: "network", sql: include_str!("../../../migrations/network/0001_network.sql") }];
+const MIGRATIONS: &[Migration] = &[
+    Migration { version: 1, name: "network", sql: include_str!("../../../migrations/network/0001_network.sql") },
+    Migration { version: 2, name: "queue", sql: include_str!("../../../migrations/network/0002_queue.sql") },
+];

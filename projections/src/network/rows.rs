@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 use symbia_events::{
     Personal,
-    network::{Boundary, BridgeType, Candidate, NodeType, PolicyDefinition},
+    network::{Boundary, BridgeType, Candidate, EventRouted, NodeType, PolicyDefinition},
 };
 use time::{OffsetDateTime, serde::rfc3339};
 use uuid::Uuid;
@@ -146,7 +146,7 @@ pub struct Bridge {
 #[serde(rename_all = "camelCase")]
 #[allow(missing_docs, reason = "the names say it")]
 pub struct Delivery {
-    /// `pending`, `retrying`, `delivered` or `dead`.
+    /// `pending`, `retrying`, `held`, `delivered` or `dead`.
     pub status: String,
     pub attempt: u32,
     pub duration_ms: u64,
@@ -195,6 +195,43 @@ pub struct RoutedEvent {
 }
 
 impl RoutedEvent {
+    /// A call that was accepted with what was decided about it; its deliveries begin.
+    #[must_use]
+    pub fn accepted(e: EventRouted, place: i64, log_event_id: Uuid, at: OffsetDateTime) -> Self {
+        let pending = |target: &String| {
+            let status = "pending".to_owned();
+            (target.clone(), Delivery { status, attempt: 1, duration_ms: 0, error_code: None, at })
+        };
+        let delivering = e.candidates.iter().filter(|candidate| candidate.verdict.delivers());
+        let deliveries = delivering.map(|candidate| pending(&candidate.final_target)).collect();
+        RoutedEvent {
+            org_id: e.org_id,
+            id: e.event_id,
+            place,
+            log_event_id,
+            run_id: e.run_id,
+            event_type: e.payload_type,
+            data: e.data,
+            source: e.source,
+            target: e.target,
+            caused_by: e.caused_by,
+            source_entity_id: e.source_entity_id,
+            target_entity_id: e.target_entity_id,
+            boundary: e.boundary,
+            timestamp: e.timestamp,
+            hash: e.hash,
+            key_id: e.key_id,
+            signed: e.signed,
+            sender_id: e.sender_id,
+            policy_set: e.policy_set,
+            candidates: e.candidates,
+            deliveries,
+            status: String::new(),
+            routed_at: at,
+            settled_at: None,
+        }
+    }
+
     /// What its deliveries add up to: `delivered` as soon as somebody has it, `error` when all were given up.
     #[must_use]
     pub fn status_of(candidates: &[Candidate], deliveries: &BTreeMap<String, Delivery>) -> &'static str {
@@ -205,7 +242,7 @@ impl RoutedEvent {
             "dropped"
         } else if any("delivered") {
             "delivered"
-        } else if any("pending") || any("retrying") {
+        } else if any("pending") || any("retrying") || any("held") {
             "pending"
         } else {
             "error"

@@ -5,7 +5,7 @@ use std::time::Duration;
 use symbia_api::{network::Options, platform::SecretText};
 use symbia_commands::network::Options as Routing;
 use symbia_events::Service;
-use symbia_workers::network::{Allowed, DelivererOptions};
+use symbia_workers::network::{Allowed, DelivererOptions, Post};
 
 use super::{Config, ConfigError, invalid, number, text};
 
@@ -37,12 +37,17 @@ impl Mesh {
         let millis = |variable: &str, default: u64| {
             Ok::<_, ConfigError>(Duration::from_millis(number(variable)?.unwrap_or(default)))
         };
+        let deliveries = DelivererOptions::default();
         Ok(Mesh {
             routing: Routing { allow_extra, ..Routing::default() },
             tolerance: millis("EVENT_TIMESTAMP_TOLERANCE_MS", 300_000)?,
             lease: millis("NODE_TIMEOUT_MS", 90_000)?.max(Duration::from_secs(1)),
             legacy_hash: text("NETWORK_HASH_SECRET")?.map(SecretText::new),
-            deliveries: DelivererOptions { allowed: Allowed::new(networks), ..DelivererOptions::default() },
+            deliveries: DelivererOptions {
+                post: Post { allowed: Allowed::new(networks), ..deliveries.post },
+                max_age: millis("NODE_DELIVERY_MAX_AGE_MS", 300_000)?,
+                ..deliveries
+            },
         })
     }
 }

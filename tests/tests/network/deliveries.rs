@@ -80,14 +80,17 @@ async fn a_node_that_fails_gets_the_event_when_it_is_back_and_one_without_addres
         (&json!(1), &json!(1), &json!(0))
     );
 
-    let mut silent = mesh.node("c");
-    silent["endpoint"] = json!("");
-    mesh.made("/api/registry/nodes", &ada, silent).await;
+    mesh.made("/api/registry/nodes", &ada, crate::stage::silent("c")).await;
     mesh.contract(&ada, "a", "c").await;
     let (id, _) = mesh.send(&ada, event("a", Some("c"))).await;
     let trace = mesh.settled(&ada, &id, "error").await;
     let hop = &trace["path"][0];
-    assert_eq!((&hop["action"], &hop["reason"], &hop["attempt"]), (&json!("drop"), &json!("no_transport"), &json!(5)));
+    assert_eq!((&hop["action"], &hop["reason"], &hop["attempt"]), (&json!("drop"), &json!("not_connected"), &json!(1)));
+    let path = format!("/api/events/{id}/redrive");
+    let again = mesh.post(&path, &ada, json!({ "target": "c" })).await.ok();
+    assert_eq!(again["status"], "pending", "{again}");
+    mesh.settled(&ada, &id, "error").await;
+    assert_eq!(mesh.post(&path, &ada, json!({ "target": "b" })).await.refused(), (404, "NOT_FOUND"));
 }
 
 #[tokio::test(flavor = "multi_thread")]

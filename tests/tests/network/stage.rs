@@ -15,13 +15,15 @@ use axum::{
 };
 use serde_json::{Value, json};
 use symbia_api::{
+    feed::{Feed, FeedConfig, PrivateConversations},
     http::{Health, server::ServerConfig},
     network::{self, Options},
 };
 use symbia_events::{KeyRing, Service};
-use symbia_projections::{ProjectorHandle, ProjectorOptions, fixed_keys, migrate, network::Network};
+use symbia_projections::{ProjectorHandle, ProjectorOptions, ReadPool, fixed_keys, migrate, network::Network};
+use symbia_tests::socketio::SocketClient;
 use symbia_workers::{
-    network::{Allowed, DelivererOptions, Liveness, MeshDeliverer},
+    network::{Allowed, DelivererOptions, Liveness, MeshDeliverer, Post},
     reactor::ReactorRunner,
     timer::TimerWorker,
 };
@@ -34,7 +36,8 @@ use crate::identity::{Answer, House, Person, eventually};
 pub struct Mesh {
     pub house: House,
     pub inbox: Inbox,
-    base: String,
+    pub base: String,
+    options: Options,
     http: reqwest::Client,
     stop: CancellationToken,
     _projector: ProjectorHandle,
@@ -117,26 +120,53 @@ impl Mesh {
         configure(&mut options);
 
         let (nats, keys) = (house.platform.nats.clone(), Arc::clone(&house.keys));
+        let allowed = Allowed::new(vec!["127.0.0.0/8".parse().unwrap()]);
         let deliveries = DelivererOptions {
-            allowed: Allowed::new(vec!["127.0.0.0/8".parse().unwrap()]),
+            post: Post { allowed, patience: Duration::from_secs(10) },
             pauses: [1; 4].map(Duration::from_secs),
-            ..DelivererOptions::default()
+            max_age: Duration::from_secs(MAX_AGE),
         };
         let secrets = house.platform.secrets.clone();
-        let deliverer = MeshDeliverer::open(nats.clone(), Arc::clone(&keys), secrets, deliveries).await.unwrap();
+        let reader = ReadPool::new(house.servers.database_url().parse().unwrap(), 8);
+        let deliverer =
+            MeshDeliverer::open(nats.clone(), Arc::clone(&keys), reader, secrets, deliveries).await.unwrap();
         tokio::spawn(ReactorRunner::new(nats.clone(), Arc::clone(&keys), Arc::new(deliverer)).run(stop.clone()));
         let liveness = Liveness::open(nats.clone(), Arc::clone(&keys), options.lease).await.unwrap();
         tokio::spawn(liveness.run(stop.clone()));
         tokio::spawn(TimerWorker::new(nats, keys).run(stop.clone()));
 
+        let inbox = Inbox::open(stop.clone()).await;
+        let (http, base) = (reqwest::Client::new(), String::new());
+        let mut mesh = Mesh { house, inbox, base, options, http, stop, _projector: projector };
+        mesh.base = mesh.serve().await;
+        mesh
+    }
+
+    /// Serves the mesh from one process more, and gives its address.
+    pub async fn serve(&self) -> String {
+        let (nats, ring) = (self.house.platform.nats.clone(), fixed_keys(KeyRing::clone(&self.house.keys)));
+        let feed = Feed::new(nats, ring, Arc::new(PrivateConversations), FeedConfig::default());
         let health = Health::new(Service::Network, "test");
         health.set_ready(true);
-        let service = network::service(house.platform.clone(), options, health, ServerConfig::default()).build();
+        let (platform, options) = (self.house.platform.clone(), self.options.clone());
+        let service = network::service(platform, &feed, options, health, ServerConfig::default()).build();
         let listener = TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
         let base = format!("http://{}", listener.local_addr().unwrap());
-        tokio::spawn(service.serve(listener, stop.clone()));
-        let inbox = Inbox::open(stop.clone()).await;
-        Mesh { house, inbox, base, http: reqwest::Client::new(), stop, _projector: projector }
+        tokio::spawn(service.serve(listener, self.stop.clone()));
+        base
+    }
+
+    /// A socket of somebody.
+    pub async fn socket(&self, who: &Person) -> SocketClient {
+        SocketClient::open(&self.base, &who.token, None).await.unwrap()
+    }
+
+    /// A socket that speaks for a node.
+    pub async fn speaker(&self, base: &str, who: &Person, node: &str) -> SocketClient {
+        let socket = SocketClient::open(base, &who.token, None).await.unwrap();
+        let registered = socket.call("node:register", &[silent(node)]).await.unwrap();
+        assert_eq!(registered["ok"], true, "{registered}");
+        socket
     }
 
     /// Asks the network service in somebody's name, in an organization.
@@ -214,6 +244,14 @@ impl Mesh {
         let stream = self.house.jetstream.get_stream(Service::Network.event_stream()).await.unwrap();
         stream.cached_info().state.last_sequence
     }
+}
+
+/// Seconds that an event waits for a node which is not there.
+pub const MAX_AGE: u64 = 8;
+
+/// A node without an address.
+pub fn silent(id: &str) -> Value {
+    json!({ "id": id, "name": id, "type": "service", "capabilities": [], "endpoint": "" })
 }
 
 /// An event to a target.

@@ -46,6 +46,7 @@ async fn a_stranger_sees_changes_and_infers_nothing() {
         ("GET", "/api/events/stats".to_owned(), None),
         ("GET", format!("/api/events/{sent}/trace"), None),
         ("GET", format!("/api/events/{sent}/why"), None),
+        ("POST", format!("/api/events/{sent}/redrive"), Some(json!({}))),
         ("GET", "/api/events/traces/run-1".to_owned(), None),
         ("GET", "/api/policies".to_owned(), None),
         ("POST", "/api/policies".to_owned(), Some(new_policy)),
@@ -101,6 +102,7 @@ async fn a_member_does_what_its_capabilities_say_and_nobody_does_nothing() {
         ("GET", "/api/sdn/topology", None, "cap:network.topology.read"),
         ("GET", "/api/events", None, "cap:network.events.read"),
         ("POST", "/api/events", Some(event("a", Some("b"))), "cap:network.events.write"),
+        ("POST", "/api/events/any/redrive", Some(json!({})), "cap:network.nodes.admin"),
         ("GET", "/api/events/traces/run-1", None, "cap:network.traces.read"),
         ("GET", "/api/policies", None, "cap:network.policies.read"),
     ] {

@@ -1,9 +1,10 @@
-//! Delivers the mesh's events: posts each to whom it was routed to, signed under the target's own key, and tells the log how it
-//! went. A failed attempt is tried again when a timer says so, four times, and then it lies among the dead letters
-//! (network.md §8.8).
+//! Delivers the mesh's events: offers each to the sockets of whom it was routed to, or posts it there, signed under the target's
+//! own key, and tells the log how it went. A failed attempt is tried again when a timer says so, four times, and then it lies
+//! among the dead letters; one for a target that is not there waits until it comes, for so long (network.md §8.8). The events
+//! of a source, a run and a target go one after another ([`super::order`]).
 //!
-//! Error policy: retry for ever what the log or the key store keep from being done. A target that does not answer is no error
-//! of the reactor's: it is a failed attempt.
+//! Error policy: retry for ever what the log, the read model or the key store keep from being done. A target that does not
+//! answer is no error of the reactor's: it is a failed attempt.
 
 use std::{
     collections::BTreeMap,
@@ -15,48 +16,51 @@ use anyhow::Context;
 use async_nats::{Client, jetstream};
 use async_trait::async_trait;
 use futures::future::try_join_all;
-use reqwest::{Url, redirect::Policy};
-use serde_json::{Value, json};
 use symbia_commands::{
     Actor, DomainCommand,
-    network::{ATTEMPTS, RedriveEvent, ReportDelivery, RoutingCommand, transformed},
+    network::{ATTEMPTS, Letter, RedriveEvent, ReportDelivery, RoutingCommand, Then},
 };
 use symbia_events::{
-    CommandId, Event, KeyRing, Position, Service,
-    network::{Candidate, EventRouted, HashedEvent, RoutingEvent, event_hash, service_hash, target_key},
+    AggregateRef, CommandId, Event, KeyRing, Position, Service,
+    network::{Candidate, EventRouted, RoutingEvent},
 };
 use symbia_nats::{
     bus::{BusError, CommandBus},
+    mesh::{self, Offered},
     timers::{TimerCommand, Timers, When},
 };
-use symbia_projections::secrets::SecretStore;
+use symbia_projections::{ReadPool, network::EARLIER_WAITS, secrets::SecretStore};
+use time::OffsetDateTime;
 use uuid::Uuid;
 
-use super::Allowed;
+use super::{Post, order::Order};
 use crate::{
-    assistants::log,
+    assistants::log::{self, Logged},
     content_keys::ContentKeys,
     reactor::{OnError, Reactor},
     sender::Sender,
 };
 
+/// What waits for a target that is not there.
+const NOT_CONNECTED: &str = "not_connected";
+
 /// How deliveries are made.
 #[derive(Clone, Debug)]
 pub struct DelivererOptions {
-    /// Where they may go besides public addresses.
-    pub allowed: Allowed,
-    /// How long a target may take.
-    pub patience: Duration,
+    /// How they are posted.
+    pub post: Post,
     /// How long to wait after each failed attempt but the last.
     pub pauses: [Duration; ATTEMPTS as usize - 1],
+    /// How long an event waits for a target that is not there.
+    pub max_age: Duration,
 }
 
 impl Default for DelivererOptions {
     fn default() -> Self {
         DelivererOptions {
-            allowed: Allowed::default(),
-            patience: Duration::from_secs(10),
-            pauses: [1, 10, 45, 120].map(Duration::from_secs),
+            post: Post { allowed: super::Allowed::default(), patience: Duration::from_secs(10) },
+            pauses: [1, 10, 60, 220].map(Duration::from_secs),
+            max_age: Duration::from_secs(300),
         }
     }
 }
@@ -68,24 +72,38 @@ pub struct MeshDeliverer {
     content: ContentKeys,
     timers: Timers,
     sender: Sender,
+    order: Order,
     options: DelivererOptions,
 }
 
-/// An event as one target gets it.
-struct Letter {
-    body: Value,
-    hash: String,
-    signature: String,
+/// Why an attempt came to nothing, and what follows.
+struct Failure {
+    code: String,
+    then: Then,
+}
+
+impl Failure {
+    fn retry(code: impl Into<String>) -> Self {
+        Failure { code: code.into(), then: Then::Retry }
+    }
+}
+
+/// An event that was routed, at its place and time in the log.
+struct Case<'c> {
+    cause: &'c Event,
+    routed: &'c EventRouted,
+    routed_at: OffsetDateTime,
 }
 
 impl MeshDeliverer {
-    /// Over a connection and the store that holds the meshes' keys.
+    /// Over a connection, the read models, and the store that holds the meshes' keys.
     ///
     /// # Errors
     /// The command bus cannot be opened.
     pub async fn open(
         client: Client,
         keys: Arc<KeyRing>,
+        reader: ReadPool,
         secrets: SecretStore,
         options: DelivererOptions,
     ) -> Result<Self, BusError> {
@@ -93,6 +111,7 @@ impl MeshDeliverer {
             content: ContentKeys::new(secrets),
             timers: Timers::new(jetstream::new(client.clone())),
             sender: Sender::new(CommandBus::open(client.clone()).await?, Arc::clone(&keys)),
+            order: Order::follow(client.clone(), reader),
             client,
             keys,
             options,
@@ -100,114 +119,78 @@ impl MeshDeliverer {
     }
 
     // Attempt `attempt` at one target: always ends in a report.
-    async fn attempt(
-        &self,
-        cause: &Event,
-        routed: &EventRouted,
-        candidate: &Candidate,
-        attempt: u32,
-    ) -> anyhow::Result<()> {
+    async fn attempt(&self, case: &Case<'_>, candidate: &Candidate, attempt: u32, at: Position) -> anyhow::Result<()> {
+        let (routed, target) = (case.routed, candidate.final_target.clone());
         let since = Instant::now();
-        let error = match self.letter(routed, candidate).await? {
-            Some(letter) => self.post(routed, candidate, &letter).await.err(),
-            None => Some("content_erased".to_owned()),
+        let failure = if self.order.waits(&routed.org_id, &routed.event_id, &target, at).await? {
+            Some(Failure { code: EARLIER_WAITS.to_owned(), then: Then::Hold })
+        } else {
+            match self.content.key(&routed.data.kid).await? {
+                Some(key) => {
+                    let data = serde_json::from_str(&key.open(&routed.data)?).context("an event's data")?;
+                    let letter = Letter::of(&self.keys, routed, &data, candidate)?;
+                    self.deliver(case, candidate, &letter).await?.err()
+                }
+                // What it says was erased.
+                None => Some(Failure { code: "content_erased".to_owned(), then: Then::GiveUp }),
+            }
         };
-        let target = candidate.final_target.clone();
-        if let Some(error) = &error {
-            tracing::info!(event = routed.event_id, target, attempt, error, "not delivered");
+        if let Some(failure) = &failure {
+            tracing::info!(event = routed.event_id, target, attempt, error = failure.code, "not delivered");
         }
         let command = RoutingCommand::from(ReportDelivery {
             event_id: routed.event_id.clone(),
             target: target.clone(),
             attempt,
             duration_ms: u64::try_from(since.elapsed().as_millis()).unwrap_or(u64::MAX),
-            error_code: error,
+            then: failure.as_ref().map(|failure| failure.then).unwrap_or_default(),
+            error_code: failure.map(|failure| failure.code),
         });
-        let id = CommandId::derived(cause.id, &format!("report {target} {attempt}"));
-        self.sender.send(Some(cause), &cause.aggregate()?, &command, &Actor::service("network"), id).await?;
+        let id = CommandId::derived(case.cause.id, &format!("report {target} {attempt}"));
+        self.send(case.cause, &case.cause.aggregate()?, &command, id).await
+    }
+
+    async fn send(
+        &self,
+        cause: &Event,
+        to: &AggregateRef,
+        command: &RoutingCommand,
+        id: CommandId,
+    ) -> anyhow::Result<()> {
+        self.sender.send(Some(cause), to, command, &Actor::service("network"), id).await?;
         Ok(())
     }
 
-    /// None when what it says was erased.
-    async fn letter(&self, routed: &EventRouted, candidate: &Candidate) -> anyhow::Result<Option<Letter>> {
-        let Some(key) = self.content.key(&routed.data.kid).await? else { return Ok(None) };
-        let data: Value = serde_json::from_str(&key.open(&routed.data)?).context("an event's data")?;
-        let data = candidate.mapping.as_ref().map_or_else(|| data.clone(), |mapping| transformed(&data, mapping));
-        let hashed = HashedEvent {
-            v: 1,
-            id: &routed.event_id,
-            event_type: &routed.payload_type,
-            data: &data,
-            source: &routed.source,
-            target: routed.target.as_deref(),
-            run_id: &routed.run_id,
-            timestamp: &routed.timestamp,
-            boundary: routed.boundary,
-            caused_by: routed.caused_by.as_deref(),
-            source_entity_id: routed.source_entity_id.as_deref(),
-            target_entity_id: routed.target_entity_id.as_deref(),
-            org_id: Some(&routed.org_id),
-        };
-        let bytes = hashed.bytes()?;
-        // Changed data has a hash of its own; that of the original stays in the trace.
-        let hash = match candidate.mapping {
-            Some(_) => service_hash(&self.keys, &bytes).1,
-            None => routed.hash.clone(),
-        };
-        let signing = target_key(&self.keys, &routed.org_id, &candidate.final_target);
-        let mut wrapper: BTreeMap<&str, Value> = BTreeMap::from([
-            ("id", json!(routed.event_id)),
-            ("runId", json!(routed.run_id)),
-            ("timestamp", json!(routed.timestamp)),
-            ("source", json!(routed.source)),
-            ("path", json!([routed.source, candidate.final_target])),
-            ("boundary", json!(routed.boundary)),
-        ]);
-        for (name, value) in [
-            ("target", &routed.target),
-            ("causedBy", &routed.caused_by),
-            ("sourceEntityId", &routed.source_entity_id),
-            ("targetEntityId", &routed.target_entity_id),
-        ] {
-            if let Some(value) = value {
-                wrapper.insert(name, json!(value));
+    // To a socket, where there is one; else to its address, where it has one; else it waits.
+    async fn deliver(
+        &self,
+        case: &Case<'_>,
+        candidate: &Candidate,
+        letter: &Letter,
+    ) -> anyhow::Result<Result<(), Failure>> {
+        let (routed, target) = (case.routed, &candidate.final_target);
+        let event = serde_json::to_vec(&letter.body)?.into();
+        match mesh::offer(&self.client, &routed.org_id, target, event, self.options.post.patience).await? {
+            Offered::Taken => return Ok(Ok(())),
+            Offered::Refused(code) => return Ok(Err(Failure::retry(code))),
+            Offered::Absent if candidate.endpoint.is_empty() => {
+                let waited = OffsetDateTime::now_utc() - case.routed_at;
+                let then = if waited >= self.options.max_age { Then::GiveUp } else { Then::Hold };
+                return Ok(Err(Failure { code: NOT_CONNECTED.to_owned(), then }));
             }
+            Offered::Absent => {}
         }
-        let payload = json!({ "type": routed.payload_type, "data": data });
-        let body = json!({ "payload": payload, "wrapper": wrapper, "hash": hash });
-        Ok(Some(Letter { body, hash, signature: event_hash(signing.as_bytes(), &bytes) }))
+        let headers = [
+            ("x-symbia-event-id", routed.event_id.as_str()),
+            ("x-symbia-run-id", &routed.run_id),
+            ("x-symbia-timestamp", &routed.timestamp),
+            ("x-symbia-hash", &letter.hash),
+            ("x-symbia-signature", &letter.signature),
+        ];
+        Ok(self.options.post.send(&candidate.endpoint, &headers, &letter.body).await.map_err(Failure::retry))
     }
 
-    // The error is a code, without anything that the target said.
-    async fn post(&self, routed: &EventRouted, candidate: &Candidate, letter: &Letter) -> Result<(), String> {
-        if candidate.endpoint.is_empty() {
-            return Err("no_transport".to_owned());
-        }
-        let url = Url::parse(&candidate.endpoint).map_err(|_| "bad_endpoint".to_owned())?;
-        let (host, addresses) = self.options.allowed.resolve(&url).await?;
-        let http = reqwest::Client::builder().redirect(Policy::none()).no_proxy().resolve_to_addrs(&host, &addresses);
-        let http = http.timeout(self.options.patience).build().map_err(|_| "no_client".to_owned())?;
-        let sent = http
-            .post(url)
-            .header("X-Symbia-Event-Id", &routed.event_id)
-            .header("X-Symbia-Run-Id", routed.run_id.as_bytes())
-            .header("X-Symbia-Timestamp", &routed.timestamp)
-            .header("X-Symbia-Hash", &letter.hash)
-            .header("X-Symbia-Signature", &letter.signature)
-            .json(&letter.body)
-            .send()
-            .await;
-        match sent {
-            Ok(answer) if answer.status().is_success() => Ok(()),
-            Ok(answer) => Err(format!("http_{}", answer.status().as_u16())),
-            Err(error) if error.is_timeout() => Err("timeout".to_owned()),
-            Err(error) if error.is_connect() => Err("unreachable".to_owned()),
-            Err(_) => Err("transport".to_owned()),
-        }
-    }
-
-    async fn again_later(&self, event: &Event, target: String, attempt: u32) -> anyhow::Result<()> {
-        let pause = self.options.pauses.get(attempt.saturating_sub(1) as usize).copied().unwrap_or_default();
+    async fn again_at(&self, event: &Event, target: String, at: OffsetDateTime) -> anyhow::Result<()> {
         let id = format!("mesh-{}", Uuid::new_v5(&event.id, target.as_bytes()));
         let command = RoutingCommand::from(RedriveEvent { event_id: event.aggregateid.clone(), target });
         let timer = TimerCommand {
@@ -215,18 +198,51 @@ impl MeshDeliverer {
             command_type: command.command_type().to_owned(),
             data: command.to_data()?,
         };
-        Ok(self.timers.command(&id, &When::At(event.time + pause), &timer).await?)
+        Ok(self.timers.command(&id, &When::At(at), &timer).await?)
     }
 
     // What was decided, from the beginning of the event's own log.
-    async fn routed(&self, event: &Event) -> anyhow::Result<EventRouted> {
+    async fn routed(&self, event: &Event) -> anyhow::Result<(EventRouted, OffsetDateTime)> {
         let subject = event.aggregate()?.event_subject();
         let events = log::events::<RoutingEvent>(&self.client, &self.keys, Service::Network, &subject, 0).await?;
-        let routed = events.into_iter().find_map(|logged| match logged.what {
-            RoutingEvent::EventRouted(routed) => Some(routed),
+        let routed = events.into_iter().find_map(|Logged { event, what, .. }| match what {
+            RoutingEvent::EventRouted(routed) => Some((routed, event.time)),
             _ => None,
         });
         routed.context("an event that was never routed is tried again")
+    }
+
+    async fn redriven(&self, event: &Event, target: &str, attempt: u32, at: Position) -> anyhow::Result<()> {
+        let (routed, routed_at) = self.routed(event).await?;
+        let to = |c: &&Candidate| c.verdict.delivers() && c.final_target == target;
+        let Some(candidate) = routed.candidates.iter().find(to) else { return Ok(()) };
+        self.attempt(&Case { cause: event, routed: &routed, routed_at }, candidate, attempt, at).await
+    }
+
+    async fn held(&self, event: &Event, target: String, code: &str, at: Position) -> anyhow::Result<()> {
+        if code != EARLIER_WAITS {
+            let (_, routed_at) = self.routed(event).await?;
+            return self.again_at(event, target, routed_at + self.options.max_age).await;
+        }
+        // The earlier one may have come to its end since.
+        if self.order.waits(event.orgid.as_str(), &event.aggregateid, &target, at).await? {
+            return Ok(());
+        }
+        self.redrive(event, &event.aggregateid, target).await
+    }
+
+    // The next of the same source, run and target, when one has come to its end.
+    async fn go_on(&self, event: &Event, target: String, at: Position) -> anyhow::Result<()> {
+        let next = self.order.next(event.orgid.as_str(), &event.aggregateid, &target, at).await?;
+        let Some(next) = next else { return Ok(()) };
+        self.redrive(event, &next, target).await
+    }
+
+    async fn redrive(&self, cause: &Event, event_id: &str, target: String) -> anyhow::Result<()> {
+        let to = AggregateRef::new(Service::Network, cause.orgid.clone(), "routed-event", event_id)?;
+        let id = CommandId::derived(cause.id, &format!("redrive {event_id} {target}"));
+        let command = RoutingCommand::from(RedriveEvent { event_id: event_id.to_owned(), target });
+        self.send(cause, &to, &command, id).await
     }
 }
 
@@ -240,23 +256,15 @@ impl Reactor for MeshDeliverer {
         vec![(Service::Network, &["*.routed-event.*"])]
     }
 
-    fn acts_on(&self) -> &'static [&'static str] {
-        &[
-            "symbia.network.routed-event.event-routed.",
-            "symbia.network.routed-event.event-redriven.",
-            "symbia.network.routed-event.event-delivery-failed.",
-        ]
-    }
-
     fn on_error(&self) -> OnError {
         OnError::Retry
     }
 
     fn patience(&self) -> Duration {
-        self.options.patience * 2
+        self.options.post.patience * 2
     }
 
-    async fn react(&self, event: &Event, _: Position) -> anyhow::Result<()> {
+    async fn react(&self, event: &Event, at: Position) -> anyhow::Result<()> {
         match event.decode()? {
             RoutingEvent::EventRouted(routed) => {
                 // Several candidates may end at one target, which gets the event once.
@@ -264,17 +272,17 @@ impl Reactor for MeshDeliverer {
                 for candidate in routed.candidates.iter().filter(|candidate| candidate.verdict.delivers()) {
                     targets.entry(&candidate.final_target).or_insert(candidate);
                 }
-                try_join_all(targets.into_values().map(|candidate| self.attempt(event, &routed, candidate, 1))).await?;
+                let case = Case { cause: event, routed: &routed, routed_at: event.time };
+                try_join_all(targets.into_values().map(|candidate| self.attempt(&case, candidate, 1, at))).await?;
             }
-            RoutingEvent::EventRedriven(e) => {
-                let routed = self.routed(event).await?;
-                let to = |c: &&Candidate| c.verdict.delivers() && c.final_target == e.target;
-                if let Some(candidate) = routed.candidates.iter().find(to) {
-                    self.attempt(event, &routed, candidate, e.attempt).await?;
-                }
+            RoutingEvent::EventRedriven(e) => self.redriven(event, &e.target, e.attempt, at).await?,
+            RoutingEvent::EventDeliveryFailed(e) => {
+                let pause = self.options.pauses.get(e.attempt.saturating_sub(1) as usize).copied().unwrap_or_default();
+                self.again_at(event, e.target, event.time + pause).await?;
             }
-            RoutingEvent::EventDeliveryFailed(e) => self.again_later(event, e.target, e.attempt).await?,
-            RoutingEvent::EventDelivered(_) | RoutingEvent::EventDeadLettered(_) => {}
+            RoutingEvent::EventHeld(e) => self.held(event, e.target, &e.error_code, at).await?,
+            RoutingEvent::EventDelivered(e) => self.go_on(event, e.target, at).await?,
+            RoutingEvent::EventDeadLettered(e) => self.go_on(event, e.target, at).await?,
         }
         Ok(())
     }

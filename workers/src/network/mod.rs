@@ -3,7 +3,10 @@
 mod address;
 mod deliverer;
 mod liveness;
+mod order;
+mod post;
 
 pub use address::Allowed;
 pub use deliverer::{DelivererOptions, MeshDeliverer};
 pub use liveness::Liveness;
+pub use post::Post;
