@@ -2,7 +2,7 @@
 //! checked before the aggregate looks, so that no aggregate can forget it.
 
 use serde::{Deserialize, Serialize};
-use symbia_events::{AggregateRef, Service};
+use symbia_events::{ActorType, AggregateRef, Service};
 
 use crate::{Actor, Rejection};
 
@@ -145,6 +145,13 @@ impl Actor {
             Some(subject) if !self.is_platform() => subject,
             _ => &self.id,
         }
+    }
+
+    /// What [`Self::subject`] is: agents act in the names of people.
+    #[must_use]
+    pub fn subject_kind(&self) -> ActorType {
+        let other = self.on_behalf_of.is_some() && !self.is_platform();
+        if other { ActorType::User } else { self.kind }
     }
 }
 

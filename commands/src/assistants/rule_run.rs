@@ -293,7 +293,7 @@ impl Aggregate for RuleRun {
         by: &Actor,
         at: OffsetDateTime,
     ) -> Result<Decision<RuleRunEvent>, Rejection> {
-        let asker = self.started.as_ref().is_some_and(|s| s.sender_id == by.id);
+        let asker = self.started.as_ref().is_some_and(|s| s.sender_id == by.subject());
         let stops = matches!(command, RuleRunCommand::CancelRuleRun(_)) && (asker || by.super_admin);
         if !by.is_platform() && !stops {
             return Err(Rejection::forbidden("runs are driven by the rule engine; whoever asked may stop theirs"));

@@ -220,7 +220,7 @@ impl Entity {
     }
 
     fn itself(&self, by: &Actor) -> bool {
-        by.is_platform() || by.super_admin || self.principal.as_deref() == Some(by.id.as_str())
+        by.is_platform() || by.super_admin || self.principal.as_deref() == Some(by.subject())
     }
 
     fn register(&self, c: RegisterEntity, by: &Actor) -> Result<Decision<EntityEvent>, Rejection> {

@@ -27,12 +27,13 @@ impl Conversation {
         }
         self.is_readable()?;
         let asker = self.whose(c.event, by)?;
-        let sender_type = SenderType::of(by.kind).ok_or_else(|| Rejection::forbidden("sign in to control"))?;
+        let sender_type =
+            SenderType::of(by.subject_kind()).ok_or_else(|| Rejection::forbidden("sign in to control"))?;
         if Uuid::try_parse(&c.control_id).is_err() {
             return Err(Rejection::invalid("controlId: a UUID"));
         }
         if let Some(known) = self.messages.get(&c.control_id) {
-            let own = self.senders.get(known.sender).is_some_and(|sender| *sender == by.id);
+            let own = self.senders.get(known.sender).is_some_and(|sender| *sender == by.subject());
             let conflict =
                 || Rejection::new("MESSAGE_ID_CONFLICT", "this id is in use: send the signal under a new one");
             return if known.control && own { Ok(Decision::nothing()) } else { Err(conflict()) };
@@ -54,7 +55,7 @@ impl Conversation {
             control_id: c.control_id,
             sequence: self.last_sequence + 1,
             event: c.event,
-            issued_by: by.id.clone(),
+            issued_by: by.subject().to_owned(),
             sender_type,
             target: c.target,
             asker,
@@ -75,7 +76,7 @@ impl Conversation {
             return Ok(None);
         }
         if signal == Signal::Cancel {
-            return Ok(Some(by.id.clone()));
+            return Ok(Some(by.subject().to_owned()));
         }
         let text = format!("'{}' takes the capability '{needed}', or to be an owner or admin", signal.name());
         Err(Rejection::new("INSUFFICIENT_ENTITLEMENT", text))

@@ -263,19 +263,19 @@ impl Conversation {
     pub(super) fn as_participant(&self, by: &Actor) -> Result<&Participant, Rejection> {
         self.exists()?;
         let not_one = || Rejection::new("NOT_PARTICIPANT", "only participants of the conversation may do this");
-        self.participant(&by.id).ok_or_else(not_one)
+        self.participant(by.subject()).ok_or_else(not_one)
     }
 
     pub(super) fn is_led_by(&self, by: &Actor) -> bool {
         let leads = |p: &Participant| matches!(p.role, ParticipantRole::Owner | ParticipantRole::Admin);
-        by.is_platform() || self.participant(&by.id).is_some_and(leads)
+        by.is_platform() || self.participant(by.subject()).is_some_and(leads)
     }
 
     /// Its owner, an admin of its organization, an operator, or the platform.
     pub(super) fn owned_by(&self, by: &Actor) -> Result<(), Rejection> {
         self.exists()?;
         let org_admin = by.orgs.iter().any(|m| m.id.as_str() == self.org_id && m.role == Role::Admin);
-        let owner = self.participant(&by.id).is_some_and(|p| p.role == ParticipantRole::Owner);
+        let owner = self.participant(by.subject()).is_some_and(|p| p.role == ParticipantRole::Owner);
         if owner || org_admin || by.super_admin || by.is_platform() {
             return Ok(());
         }

@@ -32,7 +32,7 @@ pub(super) fn added(participant: NewParticipant, role: ParticipantRole, by: &Act
         principal_type: participant.principal_type,
         role,
         entity_id: participant.entity_id,
-        added_by: by.id.clone(),
+        added_by: by.subject().to_owned(),
         via: via.to_owned(),
     }
 }
@@ -50,7 +50,7 @@ impl Conversation {
         if !by.is_platform() && !by.super_admin && !member {
             return Err(Rejection::new("ORG_ACCESS_DENIED", "conversations are opened in one's own organization"));
         }
-        if !by.is_platform() && by.id != c.owner.principal_id {
+        if !by.is_platform() && by.subject() != c.owner.principal_id {
             return Err(Rejection::forbidden("a conversation is opened in one's own name"));
         }
         if c.conversation_id.is_empty() || c.content_key_id.is_empty() {
@@ -120,22 +120,26 @@ impl Conversation {
         self.led_by(by)?;
         let target = self.participant(&principal_id).ok_or_else(|| Rejection::not_found("participant"))?;
         stays_owned_without(target)?;
-        Ok(Decision::one(ParticipantRemoved { principal_id, removed_by: by.id.clone(), via: "remove".to_owned() }))
+        Ok(Decision::one(ParticipantRemoved {
+            principal_id,
+            removed_by: by.subject().to_owned(),
+            via: "remove".to_owned(),
+        }))
     }
 
     pub(super) fn leave(&self, by: &Actor) -> Result<Decision<ConversationEvent>, Rejection> {
         stays_owned_without(self.as_participant(by)?)?;
-        let (principal_id, removed_by) = (by.id.clone(), by.id.clone());
+        let (principal_id, removed_by) = (by.subject().to_owned(), by.subject().to_owned());
         Ok(Decision::one(ParticipantRemoved { principal_id, removed_by, via: "leave".to_owned() }))
     }
 
     pub(super) fn join(&self, new: NewParticipant, by: &Actor) -> Result<Decision<ConversationEvent>, Rejection> {
         self.exists()?;
         usable(&new)?;
-        if new.principal_id != by.id {
+        if new.principal_id != by.subject() {
             return Err(Rejection::forbidden("one joins a conversation in one's own name"));
         }
-        if self.participant(&by.id).is_some() {
+        if self.participant(by.subject()).is_some() {
             return Ok(Decision::nothing());
         }
         if self.conversation_type == ConversationType::Private {
@@ -165,7 +169,7 @@ impl Conversation {
             from: target.role,
             to: c.role,
             principal_id: c.principal_id,
-            changed_by: by.id.clone(),
+            changed_by: by.subject().to_owned(),
         }))
     }
 
@@ -180,7 +184,7 @@ impl Conversation {
         if from == to {
             return Ok(Decision::nothing());
         }
-        Ok(Decision::one(OwnershipTransferred { from, to, transferred_by: by.id.clone() }))
+        Ok(Decision::one(OwnershipTransferred { from, to, transferred_by: by.subject().to_owned() }))
     }
 
     pub(super) fn led_by(&self, by: &Actor) -> Result<(), Rejection> {

@@ -33,9 +33,9 @@ impl Conversation {
             self.as_participant(by)?;
         }
         self.is_readable()?;
-        let sender_type = SenderType::of(by.kind).ok_or_else(|| Rejection::forbidden("sign in to write"))?;
+        let sender_type = SenderType::of(by.subject_kind()).ok_or_else(|| Rejection::forbidden("sign in to write"))?;
         // Assistants of the platform speak through its own services; other software needs leave to.
-        if by.kind == ActorType::Agent && by.auth != AuthMethod::Service && !by.holds(SEND) {
+        if by.subject_kind() == ActorType::Agent && by.auth != AuthMethod::Service && !by.holds(SEND) {
             return Err(Rejection::new("MISSING_CAPABILITY", format!("the capability '{SEND}' is required to write")));
         }
         if Uuid::try_parse(&c.message_id).is_err() {
@@ -44,6 +44,7 @@ impl Conversation {
         if let Some(message) = self.messages.get(&c.message_id) {
             return self.repeated(&c, message, by);
         }
+        // Whoever writes, not in whose name: a pause is no pause when software goes on as somebody else.
         if self.answering.silences(&by.id) && by.id.starts_with(ASSISTANT_PREFIX) {
             return Err(Rejection::new(
                 "CONVERSATION_PAUSED",
@@ -68,7 +69,7 @@ impl Conversation {
         Ok(Decision::one(MessageSent {
             message_id: c.message_id,
             sequence: self.last_sequence + 1,
-            sender_id: by.id.clone(),
+            sender_id: by.subject().to_owned(),
             sender_type,
             content: c.content,
             content_digest: c.content_digest,
@@ -123,7 +124,11 @@ impl Conversation {
             return Err(Rejection::new("INSUFFICIENT_ROLE", text));
         }
         self.is_sealed([c.reason.as_ref()])?;
-        Ok(Decision::one(MessageDeleted { message_id: c.message_id, deleted_by: by.id.clone(), reason: c.reason }))
+        Ok(Decision::one(MessageDeleted {
+            message_id: c.message_id,
+            deleted_by: by.subject().to_owned(),
+            reason: c.reason,
+        }))
     }
 
     fn standing(&self, message_id: &str) -> Result<&Message, Rejection> {
@@ -142,7 +147,7 @@ impl Conversation {
     }
 
     fn is_sender(&self, message: &Message, by: &Actor) -> bool {
-        self.senders.get(message.sender).is_some_and(|sender| *sender == by.id)
+        self.senders.get(message.sender).is_some_and(|sender| *sender == by.subject())
     }
 }
 

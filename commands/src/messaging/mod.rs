@@ -3,6 +3,8 @@
 mod answering;
 mod control;
 mod conversation;
+#[cfg(test)]
+mod in_a_name;
 mod membership;
 mod messages;
 mod read_cursor;

@@ -54,7 +54,7 @@ impl Aggregate for ReadCursor {
         _at: OffsetDateTime,
     ) -> Result<Decision<ReadCursorEvent>, Rejection> {
         let ReadCursorCommand::MarkRead(c) = command;
-        if by.id != c.principal_id {
+        if by.subject() != c.principal_id {
             return Err(Rejection::forbidden("one marks as read in one's own name"));
         }
         if i64::try_from(c.up_to_sequence).is_err() {

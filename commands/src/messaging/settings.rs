@@ -40,7 +40,7 @@ impl Conversation {
     pub(super) fn end(&self, reason: Option<Personal>, by: &Actor) -> Result<Decision<ConversationEvent>, Rejection> {
         self.owned_by(by)?;
         self.is_sealed([reason.as_ref()])?;
-        Ok(Decision::one(ConversationDeleted { deleted_by: by.id.clone(), reason }))
+        Ok(Decision::one(ConversationDeleted { deleted_by: by.subject().to_owned(), reason }))
     }
 
     pub(super) fn erase(&self, by: &Actor) -> Result<Decision<ConversationEvent>, Rejection> {
@@ -51,7 +51,7 @@ impl Conversation {
         if self.end == Some(Ending::Erased) {
             return Ok(Decision::nothing());
         }
-        let (erased_by, content_key_id) = (by.id.clone(), self.content_key_id.clone());
+        let (erased_by, content_key_id) = (by.subject().to_owned(), self.content_key_id.clone());
         Ok(Decision::one(ConversationErased { erased_by, content_key_id }))
     }
 }

@@ -73,7 +73,7 @@ impl Organization {
 
     pub(super) fn remove_member(&self, c: RemoveMember, by: &Actor) -> Result<Decision<OrganizationEvent>, Rejection> {
         self.exists()?;
-        let leaving = self.members.iter().any(|m| m.membership_id == c.membership_id && m.user_id == by.id);
+        let leaving = self.members.iter().any(|m| m.membership_id == c.membership_id && m.user_id == by.subject());
         if !leaving {
             self.administered_by(by)?;
         }
