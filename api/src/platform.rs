@@ -11,6 +11,7 @@ use sqlx::{Postgres, Transaction};
 use symbia_commands::{
     Actor, Authority, CommandEnvelope, DomainCommand, Membership, Outcome, OutcomeStatus, Rejection, action,
 };
+use symbia_egress::Rules;
 use symbia_events::{ActorType, AggregateRef, AuthMethod, CommandId, KeyRing, Position, Service};
 use symbia_nats::bus::{BusError, CommandBus};
 use symbia_projections::{Positions, ReadError, ReadPool, Scope, secrets::SecretError, secrets::SecretStore};
@@ -101,6 +102,8 @@ pub struct Settings {
     pub durability: String,
     /// Rate limits.
     pub rates: RatePolicy,
+    /// Where calls to addresses that others chose may go.
+    pub egress: Rules,
 }
 
 impl Default for Settings {
@@ -120,6 +123,7 @@ impl Default for Settings {
             max_lag: 10_000,
             durability: "unknown".to_owned(),
             rates: RatePolicy::default(),
+            egress: Rules::default(),
         }
     }
 }

@@ -1,5 +1,6 @@
 //! Configuration: read once from flags and environment, typed, and passed down (platform.md §25).
 
+mod egress;
 mod mesh;
 
 use std::{
@@ -16,6 +17,7 @@ use symbia_api::{
     integrations::ProviderInfo,
     platform::EnrolmentMode,
 };
+use symbia_egress::Rules;
 use symbia_events::Service;
 use symbia_workers::integrations::{
     ANTHROPIC, AnthropicOptions, ApiKey, HUGGING_FACE, LocalOptions, OPENAI, OpenAiOptions,
@@ -29,7 +31,7 @@ pub const DEFAULT_LOG: &str =
     "warn,symbia=info,symbia_api=info,symbia_workers=info,symbia_nats=info,symbia_projections=info,llama-cpp-2=error";
 
 // Read elsewhere (clap), or kept for old scripts.
-const KNOWN: [&str; 19] = [
+const KNOWN: [&str; 20] = [
     "SYMBIA_DATA_DIR",
     "SYMBIA_DURABILITY",
     "SYMBIA_ADMIN_NAME",
@@ -49,6 +51,7 @@ const KNOWN: [&str; 19] = [
     "SYMBIA_OUTPUT_FORMAT",
     "SYMBIA_ASSERTION",
     "SYMBIA_METRICS_ADDR",
+    "SYMBIA_EGRESS_ALLOW",
 ];
 
 /// The configuration is wrong.
@@ -100,6 +103,8 @@ pub struct Config {
     pub hub: String,
     /// Its token, for repositories that need one.
     pub hub_token: Option<Zeroizing<String>>,
+    /// Where calls to addresses that others chose may go.
+    pub egress: Rules,
     /// The mesh.
     pub mesh: mesh::Mesh,
     /// All refusals on.
@@ -353,6 +358,7 @@ impl Config {
                 .map_err(|_| invalid("SYMBIA_TRUSTED_PROXIES", "write networks like 10.0.0.0/8,192.168.0.0/16"))?;
             server.proxies = TrustedProxies::new(networks);
         }
+        let egress = egress::rules(production)?;
         Ok(Config {
             data_dir: global.data_dir.clone(),
             json: global.json,
@@ -369,7 +375,8 @@ impl Config {
             inference: InferenceLimits::of_environment()?,
             hub: text("HF_ENDPOINT")?.unwrap_or_else(|| "https://huggingface.co".to_owned()),
             hub_token: text("HF_TOKEN")?.or(text("HUGGINGFACE_TOKEN")?).map(Zeroizing::new),
-            mesh: mesh::Mesh::of_environment(production)?,
+            mesh: mesh::Mesh::of_environment(&egress)?,
+            egress,
             production,
             replicas: number("SYMBIA_REPLICAS")?.unwrap_or(1),
             bcrypt_cost: number("BCRYPT_COST")?.unwrap_or(10),

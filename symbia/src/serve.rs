@@ -159,6 +159,7 @@ async fn platform(config: &Config, home: &Home, house: &Connected, durability: &
             cookie_secure: config.production,
             base_url: config.base_url.clone(),
             durability: durability.to_owned(),
+            egress: config.egress.clone(),
             ..Settings::default()
         },
     }))

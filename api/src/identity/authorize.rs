@@ -223,7 +223,7 @@ impl Identity {
                 _ => return Err(refused("invalid_target", "resource: an absolute address without fragment")),
             },
         };
-        let client = clients::fetch(&request.client_id, !self.platform.settings.production).await?;
+        let client = clients::fetch(&request.client_id, &self.platform.settings.egress).await?;
         if !client.answers_at(&request.redirect_uri) {
             return Err(refused("invalid_request", "redirect_uri is none of the client's"));
         }

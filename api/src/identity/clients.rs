@@ -1,17 +1,17 @@
 //! Clients that describe themselves at an address of their own, which is their id (OAuth Client ID Metadata Document).
 //!
-//! The address comes from a stranger: it is fetched for people who are signed in only, over HTTPS, from public addresses
-//! that were looked up once, without following redirects, and little of it. In development, clients on this machine count too.
+//! The address comes from a stranger: it is fetched for people who are signed in only, from where calls may go, without
+//! following redirects, and little of it. In development, clients on this machine count too.
 
-use std::{net::SocketAddr, time::Duration};
+use std::time::Duration;
 
-use futures::StreamExt;
-use reqwest::{Client, Url, redirect::Policy};
+use bytes::Bytes;
+use reqwest::{Method, Url};
 use serde::Deserialize;
-use symbia_commands::network::is_public;
+use symbia_egress::{Blocked, Egress, EgressError, Rules, read};
 
 use super::oauth::refused;
-use crate::http::ApiResult;
+use crate::http::{ApiError, ApiResult};
 
 /// Most bytes of a document.
 const LONGEST: usize = 16 * 1024;
@@ -50,36 +50,25 @@ fn on_this_machine(registered: &str, asked: &str) -> bool {
 ///
 /// # Errors
 /// `invalid_client` with what is wrong.
-pub(super) async fn fetch(client_id: &str, local: bool) -> ApiResult<Document> {
+pub(super) async fn fetch(client_id: &str, rules: &Rules) -> ApiResult<Document> {
     let invalid = |what: &str| refused("invalid_client", format!("client_id {what}"));
     let url = Url::parse(client_id).map_err(|_| invalid("is no address of a client metadata document"))?;
-    let host = url.host_str().unwrap_or_default().to_owned();
-    let here = local && url.scheme() == "http" && matches!(host.as_str(), "127.0.0.1" | "localhost");
-    let plain = url.username().is_empty() && url.password().is_none() && url.fragment().is_none();
-    if !(url.scheme() == "https" || here) || !plain || url.path() == "/" || client_id.len() > 500 {
+    if url.fragment().is_some() || url.path() == "/" || client_id.len() > 500 {
         return Err(invalid("must be an https address with a path, and without user and fragment"));
     }
-    let port = url.port_or_known_default().unwrap_or(443);
-    let looked_up = tokio::net::lookup_host((host.trim_matches(['[', ']']), port)).await;
-    let addresses: Vec<SocketAddr> = looked_up.map_err(|_| invalid("has a host that does not exist"))?.collect();
-    if addresses.is_empty() || !(here || addresses.iter().all(|address| is_public(address.ip()))) {
-        return Err(invalid("has a host that is not public"));
-    }
-    let http =
-        Client::builder().redirect(Policy::none()).timeout(PATIENCE).no_proxy().resolve_to_addrs(&host, &addresses);
-    let http = http.build().map_err(crate::http::ApiError::internal)?;
-    let answer = http.get(url).header("accept", "application/json").send().await;
-    let answer = answer.map_err(|_| invalid("cannot be fetched"))?;
-    if !answer.status().is_success() {
-        return Err(invalid("gives no document"));
-    }
-    let (mut body, mut chunks) = (Vec::new(), answer.bytes_stream());
-    while let Some(chunk) = chunks.next().await {
-        body.extend_from_slice(&chunk.map_err(|_| invalid("cannot be fetched"))?);
-        if body.len() > LONGEST {
-            return Err(invalid("gives a document of more than 16 KiB"));
-        }
-    }
+    let egress = Egress::new(rules.clone()).map_err(ApiError::internal)?;
+    let body = body(&egress, url).await.map_err(|error| {
+        invalid(match error {
+            Some(EgressError::Blocked(Blocked::Scheme | Blocked::Userinfo | Blocked::Port)) => {
+                "must be an https address with a path, and without user and fragment"
+            }
+            Some(EgressError::Blocked(Blocked::Unknown)) => "has a host that does not exist",
+            Some(EgressError::Blocked(_)) => "has a host that is not public",
+            Some(EgressError::TooLong(_)) => "gives a document of more than 16 KiB",
+            Some(_) => "cannot be fetched",
+            None => "gives no document",
+        })
+    })?;
     let document: Document = serde_json::from_slice(&body).map_err(|_| invalid("gives no client metadata document"))?;
     if document.client_id != client_id {
         return Err(invalid("differs from the one in its document"));
@@ -88,6 +77,17 @@ pub(super) async fn fetch(client_id: &str, local: bool) -> ApiResult<Document> {
         return Err(invalid("asks for client authentication: only public clients with PKCE are served"));
     }
     Ok(document)
+}
+
+// Without an error, the answer is no document.
+async fn body(egress: &Egress, url: Url) -> Result<Bytes, Option<EgressError>> {
+    let request = egress.request(Method::GET, url).map_err(|blocked| Some(blocked.into()))?;
+    let answer = request.header("accept", "application/json").timeout(PATIENCE).send().await;
+    let answer = answer.map_err(|error| Some(error.into()))?;
+    if !answer.status().is_success() {
+        return Err(None);
+    }
+    read(answer, LONGEST).await.map_err(Some)
 }
 
 #[cfg(test)]

@@ -1,7 +1,6 @@
 //! The network service's aggregates, and its pure core: policies compiled and asked, and the routing of an event
 //! (network.md §8, 13).
 
-mod address;
 mod bridge;
 mod contract;
 mod engine;
@@ -14,7 +13,6 @@ mod routed_event;
 mod routing;
 mod transform;
 
-pub use address::is_public;
 pub use bridge::*;
 pub use contract::*;
 pub use engine::{Evaluation, Inputs, PolicyRecord, PolicySet, Rule};

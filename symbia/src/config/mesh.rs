@@ -4,10 +4,11 @@ use std::time::Duration;
 
 use symbia_api::{network::Options, platform::SecretText};
 use symbia_commands::network::Options as Routing;
+use symbia_egress::Rules;
 use symbia_events::Service;
-use symbia_workers::network::{Allowed, DelivererOptions, Post};
+use symbia_workers::network::{DelivererOptions, Post};
 
-use super::{Config, ConfigError, invalid, number, text};
+use super::{Config, ConfigError, egress::listed, invalid, number, text};
 
 /// The mesh.
 #[derive(Clone, Debug)]
@@ -22,18 +23,13 @@ pub struct Mesh {
 }
 
 impl Mesh {
-    pub(super) fn of_environment(production: bool) -> Result<Self, ConfigError> {
+    pub(super) fn of_environment(egress: &Rules) -> Result<Self, ConfigError> {
         let allow_extra = match text("DEFAULT_EXTRA_POLICY")?.as_deref() {
             None | Some("deny") => false,
             Some("allow") => true,
             Some(other) => return Err(invalid("DEFAULT_EXTRA_POLICY", format!("'{other}' is none of deny, allow"))),
         };
-        // As with clients on this machine: in development, nodes here are reached too.
-        let here = if production { "" } else { "127.0.0.0/8,::1/128" };
-        let list = text("HTTP_DELIVERY_ALLOWLIST")?.unwrap_or_else(|| here.to_owned());
-        let networks = list.split(',').map(str::trim).filter(|n| !n.is_empty()).map(str::parse);
-        let networks = networks.collect::<Result<Vec<_>, _>>();
-        let networks = networks.map_err(|_| invalid("HTTP_DELIVERY_ALLOWLIST", "write networks like 10.0.0.0/8,…"))?;
+        let rules = listed("HTTP_DELIVERY_ALLOWLIST")?.unwrap_or_else(|| egress.clone()).any_port();
         let millis = |variable: &str, default: u64| {
             Ok::<_, ConfigError>(Duration::from_millis(number(variable)?.unwrap_or(default)))
         };
@@ -44,7 +40,7 @@ impl Mesh {
             lease: millis("NODE_TIMEOUT_MS", 90_000)?.max(Duration::from_secs(1)),
             legacy_hash: text("NETWORK_HASH_SECRET")?.map(SecretText::new),
             deliveries: DelivererOptions {
-                post: Post { allowed: Allowed::new(networks), ..deliveries.post },
+                post: Post { rules, ..deliveries.post },
                 max_age: millis("NODE_DELIVERY_MAX_AGE_MS", 300_000)?,
                 ..deliveries
             },

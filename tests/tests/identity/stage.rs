@@ -16,6 +16,7 @@ use symbia_api::{
     identity::{self, SigningKeys, Tokens},
     platform::{Parts, SecretText, Settings},
 };
+use symbia_egress::Rules;
 use symbia_events::{KeyRing, Service};
 use symbia_nats::{
     bus::CommandBus,
@@ -130,6 +131,7 @@ impl House {
             },
             command_timeout: Duration::from_secs(20),
             visible_within: Duration::from_secs(10),
+            egress: Rules::development(),
             ..Settings::default()
         };
         configure(&mut settings);

@@ -19,11 +19,12 @@ use symbia_api::{
     http::{Health, server::ServerConfig},
     network::{self, Options},
 };
+use symbia_egress::Rules;
 use symbia_events::{KeyRing, Service};
 use symbia_projections::{ProjectorHandle, ProjectorOptions, ReadPool, fixed_keys, migrate, network::Network};
 use symbia_tests::socketio::SocketClient;
 use symbia_workers::{
-    network::{Allowed, DelivererOptions, Liveness, MeshDeliverer, Post},
+    network::{DelivererOptions, Liveness, MeshDeliverer, Post},
     reactor::ReactorRunner,
     timer::TimerWorker,
 };
@@ -120,9 +121,8 @@ impl Mesh {
         configure(&mut options);
 
         let (nats, keys) = (house.platform.nats.clone(), Arc::clone(&house.keys));
-        let allowed = Allowed::new(vec!["127.0.0.0/8".parse().unwrap()]);
         let deliveries = DelivererOptions {
-            post: Post { allowed, patience: Duration::from_secs(10) },
+            post: Post { rules: Rules::development().any_port(), patience: Duration::from_secs(10) },
             pauses: [1; 4].map(Duration::from_secs),
             max_age: Duration::from_secs(MAX_AGE),
         };

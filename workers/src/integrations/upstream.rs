@@ -5,10 +5,11 @@ use std::time::Duration;
 
 use futures::StreamExt;
 use reqwest::{
-    RequestBuilder, Response, StatusCode,
+    Method, RequestBuilder, Response, StatusCode, Url,
     header::{CONTENT_TYPE, HeaderMap},
 };
 use serde_json::Value;
+use symbia_egress::{Egress, Rules};
 use symbia_events::integrations::{ErrorCategory, Upstream};
 
 use super::{
@@ -16,7 +17,6 @@ use super::{
     sse::Frames,
 };
 
-const CONNECT: Duration = Duration::from_secs(5);
 /// Longest error body that is looked at, and longest excerpt of what a provider says.
 const MAX_ERROR: usize = 64 * 1024;
 const MAX_EXCERPT: usize = 300;
@@ -27,7 +27,7 @@ pub(super) struct Server {
     base_url: String,
     key: Option<ApiKey>,
     idle: Duration,
-    http: reqwest::Client,
+    egress: Egress,
 }
 
 /// The server, as asked once.
@@ -42,13 +42,13 @@ impl Server {
     /// and between two.
     pub fn new(base_url: &str, key: Option<ApiKey>, idle: Duration) -> Result<Self, String> {
         let base_url = base_url.trim_end_matches('/').to_owned();
-        let url = reqwest::Url::parse(&base_url).map_err(|e| format!("'{base_url}': {e}"))?;
+        let url = Url::parse(&base_url).map_err(|e| format!("'{base_url}': {e}"))?;
         if !matches!(url.scheme(), "http" | "https") || !url.has_host() {
             return Err(format!("'{base_url}' is no http(s) URL"));
         }
-        // A redirect could carry the key to another host.
-        let http = reqwest::Client::builder().connect_timeout(CONNECT).redirect(reqwest::redirect::Policy::none());
-        Ok(Server { base_url, key, idle, http: http.build().map_err(|e| e.to_string())? })
+        // No other host gets the key, whatever a model's name makes of the URL.
+        let egress = Egress::new(Rules::only(&url)).map_err(|e| e.to_string())?;
+        Ok(Server { base_url, key, idle, egress })
     }
 
     /// Whether it has a key of its own.
@@ -80,7 +80,9 @@ impl Call<'_> {
         body: &Value,
         with: impl FnOnce(RequestBuilder) -> RequestBuilder,
     ) -> Result<Response, Fault> {
-        let request = with(self.server.http.post(url).json(body));
+        let url = Url::parse(&url).map_err(|e| self.blocked(&e))?;
+        let request = self.server.egress.request(Method::POST, url).map_err(|e| self.blocked(&e))?;
+        let request = with(request.json(body));
         let response = self.patiently("no answer began", request.send()).await?.map_err(|e| self.network(&e))?;
         if response.status().is_success() { Ok(response) } else { Err(self.refused(response).await) }
     }
@@ -139,6 +141,11 @@ impl Call<'_> {
         let what = if error.is_connect() { "cannot be reached" } else { "broke the connection" };
         let message = format!("{} {what}{}", self.base_url(), self.excerpt(&source));
         Fault::new(ErrorCategory::Network, "network", message)
+    }
+
+    fn blocked(&self, why: &dyn std::error::Error) -> Fault {
+        let message = format!("{} is not asked: {why}", self.base_url());
+        Fault::new(ErrorCategory::Validation, "bad_endpoint", message)
     }
 
     /// The answer is none.

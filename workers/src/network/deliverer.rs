@@ -20,6 +20,7 @@ use symbia_commands::{
     Actor, DomainCommand,
     network::{ATTEMPTS, Letter, RedriveEvent, ReportDelivery, RoutingCommand, Then},
 };
+use symbia_egress::Rules;
 use symbia_events::{
     AggregateRef, CommandId, Event, KeyRing, Position, Service,
     network::{Candidate, EventRouted, RoutingEvent},
@@ -58,7 +59,7 @@ pub struct DelivererOptions {
 impl Default for DelivererOptions {
     fn default() -> Self {
         DelivererOptions {
-            post: Post { allowed: super::Allowed::default(), patience: Duration::from_secs(10) },
+            post: Post { rules: Rules::default().any_port(), patience: Duration::from_secs(10) },
             pauses: [1, 10, 60, 220].map(Duration::from_secs),
             max_age: Duration::from_secs(300),
         }
