@@ -21,7 +21,7 @@ RUN apt-get update \
     && useradd --system --uid 10001 --user-group --no-create-home symbia \
     && install -d -o symbia -g symbia -m 0700 /var/lib/symbia
 COPY --from=build /out/symbia /usr/local/bin/symbia
-COPY models /usr/share/symbia/models
+COPY --chown=symbia:symbia models /usr/share/symbia/models
 USER 10001:10001
 WORKDIR /usr/share/symbia
 ENTRYPOINT ["symbia"]

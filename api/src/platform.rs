@@ -386,7 +386,7 @@ impl From<Rejection> for ApiError {
             | "ORG_ACCESS_DENIED"
             | "WRONG_TENANT" => StatusCode::FORBIDDEN,
             "NOT_FOUND" => StatusCode::NOT_FOUND,
-            "CONFLICT" | "LAST_ADMIN" | "ALREADY_INITIALIZED" | "QUOTA_EXCEEDED" => StatusCode::CONFLICT,
+            "CONFLICT" | "LAST_ADMIN" | "ALREADY_INITIALIZED" | "QUOTA_EXCEEDED" | "MODEL_BUSY" => StatusCode::CONFLICT,
             "UNKNOWN_COMMAND" | "MALFORMED_COMMAND" | "CLOCK_SKEW" => return ApiError::internal(rejection),
             code if code.ends_with("_TAKEN") => StatusCode::CONFLICT,
             _ => StatusCode::BAD_REQUEST,

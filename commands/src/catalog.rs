@@ -38,6 +38,8 @@ pub fn catalog() -> Vec<MessageType> {
         integrations::BudgetCommand::types(),
         integrations::PriceCommand::types(),
         models::ModelCommand::types(),
+        models::DownloadCommand::types(),
+        models::UsageCommand::types(),
         network::NodeCommand::types(),
         network::ContractCommand::types(),
         network::PolicyCommand::types(),

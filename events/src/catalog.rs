@@ -59,6 +59,8 @@ catalog! {
     integrations::BudgetEvent,
     integrations::PriceEvent,
     models::ModelEvent,
+    models::DownloadEvent,
+    models::UsageEvent,
     network::NodeEvent,
     network::ContractEvent,
     network::PolicyEvent,

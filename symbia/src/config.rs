@@ -1,5 +1,6 @@
 //! Configuration: read once from flags and environment, typed, and passed down (platform.md §25).
 
+mod downloads;
 mod egress;
 mod mesh;
 
@@ -23,6 +24,8 @@ use symbia_workers::integrations::{
     ANTHROPIC, AnthropicOptions, ApiKey, HUGGING_FACE, LocalOptions, OPENAI, OpenAiOptions,
 };
 use zeroize::Zeroizing;
+
+pub use downloads::Downloads;
 
 use crate::cli::Global;
 
@@ -99,10 +102,8 @@ pub struct Config {
     pub models: ModelProviders,
     /// How the inference process runs.
     pub inference: InferenceLimits,
-    /// The hub that `symbia models pull` gets repositories from.
-    pub hub: String,
-    /// Its token, for repositories that need one.
-    pub hub_token: Option<Zeroizing<String>>,
+    /// How models are got over the network.
+    pub downloads: Downloads,
     /// Where calls to addresses that others chose may go.
     pub egress: Rules,
     /// The mesh.
@@ -176,9 +177,9 @@ impl ModelProviders {
 }
 
 impl ModelProviders {
-    /// What they are to those who ask; `local`: this build has an engine of its own.
+    /// What they are to those who ask; `local`: the provider of the models on this machine.
     #[must_use]
-    pub fn described(&self, local: bool) -> Vec<ProviderInfo> {
+    pub fn described(&self, local: Option<LocalOptions>) -> Vec<ProviderInfo> {
         let of = |name: &str, base_url: &str, default_model: &str, embedding: Option<&str>, configured| ProviderInfo {
             name: name.to_owned(),
             base_url: base_url.to_owned(),
@@ -198,10 +199,7 @@ impl ModelProviders {
         };
         let anthropic = &self.anthropic;
         let configured = anthropic.key.is_some() || anthropic.base_url != ANTHROPIC;
-        let own = local.then(|| {
-            let LocalOptions { default_model, .. } = LocalOptions::default();
-            of("symbia-labs", "", &default_model, None, true)
-        });
+        let own = local.map(|LocalOptions { default_model, .. }| of("symbia-labs", "", &default_model, None, true));
         own.into_iter()
             .chain([
                 openai_like("openai", &self.openai, OPENAI),
@@ -288,6 +286,8 @@ pub struct InferenceLimits {
     pub memory_budget: Option<u64>,
     /// Models that are never unloaded for being idle.
     pub pinned: Vec<String>,
+    /// The stub model answers instead of the engine.
+    pub stub: bool,
 }
 
 impl InferenceLimits {
@@ -301,6 +301,7 @@ impl InferenceLimits {
             idle_unload: number("IDLE_TIMEOUT_MS")?.map(Duration::from_millis),
             max_loaded: number("MAX_LOADED_MODELS")?,
             memory_budget: number::<u64>("MODELS_MEMORY_BUDGET_MB")?.map(|mib| mib.saturating_mul(1 << 20)),
+            stub: text("MODELS_STUB")?.as_deref() == Some("true"),
             pinned: pinned.split(',').map(str::trim).filter(|id| !id.is_empty()).map(str::to_owned).collect(),
         })
     }
@@ -373,8 +374,7 @@ impl Config {
             models_dir: global.models_dir.clone(),
             models: ModelProviders::of_environment()?,
             inference: InferenceLimits::of_environment()?,
-            hub: text("HF_ENDPOINT")?.unwrap_or_else(|| "https://huggingface.co".to_owned()),
-            hub_token: text("HF_TOKEN")?.or(text("HUGGINGFACE_TOKEN")?).map(Zeroizing::new),
+            downloads: Downloads::of_environment()?,
             mesh: mesh::Mesh::of_environment(&egress)?,
             egress,
             production,

@@ -10,6 +10,7 @@ use std::{
 
 use anyhow::Context;
 use symbia_nats::process::{Launch, Signal, Supervised, end_leftover};
+use symbia_workers::{integrations::LocalOptions, models::stub};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
@@ -36,8 +37,24 @@ pub async fn run(config: &Config, stop: CancellationToken) -> Ended {
 }
 
 /// Serves inference jobs until `stop`.
-#[cfg(feature = "llama")]
 pub async fn serve(config: &Config, client: async_nats::Client, stop: CancellationToken) -> anyhow::Result<()> {
+    if config.inference.stub {
+        return Ok(stub::run(client, stop).await?);
+    }
+    engine(config, client, stop).await
+}
+
+/// The provider of the models on this machine, where there is anything to serve them with.
+pub fn provider(config: &Config) -> Option<LocalOptions> {
+    let usual = LocalOptions::default();
+    match config.inference.stub {
+        true => Some(LocalOptions { default_model: stub::ID.to_owned(), ..usual }),
+        false => BUILT_IN.then_some(usual),
+    }
+}
+
+#[cfg(feature = "llama")]
+async fn engine(config: &Config, client: async_nats::Client, stop: CancellationToken) -> anyhow::Result<()> {
     use symbia_workers::models::{InferenceWorker, Options};
     let (limits, defaults) = (&config.inference, Options::new(models_dir(config)?));
     let program = env::current_exe().context("the program's own path")?;
@@ -56,9 +73,8 @@ pub async fn serve(config: &Config, client: async_nats::Client, stop: Cancellati
     Ok(InferenceWorker::start(client, options)?.run(stop).await?)
 }
 
-/// Serves inference jobs until `stop`.
 #[cfg(not(feature = "llama"))]
-pub async fn serve(_: &Config, _: async_nats::Client, _: CancellationToken) -> anyhow::Result<()> {
+async fn engine(_: &Config, _: async_nats::Client, _: CancellationToken) -> anyhow::Result<()> {
     anyhow::bail!("this build has no local engine: build it with the feature `llama`, or use another provider")
 }
 
@@ -73,7 +89,7 @@ struct Running {
 impl InferenceProcess {
     /// Starts it on a data directory that `up` runs on.
     pub async fn start(config: &Config, home: &Home) -> anyhow::Result<Self> {
-        if !BUILT_IN {
+        if provider(config).is_none() {
             return Ok(InferenceProcess(None));
         }
         let dir = home.dir().join("inference");

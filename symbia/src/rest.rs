@@ -63,6 +63,21 @@ impl Rest {
         Ok(self.stream(path, body).await?.json().await?)
     }
 
+    /// The same of a change.
+    pub async fn patch(&self, path: &str, body: &Value) -> anyhow::Result<Value> {
+        Ok(self.send(Method::PATCH, path, Some(body)).await?.json().await?)
+    }
+
+    /// The same of a deletion.
+    pub async fn delete(&self, path: &str) -> anyhow::Result<Value> {
+        Ok(self.send(Method::DELETE, path, None).await?.json().await?)
+    }
+
+    /// What happens, as it comes.
+    pub async fn follow(&self, path: &str) -> anyhow::Result<Response> {
+        self.send(Method::GET, path, None).await
+    }
+
     /// An answer whose body comes in parts.
     pub async fn stream(&self, path: &str, body: &Value) -> anyhow::Result<Response> {
         self.send(Method::POST, path, Some(body)).await

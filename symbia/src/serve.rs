@@ -108,7 +108,7 @@ fn app(config: &Config, platform: &Platform, feed: &Feed, service: Service, heal
         Service::Messaging => messaging::service(platform.clone(), feed, health.clone(), server),
         Service::Assistants => assistants::service(platform.clone(), health.clone(), server),
         Service::Integrations => {
-            let providers = config.models.described(inference::BUILT_IN);
+            let providers = config.models.described(inference::provider(config));
             integrations::service(platform.clone(), providers, health.clone(), server)
         }
         Service::Models => models::service(platform.clone(), health.clone(), server),

@@ -16,11 +16,14 @@ use symbia_workers::{
     directory::DirectoryKeeper,
     identity::Housekeeping,
     integrations::{
-        Accounts, Anthropic, Books, EmbeddingRouter, LlmRouter, LocalOptions, LocalProvider, Meter, OpenAi, Providers,
-        RouterOptions,
+        Accounts, Anthropic, Books, EmbeddingRouter, LlmRouter, LocalProvider, Meter, OpenAi, Providers, RouterOptions,
     },
     messaging::{Eraser, RETENTION},
-    models::keeper::{ModelKeeper, record},
+    models::{
+        downloader::{Downloader, serve_searches},
+        keeper::{ModelKeeper, record},
+        pull::Puller,
+    },
     network::{Liveness, MeshDeliverer},
     reactor::{Reactor, ReactorRunner},
     seal::Sealer,
@@ -149,6 +152,16 @@ pub async fn start(
             WorkRole::Models => {
                 let keeper = ModelKeeper::open(client.clone(), Arc::clone(keys)).await?;
                 workers.spawn(react(house.clone(), keeper, stop.clone()));
+                match config.pull_options() {
+                    Ok(options) => {
+                        let puller = Puller::new(options).context("models cannot be got")?;
+                        let downloader = Downloader::open(client.clone(), Arc::clone(keys), puller.clone()).await?;
+                        workers.spawn(react(house.clone(), downloader, stop.clone()));
+                        workers.spawn(serve_searches(client.clone(), puller, stop.clone()));
+                    }
+                    // Another process may have one.
+                    Err(error) => tracing::warn!(%error, "no model directory here: this process gets no models"),
+                }
                 let (client, bus, keys) = (client.clone(), CommandBus::open(client.clone()).await?, Arc::clone(keys));
                 workers.spawn(async move {
                     record(client, bus, keys, stop).await;
@@ -184,8 +197,8 @@ async fn seed(bus: CommandBus, house: Connected, stop: CancellationToken) -> any
 // The first that is ready is the default.
 fn providers(config: &Config, house: &Connected) -> anyhow::Result<Providers> {
     let mut providers = Providers::default();
-    if inference::BUILT_IN {
-        providers = providers.with(LocalProvider::new(house.client.clone(), LocalOptions::default()));
+    if let Some(options) = inference::provider(config) {
+        providers = providers.with(LocalProvider::new(house.client.clone(), options));
     }
     let models = config.models.clone();
     let openai = OpenAi::new(models.openai).map_err(anyhow::Error::msg).context("OPENAI_BASE_URL cannot be used")?;

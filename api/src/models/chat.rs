@@ -16,6 +16,7 @@ use super::{
     error::{failed, unanswered},
     request::{Asked, CompletionRequest, elsewhere},
     stream::{self, cancelled},
+    view::Admitted,
 };
 use crate::http::{ApiResult, Caller, Json, RequestScope};
 
@@ -36,13 +37,11 @@ pub(super) fn routes() -> OpenApiRouter<Models> {
 async fn chat_completions(
     State(models): State<Models>,
     scope: RequestScope,
-    _caller: Caller,
+    caller: Caller,
     Body(body): Body<CompletionRequest>,
 ) -> ApiResult<Response> {
-    if let Some(error) = elsewhere(&body.model) {
-        return Err(error);
-    }
-    answer(&models, &scope, Kind::Chat, body.into_chat()?).await
+    let (model, body) = models.prepare(&caller, &scope, body).await?;
+    answer(&models, &scope, Kind::Chat, &model, body.into_chat()?).await
 }
 
 /// Go on with a text with a local model
@@ -54,24 +53,23 @@ async fn chat_completions(
 async fn completions(
     State(models): State<Models>,
     scope: RequestScope,
-    _caller: Caller,
+    caller: Caller,
     Body(body): Body<CompletionRequest>,
 ) -> ApiResult<Response> {
-    if let Some(error) = elsewhere(&body.model) {
-        return Err(error);
-    }
-    answer(&models, &scope, Kind::Text, body.into_text()?).await
+    let (model, body) = models.prepare(&caller, &scope, body).await?;
+    answer(&models, &scope, Kind::Text, &model, body.into_text()?).await
 }
 
 async fn answer(
     models: &Models,
     scope: &RequestScope,
     kind: Kind,
-    Asked { request, dropped, streaming }: Asked,
+    model: &Admitted,
+    Asked { mut request, dropped, streaming }: Asked,
 ) -> ApiResult<Response> {
     let choices = request.choices;
-    let model = models.name(request.model.as_deref().unwrap_or_default());
-    let heading = Heading::new(kind, scope, &model, dropped);
+    model.direct(&mut request);
+    let heading = Heading::new(kind, scope, &model.id, dropped);
     let mut frames = models.begin(scope, Work::Generate(Box::new(request))).await?;
     match streaming {
         Some(include_usage) => Ok(stream::answer(frames, heading, choices, include_usage)),
@@ -80,6 +78,21 @@ async fn answer(
 }
 
 impl Models {
+    /// The model that a request is for, and the request with what holds there.
+    async fn prepare(
+        &self,
+        caller: &Caller,
+        scope: &RequestScope,
+        mut body: CompletionRequest,
+    ) -> ApiResult<(Admitted, CompletionRequest)> {
+        if let Some(error) = elsewhere(&body.model) {
+            return Err(error);
+        }
+        let model = self.admit(caller, scope, &body.model).await?;
+        body.fill(model.defaults());
+        Ok((model, body))
+    }
+
     /// Asks, and waits until the work has begun: what is refused is refused with a status.
     pub(super) async fn begin(&self, scope: &RequestScope, work: Work) -> ApiResult<Frames> {
         let job = Job { id: Uuid::now_v7().to_string(), work, traceparent: Some(scope.traceparent()) };

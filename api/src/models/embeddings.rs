@@ -13,7 +13,7 @@ use super::{
     error::{invalid, unanswered},
     request::OneOrMany,
 };
-use crate::http::{ApiResult, Caller, Json};
+use crate::http::{ApiResult, Caller, Json, RequestScope};
 
 /// Texts of a request at most.
 const MOST: usize = 2048;
@@ -54,7 +54,8 @@ fn yes() -> bool {
         (status = 404, description = "No such model")))]
 async fn embeddings(
     State(models): State<Models>,
-    _caller: Caller,
+    scope: RequestScope,
+    caller: Caller,
     Body(body): Body<EmbeddingsRequest>,
 ) -> ApiResult<Json<Value>> {
     let base64 = match body.encoding_format.as_deref() {
@@ -66,7 +67,9 @@ async fn embeddings(
     if inputs.is_empty() || inputs.len() > MOST {
         return Err(invalid("input", format!("must have 1 to {MOST} texts")));
     }
-    let embed = Embed { model: Some(body.model), inputs, truncate: body.truncate, raw: !body.normalize };
+    let model = models.admit(&caller, &scope, &body.model).await?;
+    let (truncate, raw) = (body.truncate, !body.normalize);
+    let embed = Embed { model: Some(model.id), inputs, truncate, raw, org: model.org };
     let (model, vectors, tokens) = models.inference.embed(embed).await.map_err(unanswered)?;
     let length = vectors.first().map_or(0, Vec::len);
     if body.dimensions.is_some_and(|dimensions| dimensions != length) {

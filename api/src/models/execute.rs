@@ -13,7 +13,7 @@ use symbia_nats::inference::{Embed, FinishReason, Message, Request, Sampling, Wo
 use utoipa::ToSchema;
 use utoipa_axum::{router::OpenApiRouter, routes};
 
-use super::{Models, error::unanswered, request::OneOrMany};
+use super::{Models, error::unanswered, request::OneOrMany, view::Admitted};
 use crate::http::{ApiError, ApiResult, Caller, Json, RequestScope};
 
 pub(super) fn routes() -> OpenApiRouter<Models> {
@@ -61,12 +61,12 @@ struct Turn {
 async fn execute(
     State(models): State<Models>,
     scope: RequestScope,
-    _caller: Caller,
+    caller: Caller,
     body: ApiResult<Json<Execute>>,
 ) -> Response {
     let started = Instant::now();
     let done = match body {
-        Ok(Json(body)) => models.execute(&scope, body).await,
+        Ok(Json(body)) => models.execute(&caller, &scope, body).await,
         Err(error) => Err(error),
     };
     let duration = u64::try_from(started.elapsed().as_millis()).unwrap_or(u64::MAX);
@@ -98,7 +98,7 @@ fn refused(error: ApiError, duration: u64) -> ApiError {
 }
 
 impl Models {
-    async fn execute(&self, scope: &RequestScope, body: Execute) -> ApiResult<Value> {
+    async fn execute(&self, caller: &Caller, scope: &RequestScope, body: Execute) -> ApiResult<Value> {
         if !["symbia-labs", "local"].contains(&body.provider.as_str()) {
             return Err(ApiError::invalid(
                 "provider",
@@ -107,8 +107,14 @@ impl Models {
             ));
         }
         match body.operation.as_str() {
-            "chat.completions" | "messages" | "completions" | "text.generation" => self.generate(scope, body).await,
-            "embeddings" => self.vectors(body.params).await,
+            "chat.completions" | "messages" | "completions" | "text.generation" => {
+                let model = self.admit(caller, scope, &body.params.model).await?;
+                self.generate(scope, &model, body).await
+            }
+            "embeddings" => {
+                let model = self.admit(caller, scope, &body.params.model).await?;
+                self.vectors(model, body.params).await
+            }
             _ => {
                 let message = "must be chat.completions, messages, completions, text.generation or embeddings";
                 Err(ApiError::invalid("operation", "value", message))
@@ -116,7 +122,12 @@ impl Models {
         }
     }
 
-    async fn generate(&self, scope: &RequestScope, Execute { operation, params, .. }: Execute) -> ApiResult<Value> {
+    async fn generate(
+        &self,
+        scope: &RequestScope,
+        model: &Admitted,
+        Execute { operation, params, .. }: Execute,
+    ) -> ApiResult<Value> {
         let mut request = Request::new(params.messages.into_iter().map(|t| Message::new(t.role, t.content)).collect());
         let goes_on = matches!(operation.as_str(), "completions" | "text.generation");
         match params.prompt {
@@ -127,9 +138,11 @@ impl Models {
             }
             None => {}
         }
-        request.model = Some(params.model);
-        request.max_tokens = params.max_tokens;
-        request.sampling = Sampling { temperature: params.temperature.unwrap_or(0.7), ..Sampling::default() };
+        let defaults = model.defaults();
+        let temperature = params.temperature.or(defaults.temperature.map(|heat| heat as f32)).unwrap_or(0.7);
+        request.max_tokens = params.max_tokens.or(defaults.max_tokens);
+        request.sampling = Sampling { temperature, ..Sampling::default() };
+        model.direct(&mut request);
         let mut frames = self.begin(scope, Work::Generate(Box::new(request))).await?;
         let completed = self.complete(&mut frames).await?;
         let usage = completed.usage;
@@ -142,9 +155,9 @@ impl Models {
         }))
     }
 
-    async fn vectors(&self, params: Params) -> ApiResult<Value> {
+    async fn vectors(&self, model: Admitted, params: Params) -> ApiResult<Value> {
         let inputs = params.input.map(OneOrMany::into_vec).unwrap_or_default();
-        let embed = Embed { model: Some(params.model), inputs, ..Embed::default() };
+        let embed = Embed { model: Some(model.id), org: model.org, inputs, ..Embed::default() };
         let (model, embeddings, tokens) = self.inference.embed(embed).await.map_err(unanswered)?;
         let usage = json!({ "promptTokens": tokens, "totalTokens": tokens });
         Ok(json!({ "provider": "symbia-labs", "model": model, "embeddings": embeddings, "usage": usage }))

@@ -80,7 +80,8 @@ async fn load(
     Body(body): Body<LoadRequest>,
 ) -> ApiResult<Response> {
     caller.require_capability(&MANAGE).map_err(shaped)?;
-    let model = models.find(&id).await?;
+    let view = models.view(&caller, &scope).await?;
+    let model = view.find(&id)?;
     let LoadRequest { n_ctx, slots, keep_alive, wait } = body;
     let command = LoadModel { model_id: model.id.clone(), context_tokens: n_ctx, slots, keep_alive };
     let command_id = models.submit(&model.id, command.into(), &caller, &scope).await?;
@@ -89,9 +90,12 @@ async fn load(
         return Ok((StatusCode::ACCEPTED, Json(body)).into_response());
     }
     // The model keeper asks for the same; a model is loaded once, and here we hear how that ended.
-    let load = Load { model: model.id, context_tokens: n_ctx, parallel: slots, keep_alive };
+    let load = Load { model: model.id.clone(), context_tokens: n_ctx, parallel: slots, keep_alive };
     match models.inference.once(Work::Load(load)).await.map_err(unanswered)? {
-        Frame::Loaded(model) => Ok(Json(json!({ "success": true, "model": shown(&model) })).into_response()),
+        Frame::Loaded(model) => {
+            let shown = shown(&model, &view.settings(&model.id));
+            Ok(Json(json!({ "success": true, "model": shown })).into_response())
+        }
         _ => Err(cancelled()),
     }
 }
@@ -110,7 +114,8 @@ async fn unload(
     Body(body): Body<UnloadRequest>,
 ) -> ApiResult<Json<Value>> {
     caller.require_capability(&MANAGE).map_err(shaped)?;
-    let model = models.find(&id).await?;
+    let view = models.view(&caller, &scope).await?;
+    let model = view.find(&id)?;
     if !matches!(model.state, ModelState::Loaded | ModelState::Loading) {
         return Ok(Json(json!({ "success": true, "message": format!("{} is not loaded", model.id) })));
     }
@@ -130,7 +135,7 @@ async fn unload(
 }
 
 impl Models {
-    async fn submit(
+    pub(super) async fn submit(
         &self,
         id: &str,
         command: ModelCommand,

@@ -1,15 +1,21 @@
 //! The models, the processes that run them, and what they have done (models.md §3, 15.1).
 
-use std::collections::BTreeMap;
-
-use axum::{extract::State, http::StatusCode};
+use axum::extract::State;
+use serde::Deserialize;
 use serde_json::{Value, json};
-use symbia_nats::inference::{Details, ModelState, ModelStatus, Status};
+use symbia_commands::models::MANAGE;
+use symbia_events::models::ModelSettings;
+use symbia_nats::inference::{ModelState, ModelStatus, Status};
 use symbia_projections::{Scope, models as model};
+use time::OffsetDateTime;
+use utoipa::IntoParams;
 use utoipa_axum::{router::OpenApiRouter, routes};
 
-use super::{Models, error::error};
-use crate::http::{ApiError, ApiResult, Caller, Json, Path};
+use super::{Models, error::shaped};
+use crate::{
+    http::{ApiError, ApiResult, Caller, Json, Path, Query, RequestScope},
+    iso,
+};
 
 const MIB: u64 = 1 << 20;
 
@@ -18,11 +24,16 @@ pub(super) fn root_routes() -> OpenApiRouter<Models> {
 }
 
 pub(super) fn routes() -> OpenApiRouter<Models> {
-    OpenApiRouter::new().routes(routes!(list)).routes(routes!(workers)).routes(routes!(read)).routes(routes!(stats))
+    OpenApiRouter::new()
+        .routes(routes!(list))
+        .routes(routes!(workers))
+        .routes(routes!(read))
+        .routes(routes!(stats))
+        .routes(routes!(hourly))
 }
 
 /// Names as the original's wire had them, and as its documentation did.
-pub(super) fn shown(model: &ModelStatus) -> Value {
+pub(super) fn shown(model: &ModelStatus, settings: &ModelSettings) -> Value {
     let details = model.details.clone().unwrap_or_default();
     let memory = model.loaded.map_or(0, |loaded| loaded.bytes()) / MIB;
     let context = model.loaded.map_or(details.context_length, |loaded| loaded.context_tokens.into());
@@ -39,39 +50,13 @@ pub(super) fn shown(model: &ModelStatus) -> Value {
         "size_bytes": model.bytes, "sizeBytes": model.bytes, "quantization": details.quantization,
         "architecture": details.architecture, "parameters": details.parameters, "license": details.license,
         "context_length": context, "contextLength": context, "max_context_length": details.context_length,
+        "aliases": settings.aliases, "enabled": settings.enabled,
         "embedding_length": details.embedding_length, "memory_usage_mb": memory, "memoryUsageMB": memory,
         "symbia": {
             "source": "local", "provider": "symbia-labs", "brokered": true, "operations": operations,
-            "availability": if loaded { "available" } else { "unavailable" },
+            "availability": if loaded && settings.enabled { "available" } else { "unavailable" },
             "availabilityReason": model.reason, "idSource": "local", "verified": model.digest.is_some(),
         },
-    })
-}
-
-/// A model whose file is known, and no process that has it.
-fn absent(row: model::Model) -> Value {
-    let unsigned = |number: i64| number.unsigned_abs();
-    shown(&ModelStatus {
-        id: row.id,
-        name: row.filename.trim_end_matches(".gguf").to_owned(),
-        filename: row.filename,
-        bytes: unsigned(row.size_bytes),
-        modified: unsigned(row.created_at.unix_timestamp()),
-        digest: Some(row.digest),
-        details: Some(Details {
-            title: row.name,
-            architecture: row.architecture,
-            license: row.license,
-            quantization: row.quantization,
-            parameters: unsigned(row.parameters),
-            context_length: unsigned(row.context_length),
-            embedding_length: unsigned(row.embedding_length),
-            generates: row.capabilities.iter().any(|able| able == "completion"),
-            capabilities: row.capabilities,
-            ..Details::default()
-        }),
-        reason: Some(row.reason.unwrap_or_else(|| "no inference process has it now".to_owned())),
-        ..ModelStatus::default()
     })
 }
 
@@ -89,84 +74,71 @@ fn placement(worker: &Status, id: &str) -> Option<Value> {
 }
 
 impl Models {
-    /// A model by id or name.
-    pub(super) async fn find(&self, name: &str) -> ApiResult<ModelStatus> {
-        self.census.settle().await;
-        let models = self.census.models();
-        let exact = models.get(name).or_else(|| models.values().find(|model| model.is_called(name)));
-        exact.cloned().ok_or_else(|| self.unknown(name))
+    async fn all(&self, caller: &Caller, scope: &RequestScope) -> ApiResult<Value> {
+        let view = self.view(caller, scope).await?;
+        let data: Vec<Value> = view.models().map(|model| shown(model, &view.settings(&model.id))).collect();
+        Ok(json!({ "object": "list", "data": data }))
     }
 
-    /// The id that a name means; the name itself when nothing of that name is known.
-    pub(super) fn name(&self, name: &str) -> String {
-        let models = self.census.models();
-        models.values().find(|model| model.is_called(name)).map_or_else(|| name.to_owned(), |model| model.id.clone())
-    }
-
-    fn unknown(&self, name: &str) -> ApiError {
-        let known: Vec<String> = self.census.models().into_keys().take(3).collect();
-        let near = if known.is_empty() {
-            "there is none yet: `symbia models pull smollm2` gets a small one".to_owned()
-        } else {
-            format!("there is {}", known.join(", "))
-        };
-        error(StatusCode::NOT_FOUND, "model_not_found", format!("there is no model {name:?}; {near}"))
-    }
-
-    /// Those that the processes have, and those that are known though no process is there to tell.
-    async fn all(&self) -> ApiResult<Value> {
-        self.census.settle().await;
-        let present = self.census.models();
-        let mut tx = self.platform.read(&Scope::platform()).await?;
-        let known = model::models(&mut tx).await?;
-        let known = known.into_iter().map(|row| (row.id.clone(), absent(row)));
-        let mut all: BTreeMap<String, Value> = known.filter(|(id, _)| !present.contains_key(id)).collect();
-        all.extend(present.iter().map(|(id, model)| (id.clone(), shown(model))));
-        Ok(json!({ "object": "list", "data": all.into_values().collect::<Vec<_>>() }))
-    }
-
-    async fn one(&self, id: &str) -> ApiResult<Value> {
-        let model = self.find(id).await?;
-        let mut body = shown(&model);
+    async fn one(&self, caller: &Caller, scope: &RequestScope, name: &str) -> ApiResult<Value> {
+        let view = self.view(caller, scope).await?;
+        let model = view.find(name)?;
+        let settings = view.settings(&model.id);
+        let mut body = shown(model, &settings);
         let workers = self.census.workers();
         body["placement"] = workers.iter().filter_map(|worker| placement(worker, &model.id)).collect();
+        if caller.require_capability(&MANAGE).is_ok() {
+            body["settings"] = json!(settings);
+        }
         Ok(body)
     }
 }
 
 /// List the local models
 #[utoipa::path(get, path = "/v1/models", tag = "Models", responses((status = 200, description = "By id", body = Object)))]
-async fn list_models(State(models): State<Models>, _caller: Caller) -> ApiResult<Json<Value>> {
-    Ok(Json(models.all().await?))
+async fn list_models(State(models): State<Models>, scope: RequestScope, caller: Caller) -> ApiResult<Json<Value>> {
+    Ok(Json(models.all(&caller, &scope).await?))
 }
 
 /// Read a local model
 #[utoipa::path(get, path = "/v1/models/{id}", tag = "Models", params(("id" = String, Path, description = "Id of the model")),
     responses((status = 200, description = "The model", body = Object), (status = 404, description = "No such model")))]
-async fn read_model(State(models): State<Models>, _caller: Caller, Path(id): Path<String>) -> ApiResult<Json<Value>> {
-    Ok(Json(models.one(&id).await?))
+async fn read_model(
+    State(models): State<Models>,
+    scope: RequestScope,
+    caller: Caller,
+    Path(id): Path<String>,
+) -> ApiResult<Json<Value>> {
+    Ok(Json(models.one(&caller, &scope, &id).await?))
 }
 
 /// List the local models
 #[utoipa::path(get, path = "/models", tag = "Models", responses((status = 200, description = "By id", body = Object)))]
-async fn list(State(models): State<Models>, _caller: Caller) -> ApiResult<Json<Value>> {
-    Ok(Json(models.all().await?))
+async fn list(State(models): State<Models>, scope: RequestScope, caller: Caller) -> ApiResult<Json<Value>> {
+    Ok(Json(models.all(&caller, &scope).await?))
 }
 
 /// Read a local model, and where it is loaded
 #[utoipa::path(get, path = "/models/{id}", tag = "Models", params(("id" = String, Path, description = "Id of the model")),
     responses((status = 200, description = "The model", body = Object), (status = 404, description = "No such model")))]
-async fn read(State(models): State<Models>, _caller: Caller, Path(id): Path<String>) -> ApiResult<Json<Value>> {
-    Ok(Json(models.one(&id).await?))
+async fn read(
+    State(models): State<Models>,
+    scope: RequestScope,
+    caller: Caller,
+    Path(id): Path<String>,
+) -> ApiResult<Json<Value>> {
+    Ok(Json(models.one(&caller, &scope, &id).await?))
 }
 
 /// List the inference processes
 #[utoipa::path(get, path = "/models/workers", tag = "Models",
     responses((status = 200, description = "Memory, queues and speeds", body = Object)))]
-async fn workers(State(models): State<Models>, _caller: Caller) -> Json<Value> {
-    models.census.settle().await;
+async fn workers(State(models): State<Models>, scope: RequestScope, caller: Caller) -> ApiResult<Json<Value>> {
+    let view = models.view(&caller, &scope).await?;
+    let seen: Vec<&str> = view.models().map(|model| model.id.as_str()).collect();
     let worker = |worker: &Status| {
         let loaded = worker.models.iter().filter(|model| model.state == ModelState::Loaded);
+        let loaded = loaded.filter(|model| seen.contains(&model.id.as_str()));
         json!({
             "id": worker.worker, "build": worker.build, "threads": worker.threads,
             "memoryBudgetMb": worker.memory_budget.map(|bytes| bytes / MIB), "memoryUsedMb": worker.memory_used / MIB,
@@ -175,7 +147,7 @@ async fn workers(State(models): State<Models>, _caller: Caller) -> Json<Value> {
             "tokensPerSec": per_second(worker.totals.tokens_out, worker.totals.predicted_ms),
         })
     };
-    Json(json!({ "workers": models.census.workers().iter().map(worker).collect::<Vec<_>>() }))
+    Ok(Json(json!({ "workers": models.census.workers().iter().map(worker).collect::<Vec<_>>() })))
 }
 
 fn per_second(tokens: u64, ms: f64) -> f64 {
@@ -207,4 +179,40 @@ async fn stats(State(models): State<Models>, _caller: Caller) -> Json<Value> {
         "errors": sum(|w| w.totals.errors),
         "workers": workers.len(),
     }))
+}
+
+/// For how long.
+#[derive(Deserialize, IntoParams)]
+#[into_params(parameter_in = Query)]
+struct HourlyQuery {
+    /// Hours back, 1 to 744; 24 when it is not given.
+    #[serde(default)]
+    hours: Option<i64>,
+}
+
+/// What the models have done for your organization, by hour, model and inference process
+#[utoipa::path(get, path = "/stats/hourly", tag = "Models", params(HourlyQuery),
+    responses((status = 200, description = "The latest hour first; recorded once a minute", body = Object)))]
+async fn hourly(
+    State(models): State<Models>,
+    scope: RequestScope,
+    caller: Caller,
+    query: ApiResult<Query<HourlyQuery>>,
+) -> ApiResult<Json<Value>> {
+    let Query(HourlyQuery { hours }) = query.map_err(shaped)?;
+    let org = caller.org(&scope).map_err(shaped)?;
+    let tenant = org.parse().map_err(|_| shaped(ApiError::org_access_denied()))?;
+    let scope = Scope::member(tenant, &caller.id);
+    let since = OffsetDateTime::now_utc() - time::Duration::hours(hours.unwrap_or(24).clamp(1, 744));
+    let mut tx = models.platform.read(&scope).await.map_err(shaped)?;
+    let rows = model::inference_stats(&mut tx, &org, since).await.map_err(|error| shaped(error.into()))?;
+    let row = |row: &model::InferenceStats| {
+        json!({
+            "hour": iso(row.hour), "model": row.model_id, "worker": row.worker_id, "requests": row.requests,
+            "errors": row.errors, "tokensIn": row.tokens_in, "tokensCached": row.tokens_cached,
+            "tokensOut": row.tokens_out, "ttftMsP50": row.ttft_ms_p50, "ttftMsP95": row.ttft_ms_p95,
+            "tokensPerSecP50": row.tokens_per_sec_p50, "queueMsP95": row.queue_ms_p95,
+        })
+    };
+    Ok(Json(json!({ "org": org, "hours": rows.iter().map(row).collect::<Vec<_>>() })))
 }

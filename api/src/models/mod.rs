@@ -6,15 +6,19 @@
 mod answer;
 mod body;
 mod chat;
+mod downloads;
 mod embeddings;
 mod error;
 mod execute;
 mod lifecycle;
 mod listing;
 mod request;
+mod rerank;
+mod settings;
 mod stream;
 mod tokens;
 mod turns;
+mod view;
 
 use std::{sync::Arc, time::Duration};
 
@@ -63,9 +67,12 @@ pub fn service(platform: Platform, health: Health, mut config: ServerConfig) -> 
     let api = OpenApiRouter::new()
         .merge(listing::routes())
         .merge(lifecycle::routes())
+        .merge(settings::routes())
+        .merge(downloads::routes())
         .merge(tokens::routes())
         .merge(execute::routes());
-    let root = OpenApiRouter::new().merge(chat::routes()).merge(embeddings::routes()).merge(listing::root_routes());
+    let root = OpenApiRouter::new().merge(chat::routes()).merge(embeddings::routes()).merge(rerank::routes());
+    let root = root.merge(listing::root_routes());
     ServiceApp::new(info(), health, config)
         .api(api.with_state(models.clone()))
         .root(root.with_state(models))
@@ -99,6 +106,7 @@ fn info() -> ServiceInfo {
         highlights: [
             "POST /v1/chat/completions: streaming, tools, JSON schemas, grammars, seeds, log probabilities",
             "POST /v1/embeddings: vectors of length 1",
+            "POST /v1/rerank: documents in the order in which they answer a question",
             "GET /v1/models lists the GGUF files of the model directory and what is in memory",
         ]
         .map(str::to_owned)

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use serde::Deserialize;
 use serde_json::{Map, Value, value::RawValue};
+use symbia_events::models::ModelDefaults;
 use symbia_nats::inference::{Format, Request, Sampling, Tool, ToolChoice};
 use utoipa::ToSchema;
 
@@ -180,6 +181,17 @@ pub(super) struct Asked {
 }
 
 impl CompletionRequest {
+    /// Takes what holds for the model where the request says nothing.
+    pub(super) fn fill(&mut self, defaults: &ModelDefaults) {
+        let single = |value: Option<f64>| value.map(|value| value as f32);
+        self.temperature = self.temperature.or(single(defaults.temperature));
+        self.top_p = self.top_p.or(single(defaults.top_p));
+        self.top_k = self.top_k.or(defaults.top_k);
+        self.min_p = self.min_p.or(single(defaults.min_p));
+        self.repeat_penalty = self.repeat_penalty.or(single(defaults.repeat_penalty));
+        self.max_tokens = self.max_tokens.or(self.max_completion_tokens).or(defaults.max_tokens);
+    }
+
     /// The next turn of a conversation.
     pub(super) fn into_chat(mut self) -> ApiResult<Asked> {
         let messages = std::mem::take(&mut self.messages);
@@ -317,7 +329,8 @@ fn tool_choice(choice: Value) -> ApiResult<ToolChoice> {
 
 /// A model that somebody else serves: such ids are the gateway's.
 pub(super) fn elsewhere(model: &str) -> Option<ApiError> {
-    let (provider, _) = model.split_once('/')?;
+    // The stub stands in for a model of ours.
+    let (provider, _) = model.split_once('/').filter(|(provider, _)| *provider != "stub")?;
     let message =
         format!("model {model:?} is served by {provider}: ask the integrations service, which has the same routes");
     Some(error(axum::http::StatusCode::NOT_FOUND, "model_not_found", message))

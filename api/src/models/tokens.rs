@@ -8,7 +8,7 @@ use utoipa::ToSchema;
 use utoipa_axum::{router::OpenApiRouter, routes};
 
 use super::{Models, body::Body, error::unanswered, request::CompletionRequest, stream::cancelled};
-use crate::http::{ApiResult, Caller, Json};
+use crate::http::{ApiResult, Caller, Json, RequestScope};
 
 pub(super) fn routes() -> OpenApiRouter<Models> {
     OpenApiRouter::new().routes(routes!(tokenize)).routes(routes!(detokenize)).routes(routes!(apply_template))
@@ -29,7 +29,14 @@ struct Tokens {
 }
 
 impl Models {
-    async fn inspect(&self, model: String, what: Inspected) -> ApiResult<Inspected> {
+    async fn inspect(
+        &self,
+        caller: &Caller,
+        scope: &RequestScope,
+        model: &str,
+        what: Inspected,
+    ) -> ApiResult<Inspected> {
+        let model = self.admit(caller, scope, model).await?.id;
         match self.inference.once(Work::Inspect(Inspect { model, what })).await.map_err(unanswered)? {
             Frame::Inspected(seen) => Ok(seen),
             _ => Err(cancelled()),
@@ -40,8 +47,13 @@ impl Models {
 /// Turn a text into a model's tokens
 #[utoipa::path(post, path = "/tokenize", tag = "Inference", request_body = Text,
     responses((status = 200, description = "Ids of the tokens", body = Object), (status = 404, description = "No such model")))]
-async fn tokenize(State(models): State<Models>, _caller: Caller, Body(body): Body<Text>) -> ApiResult<Json<Value>> {
-    match models.inspect(body.model, Inspected::Text(body.content)).await? {
+async fn tokenize(
+    State(models): State<Models>,
+    scope: RequestScope,
+    caller: Caller,
+    Body(body): Body<Text>,
+) -> ApiResult<Json<Value>> {
+    match models.inspect(&caller, &scope, &body.model, Inspected::Text(body.content)).await? {
         Inspected::Tokens(tokens) => Ok(Json(json!({ "count": tokens.len(), "tokens": tokens }))),
         _ => Err(cancelled()),
     }
@@ -50,8 +62,13 @@ async fn tokenize(State(models): State<Models>, _caller: Caller, Body(body): Bod
 /// Turn a model's tokens into text
 #[utoipa::path(post, path = "/detokenize", tag = "Inference", request_body = Tokens,
     responses((status = 200, description = "The text", body = Object), (status = 404, description = "No such model")))]
-async fn detokenize(State(models): State<Models>, _caller: Caller, Body(body): Body<Tokens>) -> ApiResult<Json<Value>> {
-    match models.inspect(body.model, Inspected::Tokens(body.tokens)).await? {
+async fn detokenize(
+    State(models): State<Models>,
+    scope: RequestScope,
+    caller: Caller,
+    Body(body): Body<Tokens>,
+) -> ApiResult<Json<Value>> {
+    match models.inspect(&caller, &scope, &body.model, Inspected::Tokens(body.tokens)).await? {
         Inspected::Text(content) => Ok(Json(json!({ "content": content }))),
         _ => Err(cancelled()),
     }
@@ -62,12 +79,13 @@ async fn detokenize(State(models): State<Models>, _caller: Caller, Body(body): B
     responses((status = 200, description = "The prompt", body = Object), (status = 404, description = "No such model")))]
 async fn apply_template(
     State(models): State<Models>,
-    _caller: Caller,
+    scope: RequestScope,
+    caller: Caller,
     Body(body): Body<CompletionRequest>,
 ) -> ApiResult<Json<Value>> {
     let model = body.model.clone();
     let asked = body.into_chat()?.request;
-    match models.inspect(model, Inspected::Chat(asked.messages, asked.tools)).await? {
+    match models.inspect(&caller, &scope, &model, Inspected::Chat(asked.messages, asked.tools)).await? {
         Inspected::Text(prompt) => Ok(Json(json!({ "prompt": prompt }))),
         _ => Err(cancelled()),
     }

@@ -6,19 +6,24 @@
 use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
 use symbia_events::{
     AggregateRef, OrgId,
     models::{
-        ModelChanged, ModelDescribed, ModelDiscovered, ModelEvent, ModelLoadFailed, ModelLoadRequested, ModelLoaded,
-        ModelRemoved, ModelUnloadRequested, ModelUnloaded,
+        ModelChanged, ModelConfigured, ModelDeletionRequested, ModelDescribed, ModelDiscovered, ModelEvent,
+        ModelLoadFailed, ModelLoadRequested, ModelLoaded, ModelRemoved, ModelSettings, ModelUnloadRequested,
+        ModelUnloaded,
     },
 };
 use time::OffsetDateTime;
 
-use crate::{Actor, Aggregate, Decision, Rejection, TenantRule, domain_commands};
+use super::settings;
+use crate::{Actor, Aggregate, Claim, Decision, Rejection, TenantRule, domain_commands};
 
-/// Who may load and unload models.
+/// Who may load, unload, set and get models.
 pub const MANAGE: [&str; 2] = ["cap:models.manage", "cap:models.admin"];
+/// Who may delete their files.
+pub const ADMIN: [&str; 1] = ["cap:models.admin"];
 /// Characters of a message at most.
 const LONGEST: usize = 2000;
 
@@ -88,6 +93,19 @@ domain_commands! {
             worker_id: String,
             reason: String,
         }
+        /// Sets how it is to be used.
+        ConfigureModel = "symbia.cmd.models.configure-model.v1" {
+            model_id: String,
+            /// A merge patch (RFC 7396) of the settings.
+            patch: Map<String, Value>,
+        }
+        /// Deletes its file, everywhere.
+        DeleteModel = "symbia.cmd.models.delete-model.v1" {
+            model_id: String,
+            /// Even when it is in memory.
+            #[serde(default)]
+            force: bool,
+        }
     }
 }
 
@@ -104,6 +122,9 @@ pub struct Model {
     file: Option<File>,
     /// Tokens and sequences by process that has it in memory.
     loaded: BTreeMap<String, (u32, u32)>,
+    settings: ModelSettings,
+    /// How often it was set.
+    version: u64,
 }
 
 impl Model {
@@ -164,27 +185,67 @@ impl Model {
     }
 }
 
+impl Model {
+    fn configure(&self, c: ConfigureModel, by: &Actor) -> Result<Decision<ModelEvent>, Rejection> {
+        let settings = settings::changed(&self.settings, &c.patch)?;
+        if settings == self.settings {
+            return Ok(Decision::nothing());
+        }
+        let (before, after) = (&self.settings.aliases, settings.aliases.clone());
+        let given_up =
+            before.iter().filter(|alias| !after.contains(alias)).map(|alias| alias_claim(alias, &c.model_id));
+        let new = after.iter().filter(|alias| !before.contains(alias)).map(|alias| alias_claim(alias, &c.model_id));
+        let (given_up, new): (Vec<_>, Vec<_>) = (given_up.collect(), new.collect());
+        let model_id = c.model_id;
+        let configured = ModelConfigured { model_id, by: by.id.clone(), version: self.version + 1, settings };
+        let decision = given_up.into_iter().fold(Decision::one(configured), Decision::releasing);
+        Ok(new.into_iter().fold(decision, Decision::claiming))
+    }
+
+    fn delete(&self, c: DeleteModel, by: &Actor) -> Result<Decision<ModelEvent>, Rejection> {
+        if !by.is_platform() && !ADMIN.iter().any(|capability| by.holds(capability)) {
+            return Err(missing(ADMIN[0]));
+        }
+        let file = self.file.as_ref().ok_or_else(|| Rejection::not_found("model"))?;
+        if !self.loaded.is_empty() && !c.force {
+            return Err(Rejection::new("MODEL_BUSY", "the model is in memory: unload it first, or force it"));
+        }
+        let (digest, by) = (file.digest.clone(), by.id.clone());
+        Ok(Decision::one(ModelDeletionRequested { model_id: c.model_id, by, digest, force: c.force }))
+    }
+}
+
+// A dot would be the end of a subject's token.
+fn alias_claim(alias: &str, model: &str) -> Claim {
+    let (name, holder) = (format!("model-alias:{}", alias.replace('.', "~")), model.to_owned());
+    Claim { tenant: OrgId::global(), name, holder, taken: "ALIAS_TAKEN" }
+}
+
+fn missing(capability: &str) -> Rejection {
+    Rejection::new("MISSING_CAPABILITY", format!("the capability '{capability}' is required"))
+}
+
 fn unloaded(model: &str, worker: &str, reason: &str) -> ModelUnloaded {
     ModelUnloaded { model_id: model.to_owned(), worker_id: worker.to_owned(), reason: reason.to_owned() }
 }
 
-fn managers_only(by: &Actor) -> Result<(), Rejection> {
+pub(super) fn managers_only(by: &Actor) -> Result<(), Rejection> {
     if by.is_platform() || MANAGE.iter().any(|capability| by.holds(capability)) {
         return Ok(());
     }
-    Err(Rejection::new("MISSING_CAPABILITY", format!("the capability '{}' is required", MANAGE[0])))
+    Err(missing(MANAGE[0]))
 }
 
-fn platform_only(by: &Actor) -> Result<(), Rejection> {
+pub(super) fn platform_only(by: &Actor) -> Result<(), Rejection> {
     if by.is_platform() { Ok(()) } else { Err(Rejection::forbidden("only the platform records what models do")) }
 }
 
-fn short(text: String) -> String {
+pub(super) fn short(text: String) -> String {
     if text.chars().count() <= LONGEST { text } else { text.chars().take(LONGEST).collect() }
 }
 
 impl Aggregate for Model {
-    const STATE_VERSION: u32 = 1;
+    const STATE_VERSION: u32 = 2;
     const ID_FIELD: Option<&'static str> = Some("modelId");
     type Command = ModelCommand;
     type Event = ModelEvent;
@@ -198,7 +259,12 @@ impl Aggregate for Model {
             ModelEvent::ModelRemoved(_) => self.file = None,
             ModelEvent::ModelLoaded(e) => _ = self.loaded.insert(e.worker_id.clone(), (e.context_tokens, e.slots)),
             ModelEvent::ModelUnloaded(e) => _ = self.loaded.remove(&e.worker_id),
+            ModelEvent::ModelConfigured(e) => {
+                self.settings.clone_from(&e.settings);
+                self.version = e.version;
+            }
             ModelEvent::ModelDescribed(_)
+            | ModelEvent::ModelDeletionRequested(_)
             | ModelEvent::ModelLoadRequested(_)
             | ModelEvent::ModelLoadFailed(_)
             | ModelEvent::ModelUnloadRequested(_) => {}
@@ -220,7 +286,11 @@ impl Aggregate for Model {
         _at: OffsetDateTime,
     ) -> Result<Decision<ModelEvent>, Rejection> {
         match &command {
-            ModelCommand::LoadModel(_) | ModelCommand::UnloadModel(_) => managers_only(by)?,
+            ModelCommand::LoadModel(_) | ModelCommand::UnloadModel(_) | ModelCommand::ConfigureModel(_) => {
+                managers_only(by)?;
+            }
+            // That takes more.
+            ModelCommand::DeleteModel(_) => {}
             _ => platform_only(by)?,
         }
         Ok(match command {
@@ -238,6 +308,8 @@ impl Aggregate for Model {
             ModelCommand::UnloadModel(UnloadModel { model_id, drain }) => {
                 Decision::one(ModelUnloadRequested { model_id, by: by.id.clone(), drain })
             }
+            ModelCommand::ConfigureModel(c) => self.configure(c, by)?,
+            ModelCommand::DeleteModel(c) => self.delete(c, by)?,
             ModelCommand::RecordUnloaded(RecordUnloaded { model_id, worker_id, reason }) => {
                 if self.loaded.contains_key(&worker_id) {
                     Decision::one(ModelUnloaded { model_id, worker_id, reason })
@@ -318,6 +390,42 @@ mod tests {
         let none = LoadModel { slots: Some(0), ..load };
         given::<Model>([]).when(none, &keeper()).rejected("VALIDATION_FAILED");
         given::<Model>([]).when(file("d"), &person(&["cap:models.admin"])).rejected("FORBIDDEN");
+    }
+
+    #[test]
+    fn an_alias_is_claimed_and_given_up_and_only_admins_delete() {
+        let patch = |aliases: &[&str]| {
+            let patch = Map::from_iter([("aliases".to_owned(), serde_json::json!(aliases))]);
+            ConfigureModel { model_id: "m".into(), patch }
+        };
+        let configured = |aliases: &[&str], version| ModelConfigured {
+            model_id: "m".into(),
+            by: "ada".into(),
+            version,
+            settings: ModelSettings {
+                aliases: aliases.iter().map(|alias| (*alias).to_owned()).collect(),
+                ..ModelSettings::default()
+            },
+        };
+        let ada = person(&["cap:models.manage"]);
+        given::<Model>([]).when(patch(&["gpt-4.1"]), &person(&[])).rejected("MISSING_CAPABILITY");
+        let (first, second) = (configured(&["gpt-4.1", "small"], 1), configured(&["small"], 2));
+        let claimed = Decision::one(first.clone());
+        let claimed = claimed.claiming(alias_claim("gpt-4.1", "m")).claiming(alias_claim("small", "m"));
+        let decided = Model::default().decide(patch(&["gpt-4.1", "small"]).into(), &ada, OffsetDateTime::UNIX_EPOCH);
+        assert_eq!(decided, Ok(claimed));
+        let mut model = Model::default();
+        model.apply(&first.into());
+        let decided = model.decide(patch(&["small"]).into(), &ada, OffsetDateTime::UNIX_EPOCH);
+        assert_eq!(decided, Ok(Decision::one(second).releasing(alias_claim("gpt-4.1", "m"))));
+
+        let delete = DeleteModel { model_id: "m".into(), force: false };
+        let root = person(&["cap:models.admin"]);
+        let found = events(Model::default().record(file("d")));
+        let asked = ModelDeletionRequested { model_id: "m".into(), by: "ada".into(), digest: "d".into(), force: false };
+        given::<Model>(found.clone()).when(delete.clone(), &ada).rejected("MISSING_CAPABILITY");
+        given::<Model>(found).when(delete.clone(), &root).then([asked.into()]);
+        given::<Model>([]).when(delete, &root).rejected("NOT_FOUND");
     }
 
     #[test]

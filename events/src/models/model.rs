@@ -1,5 +1,6 @@
 //! Events of a model: that its file is there, what it is, and where it is in memory (models.md §16.3).
 
+use super::ModelSettings;
 use crate::domain_events;
 
 domain_events! {
@@ -83,6 +84,22 @@ domain_events! {
             worker_id: String,
             /// `unloaded`: by request, for being idle, or for another. `worker_gone`: with its process.
             reason: String,
+        }
+        /// Somebody has set how it is to be used.
+        ModelConfigured = "symbia.models.model.model-configured.v1" {
+            model_id: String,
+            by: String,
+            version: u64,
+            settings: ModelSettings,
+        }
+        /// Somebody wants its file deleted, everywhere.
+        ModelDeletionRequested = "symbia.models.model.model-deletion-requested.v1" {
+            model_id: String,
+            by: String,
+            /// What the file is: another one that has taken its place stays.
+            digest: String,
+            /// Even when it is in memory.
+            force: bool,
         }
     }
 }

@@ -13,7 +13,7 @@ type Heard = BTreeMap<String, (Instant, Status)>;
 /// What the inference processes told last. Cheap to clone.
 #[derive(Clone, Debug)]
 pub struct Census {
-    client: Client,
+    pub(super) client: Client,
     heard: watch::Receiver<Heard>,
     since: Instant,
     _listening: Arc<Listening>,
@@ -41,6 +41,12 @@ impl Census {
     #[must_use]
     pub fn workers(&self) -> Vec<Status> {
         present(&self.heard.borrow())
+    }
+
+    /// The same, and those that have said just now that they are going.
+    #[must_use]
+    pub fn workers_and_leavers(&self) -> Vec<Status> {
+        lately(&self.heard.borrow()).cloned().collect()
     }
 
     /// Every model that some process has, by id; one that is in memory somewhere counts as loaded.
@@ -80,7 +86,11 @@ impl Census {
 }
 
 fn present(heard: &Heard) -> Vec<Status> {
-    heard.values().filter(|(at, _)| at.elapsed() < GONE).map(|(_, status)| status.clone()).collect()
+    lately(heard).filter(|status| !status.draining).cloned().collect()
+}
+
+fn lately(heard: &Heard) -> impl Iterator<Item = &Status> {
+    heard.values().filter(|(at, _)| at.elapsed() < GONE).map(|(_, status)| status)
 }
 
 fn merged(workers: &[Status]) -> BTreeMap<String, ModelStatus> {
@@ -104,10 +114,7 @@ async fn listen(client: Client, tell: watch::Sender<Heard>) {
         };
         tell.send_modify(|heard| {
             heard.retain(|_, (at, _)| at.elapsed() < GONE);
-            match status.draining {
-                true => heard.remove(&status.worker),
-                false => heard.insert(status.worker.clone(), (Instant::now(), status)),
-            };
+            heard.insert(status.worker.clone(), (Instant::now(), status));
         });
     }
 }

@@ -16,6 +16,7 @@
 mod ask;
 mod census;
 mod frame;
+mod order;
 mod request;
 mod status;
 
@@ -24,6 +25,7 @@ use std::time::Duration;
 pub use ask::{AskError, Frames, Inference, encode_vector};
 pub use census::Census;
 pub use frame::*;
+pub use order::*;
 pub use request::*;
 pub use status::*;
 
@@ -39,6 +41,8 @@ pub const STATUS: &str = "symbia.inference.status";
 pub const CENSUS: &str = "symbia.inference.census";
 /// Where [`Unload`]s go, to every process.
 pub const UNLOAD: &str = "symbia.inference.unload";
+/// Where [`Order`]s go, to every process.
+pub const ORDERS: &str = "symbia.inference.order";
 /// How often a process says of each job that it is alive.
 pub const HEARTBEAT: Duration = Duration::from_millis(500);
 /// Silence after which the other side is taken for dead.

@@ -186,6 +186,9 @@ pub struct Request {
     pub logprobs: Option<u32>,
     /// Generate on when the model ends its turn, up to `max_tokens`: for load tests of a fixed length.
     pub ignore_eos: bool,
+    /// The organization that it is for: counted there, and computed in turn with the others'.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub org: Option<String>,
 }
 
 impl Request {
@@ -208,6 +211,9 @@ pub struct Embed {
     pub truncate: bool,
     /// Leaves the vectors as long as the model makes them; else their length is 1.
     pub raw: bool,
+    /// The organization that it is for.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub org: Option<String>,
 }
 
 /// A model to be loaded.

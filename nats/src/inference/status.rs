@@ -22,6 +22,39 @@ pub struct Status {
     pub models: Vec<ModelStatus>,
     /// What it has done since its start.
     pub totals: Totals,
+    /// What it has done in this hour and the one before, for whom.
+    #[serde(default)]
+    pub usage: Vec<UsageRow>,
+}
+
+/// What a process has done in an hour for an organization with a model.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct UsageRow {
+    /// When the hour began, in seconds since 1970.
+    pub hour: u64,
+    /// The organization; none when nobody said.
+    pub org: Option<String>,
+    /// The model's id.
+    pub model: String,
+    /// Requests that have ended.
+    pub requests: u64,
+    /// Of these, requests that failed or were cancelled.
+    pub errors: u64,
+    /// Tokens of prompts.
+    pub tokens_in: u64,
+    /// Of these, tokens that were not computed again.
+    pub tokens_cached: u64,
+    /// Tokens generated.
+    pub tokens_out: u64,
+    /// Milliseconds from a request's arrival to its first token that half of them were below.
+    pub ttft_ms_p50: Option<f64>,
+    /// And 95 of 100.
+    pub ttft_ms_p95: Option<f64>,
+    /// Tokens a second of an answer that half of them were below.
+    pub tokens_per_sec_p50: Option<f64>,
+    /// Milliseconds of waiting that 95 of 100 requests were below.
+    pub queue_ms_p95: Option<f64>,
 }
 
 /// What a process has done since its start.

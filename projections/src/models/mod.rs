@@ -1,9 +1,21 @@
-//! Read model of the models service: which model files there are, and where they are in memory.
+//! Read model of the models service: which model files there are, where they are in memory, how they are to be used, and what
+//! is being got.
+
+mod downloads;
+mod stats;
+
+use std::collections::BTreeMap;
 
 use async_trait::async_trait;
 use sqlx::{FromRow, PgConnection};
-use symbia_events::{DomainEvent, Event, Service, models::ModelEvent};
+use symbia_events::{
+    DecodeError, DomainEvent, Event, Service,
+    models::{DownloadEvent, ModelEvent, ModelSettings, UsageEvent},
+};
 use time::OffsetDateTime;
+
+pub use downloads::{Download, download, downloads};
+pub use stats::{InferenceStats, inference_stats};
 
 use crate::{FoldError, FoldEvent, Migration, Projection, columns::text};
 
@@ -22,7 +34,7 @@ impl Projection for Models {
     }
 
     fn tables(&self) -> &'static [&'static str] {
-        &["models", "model_instances"]
+        &["models", "model_instances", "model_settings", "downloads", "inference_stats"]
     }
 
     fn migrations(&self) -> &'static [Migration] {
@@ -31,15 +43,22 @@ impl Projection for Models {
 
     // A few events a day: a statement each.
     async fn fold(&self, conn: &mut PgConnection, events: &[FoldEvent]) -> Result<(), FoldError> {
-        for FoldEvent { event, .. } in events.iter().filter(|e| e.event.aggregatetype == ModelEvent::AGGREGATE) {
-            fold(conn, event, event.decode()?).await?;
+        for FoldEvent { event, .. } in events {
+            match event.aggregatetype.as_str() {
+                ModelEvent::AGGREGATE => fold(conn, event, event.decode()?).await?,
+                DownloadEvent::AGGREGATE => downloads::fold(conn, event, event.decode()?).await?,
+                UsageEvent::AGGREGATE => stats::fold(conn, event, event.decode()?).await?,
+                _ => {}
+            }
         }
         Ok(())
     }
 }
 
-const MIGRATIONS: &[Migration] =
-    &[Migration { version: 1, name: "models", sql: include_str!("../../../migrations/models/0001_models.sql") }];
+const MIGRATIONS: &[Migration] = &[
+    Migration { version: 1, name: "models", sql: include_str!("../../../migrations/models/0001_models.sql") },
+    Migration { version: 2, name: "settings", sql: include_str!("../../../migrations/models/0002_settings.sql") },
+];
 
 /// A model whose file is known.
 #[derive(Clone, Debug, PartialEq, FromRow)]
@@ -67,6 +86,21 @@ pub struct Model {
 /// The models whose files some process has, by id.
 pub async fn models(conn: &mut PgConnection) -> Result<Vec<Model>, sqlx::Error> {
     sqlx::query_as("SELECT * FROM models.models WHERE status <> 'removed' ORDER BY id").fetch_all(conn).await
+}
+
+/// What is set for models, by id; a model that is not named is used as it is.
+pub async fn settings(conn: &mut PgConnection) -> Result<BTreeMap<String, ModelSettings>, sqlx::Error> {
+    let select = "SELECT id, settings FROM models.model_settings";
+    let rows: Vec<(String, String)> = sqlx::query_as(select).fetch_all(conn).await?;
+    let read = |(id, text): (String, String)| {
+        let settings = serde_json::from_str(&text).map_err(|error| sqlx::Error::Decode(error.into()))?;
+        Ok((id, settings))
+    };
+    rows.into_iter().map(read).collect()
+}
+
+fn json(value: &impl serde::Serialize) -> Result<String, FoldError> {
+    Ok(serde_json::to_string(value).map_err(DecodeError::from)?)
 }
 
 fn int(value: impl TryInto<i64>) -> i64 {
@@ -111,7 +145,18 @@ async fn fold(conn: &mut PgConnection, event: &Event, change: ModelEvent) -> Res
             let delete = "DELETE FROM model_instances WHERE org_id = $1 AND id = $2 AND worker_id = $3";
             sqlx::query(delete).bind(&org).bind(&id).bind(text(e.worker_id)).execute(conn).await?;
         }
-        ModelEvent::ModelLoadRequested(_) | ModelEvent::ModelUnloadRequested(_) => {}
+        ModelEvent::ModelConfigured(e) => {
+            let insert =
+                "INSERT INTO model_settings (org_id, id, settings, version, updated_at) VALUES ($1, $2, $3, $4, $5)
+                ON CONFLICT (org_id, id) DO UPDATE SET settings = excluded.settings, version = excluded.version,
+                    updated_at = excluded.updated_at";
+            let settings = json(&e.settings)?;
+            let row = sqlx::query(insert).bind(&org).bind(&id).bind(settings).bind(int(e.version));
+            row.bind(at).execute(conn).await?;
+        }
+        ModelEvent::ModelLoadRequested(_)
+        | ModelEvent::ModelUnloadRequested(_)
+        | ModelEvent::ModelDeletionRequested(_) => {}
     }
     Ok(())
 }

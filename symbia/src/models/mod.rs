@@ -4,6 +4,7 @@ mod pull;
 
 use std::process::ExitCode;
 
+use anyhow::Context;
 use clap::{Args, Subcommand};
 use serde_json::{Value, json};
 
@@ -26,8 +27,20 @@ pub enum ModelsCommand {
     Load(LoadOptions),
     /// Unload a model everywhere
     Unload(UnloadOptions),
-    /// Get a model into the model directory of this machine
+    /// Get a model, into the model directory of this machine or the platform's
     Pull(pull::PullOptions),
+    /// Show the models that the platform gets or has got
+    Downloads(ListOptions),
+    /// Have the platform stop getting a model
+    Cancel(CancelOptions),
+    /// Look for models at the hub
+    Search(SearchOptions),
+    /// Look through the model directories, and give files another try that could not be used
+    Rescan(ListOptions),
+    /// Set a model's aliases, defaults, system prompt and visibility
+    Set(SetOptions),
+    /// Delete a model's file
+    Delete(DeleteOptions),
     /// Load a file and compute a token with it: what a process does not survive is not loaded elsewhere
     #[command(hide = true)]
     Probe {
@@ -74,6 +87,42 @@ pub struct UnloadOptions {
     now: bool,
 }
 
+#[derive(Debug, Args)]
+pub struct CancelOptions {
+    /// Id of the download
+    download: String,
+    #[command(flatten)]
+    who: SignIn,
+}
+
+#[derive(Debug, Args)]
+pub struct SearchOptions {
+    /// Words
+    query: String,
+    /// Repositories at most
+    #[arg(long, default_value_t = 20)]
+    limit: u32,
+    #[command(flatten)]
+    who: SignIn,
+}
+
+#[derive(Debug, Args)]
+pub struct SetOptions {
+    #[command(flatten)]
+    one: OneOptions,
+    /// What to change as JSON, e.g. '{"aliases":["small"],"defaults":{"temperature":0.2}}'; null sets back
+    settings: String,
+}
+
+#[derive(Debug, Args)]
+pub struct DeleteOptions {
+    #[command(flatten)]
+    one: OneOptions,
+    /// Even when it is in memory
+    #[arg(long)]
+    force: bool,
+}
+
 /// Runs the subcommand.
 pub async fn run(config: &Config, command: ModelsCommand) -> Ended {
     match command {
@@ -96,6 +145,36 @@ pub async fn run(config: &Config, command: ModelsCommand) -> Ended {
             print(config, &body, |body| vec![text(&body["message"]).to_owned()]);
         }
         ModelsCommand::Pull(options) => return pull::run(config, options).await,
+        ModelsCommand::Downloads(ListOptions { who }) => {
+            let body = Rest::models(config, &who).await?.get("/api/models/downloads").await?;
+            print(config, &body, |body| body["downloads"].as_array().into_iter().flatten().map(download).collect());
+        }
+        ModelsCommand::Cancel(CancelOptions { download: id, who }) => {
+            let body = Rest::models(config, &who).await?.delete(&format!("/api/models/downloads/{id}")).await?;
+            print(config, &body, |body| vec![download(body)]);
+        }
+        ModelsCommand::Search(SearchOptions { query, limit, who }) => {
+            let query = form_urlencoded::byte_serialize(query.as_bytes()).collect::<String>();
+            let path = format!("/api/models/search?q={query}&limit={limit}");
+            let body = Rest::models(config, &who).await?.get(&path).await?;
+            print(config, &body, |body| {
+                body["repositories"].as_array().into_iter().flatten().map(repository).collect()
+            });
+        }
+        ModelsCommand::Rescan(ListOptions { who }) => {
+            let body = Rest::models(config, &who).await?.post("/api/models/rescan", &json!({})).await?;
+            let line = |worker: &Value| format!("{} has {} models", text(&worker["worker"]), worker["models"]);
+            print(config, &body, |body| body["workers"].as_array().into_iter().flatten().map(line).collect());
+        }
+        ModelsCommand::Set(SetOptions { one: OneOptions { model, who }, settings }) => {
+            let patch: Value = serde_json::from_str(&settings).context("the settings are no JSON")?;
+            let body = Rest::models(config, &who).await?.patch(&format!("/api/models/{model}"), &patch).await?;
+            print(config, &body, |body| vec![body["settings"].to_string()]);
+        }
+        ModelsCommand::Delete(DeleteOptions { one: OneOptions { model, who }, force }) => {
+            let body = Rest::models(config, &who).await?.delete(&format!("/api/models/{model}?force={force}")).await?;
+            print(config, &body, |body| vec![text(&body["message"]).to_owned()]);
+        }
         ModelsCommand::Probe { file } => return probe(&file),
     }
     Ok(ExitCode::SUCCESS)
@@ -142,6 +221,17 @@ fn line(model: &Value) -> String {
     )
 }
 
+fn download(download: &Value) -> String {
+    let source = &download["source"];
+    let what = ["repo", "url", "name"].iter().find_map(|name| source[*name].as_str()).unwrap_or_default();
+    let error = download["error"].as_str().map(|error| format!(": {error}")).unwrap_or_default();
+    format!("{}  {:<10} {what}{error}", text(&download["id"]), text(&download["status"]))
+}
+
+fn repository(found: &Value) -> String {
+    format!("{:<60} {:>10} downloads  {}", text(&found["repo"]), found["downloads"], text(&found["license"]))
+}
+
 fn details(model: &Value) -> Vec<String> {
     let shown = [
         "id",
@@ -157,6 +247,8 @@ fn details(model: &Value) -> Vec<String> {
         "capabilities",
         "license",
         "digest",
+        "aliases",
+        "settings",
         "placement",
     ];
     let value = |name: &&str| match &model[*name] {

@@ -59,6 +59,8 @@ impl Handlers {
             .with::<integrations::Budget>()
             .with::<integrations::Price>()
             .with::<models::Model>()
+            .with::<models::Download>()
+            .with::<models::Usage>()
             .with::<network::Node>()
             .with::<network::Contract>()
             .with::<network::Policy>()

@@ -1,9 +1,12 @@
 //! The models of a directory (models.md §8): every complete `.gguf` file of it, the broken ones with the reason.
 
 use std::collections::BTreeMap;
+use std::fs::File;
+use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::time::UNIX_EPOCH;
 
+use sha2::{Digest, Sha256};
 use symbia_nats::inference::{Details, ModelState, ModelStatus};
 
 use super::gguf;
@@ -13,10 +16,13 @@ const DEPTH: usize = 4;
 
 /// A model and where its file is.
 #[derive(Clone, Debug)]
+#[cfg_attr(not(feature = "llama"), allow(dead_code, reason = "only the engine deletes"))]
 pub(super) struct Found {
     pub(super) model: ModelStatus,
     /// Its file, or the first of them.
     pub(super) path: PathBuf,
+    /// The other parts of a split one.
+    pub(super) others: Vec<PathBuf>,
 }
 
 /// A file, or the parts of a split one.
@@ -36,6 +42,20 @@ pub fn scan(directory: &Path) -> std::io::Result<Vec<ModelStatus>> {
 pub fn check(path: &Path) -> Result<Details, String> {
     let header = gguf::read(path).map_err(|error| error.to_string())?;
     details("", &[header])?.ok_or_else(|| "belongs to another model and is none itself".to_owned())
+}
+
+/// SHA-256 of a file in hexadecimal. It takes as long as reading it.
+pub(super) fn digest(path: &Path) -> std::io::Result<String> {
+    let mut file = File::open(path)?;
+    let mut hash = Sha256::new();
+    let mut buffer = vec![0; 1 << 20];
+    loop {
+        let read = file.read(&mut buffer)?;
+        if read == 0 {
+            return Ok(hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect());
+        }
+        hash.update(&buffer[..read]);
+    }
 }
 
 /// The models with their paths; files that are among the `known` and have not changed are not read again. Files of the same id
@@ -107,8 +127,8 @@ fn stem(path: &Path) -> Option<&str> {
     extension.eq_ignore_ascii_case("gguf").then_some(stem)
 }
 
-/// `name-00001-of-00003` is a part of `name`.
-fn split(stem: &str) -> Option<(&str, usize)> {
+/// `name-00001-of-00003` is a part of `name`, and one of 3.
+pub(super) fn split(stem: &str) -> Option<(&str, usize)> {
     let (rest, count) = stem.rsplit_once("-of-")?;
     let (name, number) = rest.rsplit_once('-')?;
     let digits = |text: &str| text.len() == 5 && text.bytes().all(|b| b.is_ascii_digit());
@@ -117,7 +137,8 @@ fn split(stem: &str) -> Option<(&str, usize)> {
 
 // None of what belongs to another model and is none itself: a projector, an adapter.
 fn inspect(directory: &Path, name: &str, files: &Files, known: &BTreeMap<String, Found>) -> Option<Found> {
-    let path = files.paths.first()?.clone();
+    let (path, others) = files.paths.split_first()?;
+    let (path, others) = (path.clone(), others.to_vec());
     let stem = name.rsplit(std::path::MAIN_SEPARATOR).next().unwrap_or(name);
     let root = directory.canonicalize().unwrap_or_else(|_| directory.to_owned());
     let mut model = ModelStatus {
@@ -136,12 +157,12 @@ fn inspect(directory: &Path, name: &str, files: &Files, known: &BTreeMap<String,
         known.path == path && known.model.bytes == model.bytes && known.model.modified == model.modified
     };
     if let Some(known) = known.values().find(same) {
-        return Some(Found { model: ModelStatus { id: model.id, ..known.model.clone() }, path });
+        return Some(Found { model: ModelStatus { id: model.id, ..known.model.clone() }, path, others });
     }
     if files.paths.len() != files.expected {
         model.state = ModelState::Incomplete;
         model.reason = Some(format!("{} of {} parts are here", files.paths.len(), files.expected));
-        return Some(Found { model, path });
+        return Some(Found { model, path, others });
     }
     // Of a split file the first part has the metadata; every part has tensors of its own.
     let headers: Result<Vec<_>, _> = files.paths.iter().map(|file| gguf::read(file)).collect();
@@ -153,7 +174,7 @@ fn inspect(directory: &Path, name: &str, files: &Files, known: &BTreeMap<String,
             model.reason = Some(reason);
         }
     }
-    Some(Found { model, path })
+    Some(Found { model, path, others })
 }
 
 fn details(stem: &str, headers: &[gguf::Header]) -> Result<Option<Details>, String> {

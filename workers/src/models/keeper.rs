@@ -1,26 +1,36 @@
-//! The model keeper: does what people ask of models (load, unload), and records what the inference processes tell of them.
+//! The model keeper: does what people ask of models (load, unload, delete), and records what the inference processes tell of them.
 //!
 //! Error policy: retry what was asked for. What is recorded is compared with what the process tells now, and the aggregate
 //! passes over what it knows, so that nothing has to be remembered over a restart.
 
-use std::{collections::HashMap, sync::Arc, time::Duration};
+use std::{
+    collections::HashMap,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use async_nats::Client;
 use async_trait::async_trait;
 use symbia_commands::{
-    Actor,
-    models::{ModelCommand, RecordLoadFailed, RecordLoaded, RecordModel, RecordModelRemoved, RecordUnloaded},
+    Actor, DomainCommand,
+    models::{
+        CountUsage, ModelCommand, RecordLoadFailed, RecordLoaded, RecordModel, RecordModelRemoved, RecordUnloaded,
+        UsageCommand,
+    },
 };
 use symbia_events::{
     AggregateRef, CommandId, Event, KeyRing, OrgId, Position, Service,
-    models::{ModelEvent, ModelLoadRequested, ModelUnloadRequested},
+    models::{ModelDeletionRequested, ModelEvent, ModelLoadRequested, ModelUnloadRequested},
 };
 use symbia_nats::{
     bus::{BusError, CommandBus},
-    inference::{AskError, BEAT, Census, FailureKind, Inference, Load, ModelState, ModelStatus, Status, Unload, Work},
+    inference::{
+        AskError, BEAT, Census, FailureKind, Inference, Load, ModelState, ModelStatus, Order, Status, Unload, Work,
+    },
 };
 use tokio_util::sync::CancellationToken;
 
+use super::counting::Counting;
 use crate::{
     reactor::{OnError, Reactor},
     sender::Sender,
@@ -77,6 +87,20 @@ impl ModelKeeper {
         self.census.unload(&unload, UNLOADING).await?;
         Ok(())
     }
+
+    async fn delete(&self, event: &Event, asked: ModelDeletionRequested) -> anyhow::Result<()> {
+        let ModelDeletionRequested { model_id: model, digest, force, .. } = asked;
+        if force {
+            self.census.unload(&Unload { model: model.clone(), drain: false }, UNLOADING).await?;
+        }
+        // What has come since then stays, however late this is.
+        let before = event.time.unix_timestamp().unsigned_abs();
+        let done = self.census.order(&Order::Remove { model: model.clone(), digest, before }, PATIENCE).await?;
+        for error in done.iter().filter_map(|done| done.error.as_ref()) {
+            tracing::warn!(model, error, "a model's file cannot be deleted");
+        }
+        Ok(())
+    }
 }
 
 fn category(kind: FailureKind) -> &'static str {
@@ -98,7 +122,11 @@ impl Reactor for ModelKeeper {
     }
 
     fn acts_on(&self) -> &'static [&'static str] {
-        &["symbia.models.model.model-load-requested.", "symbia.models.model.model-unload-requested."]
+        &[
+            "symbia.models.model.model-load-requested.",
+            "symbia.models.model.model-unload-requested.",
+            "symbia.models.model.model-deletion-requested.",
+        ]
     }
 
     fn on_error(&self) -> OnError {
@@ -113,6 +141,7 @@ impl Reactor for ModelKeeper {
         match event.decode()? {
             ModelEvent::ModelLoadRequested(asked) => self.load(event, asked).await,
             ModelEvent::ModelUnloadRequested(asked) => self.unload(asked).await,
+            ModelEvent::ModelDeletionRequested(asked) => self.delete(event, asked).await,
             _ => Ok(()),
         }
     }
@@ -126,11 +155,26 @@ async fn send(
     id: CommandId,
 ) -> anyhow::Result<()> {
     let to = AggregateRef::new(Service::Models, OrgId::global(), "model", model)?;
-    let outcome = sender.send(cause, &to, &command.into(), &Actor::system("models"), id).await?;
+    send_to(sender, cause, &to, &command.into(), id).await
+}
+
+async fn send_to(
+    sender: &Sender,
+    cause: Option<&Event>,
+    to: &AggregateRef,
+    command: &impl DomainCommand,
+    id: CommandId,
+) -> anyhow::Result<()> {
+    let outcome = sender.send(cause, to, command, &Actor::system("models"), id).await?;
     if let Some(rejection) = outcome.rejection {
-        tracing::warn!(model, code = %rejection.code, message = %rejection.message, "not recorded");
+        tracing::warn!(%to, code = %rejection.code, message = %rejection.message, "not recorded");
     }
     Ok(())
+}
+
+async fn count(sender: &Sender, tenant: OrgId, count: &CountUsage) -> anyhow::Result<()> {
+    let to = AggregateRef::new(Service::Models, tenant, "usage", &count.usage_id)?;
+    send_to(sender, None, &to, &UsageCommand::from(count.clone()), CommandId::random()).await
 }
 
 /// What was recorded of a model.
@@ -144,13 +188,20 @@ struct Recorded {
 /// Records what the inference processes tell, until `stop`.
 pub async fn record(client: Client, bus: CommandBus, keys: Arc<KeyRing>, stop: CancellationToken) {
     let (census, sender) = (Census::listen(client), Sender::new(bus, keys));
-    let mut recorded = HashMap::new();
+    let (mut recorded, mut counting) = (HashMap::new(), Counting::default());
     loop {
         tokio::select! {
             () = stop.cancelled() => return,
             () = tokio::time::sleep(BEAT) => {}
         }
-        let (now, changes) = compare(&recorded, &census.workers());
+        let workers = census.workers();
+        for (tenant, sums) in counting.due(&census.workers_and_leavers(), Instant::now()) {
+            if let Err(error) = count(&sender, tenant, &sums).await {
+                tracing::warn!(%error, model = sums.model_id, "usage is not recorded, trying again");
+                counting.missed(&sums);
+            }
+        }
+        let (now, changes) = compare(&recorded, &workers);
         recorded = now;
         for (model, command) in changes {
             if let Err(error) = send(&sender, None, &model, command, CommandId::random()).await {

@@ -28,6 +28,12 @@ const CONTEXT_STEP: u32 = 256;
 /// A thread wakes up so often at least; without an end there would be no time to wait for.
 const LONGEST_WAIT: Duration = Duration::from_secs(3600);
 
+/// A process that tries a file may take so long, and so long for each 20 MiB of it, which it reads from a slow disk.
+const LONGEST_PROBE: Duration = Duration::from_secs(60);
+const PROBE_LOOK: Duration = Duration::from_millis(5);
+/// What it may take beside the file.
+const PROBE_MEMORY: u64 = 4 << 30;
+
 /// What a lane tells about its model; `None` while it is being loaded.
 pub(super) type Told = Arc<Mutex<Option<LoadedModel>>>;
 
@@ -94,8 +100,9 @@ impl Lane {
 
     fn serve(&self, jobs: &Receiver<Job>) -> Result<(), Failure> {
         let started = Instant::now();
-        let turn = self.shared.turn();
+        // The others compute on while another process tries the file.
         self.probe()?;
+        let turn = self.shared.turn();
         let model = self.load()?;
         let prompts = Prompts::new(&self.name, &model);
         let limit = self.context_tokens.min(model.n_ctx_train());
@@ -166,12 +173,15 @@ impl Lane {
             let message = format!("model {:?} cannot be used: {what}: copy or download it again", self.name);
             Failure::new(FailureKind::ModelCorrupt, message)
         };
-        match command.status() {
-            Ok(status) if status.success() => {
+        let bytes = self.path.metadata().map_or(0, |file| file.len());
+        let patience = LONGEST_PROBE + Duration::from_secs(bytes / (20 << 20));
+        match command.spawn().and_then(|process| ended(process, patience)) {
+            Ok(Some(status)) if status.success() => {
                 self.shared.probed(&self.path);
                 Ok(())
             }
-            Ok(status) => Err(corrupt(format!("a process that tried to load its file ended with {status}"))),
+            Ok(Some(status)) => Err(corrupt(format!("a process that tried to load its file ended with {status}"))),
+            Ok(None) => Err(corrupt("a process that tried to load its file did not come to an end".to_owned())),
             Err(error) => {
                 tracing::error!(%error, "the process that tries files cannot be started");
                 Err(Failure::new(FailureKind::Internal, "the file cannot be tried; the log says why"))
@@ -227,6 +237,20 @@ impl Lane {
     }
 }
 
+/// How a process ended; none when it had to be ended.
+fn ended(mut process: std::process::Child, patience: Duration) -> std::io::Result<Option<std::process::ExitStatus>> {
+    let until = Instant::now() + patience;
+    while Instant::now() < until {
+        if let Some(status) = process.try_wait()? {
+            return Ok(Some(status));
+        }
+        std::thread::sleep(PROBE_LOOK);
+    }
+    process.kill()?;
+    process.wait()?;
+    Ok(None)
+}
+
 /// What a model will take in memory.
 pub(super) fn estimate(details: &Details, context_tokens: u32, parallel: u32) -> LoadedModel {
     let limit = u64::from(context_tokens).min(details.context_length);
@@ -254,6 +278,10 @@ pub fn probe(path: &std::path::Path) -> anyhow::Result<()> {
     use anyhow::Context;
     use llama_cpp_2::llama_batch::LlamaBatch;
     let details = super::directory::check(path).map_err(anyhow::Error::msg)?;
+    // A file that makes it ask for all memory must not get it.
+    let limit = Some(path.metadata()?.len().saturating_mul(3).saturating_add(PROBE_MEMORY));
+    let limit = rustix::process::Rlimit { current: limit, maximum: limit };
+    rustix::process::setrlimit(rustix::process::Resource::As, limit).context("memory not limited")?;
     let backend = super::service::backend()?;
     let model = LlamaModel::load_from_file(backend, path, &LlamaModelParams::default()).context("not loaded")?;
     let tokens = model.vocab().tokenize(b"a", true, false);

@@ -7,9 +7,13 @@
 
 #[cfg(feature = "llama")]
 mod constraint;
+mod counting;
 pub mod directory;
+pub mod downloader;
 #[cfg(feature = "llama")]
 mod embedder;
+#[cfg(all(test, feature = "llama"))]
+mod families;
 #[cfg(feature = "llama")]
 mod gbnf;
 mod gguf;
@@ -21,7 +25,10 @@ mod lane;
 #[cfg(feature = "llama")]
 mod lanes;
 #[cfg(feature = "llama")]
+mod ledger;
+#[cfg(feature = "llama")]
 mod prompt;
+pub mod pull;
 #[cfg(feature = "llama")]
 mod sampler;
 #[cfg(feature = "llama")]
@@ -34,11 +41,12 @@ mod service;
 mod shelf;
 #[cfg(feature = "llama")]
 mod speech;
+pub mod stub;
 #[cfg(feature = "llama")]
 mod template;
 #[cfg(all(test, feature = "llama"))]
 mod tests;
-#[cfg_attr(not(feature = "llama"), allow(dead_code, reason = "only the engine writes text"))]
+#[cfg_attr(not(feature = "llama"), allow(dead_code, reason = "only the engine looks at parts of markers"))]
 mod text;
 #[cfg(feature = "llama")]
 mod totals;

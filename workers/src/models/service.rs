@@ -8,7 +8,7 @@ use std::time::Duration;
 use llama_cpp_2::llama_backend::LlamaBackend;
 use llama_cpp_2::{LlamaCppError, LogOptions, send_logs_to_tracing};
 use symbia_nats::inference::{
-    Embed, Failure, FailureKind, Inspect, Load, ModelState, ModelStatus, Request, Status, Unload,
+    Embed, Failure, FailureKind, Inspect, Load, ModelState, ModelStatus, Order, Request, Status, Unload,
 };
 use tokio::sync::Notify;
 use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
@@ -192,6 +192,11 @@ impl Handle {
         self.send(load, Task::Load, cancel)
     }
 
+    /// The id of the model that a name means; the name itself when there is none.
+    pub fn id_of(&self, name: &str) -> String {
+        self.shared.shelf.find(name).map_or_else(|_| name.to_owned(), |found| found.model.id)
+    }
+
     /// The model as it is now.
     pub async fn model(&self, name: &str) -> Option<ModelStatus> {
         let models = self.models().await.ok()?;
@@ -207,6 +212,19 @@ impl Handle {
             self.shared.changed();
         }
         unloaded
+    }
+
+    /// Does something with the model directory; gives how many models it has then.
+    pub async fn obey(&self, order: Order) -> std::io::Result<usize> {
+        let shared = Arc::clone(&self.shared);
+        let obeyed = tokio::task::spawn_blocking(move || match order {
+            Order::Rescan => shared.shelf.rescan(),
+            Order::Remove { model, digest, before } => {
+                shared.shelf.remove(&model, &digest, before)?;
+                Ok(shared.shelf.models()?.len())
+            }
+        });
+        obeyed.await.map_err(std::io::Error::other)?
     }
 
     fn send(&self, load: &Load, task: Task, cancel: &CancellationToken) -> Result<UnboundedReceiver<Event>, Failure> {

@@ -1,13 +1,11 @@
 //! The model directory as it was seen last: looked at again when that is a while ago, or a model is not found.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
-use std::fs::File;
-use std::io::{self, Read};
+use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use sha2::{Digest, Sha256};
 use symbia_nats::inference::{Failure, FailureKind};
 
 use super::directory::{self, Found};
@@ -111,6 +109,33 @@ impl Shelf {
         self.seen().broken.get(&version(found)).map(|failure| failure.message.clone())
     }
 
+    /// Looks at the directory anew, and gives files another try that could not be used. Gives how many models there are.
+    pub(super) fn rescan(&self) -> io::Result<usize> {
+        let mut seen = self.seen();
+        (seen.models, seen.broken) = (BTreeMap::new(), HashMap::new());
+        seen.look(&self.directory)?;
+        Ok(seen.models.len())
+    }
+
+    /// Deletes the files of the model with this id, if its file has this digest and was not changed after `before`.
+    pub(super) fn remove(&self, id: &str, digest: &str, before: u64) -> io::Result<()> {
+        let found = {
+            let mut seen = self.seen();
+            seen.look(&self.directory)?;
+            seen.models.get(id).cloned()
+        };
+        let Some(found) = found.filter(|found| found.model.modified <= before) else { return Ok(()) };
+        let known = self.digest(&found).filter(|known| !known.is_empty());
+        if known.map_or_else(|| directory::digest(&found.path), Ok)? != digest {
+            return Ok(());
+        }
+        for path in std::iter::once(&found.path).chain(&found.others) {
+            std::fs::remove_file(path)?;
+        }
+        tracing::info!(model = id, "model deleted");
+        self.seen().look(&self.directory)
+    }
+
     /// The SHA-256 of the model's file, once it is computed.
     pub(super) fn digest(&self, found: &Found) -> Option<String> {
         self.seen().digests.get(&version(found)).cloned()
@@ -125,7 +150,7 @@ impl Shelf {
         };
         let Some(version) = missing else { return false };
         // One that cannot be read is not tried again and again.
-        let digest = digest(&version.0).unwrap_or_default();
+        let digest = directory::digest(&version.0).unwrap_or_default();
         self.seen().digests.insert(version, digest);
         true
     }
@@ -153,18 +178,5 @@ impl Seen {
         let mut near: Vec<&String> = self.models.keys().filter(|id| alike(id) >= 3).collect();
         near.sort_by_key(|id| std::cmp::Reverse(alike(id)));
         near.into_iter().take(3).cloned().collect()
-    }
-}
-
-fn digest(path: &Path) -> io::Result<String> {
-    let mut file = File::open(path)?;
-    let mut hash = Sha256::new();
-    let mut buffer = vec![0; 1 << 20];
-    loop {
-        let read = file.read(&mut buffer)?;
-        if read == 0 {
-            return Ok(hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect());
-        }
-        hash.update(&buffer[..read]);
     }
 }

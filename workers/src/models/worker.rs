@@ -10,8 +10,8 @@ use async_nats::{Client, Message as Received, Subject};
 use futures::{Stream, StreamExt, stream::select_all};
 use symbia_nats::{
     inference::{
-        BEAT, CANCEL, CENSUS, Completed, Failure, FailureKind, Frame, GROUP, HEARTBEAT, JOBS, Job, Request, SILENCE,
-        STATUS, Status, UNLOAD, Usage, Work, encode_vector,
+        BEAT, CANCEL, CENSUS, Completed, Done, Failure, FailureKind, Frame, GROUP, HEARTBEAT, JOBS, Job, ORDERS,
+        Request, SILENCE, STATUS, Status, Timings, UNLOAD, Usage, Work, encode_vector,
     },
     telemetry::{self, SpanExt},
 };
@@ -20,7 +20,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::{Instrument, Span};
 use uuid::Uuid;
 
-use super::{Event, Handle, Options, Service, service::StartError};
+use super::{Event, Handle, Options, Service, ledger::Ledger, service::StartError};
 
 /// Answers to one request at most.
 const MOST_CHOICES: u32 = 8;
@@ -47,13 +47,15 @@ pub struct InferenceWorker {
     client: Client,
     engine: Service,
     running: Running,
+    ledger: Arc<Ledger>,
 }
 
 impl InferenceWorker {
     /// Starts the engine.
     pub fn start(client: Client, options: Options) -> Result<Self, InferenceWorkerError> {
         let id = Uuid::now_v7().to_string();
-        Ok(InferenceWorker { id, client, engine: Service::start(options)?, running: Running::default() })
+        let (engine, running, ledger) = (Service::start(options)?, Running::default(), Arc::default());
+        Ok(InferenceWorker { id, client, engine, running, ledger })
     }
 
     /// Works until `stop`; jobs under way then end as failed, and whoever asked starts another attempt elsewhere.
@@ -61,6 +63,7 @@ impl InferenceWorker {
         let mut cancels = self.client.subscribe(CANCEL).await?;
         let mut unloads = self.client.subscribe(UNLOAD).await?;
         let mut censuses = self.client.subscribe(CENSUS).await?;
+        let mut orders = self.client.subscribe(ORDERS).await?;
         let mut jobs = self.client.queue_subscribe(JOBS, GROUP.to_owned()).await?;
         let engine = self.engine.handle();
         let hashing = tokio::spawn(hash(engine.clone()));
@@ -71,7 +74,10 @@ impl InferenceWorker {
             tokio::select! {
                 () = stop.cancelled() => break Ok(()),
                 job = jobs.next() => match job {
-                    Some(job) => { work.spawn(serve(self.client.clone(), engine.clone(), Arc::clone(&self.running), job)); }
+                    Some(job) => {
+                        let (client, ledger) = (self.client.clone(), Arc::clone(&self.ledger));
+                        work.spawn(serve(client, engine.clone(), Arc::clone(&self.running), ledger, job));
+                    }
                     None => break Err(InferenceWorkerError::Closed),
                 },
                 cancel = cancels.next() => match cancel {
@@ -87,6 +93,10 @@ impl InferenceWorker {
                 _ = beat.tick() => self.tell(false).await,
                 () = engine.changed() => self.tell(false).await,
                 Some(_) = censuses.next() => self.tell(false).await,
+                Some(order) = orders.next() => {
+                    let told = self.status(false);
+                    work.spawn(obey(self.client.clone(), engine.clone(), told, order));
+                }
                 Some(_) = work.join_next() => {}
             }
         };
@@ -101,8 +111,7 @@ impl InferenceWorker {
     }
 
     async fn tell(&self, draining: bool) {
-        let status = self.engine.handle().status().await;
-        let status = Status { worker: self.id.clone(), draining, ..status };
+        let status = status(&self.engine.handle(), self.status(draining)).await;
         match serde_json::to_vec(&status) {
             Ok(payload) => {
                 if let Err(error) = self.client.publish(STATUS, payload.into()).await {
@@ -111,6 +120,11 @@ impl InferenceWorker {
             }
             Err(error) => tracing::error!(%error, "the status cannot be written"),
         }
+    }
+
+    // What the engine does not know.
+    fn status(&self, draining: bool) -> Status {
+        Status { worker: self.id.clone(), draining, usage: self.ledger.rows(), ..Status::default() }
     }
 
     fn cancel(&self, message: &Received) {
@@ -130,7 +144,27 @@ async fn hash(engine: Handle) {
     }
 }
 
-async fn serve(client: Client, engine: Handle, running: Running, message: Received) {
+async fn status(engine: &Handle, Status { worker, draining, usage, .. }: Status) -> Status {
+    Status { worker, draining, usage, ..engine.status().await }
+}
+
+// Who gave the order hears when the others can see what came of it.
+async fn obey(client: Client, engine: Handle, told: Status, message: Received) {
+    let (Ok(order), Some(reply)) = (serde_json::from_slice(&message.payload), message.reply) else { return };
+    let obeyed = engine.obey(order).await;
+    let (worker, told) = (told.worker.clone(), status(&engine, told).await);
+    let error = obeyed.as_ref().err().map(ToString::to_string);
+    let done = Done { worker, models: obeyed.unwrap_or_default(), error };
+    for (subject, payload) in
+        [(Subject::from_static(STATUS), serde_json::to_vec(&told)), (reply, serde_json::to_vec(&done))]
+    {
+        if let Err(error) = client.publish(subject, payload.unwrap_or_default().into()).await {
+            tracing::warn!(%error, "what came of an order was not told");
+        }
+    }
+}
+
+async fn serve(client: Client, engine: Handle, running: Running, ledger: Arc<Ledger>, message: Received) {
     let Some(reply) = message.reply else { return };
     let job: Job = match serde_json::from_slice(&message.payload) {
         Ok(job) => job,
@@ -143,7 +177,7 @@ async fn serve(client: Client, engine: Handle, running: Running, message: Receiv
     lock(&running).insert(job.id.clone(), cancel.clone());
     let span = tracing::debug_span!("inference", otel.kind = "server", gen_ai.request.model = model(&job.work));
     telemetry::follow(&span, job.traceparent.as_deref());
-    let answering = Answering { client, reply, engine, cancel };
+    let answering = Answering { client, reply, engine, cancel, ledger };
     if let Err(failure) = answering.answer(job.work).instrument(span).await {
         answering.send(&Frame::Failed(failure)).await;
     }
@@ -165,6 +199,7 @@ struct Answering {
     reply: Subject,
     engine: Handle,
     cancel: CancellationToken,
+    ledger: Arc<Ledger>,
 }
 
 impl Answering {
@@ -172,16 +207,25 @@ impl Answering {
         match work {
             Work::Generate(request) => self.generate(*request).await,
             Work::Embed(embed) => {
-                let id = self.id_of(embed.model.clone(), |options| &options.default_embedding).await;
+                let id = self.id_of(embed.model.as_deref(), |options| &options.default_embedding);
+                let org = embed.org.clone();
                 let events = self.engine.embed(embed, &self.cancel)?;
-                self.stream(numbered([events]), |_, event| match event {
-                    Event::Vectors { first, vectors } => {
-                        Some(Frame::Vectors { first, vectors: vectors.iter().map(|v| encode_vector(v)).collect() })
-                    }
-                    Event::Embedded { prompt_tokens } => Some(Frame::Embedded { model: id.clone(), prompt_tokens }),
-                    _ => None,
-                })
-                .await
+                let mut done = None;
+                let ended = self
+                    .stream(numbered([events]), |_, event| match event {
+                        Event::Vectors { first, vectors } => {
+                            Some(Frame::Vectors { first, vectors: vectors.iter().map(|v| encode_vector(v)).collect() })
+                        }
+                        Event::Embedded { prompt_tokens } => {
+                            let tokens = u32::try_from(prompt_tokens).unwrap_or(u32::MAX);
+                            done = Some((Usage { prompt_tokens: tokens, ..Usage::default() }, Timings::default()));
+                            Some(Frame::Embedded { model: id.clone(), prompt_tokens })
+                        }
+                        _ => None,
+                    })
+                    .await;
+                self.ledger.note(org.as_deref(), &id, done);
+                ended
             }
             Work::Load(load) => {
                 let events = self.engine.load(&load, &self.cancel)?;
@@ -202,10 +246,9 @@ impl Answering {
         }
     }
 
-    async fn id_of(&self, name: Option<String>, default: impl Fn(&Options) -> &String) -> String {
+    fn id_of(&self, name: Option<&str>, default: impl Fn(&Options) -> &String) -> String {
         let name = name.filter(|name| !name.is_empty());
-        let name = name.unwrap_or_else(|| default(self.engine.options()).clone());
-        self.engine.model(&name).await.map_or(name, |model| model.id)
+        self.engine.id_of(name.unwrap_or_else(|| default(self.engine.options())))
     }
 
     async fn generate(&self, request: Request) -> Result<(), Failure> {
@@ -214,16 +257,16 @@ impl Answering {
             let message = format!("{choices} choices are asked for; there can be at most {MOST_CHOICES}");
             return Err(Failure::new(FailureKind::InvalidRequest, message));
         }
-        let id = self.id_of(request.model.clone(), |options| &options.default_model).await;
+        let id = self.id_of(request.model.as_deref(), |options| &options.default_model);
         let mut asked = Vec::new();
         for choice in 0..choices {
             let mut request = request.clone();
             request.sampling.seed = request.sampling.seed.map(|seed| seed.wrapping_add(choice));
             asked.push(self.engine.generate(request, &self.cancel)?);
         }
-        let mut completed = Completed { model: id, ..Completed::default() };
+        let mut completed = Completed { model: id.clone(), ..Completed::default() };
         completed.choices.resize_with(choices as usize, Default::default);
-        let (mut left, mut started) = (choices, false);
+        let (mut left, mut started, mut done) = (choices, false, None);
         let ended = self
             .stream(numbered(asked), |choice, event| match event {
                 Event::Started { prompt_tokens, cached_tokens } if !started => {
@@ -241,6 +284,7 @@ impl Answering {
                     completed.choices[choice as usize] = answered.choice;
                     left -= 1;
                     (left == 0).then(|| {
+                        done = Some((completed.usage, completed.timings));
                         let span = Span::current();
                         span.set_attribute("gen_ai.usage.input_tokens", i64::from(completed.usage.prompt_tokens));
                         span.set_attribute("gen_ai.usage.output_tokens", i64::from(completed.usage.completion_tokens));
@@ -252,6 +296,7 @@ impl Answering {
             .await;
         // One choice that fails ends all of them.
         self.cancel.cancel();
+        self.ledger.note(request.org.as_deref(), &id, done);
         ended
     }
 
