@@ -220,8 +220,42 @@ impl Platform {
         scope: &RequestScope,
         consistency: Consistency,
     ) -> Result<Done, ApiError> {
+        let done = self.decided(id, aggregate, command, actor, scope, false).await?;
+        if consistency == Consistency::Visible && !self.visible(&done).await {
+            return Err(pending(id));
+        }
+        Ok(done)
+    }
+
+    /// [`Platform::submit`] that gives the events, too: they say what the read models will, without asking them. None for a
+    /// command that was decided before, or changed nothing.
+    ///
+    /// # Errors
+    /// Those of [`Platform::submit`].
+    pub async fn submit_for_events(
+        &self,
+        aggregate: &AggregateRef,
+        command: &impl DomainCommand,
+        actor: &Actor,
+        scope: &RequestScope,
+    ) -> Result<Done, ApiError> {
+        let id = CommandId(scope.command_id(&actor.id));
+        let done = self.decided(id, aggregate, command, actor, scope, true).await?;
+        if self.visible(&done).await { Ok(done) } else { Err(pending(id)) }
+    }
+
+    async fn decided(
+        &self,
+        id: CommandId,
+        aggregate: &AggregateRef,
+        command: &impl DomainCommand,
+        actor: &Actor,
+        scope: &RequestScope,
+        events: bool,
+    ) -> Result<Done, ApiError> {
         let mut envelope = CommandEnvelope::new(&self.keys, aggregate, command, actor, id, OffsetDateTime::now_utc())
             .map_err(ApiError::internal)?;
+        envelope.returnevents = events;
         envelope.correlationid = Some(scope.request_id.clone());
         envelope.traceparent = Some(scope.traceparent());
         envelope.env.clone_from(&scope.env);
@@ -243,11 +277,7 @@ impl Platform {
                 return Err(ApiError::unavailable("The log", RETRY_AFTER));
             }
         }
-        let done = Done { outcome };
-        if consistency == Consistency::Visible && !self.visible(&done).await {
-            return Err(pending(id));
-        }
-        Ok(done)
+        Ok(Done { outcome })
     }
 
     /// Sends a command of the identity service that nobody waits for: when it is lost, the next one tells the same.
@@ -312,7 +342,7 @@ impl Platform {
         health.check("database", move || {
             let reader = platform.reader.clone();
             async move {
-                sqlx::query("SELECT 1").execute(reader.pool()).await.map(|_| Map::new()).map_err(|error| {
+                reader.read(&Scope::default()).await.map(|_| Map::new()).map_err(|error| {
                     tracing::warn!(%error, "the database does not answer");
                     "the database does not answer".to_owned()
                 })
@@ -337,11 +367,10 @@ impl Platform {
         let last = last.cached_info().state.last_sequence;
         // The name is one of ours, never a caller's.
         let select = format!("SELECT sequence FROM {}.checkpoint WHERE service = $1", service.name());
-        let folded: Option<i64> = sqlx::query_scalar(sqlx::AssertSqlSafe(select))
-            .bind(service.name())
-            .fetch_optional(self.reader.pool())
-            .await
-            .map_err(|_| "the checkpoint cannot be read".to_owned())?;
+        let unread = || "the checkpoint cannot be read".to_owned();
+        let mut tx = self.reader.read(&Scope::default()).await.map_err(|_| unread())?;
+        let asked = sqlx::query_scalar(sqlx::AssertSqlSafe(select)).bind(service.name()).fetch_optional(&mut *tx);
+        let folded: Option<i64> = asked.await.map_err(|_| unread())?;
         let lag = last.saturating_sub(folded.unwrap_or_default().unsigned_abs());
         if lag > self.settings.max_lag {
             return Err(format!("{lag} messages behind the log"));

@@ -42,6 +42,9 @@ pub struct CommandEnvelope {
     pub dataclass: Option<String>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub policyref: Option<String>,
+    /// The outcome shall hold the events themselves. Heeded where the outcome goes to a bus of the platform.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub returnevents: bool,
     pub data: Box<RawValue>,
 }
 
@@ -128,6 +131,7 @@ impl CommandEnvelope {
             env: None,
             dataclass: None,
             policyref: None,
+            returnevents: false,
             data,
         }
     }

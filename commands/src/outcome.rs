@@ -1,7 +1,7 @@
 //! What became of a command: published to whoever waits for it, and given again when the command is repeated.
 
 use serde::{Deserialize, Serialize};
-use symbia_events::{CommandId, Position};
+use symbia_events::{CommandId, Event, Position};
 
 use crate::Rejection;
 
@@ -28,7 +28,7 @@ pub struct EventRef {
 }
 
 /// The outcome of a command, as JSON on `symbia.out.<tenant>.<commandid>`.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Outcome {
     /// The command.
@@ -38,6 +38,9 @@ pub struct Outcome {
     /// Its events; empty when it changed nothing.
     #[serde(default)]
     pub events: Vec<EventRef>,
+    /// The same as they stand in the log, for a sender that asked for them (`returnevents`); not for a repeated command.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub stored: Vec<Event>,
     /// Where its events stand: the read models show them once they have passed this position.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub position: Option<Position>,
@@ -57,6 +60,7 @@ impl Outcome {
             command_id,
             status: OutcomeStatus::Rejected,
             events: Vec::new(),
+            stored: Vec::new(),
             position: None,
             repeated: false,
             rejection: Some(rejection),

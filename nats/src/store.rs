@@ -15,7 +15,7 @@ use symbia_commands::{
     Rejection, TenantRule, check_address, claim,
 };
 use symbia_events::{
-    AggregateRef, CommandId, Context, DecodeError, DomainEvent, EncodeError, GENESIS, KeyRing, Position, Signed,
+    AggregateRef, CommandId, Context, DecodeError, DomainEvent, EncodeError, Event, GENESIS, KeyRing, Position, Signed,
     canonical, commit, sign_commit, sign_data,
 };
 
@@ -276,8 +276,12 @@ impl EventStore {
                 return Ok(Outcome { position: None, ..accepted(envelope.id, aggregate, 0, Vec::new(), false) });
             }
             match self.commit(aggregate, &subject, &context, &mut loaded, &decision.events, &decision.claims).await {
-                Ok(Ok(events)) => {
-                    let outcome = accepted(envelope.id, aggregate, loaded.sequence, events, false);
+                Ok(Ok(stored)) => {
+                    let refs = stored.iter().map(reference).collect();
+                    let outcome = Outcome {
+                        stored: if envelope.returnevents { stored } else { Vec::new() },
+                        ..accepted(envelope.id, aggregate, loaded.sequence, refs, false)
+                    };
                     self.snapshots.put_changed(&subject, &slot, loaded).await;
                     return Ok(outcome);
                 }
@@ -320,10 +324,7 @@ impl EventStore {
         };
         let found = read::find(&self.client, &stream, subject, since, |stored| of_command(stored).is_some()).await?;
         Ok(found.and_then(|stored| {
-            let events = of_command(&stored)?
-                .into_iter()
-                .map(|e| EventRef { event_type: e.event.event_type, version: e.event.aggregateversion });
-            Some((stored.sequence, events.collect()))
+            Some((stored.sequence, of_command(&stored)?.iter().map(|e| reference(&e.event)).collect()))
         }))
     }
 
@@ -335,7 +336,7 @@ impl EventStore {
         loaded: &mut Loaded<A>,
         events: &[A::Event],
         claims: &[ClaimChange],
-    ) -> Result<Result<Vec<EventRef>, Rejection>, StoreError> {
+    ) -> Result<Result<Vec<Event>, Rejection>, StoreError> {
         let signed = sign_commit(&self.keys, aggregate, context, loaded.version, &loaded.last_hash, events)?;
         let (payload, content_type) = commit::encode(&signed);
         let mut messages = vec![Append {
@@ -359,13 +360,11 @@ impl EventStore {
         let version = loaded.version + 1;
         let types = signed.iter().map(|one| one.event.event_type.as_str());
         loaded.commands.push(context.command_id, context.at, loaded.sequence, version, types);
-        let mut refs = Vec::with_capacity(signed.len());
-        for one in signed {
-            loaded.version = one.event.aggregateversion;
-            loaded.last_hash = one.hash;
-            refs.push(EventRef { event_type: one.event.event_type, version: one.event.aggregateversion });
+        if let Some(last) = signed.last() {
+            loaded.version = last.event.aggregateversion;
+            loaded.last_hash.clone_from(&last.hash);
         }
-        Ok(Ok(refs))
+        Ok(Ok(signed.into_iter().map(|one| one.event).collect()))
     }
 
     // The message that changes a claim; none when it already stands as wanted.
@@ -433,7 +432,12 @@ fn accepted(
     repeated: bool,
 ) -> Outcome {
     let position = Some(Position { service: aggregate.service, sequence });
-    Outcome { command_id, status: OutcomeStatus::Accepted, events, position, repeated, rejection: None }
+    let (status, stored) = (OutcomeStatus::Accepted, Vec::new());
+    Outcome { command_id, status, events, stored, position, repeated, rejection: None }
+}
+
+fn reference(event: &Event) -> EventRef {
+    EventRef { event_type: event.event_type.clone(), version: event.aggregateversion }
 }
 
 fn untrusted(aggregate: &AggregateRef, sequence: u64, error: DecodeError) -> StoreError {

@@ -70,6 +70,8 @@ impl ReadPool {
         let pool = PgPoolOptions::new()
             .max_connections(max_connections)
             .acquire_timeout(Duration::from_secs(5))
+            // Beginning a transaction is the test.
+            .test_before_acquire(false)
             .after_connect(|conn, _| Box::pin(async move { conn.execute("SET ROLE symbia_reader").await.map(|_| ()) }))
             .connect_lazy_with(options);
         ReadPool(pool)
@@ -77,13 +79,30 @@ impl ReadPool {
 
     /// A read-only transaction in which the scope holds. It ends when it is dropped.
     pub async fn read(&self, scope: &Scope) -> Result<Transaction<'static, Postgres>, ReadError> {
-        Ok(self.0.begin_with(AssertSqlSafe(scope.begin()?)).await?)
+        let begin = scope.begin()?;
+        let mut dead = 0;
+        loop {
+            match self.0.begin_with(AssertSqlSafe(begin.clone())).await {
+                // Since it was used last, the server has ended it; so it may have all others.
+                Err(error) if ended(&error) && dead < self.0.options().get_max_connections() => dead += 1,
+                begun => return Ok(begun?),
+            }
+        }
     }
 
     /// The pool itself: a statement outside of [`ReadPool::read`] has no scope and sees no tenant's rows.
     #[must_use]
     pub fn pool(&self) -> &PgPool {
         &self.0
+    }
+}
+
+/// Whether a connection turned out to be one no longer: it broke, or the server says that it stops (class 57P of SQLSTATE).
+fn ended(error: &sqlx::Error) -> bool {
+    match error {
+        sqlx::Error::Io(_) => true,
+        sqlx::Error::Database(error) => error.code().is_some_and(|code| code.starts_with("57P")),
+        _ => false,
     }
 }
 

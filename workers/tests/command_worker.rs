@@ -176,7 +176,8 @@ async fn a_command_is_decided_once_however_often_it_is_sent() {
     let first = house.count(&address, 2, id).await;
     assert_eq!(first.status, OutcomeStatus::Accepted);
     let second = house.count(&address, 2, id).await;
-    assert_eq!(second, Outcome { repeated: true, ..first });
+    assert!(second.repeated);
+    assert_eq!((second.status, &second.events, second.position), (first.status, &first.events, first.position));
     let refused = house.count(&address, 0, CommandId::random()).await;
     assert_eq!(code(&refused), "VALIDATION_FAILED");
 

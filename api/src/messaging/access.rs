@@ -1,12 +1,14 @@
 //! Who may do what to a conversation, its content key, and what refusals mean over HTTP (messaging.md §5.2, 8.2).
 
+use std::sync::Arc;
+
 use axum::http::StatusCode;
 use serde_json::{Map, Value};
 use symbia_commands::{
     Actor,
     messaging::{ConversationCommand, MAX_METADATA},
 };
-use symbia_events::{AggregateRef, OrgId, Personal, Service, SubjectKey};
+use symbia_events::{AggregateRef, Event, OrgId, Personal, Service, SubjectKey};
 use symbia_projections::{
     Scope,
     identity::members_among,
@@ -98,6 +100,22 @@ impl Messaging {
         Err(ApiError::new(StatusCode::FORBIDDEN, "NOT_PARTICIPANT", text))
     }
 
+    /// The address of a conversation that the caller took part in a moment ago. For a command, which the conversation decides
+    /// by what it knows itself.
+    ///
+    /// # Errors
+    /// Those of [`Messaging::place`].
+    pub(super) async fn home(&self, caller: &Caller, id: &str) -> ApiResult<AggregateRef> {
+        let key = (caller.id.clone(), id.to_owned());
+        let is_own = |home: &AggregateRef| caller.organizations.iter().any(|org| org.id == home.tenant.as_str());
+        if let Some(home) = self.homes.get(&key).filter(is_own) {
+            return Ok(home);
+        }
+        let home = self.place(caller, id).await?.address;
+        self.homes.insert(key, home.clone());
+        Ok(home)
+    }
+
     /// The conversation in one of the caller's organizations, whether or not the caller takes part in it.
     ///
     /// # Errors
@@ -131,8 +149,8 @@ impl Messaging {
     ///
     /// # Errors
     /// 429 RATE_LIMIT_EXCEEDED when it writes too much in this conversation.
-    pub(super) async fn admits_another(&self, caller: &Caller, place: &Place) -> ApiResult<()> {
-        let bucket = format!("messages:{}:{}:{}", place.tenant, place.conversation.id, caller.id);
+    pub(super) async fn admits_another(&self, caller: &Caller, to: &AggregateRef) -> ApiResult<()> {
+        let bucket = format!("messages:{}:{}:{}", to.tenant, to.id, caller.id);
         let decision = self.flood.take(&bucket, self.platform.settings.rates.messages).await;
         if decision.allowed { Ok(()) } else { Err(refusal(decision)) }
     }
@@ -157,10 +175,9 @@ impl Messaging {
     ///
     /// # Errors
     /// 410 when it was destroyed: nothing can be said there any more.
-    pub(super) async fn key(&self, place: &Place) -> ApiResult<SubjectKey> {
-        let kid = content_key_id(place.tenant.as_str(), &place.conversation.id);
+    pub(super) async fn key(&self, of: &AggregateRef) -> ApiResult<Arc<SubjectKey>> {
         let erased = || ApiError::new(StatusCode::GONE, "CONVERSATION_ERASED", "The conversation was erased");
-        self.platform.secrets.subject_key(&kid).await?.ok_or_else(erased)
+        self.keys.find(of.tenant.as_str(), &of.id).await?.ok_or_else(erased)
     }
 
     /// Sends a command to a conversation in the caller's name, and waits until its events show.
@@ -173,6 +190,19 @@ impl Messaging {
     ) -> ApiResult<Done> {
         let actor = Actor::from(&**caller);
         self.platform.submit(address, &command.into(), &actor, scope).await.map_err(with_status)
+    }
+
+    /// [`Messaging::submit`] that gives the event that came of it; `None` when nothing new did.
+    pub(super) async fn submit_for_event(
+        &self,
+        address: &AggregateRef,
+        command: impl Into<ConversationCommand>,
+        caller: &Caller,
+        scope: &RequestScope,
+    ) -> ApiResult<Option<Event>> {
+        let actor = Actor::from(&**caller);
+        let done = self.platform.submit_for_events(address, &command.into(), &actor, scope).await;
+        Ok(done.map_err(with_status)?.outcome.stored.into_iter().next())
     }
 
     /// What the caller may read of the conversation's organization.

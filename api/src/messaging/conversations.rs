@@ -250,7 +250,7 @@ async fn update(
     let mut rules = Validation::new();
     rules.check(name.is_none_or(|n| !(group && n.is_empty())), "name", "required", "is required for a group");
     rules.check(name.is_none_or(|n| n.len() <= NAME_MAX), "name", "length", "must have at most 255 bytes").finish()?;
-    let key = messaging.key(&place).await?;
+    let key = messaging.key(&place.address).await?;
     let metadata = match &new.metadata {
         Some(object) => Some(seal_object(&key, object)?.unwrap_or_else(|| key.seal("{}"))),
         None => None,

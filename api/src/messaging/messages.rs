@@ -4,8 +4,11 @@ use axum::{extract::State, http::StatusCode};
 use serde::Deserialize;
 use serde_json::{Map, Value};
 use symbia_commands::messaging::{DeleteMessage, EditMessage, MAX_CONTENT, SendMessage};
-use symbia_events::messaging::Priority;
-use symbia_projections::messaging::{self as model, Anchor, Page};
+use symbia_events::messaging::{ConversationEvent, Priority};
+use symbia_projections::{
+    Scope,
+    messaging::{self as model, Anchor, Page},
+};
 use time::{OffsetDateTime, format_description::well_known::Rfc3339};
 use utoipa::{IntoParams, ToSchema};
 use utoipa_axum::{router::OpenApiRouter, routes};
@@ -41,9 +44,9 @@ impl Messaging {
         new: NewMessage,
     ) -> ApiResult<MessageRow> {
         says_something(&new.content)?;
-        let place = self.place(caller, id).await?;
-        self.admits_another(caller, &place).await?;
-        let key = self.key(&place).await?;
+        let home = self.home(caller, id).await?;
+        self.admits_another(caller, &home).await?;
+        let key = self.key(&home).await?;
         let request = scope.command_id(&caller.id);
         let message_id = new.id.unwrap_or_else(|| Uuid::new_v5(&request, b"message")).to_string();
         let command = SendMessage {
@@ -59,7 +62,13 @@ impl Messaging {
             preempted_by: new.preempted_by,
             metadata: seal_object(&key, &new.metadata)?,
         };
-        self.submit(&place.address, command, caller, scope).await?;
+        if let Some(event) = self.submit_for_event(&home, command, caller, scope).await?
+            && let ConversationEvent::MessageSent(sent) = event.decode().map_err(ApiError::internal)?
+        {
+            return Ok(model::Message::sent(&event, sent, Some(&key)).into());
+        }
+        // Sent before: as it is now.
+        let place = self.place(caller, id).await?;
         Ok(self.message(&place, caller, &message_id).await?.into())
     }
 
@@ -73,7 +82,7 @@ impl Messaging {
     ) -> ApiResult<MessageRow> {
         says_something(&new.content)?;
         let place = self.place(caller, id).await?;
-        let key = self.key(&place).await?;
+        let key = self.key(&place.address).await?;
         let command = EditMessage {
             message_id: message_id.clone(),
             content: key.seal(&new.content),
@@ -170,14 +179,18 @@ async fn list(
         limit,
     };
     let newest = page.before.is_none() && page.after.is_none() && page.reply_to.is_none();
-    let place = messaging.place(&caller, &id).await?;
-    let mut tx = messaging.platform.read(&Messaging::scope(&place, &caller)).await?;
-    let found = model::messages(&mut tx, place.tenant.as_str(), &id, &page).await?;
+    let home = messaging.home(&caller, &id).await?;
+    let mut tx = messaging.platform.read(&Scope::member(home.tenant.clone(), &caller.id)).await?;
+    let found = model::messages(&mut tx, home.tenant.as_str(), &id, &page).await?;
+    if found.as_ref().is_none_or(Vec::is_empty) {
+        // Nothing there, or no longer anything for the caller.
+        drop(tx);
+        messaging.place(&caller, &id).await?;
+    }
     let unknown = || ApiError::invalid("before", "reference", "names a message that is not in this conversation");
     let mut rows: Vec<MessageRow> = found.ok_or_else(unknown)?.into_iter().map(MessageRow::from).collect();
     if let Some(last) = rows.last().filter(|_| newest) {
-        let read = model::read_cursor(&mut tx, place.tenant.as_str(), &id, &caller.id).await?;
-        messaging.has_seen(&place, &caller, &scope, last.sequence, read);
+        messaging.has_seen(&home, &caller, &scope, last.sequence);
     }
     if descending {
         rows.reverse();

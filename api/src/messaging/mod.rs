@@ -13,10 +13,10 @@ mod stream;
 mod telling;
 mod words;
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
-use self::{sockets::MessagingSockets, words::ContentKeys};
-use symbia_events::Service;
+use self::{reading::Seen, sockets::MessagingSockets, words::ContentKeys};
+use symbia_events::{AggregateRef, Service};
 use tokio_util::sync::CancellationToken;
 use utoipa_axum::router::OpenApiRouter;
 
@@ -27,7 +27,7 @@ use crate::{
         discovery::ServiceInfo,
         rate::{RateLimiter, RateLimits, RouteClass, TokenBuckets},
         server::ServerConfig,
-        shared_rate::SharedBuckets,
+        shared_rate::NearBuckets,
     },
     identity::Directory,
     platform::Platform,
@@ -36,6 +36,9 @@ use crate::{
 
 /// Version of the API.
 const VERSION: &str = "1.0.0";
+/// Addresses of conversations kept, and for how long.
+const HOMES_MAX: u64 = 100_000;
+const HOME_LASTS: Duration = Duration::from_secs(30);
 
 /// What the handlers work with.
 #[derive(Clone)]
@@ -45,7 +48,12 @@ struct Messaging {
     drained: CancellationToken,
     keys: ContentKeys,
     flood: Arc<dyn RateLimiter>,
+    homes: Homes,
+    seen: Seen,
 }
+
+/// Where the conversations are that somebody wrote in a moment ago, by principal and id.
+type Homes = moka::sync::Cache<(String, String), AggregateRef>;
 
 /// The service, to be built and served.
 #[must_use]
@@ -68,7 +76,9 @@ pub fn service(platform: Platform, feed: &Feed, health: Health, config: ServerCo
     };
     let messaging = Messaging {
         keys: ContentKeys::new(&platform),
-        flood: Arc::new(SharedBuckets::new(platform.nats.clone())),
+        flood: Arc::new(NearBuckets::new(platform.nats.clone())),
+        seen: Seen::default(),
+        homes: Homes::builder().max_capacity(HOMES_MAX).time_to_live(HOME_LASTS).build(),
         platform,
         feed: feed.clone(),
         drained: health.drained(),

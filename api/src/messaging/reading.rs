@@ -1,5 +1,7 @@
 //! How far the caller has read, and finding what was said (messaging.md §8.11, 14.3).
 
+use std::time::{Duration, Instant};
+
 use axum::extract::State;
 use serde::{Deserialize, Serialize};
 use symbia_commands::{
@@ -8,18 +10,20 @@ use symbia_commands::{
 };
 use symbia_events::{AggregateRef, CommandId, Service, messaging::read_cursor_id};
 use symbia_projections::{Scope, messaging as model};
-use time::{Duration, OffsetDateTime};
 use utoipa::{IntoParams, ToSchema};
 use utoipa_axum::{router::OpenApiRouter, routes};
 
-use super::{Messaging, access::Place, shapes::MessageRow};
+use super::{Messaging, shapes::MessageRow};
 use crate::{
     http::{ApiError, ApiResult, Caller, Json, Path, Query, RequestScope, Validation, principal::PrincipalKind},
     platform::Consistency,
 };
 
 /// What looking at a conversation marks as read is recorded at most this often.
-const QUIET: Duration = Duration::seconds(5);
+const QUIET: Duration = Duration::from_secs(5);
+/// Who has seen what: kept in mind, and for how long.
+const SEEN_MAX: u64 = 100_000;
+const SEEN_LASTS: Duration = Duration::from_secs(600);
 const DEFAULT_PAGE: i64 = 50;
 const LARGEST_PAGE: i64 = 200;
 /// Furthest that a search is leafed through, and its longest question in bytes.
@@ -34,18 +38,20 @@ impl Messaging {
     async fn mark(
         &self,
         id: CommandId,
-        place: &Place,
+        home: &AggregateRef,
         caller: &Caller,
         scope: &RequestScope,
         up_to: i64,
         consistency: Consistency,
     ) -> ApiResult<()> {
-        let conversation_id = place.conversation.id.clone();
-        let cursor = read_cursor_id(&conversation_id, &caller.id);
-        let address = AggregateRef::new(Service::Messaging, place.tenant.clone(), "read-cursor", cursor);
+        let cursor = read_cursor_id(&home.id, &caller.id);
+        let address = AggregateRef::new(Service::Messaging, home.tenant.clone(), "read-cursor", cursor);
         let address = address.map_err(ApiError::internal)?;
-        let command =
-            MarkRead { conversation_id, principal_id: caller.id.clone(), up_to_sequence: up_to.unsigned_abs() };
+        let command = MarkRead {
+            conversation_id: home.id.clone(),
+            principal_id: caller.id.clone(),
+            up_to_sequence: up_to.unsigned_abs(),
+        };
         let (command, actor) = (ReadCursorCommand::from(command), Actor::from(&**caller));
         self.platform.submit_as(id, &address, &command, &actor, scope, consistency).await.map(drop)
     }
@@ -63,7 +69,7 @@ impl Messaging {
         let up_to = read.up_to_sequence.map_or(last, |up_to| i64::from(up_to).min(last));
         if up_to > 0 {
             let id = CommandId(scope.command_id(&caller.id));
-            self.mark(id, &place, caller, scope, up_to, Consistency::Visible).await?;
+            self.mark(id, &place.address, caller, scope, up_to, Consistency::Visible).await?;
         }
         let mut tx = self.platform.read(&Self::scope(&place, caller)).await?;
         let cursor = model::read_cursor(&mut tx, place.tenant.as_str(), &id, &caller.id).await?;
@@ -75,25 +81,40 @@ impl Messaging {
     }
 
     /// A person has been shown the newest messages. Nobody waits for the record of it; when it is lost, the next one tells.
-    pub(super) fn has_seen(
-        &self,
-        place: &Place,
-        caller: &Caller,
-        scope: &RequestScope,
-        last: i64,
-        read: Option<model::ReadCursor>,
-    ) {
-        let known = read.is_some_and(|r| r.read_sequence >= last || r.read_at + QUIET > OffsetDateTime::now_utc());
-        if known || caller.kind != PrincipalKind::User {
+    pub(super) fn has_seen(&self, home: &AggregateRef, caller: &Caller, scope: &RequestScope, last: i64) {
+        if caller.kind != PrincipalKind::User || !self.seen.is_news((&caller.id, &home.id), last) {
             return;
         }
-        let (messaging, place, caller, scope) = (self.clone(), place.clone(), caller.clone(), scope.clone());
+        let (messaging, home, caller, scope) = (self.clone(), home.clone(), caller.clone(), scope.clone());
         tokio::spawn(async move {
-            let seen = messaging.mark(CommandId::random(), &place, &caller, &scope, last, Consistency::Eventual).await;
+            let seen = messaging.mark(CommandId::random(), &home, &caller, &scope, last, Consistency::Eventual).await;
             if let Err(error) = seen {
+                messaging.seen.0.invalidate(&(caller.id.clone(), home.id.clone()));
                 tracing::debug!(code = error.code(), "what was seen is not recorded");
             }
         });
+    }
+}
+
+/// What this process has recorded as seen, so that looking again costs nothing: marking it once more would change nothing.
+#[derive(Clone)]
+pub(super) struct Seen(moka::sync::Cache<(String, String), (i64, Instant)>);
+
+impl Default for Seen {
+    fn default() -> Self {
+        Seen(moka::sync::Cache::builder().max_capacity(SEEN_MAX).time_to_live(SEEN_LASTS).build())
+    }
+}
+
+impl Seen {
+    // Whether somebody has to be recorded as having seen a conversation up to `last`; if so, it counts as done.
+    fn is_news(&self, (principal, conversation): (&str, &str), last: i64) -> bool {
+        let key = (principal.to_owned(), conversation.to_owned());
+        let known = self.0.get(&key).is_some_and(|(seen, at)| seen >= last || at.elapsed() < QUIET);
+        if !known {
+            self.0.insert(key, (last, Instant::now()));
+        }
+        !known
     }
 }
 

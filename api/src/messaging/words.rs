@@ -7,7 +7,7 @@ use symbia_events::{Event, Personal, SubjectKey, messaging::ConversationEvent};
 use symbia_projections::{
     Scope,
     messaging::{self as model, content_key_id},
-    secrets::SecretStore,
+    secrets::{SecretError, SecretStore},
 };
 
 use super::shapes::{ConversationRow, MessageRow, ParticipantRow};
@@ -37,13 +37,18 @@ impl ContentKeys {
 
     /// The key of a conversation; `None` when it was destroyed, or cannot be had now.
     pub async fn key(&self, org: &str, conversation: &str) -> Option<Arc<SubjectKey>> {
+        self.find(org, conversation).await.ok().flatten()
+    }
+
+    /// The key of a conversation; `None` when it was destroyed.
+    pub async fn find(&self, org: &str, conversation: &str) -> Result<Option<Arc<SubjectKey>>, SecretError> {
         let kid = content_key_id(org, conversation);
         if let Some(key) = self.known.get(&kid) {
-            return Some(key);
+            return Ok(Some(key));
         }
-        let key = Arc::new(self.secrets.subject_key(&kid).await.ok().flatten()?);
+        let Some(key) = self.secrets.subject_key(&kid).await?.map(Arc::new) else { return Ok(None) };
         self.known.insert(kid, Arc::clone(&key));
-        Some(key)
+        Ok(Some(key))
     }
 
     fn forget(&self, org: &str, conversation: &str) {

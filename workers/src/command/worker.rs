@@ -157,7 +157,7 @@ impl CommandWorker {
                 // Whoever waits for it can be told, when it has at least an id.
                 if let Ok(Identified { id }) = serde_json::from_slice(&message.payload) {
                     let rejection = Rejection::new(error.code(), error.to_string());
-                    self.publish_outcome(&message, &aggregate.tenant, &Outcome::rejected(id, rejection)).await;
+                    self.publish_outcome(&message, &aggregate.tenant, Outcome::rejected(id, rejection)).await;
                 }
                 return;
             }
@@ -168,7 +168,7 @@ impl CommandWorker {
             let rejection =
                 Rejection::new("DEAD_LETTER", "the command could not be decided; it waits in the dead letters");
             let outcome = Outcome { status: OutcomeStatus::Dead, ..Outcome::rejected(envelope.id, rejection) };
-            self.publish_outcome(&message, &aggregate.tenant, &outcome).await;
+            self.publish_outcome(&message, &aggregate.tenant, outcome).await;
             return;
         }
         let command = envelope.id;
@@ -180,17 +180,21 @@ impl CommandWorker {
                 return;
             }
         };
-        self.publish_outcome(&message, &aggregate.tenant, &outcome).await;
+        self.publish_outcome(&message, &aggregate.tenant, outcome).await;
         if let Some(reply) = &message.reply {
             let _ = done.send(reply.clone());
         }
     }
 
-    async fn publish_outcome(&self, message: &Message, tenant: &OrgId, outcome: &Outcome) {
+    async fn publish_outcome(&self, message: &Message, tenant: &OrgId, mut outcome: Outcome) {
         let named = message.headers.as_ref().and_then(|h| h.get(OUTCOME_HEADER)).map(|v| v.to_string());
-        let subject = named.filter(|s| s.strip_prefix(OUTCOME_PREFIX).is_some_and(|rest| may_be_told_at(rest, tenant)));
-        let subject = subject.unwrap_or_else(|| outcome_subject(tenant, outcome.command_id));
-        match serde_json::to_vec(outcome) {
+        let place = named.as_deref().and_then(|named| place(named, tenant));
+        if place != Some(Place::Bus) {
+            // All members of a tenant may read its outcomes, but not all of its events.
+            outcome.stored.clear();
+        }
+        let subject = named.filter(|_| place.is_some()).unwrap_or_else(|| outcome_subject(tenant, outcome.command_id));
+        match serde_json::to_vec(&outcome) {
             Ok(payload) => {
                 if let Err(error) = self.client.publish(subject, payload.into()).await {
                     tracing::warn!(command = %outcome.command_id, %error, "outcome not published");
@@ -235,10 +239,21 @@ fn address(subject: &str) -> Option<AggregateRef> {
 
 // Senders name their own place: in the tenant of the command, or a bus's, which nobody can guess. Else a tenant could have
 // something told to another.
-fn may_be_told_at(rest: &str, tenant: &OrgId) -> bool {
-    let Some((place, name)) = rest.split_once('.') else { return false };
+fn place(named: &str, tenant: &OrgId) -> Option<Place> {
+    let (place, name) = named.strip_prefix(OUTCOME_PREFIX)?.split_once('.')?;
+    check_token(name).ok()?;
     let is_bus = place.len() == BUS_TOKEN && place.bytes().all(|b| b.is_ascii_hexdigit());
-    (is_bus || place == tenant.as_str()) && check_token(name).is_ok()
+    match place == tenant.as_str() {
+        true => Some(Place::Tenant),
+        false => is_bus.then_some(Place::Bus),
+    }
+}
+
+/// Where an outcome is told.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Place {
+    Tenant,
+    Bus,
 }
 
 #[cfg(test)]
@@ -249,9 +264,10 @@ mod tests {
     #[test]
     fn outcomes_are_told_to_the_tenant_of_the_command_or_to_a_bus() {
         let (tenant, bus) = ("o1".parse().unwrap(), uuid::Uuid::new_v4().simple());
-        assert!(may_be_told_at("o1.x", &tenant) && may_be_told_at(&format!("{bus}.x"), &tenant));
+        assert_eq!(place("symbia.out.o1.x", &tenant), Some(Place::Tenant));
+        assert_eq!(place(&format!("symbia.out.{bus}.x"), &tenant), Some(Place::Bus));
         for elsewhere in ["o2.x", "o1", "x", "", "o1.x.y", "o1.*", "o1.>", "o1.", ".x"] {
-            assert!(!may_be_told_at(elsewhere, &tenant), "{elsewhere}");
+            assert_eq!(place(&format!("symbia.out.{elsewhere}"), &tenant), None, "{elsewhere}");
         }
     }
 }
