@@ -27,6 +27,15 @@ pub(crate) struct Rejected {
     pub payload: Vec<u8>,
 }
 
+impl Batch {
+    /// Adds the messages that come right behind it.
+    pub fn append(&mut self, next: Batch) {
+        self.last = next.last;
+        self.events.extend(next.events);
+        self.rejected.extend(next.rejected);
+    }
+}
+
 #[derive(Debug)]
 pub(crate) enum Committed {
     /// The batch is in; these were put aside.
@@ -37,13 +46,17 @@ pub(crate) enum Committed {
 
 /// Begins a transaction of the projector in a schema. Losing its tail at a crash of the database is harmless: rows and
 /// checkpoint are lost together and folded again. Rows are looked up by key only: a plan that was made when a table was
-/// empty, and is kept, must not read the whole table for each batch once it is not.
-pub(crate) async fn begin(pool: &PgPool, schema: &str) -> Result<Transaction<'static, Postgres>, sqlx::Error> {
+/// empty, and is kept, must not read the whole table for each batch once it is not. What a plan without an index is said to
+/// cost then must not have it compiled, either.
+pub(crate) async fn begin<'c>(
+    conn: &'c mut PgConnection,
+    schema: &str,
+) -> Result<Transaction<'c, Postgres>, sqlx::Error> {
     let begin = format!(
-        "BEGIN; SET LOCAL synchronous_commit = off; SET LOCAL enable_seqscan = off; \
+        "BEGIN; SET LOCAL synchronous_commit = off; SET LOCAL enable_seqscan = off; SET LOCAL jit = off; \
          SET LOCAL ROLE symbia_projector; SET LOCAL search_path TO {schema}"
     );
-    pool.begin_with(AssertSqlSafe(begin)).await
+    conn.begin_with(AssertSqlSafe(begin)).await
 }
 
 /// Folds verified events, the messages `after + 1 ..= last` of a stream, into a projection's tables as its projector does:
@@ -55,17 +68,18 @@ pub async fn fold_batch(
     events: Vec<FoldEvent>,
 ) -> Result<bool, FoldError> {
     let batch = Batch { service, after, last, events, rejected: Vec::new() };
-    Ok(matches!(commit(pool, projection, projection.name(), &batch).await?, Committed::Advanced(_)))
+    let mut conn = pool.acquire().await?;
+    Ok(matches!(commit(&mut conn, projection, projection.name(), &batch).await?, Committed::Advanced(_)))
 }
 
 /// Folds a batch into a schema, exactly once whoever else tries.
 pub(crate) async fn commit(
-    pool: &PgPool,
+    conn: &mut PgConnection,
     projection: &dyn Projection,
     schema: &str,
     batch: &Batch,
 ) -> Result<Committed, FoldError> {
-    let mut tx = begin(pool, schema).await?;
+    let mut tx = begin(conn, schema).await?;
     if !advance(&mut tx, batch).await? {
         return Ok(Committed::Elsewhere);
     }
@@ -74,7 +88,7 @@ pub(crate) async fn commit(
         Ok(()) => {}
         Err(error) if error.is_poison() => {
             tx.rollback().await?;
-            tx = begin(pool, schema).await?;
+            tx = begin(conn, schema).await?;
             if !advance(&mut tx, batch).await? {
                 return Ok(Committed::Elsewhere);
             }

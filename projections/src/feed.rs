@@ -5,7 +5,7 @@ use std::{sync::Arc, time::Duration};
 use async_nats::jetstream::Context;
 use symbia_events::{AggregateRef, KeyRing, Position, Service, commit};
 use symbia_nats::log::{LogError, LogMessage, LogReader};
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{Semaphore, mpsc, watch};
 
 use crate::{
     FoldEvent,
@@ -26,14 +26,15 @@ const WAIT: Duration = Duration::from_secs(5);
 /// Pause before a log that is missing or shorter than expected is asked for again.
 const RETRY: Duration = Duration::from_millis(250);
 
-/// Reads behind `after` for ever and sends what is there, at most `max` messages at a time. Ends when nobody listens, and
+/// Reads behind `after` for ever and sends what is there, at most `max` messages at a time, one batch for each permit of
+/// `turn`: until then it gathers. Ends when nobody listens, and
 /// when the log ends before `after`: the position must be read again. `trouble` hears of what keeps the log from being read,
 /// and of its end.
 pub(crate) async fn run(
     (jetstream, keys, service): (Context, Keys, Service),
     mut after: u64,
     max: usize,
-    batches: mpsc::Sender<Batch>,
+    (batches, turn): (mpsc::Sender<Batch>, Arc<Semaphore>),
     trouble: impl Fn(Option<LogError>) + Send,
 ) {
     let mut reader = loop {
@@ -50,9 +51,13 @@ pub(crate) async fn run(
         }
     };
     trouble(None);
-    let mut well = true;
+    let (mut well, mut found) = (true, None);
     while !batches.is_closed() {
-        let batch = match reader.next_batch(max, WAIT).await {
+        let read = match found.take() {
+            Some(found) => found,
+            None => reader.next_batch(max, WAIT).await,
+        };
+        let mut batch = match read {
             Ok(messages) if messages.is_empty() => continue,
             Ok(messages) => {
                 let ring = keys.borrow().clone();
@@ -76,6 +81,25 @@ pub(crate) async fn run(
         if !well {
             trouble(None);
             well = true;
+        }
+        loop {
+            let room = max.saturating_sub(batch.events.len());
+            tokio::select! {
+                biased;
+                permit = turn.acquire() => {
+                    let Ok(permit) = permit else { return };
+                    permit.forget();
+                    break;
+                }
+                () = batches.closed() => return,
+                more = reader.next_batch(room, WAIT), if room > 0 && found.is_none() => match more {
+                    Ok(messages) => {
+                        let ring = keys.borrow().clone();
+                        batch.append(verified(&ring, service, batch.last, messages));
+                    }
+                    Err(error) => found = Some(Err(error)),
+                },
+            }
         }
         after = batch.last;
         if batches.send(batch).await.is_err() {

@@ -7,10 +7,10 @@ use std::{
 };
 
 use async_nats::jetstream::Context;
-use sqlx::{AssertSqlSafe, PgPool};
+use sqlx::{AssertSqlSafe, PgPool, Postgres, pool::PoolConnection};
 use symbia_events::{Position, Service};
 use tokio::{
-    sync::{mpsc, watch},
+    sync::{Mutex, Semaphore, mpsc, watch},
     task::{JoinHandle, JoinSet},
 };
 use tokio_util::sync::CancellationToken;
@@ -113,8 +113,13 @@ impl Projector {
     pub fn start(self) -> ProjectorHandle {
         let (sender, status) = watch::channel(ProjectorStatus::default());
         let stop = CancellationToken::new();
-        let run =
-            Run { options: self.options, projection: self.projection, status: Arc::new(sender), stop: stop.clone() };
+        let run = Run {
+            options: self.options,
+            projection: self.projection,
+            status: Arc::new(sender),
+            stop: stop.clone(),
+            connection: Mutex::default(),
+        };
         ProjectorHandle { status, stop, task: Some(tokio::spawn(run.run())) }
     }
 }
@@ -124,6 +129,8 @@ struct Run {
     projection: Arc<dyn Projection>,
     status: Arc<watch::Sender<ProjectorStatus>>,
     stop: CancellationToken,
+    /// What it folds with: kept, so that no batch waits for one of the pool, and given up when anything failed on it.
+    connection: Mutex<Option<PoolConnection<Postgres>>>,
 }
 
 impl Run {
@@ -137,8 +144,9 @@ impl Run {
 
     /// Folds until it is stopped, or the checkpoint is found elsewhere.
     async fn follow(&self, positions: BTreeMap<Service, u64>) {
-        // One batch in hand, one waiting, one being read: what arrives meanwhile comes together in the next.
+        // What arrives while one batch is folded comes together in the next.
         let (sender, mut batches) = mpsc::channel(1);
+        let turn = Arc::new(Semaphore::new(1));
         let mut feeds = JoinSet::new();
         for (service, after) in positions {
             let log = (self.options.jetstream.clone(), self.options.keys.clone(), service);
@@ -146,7 +154,7 @@ impl Run {
             let trouble = move |error: Option<symbia_nats::log::LogError>| {
                 report(&status, name, Some(service), error.map(|e| e.to_string()));
             };
-            feeds.spawn(feed::run(log, after, self.options.batch, sender.clone(), trouble));
+            feeds.spawn(feed::run(log, after, self.options.batch, (sender.clone(), Arc::clone(&turn)), trouble));
         }
         drop(sender);
         loop {
@@ -163,11 +171,11 @@ impl Run {
             };
             let Some(batch) = batch else { return };
             let since = SystemTime::now();
-            let fold = || commit(&self.options.pool, &*self.projection, self.projection.name(), &batch);
-            match self.persist("fold", fold).await {
+            match self.persist("fold", || self.fold(&batch)).await {
                 Some(Committed::Advanced(rejected)) => {
                     observed::folded(self.projection.name(), &batch, rejected.len(), since);
                     self.advanced(&batch, &rejected).await;
+                    turn.add_permits(1);
                 }
                 Some(Committed::Elsewhere) => {
                     tracing::debug!(projection = self.projection.name(), "the checkpoint stands elsewhere");
@@ -176,6 +184,17 @@ impl Run {
                 None => return,
             }
         }
+    }
+
+    async fn fold(&self, batch: &Batch) -> Result<Committed, FoldError> {
+        let mut kept = self.connection.lock().await;
+        let mut connection = match kept.take() {
+            Some(connection) => connection,
+            None => self.options.pool.acquire().await?,
+        };
+        let committed = commit(&mut connection, &*self.projection, self.projection.name(), batch).await?;
+        *kept = Some(connection);
+        Ok(committed)
     }
 
     async fn advanced(&self, batch: &Batch, rejected: &[Rejected]) {
@@ -248,7 +267,8 @@ pub(crate) async fn checkpoints(
     projection: &dyn Projection,
     schema: &str,
 ) -> Result<BTreeMap<Service, u64>, sqlx::Error> {
-    let mut tx = crate::commit::begin(pool, schema).await?;
+    let mut conn = pool.acquire().await?;
+    let mut tx = crate::commit::begin(&mut conn, schema).await?;
     let rows: Vec<(String, i64)> =
         sqlx::query_as(AssertSqlSafe("SELECT service, sequence FROM checkpoint")).fetch_all(&mut *tx).await?;
     let of = |service: &Service| rows.iter().find(|(name, _)| name == service.name()).map_or(0, |row| row.1);

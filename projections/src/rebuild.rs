@@ -1,13 +1,13 @@
 //! Rebuilding a projection from the log beside the live one, swapping it in, and proving that both are equal.
 
-use std::{collections::BTreeMap, time::Duration};
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use async_nats::jetstream::Context;
 use sqlx::{AssertSqlSafe, Connection, PgConnection, PgPool, raw_sql};
 use symbia_events::Service;
 use symbia_nats::log::{self, LogError};
 use tokio::{
-    sync::mpsc,
+    sync::{Semaphore, mpsc},
     task::JoinSet,
     time::{Instant, timeout},
 };
@@ -320,12 +320,15 @@ impl<'a> Build<'a> {
                 tracing::warn!(%service, %error, "waiting for the log");
             }
         };
-        reading.spawn(feed::run(log, self.at(service), BATCH, sender, trouble));
+        let turn = Arc::new(Semaphore::new(1));
+        reading.spawn(feed::run(log, self.at(service), BATCH, (sender, Arc::clone(&turn)), trouble));
+        let mut conn = self.rebuilder.pool.acquire().await?;
         while self.at(service) < target {
             let received = timeout(SILENCE, batches.recv()).await;
             let mut batch = received.ok().flatten().ok_or(RebuildError::Silent(service))?;
+            turn.add_permits(1);
             batch.truncate(target);
-            match commit(&self.rebuilder.pool, self.projection, self.schema, &batch).await? {
+            match commit(&mut conn, self.projection, self.schema, &batch).await? {
                 Committed::Advanced(rejected) => {
                     for entry in &rejected {
                         tracing::warn!(

@@ -2,7 +2,7 @@
 //!
 //! It is no projection: what is destroyed here is gone, which is how a person is erased from the log (DESIGN §3).
 
-use std::{collections::HashMap, fmt, sync::Arc};
+use std::{collections::HashMap, fmt, sync::Arc, time::Duration};
 
 use aes_gcm::{
     Aes256Gcm, Nonce,
@@ -12,6 +12,11 @@ use sha2::{Digest, Sha256};
 use sqlx::PgPool;
 use symbia_events::SubjectKey;
 use zeroize::Zeroizing;
+
+/// Subject keys that a projection has just used are kept in mind, and for how long: one that was destroyed elsewhere opens
+/// nothing any more soon after.
+const KNOWN_MAX: u64 = 10_000;
+const KNOWN_FOR: Duration = Duration::from_secs(5);
 
 const SUBJECT_KEY: &str = "subject-key";
 const SECRET: &str = "secret";
@@ -143,6 +148,7 @@ pub struct SecretStore {
     pub(crate) pool: PgPool,
     keks: Arc<HashMap<i32, Kek>>,
     pub(crate) version: i32,
+    known: moka::sync::Cache<String, SubjectKey>,
 }
 
 impl fmt::Debug for SecretStore {
@@ -173,7 +179,8 @@ impl SecretStore {
         let mut given: HashMap<String, Kek> = former.into_iter().map(|kek| (kek.id.clone(), kek)).collect();
         given.insert(active.id.clone(), active);
         let keks = stored.into_iter().filter_map(|(version, id)| Some((version, given.remove(&id)?))).collect();
-        let store = SecretStore { pool, keks: Arc::new(keks), version };
+        let known = moka::sync::Cache::builder().max_capacity(KNOWN_MAX).time_to_live(KNOWN_FOR).build();
+        let store = SecretStore { pool, keks: Arc::new(keks), version, known };
         store.wrap_anew().await?;
         Ok(store)
     }
@@ -228,13 +235,18 @@ impl SecretStore {
     /// The keys of several people; those that do not exist, were destroyed or do not open are missing: one damaged entry
     /// must not keep the others from being read.
     pub async fn subject_keys(&self, kids: &[String]) -> Result<HashMap<String, SubjectKey>, SecretError> {
-        if kids.is_empty() {
-            return Ok(HashMap::new());
+        let known = kids.iter().filter_map(|kid| Some((kid.clone(), self.known.get(kid)?)));
+        let mut keys: HashMap<String, SubjectKey> = known.collect();
+        let wanted: Vec<String> = kids.iter().filter(|kid| !keys.contains_key(*kid)).cloned().collect();
+        if wanted.is_empty() {
+            return Ok(keys);
         }
-        let mut keys = HashMap::with_capacity(kids.len());
-        for row in self.rows(SUBJECT_KEY, kids).await? {
+        for row in self.rows(SUBJECT_KEY, &wanted).await? {
             match self.open_subject_key(row) {
-                Ok(Some(key)) => _ = keys.insert(key.kid().to_owned(), key),
+                Ok(Some(key)) => {
+                    self.known.insert(key.kid().to_owned(), key.clone());
+                    keys.insert(key.kid().to_owned(), key);
+                }
                 Ok(None) => {}
                 Err(error) => tracing::error!(%error, "a person's data cannot be read"),
             }
@@ -307,6 +319,8 @@ impl SecretStore {
     async fn destroy(&self, kind: &str, reference: &str) -> Result<bool, SecretError> {
         let destroy = "UPDATE vault.secrets SET nonce = NULL, wrapped = NULL, destroyed = now()
                        WHERE kind = $1 AND ref = $2 AND destroyed IS NULL";
-        Ok(sqlx::query(destroy).bind(kind).bind(reference).execute(&self.pool).await?.rows_affected() == 1)
+        let destroyed = sqlx::query(destroy).bind(kind).bind(reference).execute(&self.pool).await?;
+        self.known.invalidate_all();
+        Ok(destroyed.rows_affected() == 1)
     }
 }

@@ -21,7 +21,8 @@ pub async fn list(
             let head = log::head(jetstream, service).await?.1;
             streams.push(StreamStatus { service, position, head, lag: head.saturating_sub(position) });
         }
-        let mut tx = crate::commit::begin(pool, name).await?;
+        let mut conn = pool.acquire().await?;
+        let mut tx = crate::commit::begin(&mut conn, name).await?;
         let quarantined: i64 = sqlx::query_scalar("SELECT count(*) FROM quarantine").fetch_one(&mut *tx).await?;
         all.push(ProjectionStatus { name, streams, quarantined: quarantined.unsigned_abs() });
     }
