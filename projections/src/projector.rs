@@ -2,14 +2,15 @@
 
 use std::{
     collections::BTreeMap,
-    sync::Arc,
+    sync::{Arc, OnceLock},
     time::{Duration, SystemTime},
 };
 
 use async_nats::jetstream::Context;
-use sqlx::{AssertSqlSafe, PgPool, Postgres, pool::PoolConnection};
+use sqlx::{AssertSqlSafe, Connection, PgConnection, PgPool};
 use symbia_events::{Position, Service};
 use tokio::{
+    runtime::{Builder, Handle, Runtime},
     sync::{Mutex, Semaphore, mpsc, watch},
     task::{JoinHandle, JoinSet},
 };
@@ -120,8 +121,19 @@ impl Projector {
             stop: stop.clone(),
             connection: Mutex::default(),
         };
-        ProjectorHandle { status, stop, task: Some(tokio::spawn(run.run())) }
+        ProjectorHandle { status, stop, task: Some(thread().spawn(run.run())) }
     }
+}
+
+/// Where projectors run: on a thread of their own. Whoever has written waits for them, so that those must not stand in line
+/// with all who wait.
+fn thread() -> Handle {
+    static THREAD: OnceLock<Option<Runtime>> = OnceLock::new();
+    let start = || {
+        let thread = Builder::new_multi_thread().worker_threads(1).thread_name("projector").enable_all().build();
+        thread.inspect_err(|error| tracing::warn!(%error, "projectors have no thread of their own")).ok()
+    };
+    THREAD.get_or_init(start).as_ref().map_or_else(Handle::current, |thread| thread.handle().clone())
 }
 
 struct Run {
@@ -129,16 +141,19 @@ struct Run {
     projection: Arc<dyn Projection>,
     status: Arc<watch::Sender<ProjectorStatus>>,
     stop: CancellationToken,
-    /// What it folds with: kept, so that no batch waits for one of the pool, and given up when anything failed on it.
-    connection: Mutex<Option<PoolConnection<Postgres>>>,
+    /// What it folds with: its own, so that no batch waits for one of the pool; given up when anything failed on it.
+    connection: Mutex<Option<PgConnection>>,
 }
 
 impl Run {
     async fn run(self) {
         while !self.stop.is_cancelled() {
-            let Some(positions) = self.persist("read its checkpoint", || self.checkpoints()).await else { return };
+            let Some(positions) = self.persist("read its checkpoint", || self.checkpoints()).await else { break };
             self.status.send_modify(|status| status.positions.clone_from(&positions));
             self.follow(positions).await;
+        }
+        if let Some(connection) = self.connection.into_inner() {
+            _ = connection.close().await;
         }
     }
 
@@ -190,7 +205,7 @@ impl Run {
         let mut kept = self.connection.lock().await;
         let mut connection = match kept.take() {
             Some(connection) => connection,
-            None => self.options.pool.acquire().await?,
+            None => PgConnection::connect_with(&self.options.pool.connect_options()).await?,
         };
         let committed = commit(&mut connection, &*self.projection, self.projection.name(), batch).await?;
         *kept = Some(connection);

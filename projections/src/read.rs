@@ -72,7 +72,9 @@ impl ReadPool {
             .acquire_timeout(Duration::from_secs(5))
             // Beginning a transaction is the test.
             .test_before_acquire(false)
-            .after_connect(|conn, _| Box::pin(async move { conn.execute("SET ROLE symbia_reader").await.map(|_| ()) }))
+            .after_connect(|conn, _| {
+                Box::pin(async move { conn.execute("SET ROLE symbia_reader; SET jit = off").await.map(|_| ()) })
+            })
             .connect_lazy_with(options);
         ReadPool(pool)
     }

@@ -75,4 +75,5 @@ impl Projection for Messaging {
 const MIGRATIONS: &[Migration] = &[
     Migration { version: 1, name: "messaging", sql: include_str!("../../../migrations/messaging/0001_messaging.sql") },
     Migration { version: 2, name: "reading", sql: include_str!("../../../migrations/messaging/0002_reading.sql") },
+    Migration { version: 7, name: "who_reads", sql: include_str!("../../../migrations/messaging/0007_who_reads.sql") },
 ];
