@@ -9,6 +9,8 @@ mod answers;
 mod control;
 #[path = "chat/conversations.rs"]
 mod conversations;
+#[path = "chat/delegates.rs"]
+mod delegates;
 #[path = "chat/endings.rs"]
 mod endings;
 #[path = "chat/isolation.rs"]

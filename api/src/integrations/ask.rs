@@ -77,21 +77,23 @@ pub(super) struct Asked {
 }
 
 impl Integrations {
-    /// The key that a caller's requests are sealed with. An agent gets its own with its first request.
+    /// The key that a caller's requests are sealed with: that of the person, for who acts in a person's name. An agent gets its
+    /// own with its first request.
     pub(super) async fn key_of(&self, actor: &Actor) -> ApiResult<SubjectKey> {
-        if let Some(key) = self.kept_keys.get(&actor.id) {
+        let subject = actor.subject();
+        if let Some(key) = self.kept_keys.get(subject) {
             return Ok(key);
         }
         let secrets = &self.platform.secrets;
-        let key = match secrets.subject_key(&actor.id).await? {
+        let key = match secrets.subject_key(subject).await? {
             Some(key) => key,
             None => {
-                let key = SubjectKey::generate(&actor.id);
+                let key = SubjectKey::generate(subject);
                 match secrets.put_subject_key(&key).await {
                     Ok(()) => key,
                     // Another request of the same agent.
                     Err(SecretError::Taken(_)) => {
-                        let kept = secrets.subject_key(&actor.id).await?;
+                        let kept = secrets.subject_key(subject).await?;
                         kept.ok_or_else(|| ApiError::internal("a subject key vanished"))?
                     }
                     Err(SecretError::Destroyed(_)) => {
@@ -102,7 +104,7 @@ impl Integrations {
                 }
             }
         };
-        self.kept_keys.insert(actor.id.clone(), key.clone());
+        self.kept_keys.insert(subject.to_owned(), key.clone());
         Ok(key)
     }
 

@@ -134,7 +134,7 @@ impl Network {
     /// 404 when there is none such; 403 NODE_OWNED when it is another's.
     pub(super) async fn own_node(&self, place: &Place, id: &str) -> ApiResult<model::Node> {
         let node = self.node(place, id).await?;
-        if node.owner_id == place.actor.id || place.may(symbia_commands::network::NODES_ADMIN) {
+        if node.owner_id == place.actor.subject() || place.may(symbia_commands::network::NODES_ADMIN) {
             return Ok(node);
         }
         Err(forbidden("NODE_OWNED", "The node belongs to somebody else"))

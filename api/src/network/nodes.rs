@@ -132,7 +132,7 @@ impl Network {
         let place = self.place(caller, scope)?;
         let mut tx = self.platform.read(&place.reading).await?;
         match model::node(&mut tx, place.org.as_str(), id).await? {
-            Some(node) if node.owner_id != place.actor.id => {
+            Some(node) if node.owner_id != place.actor.subject() => {
                 Err(forbidden("NODE_OWNED", "Only its owner gets what is for a node"))
             }
             _ => Ok(()),
@@ -325,7 +325,7 @@ async fn signing_key(
 ) -> ApiResult<Json<SigningKey>> {
     let place = network.place(&caller, &scope)?;
     let node = network.node(&place, &id).await?;
-    if node.owner_id != place.actor.id {
+    if node.owner_id != place.actor.subject() {
         return Err(forbidden("NODE_OWNED", "Only its owner gets the key of a node"));
     }
     let signing_key = node_key(&network.platform.keys, place.org.as_str(), &id, &node.owner_id);

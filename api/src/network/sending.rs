@@ -246,7 +246,7 @@ impl Network {
                 let text = "source: the node is not registered";
                 Err(ApiError::new(StatusCode::BAD_REQUEST, "SOURCE_UNKNOWN", text))
             }
-            Some(owner) if owner == place.actor.id => Ok(()),
+            Some(owner) if owner == place.actor.subject() => Ok(()),
             Some(_) => {
                 tracing::warn!(principal = %place.actor.id, org = %place.org, "an event in another's name is refused");
                 Err(forbidden("SOURCE_NOT_OWNED", "Only the owner of a node sends as it"))
@@ -271,7 +271,7 @@ impl Network {
         let (Some(timestamp), Some(_)) = (&event.timestamp, event.id) else {
             return Err(ApiError::invalid("signature", "required", "needs id and timestamp, which it covers"));
         };
-        let key = node_key(&self.platform.keys, place.org.as_str(), &event.source, &place.actor.id);
+        let key = node_key(&self.platform.keys, place.org.as_str(), &event.source, place.actor.subject());
         let bytes = event.bytes(place.org.as_str(), id, timestamp, &event.payload.data)?;
         if !is_event_hash(key.as_bytes(), &bytes, signature) {
             tracing::warn!(principal = %place.actor.id, org = %place.org, "a wrongly signed event is refused");
@@ -326,7 +326,7 @@ impl Network {
             hash,
             key_id,
             signed,
-            sender_id: place.actor.id.clone(),
+            sender_id: place.actor.subject().to_owned(),
             policy_set: seen.view.policies.digest().to_owned(),
             candidates: decided.candidates,
         };
@@ -345,7 +345,7 @@ impl Network {
         let time = event.timestamp.as_ref().unwrap_or(&earlier.timestamp);
         let bytes = event.bytes(place.org.as_str(), &earlier.id, time, data)?;
         let same = verify_service_hash(&self.platform.keys, &earlier.key_id, &bytes, &earlier.hash);
-        if same.is_ok() && earlier.sender_id == place.actor.id {
+        if same.is_ok() && earlier.sender_id == place.actor.subject() {
             return Ok(());
         }
         Err(ApiError::new(StatusCode::CONFLICT, "EVENT_ID_CONFLICT", "Another event has this id"))

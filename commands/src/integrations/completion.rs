@@ -145,7 +145,7 @@ impl Completion {
         }
         // What somebody else sealed would be opened for the model, and read aloud by it.
         if !by.is_platform() {
-            under_key(&c, &by.id)?;
+            under_key(&c, by.subject())?;
         }
         let more = |m: &PromptMessage| m.content.text_len() + m.more.as_ref().map_or(0, |more| more.text_len());
         let options = c.options.as_ref().map_or(0, |options| options.text_len());
@@ -170,7 +170,7 @@ impl Completion {
             deadline: c.deadline,
             context: c.context,
             prompt_digest: c.prompt_digest,
-            requested_by: by.id.clone(),
+            requested_by: by.subject().to_owned(),
             options: c.options,
             fallbacks: c.fallbacks,
         }))
@@ -294,7 +294,7 @@ impl Completion {
     }
 
     fn cancel(&self, c: CancelCompletion, by: &Actor) -> Result<Decision<CompletionEvent>, Rejection> {
-        let theirs = by.is_platform() || by.super_admin || by.id == self.requested_by;
+        let theirs = by.is_platform() || by.super_admin || by.subject() == self.requested_by;
         if !theirs {
             return Err(Rejection::not_found("completion"));
         }

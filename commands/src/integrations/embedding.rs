@@ -98,8 +98,9 @@ impl Embedding {
                 return Err(Rejection::forbidden("only the platform asks on behalf of a conversation or a run"));
             }
             // What somebody else sealed would be opened, and given to a provider.
-            if c.inputs.kid != by.id {
-                return Err(Rejection::new("WRONG_KEY", format!("inputs: seal them with the key '{}'", by.id)));
+            if c.inputs.kid != by.subject() {
+                let text = format!("inputs: seal them with the key '{}'", by.subject());
+                return Err(Rejection::new("WRONG_KEY", text));
             }
             if by.on_behalf_of.is_some() {
                 c.context.user_id = Some(by.subject().to_owned());
@@ -127,7 +128,7 @@ impl Embedding {
             credential_id: c.credential_id,
             deadline: c.deadline,
             context: c.context,
-            requested_by: by.id.clone(),
+            requested_by: by.subject().to_owned(),
         }))
     }
 

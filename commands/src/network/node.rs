@@ -100,15 +100,16 @@ impl Node {
 
     fn owned(&self, by: &Actor) -> Result<(), Rejection> {
         self.present()?;
-        if by.id == self.owner_id || may(by, &self.org_id, NODES_ADMIN) {
+        if by.subject() == self.owner_id || may(by, &self.org_id, NODES_ADMIN) {
             return Ok(());
         }
         Err(Rejection::new("NODE_OWNED", "the node belongs to somebody else"))
     }
 
     fn register(&self, c: RegisterNode, by: &Actor) -> Result<Decision<NodeEvent>, Rejection> {
-        let own_node = by.kind == ActorType::Agent && by.id == c.node_id;
-        if c.node_type == NodeType::Assistant && by.kind == ActorType::Agent && !own_node {
+        let agent = by.subject_kind() == ActorType::Agent;
+        let own_node = agent && by.subject() == c.node_id;
+        if c.node_type == NodeType::Assistant && agent && !own_node {
             return Err(Rejection::new("AGENT_ID_MISMATCH", "an agent registers an assistant under its own id"));
         }
         if !own_node && !may(by, &c.org_id, NODES_ADMIN) {
@@ -119,7 +120,7 @@ impl Node {
             return Err(Rejection::invalid("id: 'bridge:…' is the id of a bridge, which is registered as one"));
         }
         // Even an admin does not take over what somebody else's events go to.
-        if self.standing != Standing::Absent && by.id != self.owner_id && !by.super_admin && !by.is_platform() {
+        if self.standing != Standing::Absent && by.subject() != self.owner_id && !by.super_admin && !by.is_platform() {
             return Err(Rejection::new("NODE_OWNED", "this id belongs to somebody else"));
         }
         name(&c.name)?;
@@ -133,7 +134,7 @@ impl Node {
         check_metadata(&c.metadata)?;
         let RegisterNode { node_id, org_id, name, node_type, capabilities, endpoint, metadata } = c;
         if self.standing == Standing::Absent {
-            let owner_id = by.id.clone();
+            let owner_id = by.subject().to_owned();
             return Ok(Decision::one(NodeRegistered {
                 node_id,
                 org_id,
