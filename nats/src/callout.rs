@@ -105,7 +105,7 @@ impl Asked {
 /// What a client may do.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Grant {
-    /// Who it is, for the server's log.
+    /// What the connection is called at the server.
     pub name: String,
     /// Subjects that it may publish on; at least one, for none would mean all.
     pub publish: Vec<String>,

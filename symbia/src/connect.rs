@@ -13,6 +13,10 @@ use zeroize::Zeroizing;
 
 use crate::{config::Config, home::Home};
 
+/// Where we get our answers. Not where other clients do: they may subscribe to all of `_INBOX.>`, and ours hold commands and
+/// events.
+pub const INBOX: &str = "_SYMBIA";
+
 /// Where broker and database are.
 #[derive(Clone)]
 pub struct Addresses {
@@ -111,8 +115,7 @@ pub async fn broker(url: &str) -> anyhow::Result<Client> {
     let credentials = addresses.iter().find_map(|a| Some((a.username()?.to_owned(), a.password()?.to_owned())));
     let mut options = ConnectOptions::new()
         .name("symbia")
-        // Not where other clients get their answers: they may subscribe to all of `_INBOX.>`, and ours hold commands and events.
-        .custom_inbox_prefix("_SYMBIA")
+        .custom_inbox_prefix(INBOX)
         .request_timeout(Some(Duration::from_secs(5)))
         .connection_timeout(Duration::from_secs(5))
         .reconnect_delay_callback(|attempt| {

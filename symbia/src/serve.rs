@@ -83,9 +83,9 @@ pub async fn serve(
         && let Some(url) = &house.callout
     {
         let (client, issuer) = (broker(url).await?, home.broker_issuer()?);
-        let (directory, stop) = (Directory::new(platform.clone()), stop.clone());
+        let (directory, feed, stop) = (Directory::new(platform.clone()), feed.clone(), stop.clone());
         servers.spawn(async move {
-            if let Err(error) = answer_broker(directory, client, issuer, stop).await {
+            if let Err(error) = answer_broker(directory, client, issuer, feed, stop).await {
                 tracing::error!(%error, "clients of the broker are not let in: it cannot ask who they are");
             }
         });

@@ -17,6 +17,7 @@ use symbia_nats::{
     broker::{Broker, BrokerOptions, Durability, StoreKey},
     bus::CommandBus,
     callout::SUBJECT,
+    connections::{END, OF_ALL, OF_ONE},
     process::port_is_free,
 };
 use symbia_projections::server::{DatabaseServer, DatabaseServerOptions};
@@ -27,7 +28,7 @@ use crate::{
     Ended,
     cli::{DurabilityOption, UpOptions, WorkRole},
     config::Config,
-    connect::{Addresses, Connected},
+    connect::{Addresses, Connected, INBOX},
     doctor::{self, binary_dirs},
     first_run::Admin,
     home::{Home, Running},
@@ -209,15 +210,17 @@ impl Servers {
 }
 
 // Who is neither the platform nor the one who answers is asked about: a principal's token opens its organizations' subjects.
-// Nobody but who answers sees the credentials that pass, not even the platform's own connections. An account of its own would
-// be another way to that, but once accounts are configured the global one, where the log is, loses JetStream.
+// Nobody but who answers sees the credentials that pass, not even the platform's own connections: the questions go to the
+// system account, where clients' connections are seen and ended, too. With any other account beside it the global one, where the
+// log is, would lose JetStream.
 fn authorization(platform: &str, callout: &str, issuer: &str) -> String {
     format!(
-        "authorization {{\n  users: [\n    \
-         {{ user: {PLATFORM_USER}, password: \"{platform}\", permissions: {{ subscribe: {{ deny: [\"$SYS.>\"] }} }} }}\n    \
-         {{ user: {CALLOUT_USER}, password: \"{callout}\", permissions: {{ publish: {{ deny: \">\" }}, \
-         subscribe: [\"{SUBJECT}\"], allow_responses: true }} }}\n  ]\n  \
-         auth_callout {{ issuer: {issuer}, auth_users: [ {PLATFORM_USER}, {CALLOUT_USER} ] }}\n}}\n"
+        "accounts {{\n  $SYS {{ users: [ {{ user: {CALLOUT_USER}, password: \"{callout}\", permissions: {{ \
+         publish: [\"{OF_ALL}\", \"{OF_ONE}\", \"{END}\"], subscribe: [\"{SUBJECT}\", \"{INBOX}.>\"], \
+         allow_responses: true }} }} ] }}\n}}\n\
+         authorization {{\n  users: [ {{ user: {PLATFORM_USER}, password: \"{platform}\", \
+         permissions: {{ subscribe: {{ deny: [\"$SYS.>\"] }} }} }} ]\n  \
+         auth_callout {{ issuer: {issuer}, account: \"$SYS\", auth_users: [ {PLATFORM_USER}, {CALLOUT_USER} ] }}\n}}\n"
     )
 }
 

@@ -1,6 +1,8 @@
 //! A principal's own connection to the broker: its token or key opens its organizations' subjects, for as long as it is good.
 #![allow(missing_docs, reason = "tests")]
 
+use std::time::Duration;
+
 use anyhow::{Context, ensure};
 use async_nats::{Client, ConnectOptions, Event, Subscriber};
 use futures::StreamExt;
@@ -12,6 +14,9 @@ use tokio::sync::mpsc;
 type Tested = anyhow::Result<()>;
 
 const NONE: &str = "00000000-0000-4000-8000-000000000000";
+const GONE: &str = "disconnected";
+/// What is revoked is refused within a second; the rest is for a machine that is busy with other tests.
+const AT_ONCE: Duration = Duration::from_secs(3);
 
 struct Person {
     token: String,
@@ -61,8 +66,10 @@ impl House {
         let (sender, said) = mpsc::unbounded_channel();
         let options =
             ConnectOptions::with_token(credential.to_owned()).max_reconnects(1).event_callback(move |event| {
-                if let Event::ServerError(error) = event {
-                    let _ = sender.send(error.to_string());
+                match event {
+                    Event::ServerError(error) => _ = sender.send(error.to_string()),
+                    Event::Disconnected => _ = sender.send(GONE.to_owned()),
+                    _ => {}
                 }
                 async {}
             });
@@ -139,7 +146,7 @@ async fn two_organizations_do_not_see_each_other_at_the_broker() -> Tested {
     while events.next().await.context("no event")?.subject.as_str() != renamed {}
     House::settle(&hers, &ada.org, &mut outcomes).await?;
     for subscription in &mut heard {
-        let nothing = tokio::time::timeout(std::time::Duration::ZERO, subscription.next()).await;
+        let nothing = tokio::time::timeout(Duration::ZERO, subscription.next()).await;
         ensure!(!matches!(nothing, Ok(Some(_))), "she heard {nothing:?}");
     }
     Ok(())
@@ -165,4 +172,91 @@ async fn what_is_no_longer_good_opens_nothing() -> Tested {
     house.call(Method::POST, "/api/auth/logout", &ada.token, json!({})).await?;
     until("the token opens nothing", || async { Ok(house.is_refused(&ada.token).await) }).await?;
     Ok(())
+}
+
+/// What the broker says of a client, until it is gone.
+async fn ends(said: &mut mpsc::UnboundedReceiver<String>, what: &str) -> Tested {
+    let gone = async {
+        while said.recv().await.context("nothing was said")? != GONE {}
+        anyhow::Ok(())
+    };
+    tokio::time::timeout(AT_ONCE, gone).await.with_context(|| format!("{what}: the connection goes on"))?
+}
+
+/// One that is let in, and the credential that let it.
+struct Inside {
+    what: &'static str,
+    credential: String,
+    said: mpsc::UnboundedReceiver<String>,
+    _client: Client,
+}
+
+impl House {
+    async fn inside(&self, what: &'static str, credential: String) -> anyhow::Result<Inside> {
+        let (client, said) = self.connect(&credential).await.with_context(|| what.to_owned())?;
+        Ok(Inside { what, credential, said, _client: client })
+    }
+
+    async fn login(&self, name: &str) -> anyhow::Result<Value> {
+        let body = json!({ "email": format!("{name}@example.test"), "password": "a good password" });
+        self.call(Method::POST, "/api/auth/login", "", body).await
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_open_connection_ends_with_what_it_stands_on() -> Tested {
+    let house = House::open()?;
+    let (ada, bob) = (house.register("ada").await?, house.register("bob").await?);
+    let text = |value: &Value| value.as_str().map(str::to_owned).with_context(|| format!("no text: {value}"));
+    let post = async |path: &str, token: &str, body: Value| house.call(Method::POST, path, token, body).await;
+    let invite = json!({ "email": "bob@example.test", "role": "member" });
+    let member = text(&post(&format!("/api/orgs/{}/members/invite", ada.org), &ada.token, invite).await?["id"])?;
+    let secret = "the-credential-of-an-agent-0123456789abcdef";
+    let agent = json!({ "agentId": "agent:a", "credential": secret, "name": "A", "orgId": ada.org });
+    let agent = text(&post("/api/agents", &ada.token, agent).await?["id"])?;
+    let login = json!({ "agentId": "agent:a", "credential": secret });
+    let agents_own = text(&post("/api/auth/agent/login", "", login).await?["token"])?;
+    let key = post("/api/api-keys", &ada.token, json!({ "name": "bus", "orgId": ada.org })).await?;
+    let delegation = json!({ "agentId": "agent:a", "scopes": ["cap:messaging.send"] });
+    let delegation = text(&post("/api/delegations", &ada.token, delegation).await?["id"])?;
+    let exchange = json!({
+        "grant_type": "urn:ietf:params:oauth:grant-type:token-exchange",
+        "subject_token": delegation,
+        "subject_token_type": "urn:symbia:params:oauth:token-type:delegation",
+        "actor_token": agents_own,
+        "actor_token_type": "urn:ietf:params:oauth:token-type:access_token",
+    });
+    let delegated = text(&post("/api/oauth/token", "", exchange).await?["access_token"])?;
+    let second = text(&house.login("ada").await?["token"])?;
+
+    let mut by_session = house.inside("a session", second.clone()).await?;
+    let mut by_key = house.inside("a key", text(&key["key"])?).await?;
+    let mut by_delegation = house.inside("a delegation", delegated).await?;
+    let mut by_agent = house.inside("an agent", agents_own).await?;
+    let mut of_bob = house.inside("a member", bob.token.clone()).await?;
+    let mut of_ada = house.inside("who did it", ada.token.clone()).await?;
+
+    post("/api/auth/logout", &second, json!({})).await?;
+    ends(&mut by_session.said, by_session.what).await?;
+    post(&format!("/api/api-keys/{}/revoke", text(&key["id"])?), &ada.token, json!({})).await?;
+    ends(&mut by_key.said, by_key.what).await?;
+    house.call(Method::DELETE, &format!("/api/delegations/{delegation}"), &ada.token, json!({})).await?;
+    ends(&mut by_delegation.said, by_delegation.what).await?;
+    post(&format!("/api/agents/{agent}/deactivate"), &ada.token, json!({})).await?;
+    ends(&mut by_agent.said, by_agent.what).await?;
+    // His token is as good as before, and opens his own organization only.
+    house.call(Method::DELETE, &format!("/api/orgs/{}/members/{member}", ada.org), &ada.token, json!({})).await?;
+    ends(&mut of_bob.said, of_bob.what).await?;
+    for gone in [&by_session, &by_key, &by_delegation, &by_agent] {
+        ensure!(house.is_refused(&gone.credential).await, "{} opens a connection", gone.what);
+    }
+    let (again, mut refused) = house.connect(&bob.token).await?;
+    again.publish(format!("symbia.cmd.identity.{}.organization.x", ada.org), "{}".into()).await?;
+    again.flush().await?;
+    let refusal = refused.recv().await.context("nothing was said")?.to_lowercase();
+    ensure!(refusal.contains("permissions violation for publish"), "{refusal}");
+
+    ensure!(of_ada.said.try_recv().is_err(), "nobody else's connection ends");
+    post("/api/auth/logout-all", &ada.token, json!({})).await?;
+    ends(&mut of_ada.said, of_ada.what).await
 }

@@ -105,7 +105,8 @@ impl Directory {
         }
     }
 
-    async fn principal_of(&self, claims: &Claims) -> Result<Principal, AuthError> {
+    /// Whom a verified token stands for now.
+    pub(super) async fn principal_of(&self, claims: &Claims) -> Result<Principal, AuthError> {
         let now = OffsetDateTime::now_utc();
         let gone = if claims.iat + SETTLING.whole_seconds() > now.unix_timestamp() {
             AuthError::Unavailable
@@ -155,21 +156,20 @@ impl Directory {
     /// The key is unknown, revoked or expired, its creator is gone or has left its organization, or the read models
     /// cannot be asked.
     pub async fn identify_key(&self, key: &str) -> Result<(Principal, ApiKey), AuthError> {
-        let now = OffsetDateTime::now_utc();
         let mut tx = self.platform.read(&Scope::platform()).await.map_err(unavailable)?;
         let found = model::api_key_by_hash(&mut tx, &self.key_hash(key)).await.map_err(unavailable)?;
         let key = found.ok_or(AuthError::Invalid)?;
-        if key.is_revoked(now) {
-            return Err(AuthError::Revoked);
-        }
-        if key.is_expired(now) {
-            return Err(AuthError::Expired);
-        }
-        let creator = user(&mut tx, &key.created_by).await?;
+        let principal = owner(&mut tx, &key).await?;
         drop(tx);
-        let principal = narrowed(creator, &key).ok_or(AuthError::Revoked)?;
         self.used(&key);
         Ok((principal, key))
+    }
+
+    /// The principal of a key that was verified before, by the key's id.
+    pub(super) async fn owner_of_key(&self, id: &str) -> Result<Principal, AuthError> {
+        let mut tx = self.platform.read(&Scope::platform()).await.map_err(unavailable)?;
+        let key = model::api_key(&mut tx, id).await.map_err(unavailable)?.ok_or(AuthError::Revoked)?;
+        owner(&mut tx, &key).await
     }
 
     /// Hash under which a key is found.
@@ -231,6 +231,17 @@ impl Throttle {
         let last = self.0.load(Ordering::Relaxed);
         last < now && self.0.compare_exchange(last, now, Ordering::Relaxed, Ordering::Relaxed).is_ok()
     }
+}
+
+async fn owner(conn: &mut PgConnection, key: &ApiKey) -> Result<Principal, AuthError> {
+    let now = OffsetDateTime::now_utc();
+    if key.is_revoked(now) {
+        return Err(AuthError::Revoked);
+    }
+    if key.is_expired(now) {
+        return Err(AuthError::Expired);
+    }
+    narrowed(user(conn, &key.created_by).await?, key).ok_or(AuthError::Revoked)
 }
 
 /// A user with what they may do, as a principal.

@@ -6,18 +6,25 @@ use std::{sync::Arc, time::Duration};
 use async_nats::{Client, Message, SubscribeError};
 use futures::StreamExt;
 use symbia_events::{Service, check_token};
-use symbia_nats::callout::{Asked, CalloutError, Grant, Issuer, SUBJECT};
+use symbia_nats::{
+    callout::{Asked, CalloutError, Grant, Issuer, SUBJECT},
+    connections::Connections,
+};
 use time::OffsetDateTime;
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 
-use super::{api_keys::PREFIX, authenticator::Directory};
+use super::{
+    api_keys::PREFIX,
+    authenticator::Directory,
+    broker_watch::{Credential, Door, Standing, watch},
+};
 use crate::{
-    feed::PrivateConversations,
+    feed::{Feed, PrivateConversations},
     http::{AuthError, Principal, principal::PrincipalKind},
 };
 
-/// A connection lasts no longer, so that a right that was taken away, and a session that was ended, are gone after it.
+/// A connection lasts no longer, should nobody end it when what it stands on is taken away.
 const LIFETIME: Duration = Duration::from_secs(15 * 60);
 /// Subscriptions of one connection.
 const SUBSCRIPTIONS: u32 = 1000;
@@ -28,7 +35,8 @@ const AT_ONCE: usize = 32;
 /// Processes that share the work.
 const GROUP: &str = "identity";
 
-/// Answers the broker until `stop`. `client` is the user that may, and does nothing else.
+/// Answers the broker until `stop`, and ends connections whose credentials are no longer good. `client` is the user that may,
+/// and does nothing else.
 ///
 /// # Errors
 /// The broker does not take the subscription.
@@ -36,8 +44,10 @@ pub async fn answer_broker(
     directory: Directory,
     client: Client,
     issuer: Issuer,
+    feed: Feed,
     stop: CancellationToken,
 ) -> Result<(), SubscribeError> {
+    let door = watch(directory.clone(), Connections::new(client.clone()), feed, stop.clone());
     let mut questions = client.queue_subscribe(SUBJECT, GROUP.to_owned()).await?;
     let (issuer, places) = (Arc::new(issuer), Arc::new(Semaphore::new(AT_ONCE)));
     loop {
@@ -46,17 +56,17 @@ pub async fn answer_broker(
             question = questions.next() => question,
         };
         let (Some(question), Ok(place)) = (question, Arc::clone(&places).acquire_owned().await) else { return Ok(()) };
-        let (directory, client, issuer) = (directory.clone(), client.clone(), Arc::clone(&issuer));
+        let (directory, client, issuer, door) = (directory.clone(), client.clone(), Arc::clone(&issuer), door.clone());
         tokio::spawn(async move {
-            answer(&directory, &client, &issuer, question).await;
+            answer(&directory, &client, &issuer, &door, question).await;
             drop(place);
         });
     }
 }
 
-async fn answer(directory: &Directory, client: &Client, issuer: &Issuer, question: Message) {
+async fn answer(directory: &Directory, client: &Client, issuer: &Issuer, door: &Door, question: Message) {
     let Some(reply) = question.reply else { return };
-    match decision(directory, issuer, &question.payload).await {
+    match decision(directory, issuer, door, &question.payload).await {
         Ok(answer) => {
             if let Err(error) = client.publish(reply, answer.into()).await {
                 tracing::warn!(%error, "the broker is not told whether a client may in");
@@ -66,19 +76,29 @@ async fn answer(directory: &Directory, client: &Client, issuer: &Issuer, questio
     }
 }
 
-async fn decision(directory: &Directory, issuer: &Issuer, question: &[u8]) -> Result<String, CalloutError> {
+async fn decision(
+    directory: &Directory,
+    issuer: &Issuer,
+    door: &Door,
+    question: &[u8],
+) -> Result<String, CalloutError> {
     let (asked, now) = (Asked::read(question)?, OffsetDateTime::now_utc());
     let granted = async {
-        let (principal, expires) = directory.at_broker(&asked.credential).await?;
+        let (principal, by, expires) = directory.at_broker(&asked.credential).await?;
         let until = expires.map_or(now + LIFETIME, |expires| expires.min(now + LIFETIME));
-        grant(&principal, until).ok_or(AuthError::Invalid)
+        let standing = Standing::new(&principal, by).ok_or(AuthError::Invalid)?;
+        let Subjects { publish, subscribe } = subjects(&principal).ok_or(AuthError::Invalid)?;
+        let (subscriptions, payload) = (SUBSCRIPTIONS, PAYLOAD);
+        Ok((Grant { name: standing.name(), publish, subscribe, until, subscriptions, payload }, standing.who))
     };
     match granted.await {
-        Ok(grant) => {
-            tracing::debug!(principal = grant.name, host = asked.host, "let in at the broker");
-            issuer.admit(&asked, &grant, now)
+        Ok((grant, principal)) => {
+            tracing::debug!(principal, host = asked.host, "let in at the broker");
+            let answer = issuer.admit(&asked, &grant, now)?;
+            door.let_in(principal);
+            Ok(answer)
         }
-        Err(error) => {
+        Err::<_, AuthError>(error) => {
             tracing::debug!(%error, host = asked.host, "turned away at the broker");
             issuer.refuse(&asked, &error.to_string(), now)
         }
@@ -87,20 +107,26 @@ async fn decision(directory: &Directory, issuer: &Issuer, question: &[u8]) -> Re
 
 impl Directory {
     // With the instant at which the credential itself expires.
-    async fn at_broker(&self, credential: &str) -> Result<(Principal, Option<OffsetDateTime>), AuthError> {
+    async fn at_broker(&self, credential: &str) -> Result<(Principal, Credential, Option<OffsetDateTime>), AuthError> {
         if credential.starts_with(PREFIX) {
             let (principal, key) = self.identify_key(credential).await?;
-            return Ok((principal, key.expires_at));
+            return Ok((principal, Credential::Key(key.id), key.expires_at));
         }
         let (principal, claims) = self.identify(credential).await?;
         let expires = OffsetDateTime::from_unix_timestamp(claims.exp).map_err(|_| AuthError::Invalid)?;
-        Ok((principal, Some(expires)))
+        Ok((principal, Credential::of(claims), Some(expires)))
     }
+}
+
+/// What is open to a principal.
+pub(super) struct Subjects {
+    pub publish: Vec<String>,
+    pub subscribe: Vec<String>,
 }
 
 // Commands and outcomes of the principal's organizations. A credential with its full rights also hears what a feed would
 // give it, and has an inbox. `None`: no organization, so nothing to do here.
-fn grant(principal: &Principal, until: OffsetDateTime) -> Option<Grant> {
+pub(super) fn subjects(principal: &Principal) -> Option<Subjects> {
     let orgs: Vec<&str> =
         principal.organizations.iter().map(|org| org.id.as_str()).filter(|id| check_token(id).is_ok()).collect();
     if orgs.is_empty() {
@@ -119,11 +145,7 @@ fn grant(principal: &Principal, until: OffsetDateTime) -> Option<Grant> {
             subscribe.push(format!("_INBOX.{}.{}.>", kind(principal.kind), principal.id));
         }
     }
-    let name = match &principal.acting {
-        Some(acting) => format!("{} for {}", acting.agent, principal.id),
-        None => principal.id.clone(),
-    };
-    Some(Grant { name, publish, subscribe, until, subscriptions: SUBSCRIPTIONS, payload: PAYLOAD })
+    Some(Subjects { publish, subscribe })
 }
 
 // One subject, where all services are open.
@@ -162,8 +184,8 @@ mod tests {
         }
     }
 
-    fn of(principal: &Principal) -> Grant {
-        grant(principal, OffsetDateTime::UNIX_EPOCH).unwrap()
+    fn of(principal: &Principal) -> Subjects {
+        subjects(principal).unwrap()
     }
 
     fn hears(principal: &Principal, subject: &str) -> bool {
@@ -177,9 +199,9 @@ mod tests {
         let within = |s: &String| s.contains(".o1.") || s.contains(".o2.") || s == "_INBOX.user.ada.>";
         assert!(grant.subscribe.iter().all(within), "{:?}", grant.subscribe);
         let nobody = Principal::new("eve", PrincipalKind::User, AuthType::Jwt);
-        assert!(super::grant(&nobody, OffsetDateTime::UNIX_EPOCH).is_none());
+        assert!(super::subjects(&nobody).is_none());
         let odd = Membership { id: "o1.>".into(), name: String::new(), slug: String::new(), role: "admin".into() };
-        assert!(super::grant(&Principal { organizations: vec![odd], ..nobody }, OffsetDateTime::UNIX_EPOCH).is_none());
+        assert!(super::subjects(&Principal { organizations: vec![odd], ..nobody }).is_none());
     }
 
     #[test]

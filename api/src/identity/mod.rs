@@ -17,6 +17,7 @@ mod audit_logs;
 mod authenticator;
 mod authorize;
 mod broker_access;
+mod broker_watch;
 mod cache;
 mod clients;
 mod credentials;
@@ -38,6 +39,7 @@ mod links;
 mod locks;
 mod login;
 mod members;
+mod named;
 mod oauth;
 mod orgs;
 mod owned;
@@ -67,6 +69,7 @@ pub use authenticator::{ApiKeysAsBearer, Directory};
 pub use broker_access::answer_broker;
 pub use email::key as email_key;
 pub use keys::{SigningKey, SigningKeys, TokenError, VerifyingKey};
+pub(crate) use named::{AGENTS, named};
 pub use tokens::{AUDIENCE, Act, Claims, IssueError, Issued, MayAct, Subject, Tokens};
 
 use crate::{
@@ -147,7 +150,13 @@ pub fn service(platform: Platform, health: Health, config: ServerConfig) -> Serv
         .merge(discovery::routes());
     ServiceApp::new(info(), health, config)
         .api(api.with_state(identity.clone()).layer(axum::middleware::from_fn(key_scopes::gate)))
-        .root(discovery::root().merge(oauth::root()).merge(authorize::root()).with_state(identity))
+        .root(
+            discovery::root()
+                .merge(oauth::root())
+                .merge(authorize::root())
+                
+                .with_state(identity),
+        )
         .authenticator(Arc::new(directory))
         .rate_limits(limits)
 }

@@ -9,14 +9,16 @@ use std::{
 
 use axum::http::StatusCode;
 use futures::{StreamExt, stream};
-use serde_json::Value;
 use socketioxide::{SocketIo, extract::SocketRef};
-use symbia_events::{Event, Position, Service};
+use symbia_events::{Position, Service};
 use time::OffsetDateTime;
 use tokio_util::sync::CancellationToken;
 
 use super::{Peer, Sockets, end};
-use crate::feed::source::{Chunk, Entry};
+use crate::{
+    feed::source::{Chunk, Entry},
+    identity::named,
+};
 
 /// Seconds after which a credential is looked at without a reason.
 const SELDOM: i64 = 300;
@@ -133,22 +135,5 @@ impl Sockets {
             self.0.service.closed(peer);
             end(socket, 4001, "the session has ended: log in again");
         }
-    }
-}
-
-/// The ids that an event names: what it is about, and every text of its data.
-fn named(event: &Event, ids: &mut HashSet<String>) {
-    ids.insert(event.aggregateid.clone());
-    if let Ok(data) = serde_json::from_str(event.data.get()) {
-        texts(&data, ids);
-    }
-}
-
-fn texts(value: &Value, ids: &mut HashSet<String>) {
-    match value {
-        Value::String(text) => _ = ids.insert(text.clone()),
-        Value::Array(items) => items.iter().for_each(|item| texts(item, ids)),
-        Value::Object(members) => members.values().for_each(|member| texts(member, ids)),
-        Value::Null | Value::Bool(_) | Value::Number(_) => {}
     }
 }

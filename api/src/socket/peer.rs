@@ -16,7 +16,10 @@ use socketioxide::{
 use time::OffsetDateTime;
 
 use super::handshake::Credential;
-use crate::http::{Caller, Principal, RequestScope, request::TrustedProxies};
+use crate::{
+    http::{Caller, Principal, RequestScope, principal::PrincipalKind, request::TrustedProxies},
+    identity::AGENTS,
+};
 
 /// Calls of one client that may wait for their turn.
 const WAITING_MAX: usize = 64;
@@ -115,7 +118,9 @@ impl Peer {
         let delegation = caller.acting.as_ref().map(|acting| &acting.delegation);
         let agent = caller.acting.as_ref().map(|acting| &acting.agent);
         let own = [Some(&caller.id), caller.agent_id.as_ref(), caller.session_id.as_ref(), caller.key_id.as_ref()];
-        own.into_iter().chain([delegation, agent]).flatten().any(|id| ids.contains(id))
+        let by_agent = caller.kind == PrincipalKind::Agent || caller.acting.is_some();
+        (by_agent && ids.contains(AGENTS))
+            || own.into_iter().chain([delegation, agent]).flatten().any(|id| ids.contains(id))
     }
 
     /// Takes a call. It is given back when nobody serves this client's calls: the asker is to.
