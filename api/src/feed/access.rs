@@ -16,6 +16,7 @@ use crate::http::{ApiError, ApiResult, Authenticator, Caller, RequestScope, requ
 /// In `Sec-WebSocket-Protocol`, before a token: for browsers, which can set no other header on a WebSocket.
 const BEARER_PROTOCOL: &str = "bearer.";
 const X_ORG_ID: &str = "x-org-id";
+const X_ACCESS_REASON: &str = "x-access-reason";
 
 /// An authenticated follower with the credential it came with. 401 to everyone else.
 pub(crate) struct Access {
@@ -32,7 +33,7 @@ impl<S: Send + Sync> FromRequestParts<S> for Access {
         let authenticator =
             authenticator.ok_or_else(|| ApiError::internal("the service was built without an authenticator"))?;
         let mut headers = HeaderMap::new();
-        for name in ["authorization", "x-api-key", "cookie", X_ORG_ID] {
+        for name in ["authorization", "x-api-key", "cookie", X_ORG_ID, X_ACCESS_REASON] {
             for value in parts.headers.get_all(name) {
                 headers.append(name, value.clone());
             }
@@ -47,9 +48,12 @@ impl<S: Send + Sync> FromRequestParts<S> for Access {
 }
 
 impl Access {
-    /// The tenant to follow: the one asked for by name, else as for every request.
-    pub fn tenant(&self, asked: Option<&str>) -> ApiResult<OrgId> {
+    /// The tenant to follow: the one asked for by name, else as for every request. An operator says why it is another's.
+    pub fn tenant(&self, asked: Option<&str>, reason: Option<&str>) -> ApiResult<OrgId> {
         let mut headers = self.headers.clone();
+        if let Some(reason) = reason.and_then(|reason| HeaderValue::from_str(reason).ok()) {
+            headers.insert(X_ACCESS_REASON, reason);
+        }
         if let Some(asked) = asked {
             if asked == OrgId::GLOBAL {
                 self.caller.require_super_admin()?;

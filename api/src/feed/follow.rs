@@ -27,6 +27,8 @@ pub struct FollowQuery {
     pub event_type: Option<String>,
     /// The organization, where the header X-Org-Id cannot be sent; `global` (super admins only) for what belongs to none.
     pub tenant: Option<String>,
+    /// Why an operator follows an organization that is not theirs, where the header X-Access-Reason cannot be sent.
+    pub reason: Option<String>,
     /// `true`: also what is not stored (token deltas, typing, presence), as `live` items without a position.
     #[serde(default)]
     #[param(default = false)]

@@ -54,7 +54,7 @@ pub(crate) struct Stream {
 impl Stream {
     /// Checks what is asked for and starts reading.
     pub async fn open(feed: Feed, drained: CancellationToken, access: Access, query: &FollowQuery) -> ApiResult<Self> {
-        let tenant = access.tenant(query.tenant.as_deref())?;
+        let tenant = access.tenant(query.tenant.as_deref(), query.reason.as_deref())?;
         let live = query.live.then_some(">");
         Self::of(feed, drained, access, tenant, query, live).await
     }

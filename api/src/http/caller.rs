@@ -85,14 +85,15 @@ impl Caller {
     /// the caller's only organization beside the operators', else its default.
     ///
     /// # Errors
-    /// 403 ORG_ACCESS_DENIED, also for an organization that does not exist; 400 ORG_REQUIRED.
+    /// 403 ORG_ACCESS_DENIED, also for an organization that does not exist, and for one that an operator enters without a reason;
+    /// 400 ORG_REQUIRED.
     pub fn org(&self, scope: &RequestScope) -> Result<String, ApiError> {
         if let Some(org) = &scope.org_id {
             if self.belongs_to(org) {
                 return Ok(org.clone());
             }
             if self.bypasses_org_filter() {
-                self.enters(org, scope);
+                self.enters(org, scope)?;
                 return Ok(org.clone());
             }
             return Err(ApiError::org_access_denied());
@@ -105,17 +106,26 @@ impl Caller {
         self.org_id.clone().filter(|org| self.belongs_to(org)).ok_or_else(ApiError::org_required)
     }
 
-    /// Has it noted that the caller acts in an organization that it does not belong to, by an operator's right.
-    pub fn enters(&self, org: &str, scope: &RequestScope) {
+    /// Lets the caller, by an operator's right, into an organization that it does not belong to (`global`: into all of them),
+    /// and has that noted with the reason that the request gives.
+    ///
+    /// # Errors
+    /// 403 ORG_ACCESS_DENIED without an `X-Access-Reason`.
+    pub fn enters(&self, org: &str, scope: &RequestScope) -> Result<(), ApiError> {
+        if self.belongs_to(org) {
+            return Ok(());
+        }
+        let reason = scope.access_reason.clone().ok_or_else(ApiError::access_reason_required)?;
         tracing::info!(principal = %self.id, org, "cross-tenant access");
         if let Some(authenticator) = &self.authenticator {
             authenticator.witness(Seen {
                 principal: self.id.clone(),
                 org: Some(org.to_owned()),
                 operation: scope.operation.clone(),
-                kind: AccessKind::CrossTenant { reason: scope.access_reason.clone().unwrap_or_default() },
+                kind: AccessKind::CrossTenant { reason },
             });
         }
+        Ok(())
     }
 
     /// Only users.

@@ -115,6 +115,12 @@ impl ApiError {
         Self::new(StatusCode::FORBIDDEN, "ORG_ACCESS_DENIED", "No access to this organization")
     }
 
+    /// The same to an operator, who may enter any organization and has not said why.
+    #[must_use]
+    pub fn access_reason_required() -> Self {
+        Self::org_access_denied().with_hint("An operator says why in X-Access-Reason; it is recorded.")
+    }
+
     /// 404 NOT_FOUND; `what` starts the sentence: "User".
     #[must_use]
     pub fn not_found(what: &str) -> Self {

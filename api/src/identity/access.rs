@@ -66,7 +66,7 @@ impl Identity {
             // Tells apart what exists, as for anybody else.
             let refused = self.role_in(caller, org).await.err().unwrap_or_else(ApiError::org_access_denied);
             return Err(match refused.code() {
-                "ORG_ACCESS_DENIED" => refused.with_hint("A super admin says why in X-Access-Reason; it is recorded."),
+                "ORG_ACCESS_DENIED" => ApiError::access_reason_required(),
                 _ => refused,
             });
         };

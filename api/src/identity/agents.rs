@@ -10,7 +10,7 @@ use symbia_commands::{
         UpdateAgent, may_grant,
     },
 };
-use symbia_events::CommandId;
+use symbia_events::{CommandId, OrgId};
 use symbia_projections::{Scope, identity as model};
 use time::{Duration, OffsetDateTime, format_description::well_known::Rfc3339};
 use utoipa::{IntoParams, ToSchema};
@@ -86,15 +86,18 @@ impl From<model::Agent> for AgentDetails {
 
 impl Identity {
     /// An agent that the caller administers; to everybody else it does not exist.
-    async fn administered(&self, caller: &Caller, id: &str) -> ApiResult<model::Agent> {
+    async fn administered(&self, caller: &Caller, scope: &RequestScope, id: &str) -> ApiResult<model::Agent> {
         caller.require_user()?;
         let unknown = || ApiError::not_found("Agent");
         let mut tx = self.platform.read(&Scope::platform()).await?;
         let agent = model::agent(&mut tx, id).await?.ok_or_else(unknown)?;
         let role = agent.organization().and_then(|org| caller.role_in(org));
         match role {
-            _ if caller.is_super_admin => Ok(agent),
             Some("admin") => Ok(agent),
+            _ if caller.is_super_admin => {
+                agent.organization().map_or(Ok(()), |org| caller.enters(org, scope))?;
+                Ok(agent)
+            }
             Some(_) => Err(ApiError::insufficient_role("admin")),
             None => Err(unknown()),
         }
@@ -115,8 +118,8 @@ impl Identity {
         Ok(())
     }
 
-    async fn details(&self, caller: &Caller, id: &str) -> ApiResult<Json<AgentDetails>> {
-        Ok(Json(self.administered(caller, id).await?.into()))
+    async fn details(&self, caller: &Caller, scope: &RequestScope, id: &str) -> ApiResult<Json<AgentDetails>> {
+        Ok(Json(self.administered(caller, scope, id).await?.into()))
     }
 }
 
@@ -163,13 +166,14 @@ async fn list(
     };
     let read = match &org {
         Some(org) => {
-            if !caller.is_super_admin {
-                identity.require_admin(&caller, org).await?;
-            }
+            identity.require_admin_or_operator(&caller, &scope, org).await?;
             let tenant = org.parse().map_err(|_| ApiError::not_found("Organization"))?;
             Scope::member(tenant, &caller.id)
         }
-        None => Scope::platform(),
+        None => {
+            caller.enters(OrgId::GLOBAL, &scope)?;
+            Scope::platform()
+        }
     };
     let limit = filter.limit.unwrap_or(PAGE).clamp(1, PAGE);
     let after = filter.cursor.as_deref().and_then(|cursor| cursor.split_once('_'));
@@ -201,10 +205,8 @@ async fn create(
         None => Some(caller.org(&scope)?),
         org => org,
     };
-    if let Some(org) = &org
-        && !caller.is_super_admin
-    {
-        identity.require_admin(&caller, org).await?;
+    if let Some(org) = &org {
+        identity.require_admin_or_operator(&caller, &scope, org).await?;
     }
     caller.require_user()?;
     if let Some(org) = org.as_deref().filter(|_| caller.is_super_admin) {
@@ -214,7 +216,7 @@ async fn create(
     let terms =
         Terms { org, capabilities: new.capabilities.clone(), enrolled_by: caller.id.clone(), enrolment_id: None };
     let id = identity.register_agent(&new, terms, &Actor::from(&*caller), &scope).await?;
-    identity.details(&caller, &id).await
+    identity.details(&caller, &scope, &id).await
 }
 
 /// What an enrolment token lets its bearer do.
@@ -253,9 +255,7 @@ async fn enrol(
 ) -> ApiResult<Json<EnrolmentToken>> {
     caller.require_user()?;
     let org = enrolment.org_id.map_or_else(|| caller.org(&scope), Ok)?;
-    if !caller.is_super_admin {
-        identity.require_admin(&caller, &org).await?;
-    }
+    identity.require_admin_or_operator(&caller, &scope, &org).await?;
     let actor = Actor::from(&*caller);
     if let Some(beyond) = enrolment.capabilities.iter().find(|c| !may_grant(&actor, c)) {
         return Err(ApiError::missing_capability(beyond));
@@ -282,10 +282,11 @@ async fn enrol(
     responses((status = 200, description = "The agent", body = AgentDetails)))]
 async fn read(
     State(identity): State<Identity>,
+    scope: RequestScope,
     caller: Caller,
     Path(id): Path<String>,
 ) -> ApiResult<Json<AgentDetails>> {
-    identity.details(&caller, &id).await
+    identity.details(&caller, &scope, &id).await
 }
 
 /// Changes of an agent; what is absent stays.
@@ -312,7 +313,7 @@ async fn change(
     Path(id): Path<String>,
     Json(changes): Json<Changes>,
 ) -> ApiResult<Json<AgentDetails>> {
-    let agent = identity.administered(&caller, &id).await?;
+    let agent = identity.administered(&caller, &scope, &id).await?;
     let mut rules = Validation::new();
     if let Some(name) = &changes.name {
         rules.required("name", name).length("name", name, 1, 200);
@@ -332,7 +333,7 @@ async fn change(
         let update = UpdateAgent { agent_row_id, name, metadata: changes.metadata };
         identity.order(&agent, update, &caller, &scope).await?;
     }
-    identity.details(&caller, &id).await
+    identity.details(&caller, &scope, &id).await
 }
 
 /// Delete an agent; its handle is never given to another (admins of its organization)
@@ -345,7 +346,7 @@ async fn delete(
     caller: Caller,
     Path(id): Path<String>,
 ) -> ApiResult<Json<Msg>> {
-    let agent = identity.administered(&caller, &id).await?;
+    let agent = identity.administered(&caller, &scope, &id).await?;
     identity.order(&agent, DeleteAgent { agent_row_id: id }, &caller, &scope).await?;
     for reference in [Some(&agent.credential_ref), agent.previous_ref.as_ref()].into_iter().flatten() {
         identity.platform.secrets.destroy_secret(reference).await?;
@@ -388,7 +389,7 @@ async fn rotate(
     Path(id): Path<String>,
     Json(rotation): Json<Rotation>,
 ) -> ApiResult<Json<Rotated>> {
-    let agent = identity.administered(&caller, &id).await?;
+    let agent = identity.administered(&caller, &scope, &id).await?;
     let grace = Duration::seconds(i64::from(rotation.grace_seconds.unwrap_or(0)));
     let mut rules = Validation::new();
     rules.check(grace <= Duration::days(7), "graceSeconds", "range", "must be at most 604800");
@@ -406,7 +407,7 @@ async fn rotate(
     let end = (!grace.is_zero()).then(|| (OffsetDateTime::now_utc() + grace).format(&Rfc3339).unwrap_or_default());
     let command = RotateAgentCredential { agent_row_id: id.clone(), credential_ref, grace_until: end };
     identity.order(&agent, command, &caller, &scope).await?;
-    let agent = identity.administered(&caller, &id).await?.into();
+    let agent = identity.administered(&caller, &scope, &id).await?.into();
     Ok(Json(Rotated { agent, credential: made.then(|| credential.to_string()) }))
 }
 
@@ -428,9 +429,9 @@ async fn activate(
     Path(id): Path<String>,
     Json(Reason { reason }): Json<Reason>,
 ) -> ApiResult<Json<AgentDetails>> {
-    let agent = identity.administered(&caller, &id).await?;
+    let agent = identity.administered(&caller, &scope, &id).await?;
     identity.order(&agent, ActivateAgent { agent_row_id: id.clone(), reason }, &caller, &scope).await?;
-    identity.details(&caller, &id).await
+    identity.details(&caller, &scope, &id).await
 }
 
 /// Keep an agent out, at once (admins of its organization)
@@ -444,7 +445,7 @@ async fn deactivate(
     Path(id): Path<String>,
     Json(Reason { reason }): Json<Reason>,
 ) -> ApiResult<Json<AgentDetails>> {
-    let agent = identity.administered(&caller, &id).await?;
+    let agent = identity.administered(&caller, &scope, &id).await?;
     identity.order(&agent, DeactivateAgent { agent_row_id: id.clone(), reason }, &caller, &scope).await?;
-    identity.details(&caller, &id).await
+    identity.details(&caller, &scope, &id).await
 }

@@ -9,7 +9,7 @@ use symbia_commands::{
     Actor, DomainCommand,
     identity::{ApiKeyCommand, CreateApiKey, DeleteApiKey, RevokeApiKey, RotateApiKey},
 };
-use symbia_events::{AggregateRef, CommandId};
+use symbia_events::{AggregateRef, CommandId, OrgId};
 use symbia_projections::{Scope, identity as model};
 use time::{Duration, OffsetDateTime, format_description::well_known::Rfc3339};
 use utoipa::ToSchema;
@@ -191,11 +191,15 @@ impl Identity {
     }
 
     /// A key that is the caller's, or an operator's to end. To those who share no organization with it, it does not exist.
-    async fn own_key(&self, caller: &Caller, id: &str) -> ApiResult<model::ApiKey> {
+    async fn own_key(&self, caller: &Caller, scope: &RequestScope, id: &str) -> ApiResult<model::ApiKey> {
         caller.require_user()?;
         let mut tx = self.platform.read(&Scope::platform()).await?;
         let key = model::api_key(&mut tx, id).await?.ok_or_else(|| ApiError::not_found("API key"))?;
-        if key.created_by == caller.id || caller.is_super_admin {
+        if key.created_by == caller.id {
+            return Ok(key);
+        }
+        if caller.is_super_admin {
+            caller.enters(key.organization().unwrap_or(OrgId::GLOBAL), scope)?;
             return Ok(key);
         }
         if key.organization().is_some_and(|org| caller.belongs_to(org)) {
@@ -263,8 +267,13 @@ async fn list(State(identity): State<Identity>, caller: Caller) -> ApiResult<Jso
 /// Read an API key (its creator, super admins)
 #[utoipa::path(get, path = "/api-keys/{id}", tag = "API keys", params(("id" = String, Path, description = "Id of the key")),
     responses((status = 200, description = "Without the key itself", body = ApiKeyView)))]
-async fn read(State(identity): State<Identity>, caller: Caller, Path(id): Path<String>) -> ApiResult<Json<ApiKeyView>> {
-    Ok(Json(identity.own_key(&caller, &id).await?.into()))
+async fn read(
+    State(identity): State<Identity>,
+    scope: RequestScope,
+    caller: Caller,
+    Path(id): Path<String>,
+) -> ApiResult<Json<ApiKeyView>> {
+    Ok(Json(identity.own_key(&caller, &scope, &id).await?.into()))
 }
 
 /// Revoke an API key, for ever and at once (its creator, super admins)
@@ -278,7 +287,7 @@ async fn revoke(
     caller: Caller,
     Path(id): Path<String>,
 ) -> ApiResult<Json<Msg>> {
-    let key = identity.own_key(&caller, &id).await?;
+    let key = identity.own_key(&caller, &scope, &id).await?;
     identity.order_key(&key, RevokeApiKey { key_id: id, reason: None }, &caller, &scope).await?;
     Ok(Json(Msg { message: "API key revoked" }))
 }
@@ -304,7 +313,7 @@ async fn rotate(
     Path(id): Path<String>,
     Json(rotation): Json<Rotation>,
 ) -> ApiResult<Json<ApiKeyMinted>> {
-    let key = identity.own_key(&caller, &id).await?;
+    let key = identity.own_key(&caller, &scope, &id).await?;
     let (grace, now) = (i64::from(rotation.grace_seconds.unwrap_or(0)), OffsetDateTime::now_utc());
     let most = Duration::days(7).whole_seconds();
     Validation::new().check(grace <= most, "graceSeconds", "range", "must be at most 604800").finish()?;
@@ -343,7 +352,7 @@ async fn delete(
     caller: Caller,
     Path(id): Path<String>,
 ) -> ApiResult<Json<Msg>> {
-    let key = identity.own_key(&caller, &id).await?;
+    let key = identity.own_key(&caller, &scope, &id).await?;
     identity.order_key(&key, DeleteApiKey { key_id: id }, &caller, &scope).await?;
     Ok(Json(Msg { message: "API key deleted" }))
 }

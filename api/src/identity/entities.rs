@@ -96,9 +96,13 @@ impl From<model::Entity> for EntityView {
     }
 }
 
-/// What a caller sees of the directory: a scope for each of its organizations, or one for everything.
-fn sights(caller: &Caller) -> ApiResult<Vec<Scope>> {
-    if caller.has_capability(READ_ALL) {
+/// What a caller sees of the directory: a scope for each of its organizations, or one for everything; an operator says why.
+fn sights(caller: &Caller, scope: &RequestScope) -> ApiResult<Vec<Scope>> {
+    let says_why = !caller.is_super_admin || scope.access_reason.is_some();
+    if says_why && caller.has_capability(READ_ALL) {
+        if caller.is_super_admin {
+            caller.enters(OrgId::GLOBAL, scope)?;
+        }
         return Ok(vec![Scope::platform()]);
     }
     let member = |org: &str| org.parse().map(|org| Scope::member(org, &caller.id)).map_err(ApiError::internal);
@@ -110,17 +114,19 @@ fn sights(caller: &Caller) -> ApiResult<Vec<Scope>> {
 /// The organization that an address is read in: the one that is named, else that of the request. Only a member's.
 fn context(caller: &Caller, scope: &RequestScope, named: Option<String>) -> ApiResult<Option<String>> {
     let org = named.or_else(|| scope.org_id.clone());
-    if org.as_deref().is_some_and(|org| !caller.belongs_to(org) && !caller.has_capability(READ_ALL)) {
-        return Err(ApiError::org_access_denied());
+    match org.as_deref().filter(|org| !caller.belongs_to(org)) {
+        Some(org) if caller.is_super_admin => caller.enters(org, scope)?,
+        Some(_) if !caller.has_capability(READ_ALL) => return Err(ApiError::org_access_denied()),
+        _ => {}
     }
     Ok(org)
 }
 
 impl Identity {
     /// An entity that the caller may see; to everybody else it does not exist.
-    pub(super) async fn entity(&self, caller: &Caller, id: &str) -> ApiResult<model::Entity> {
-        for scope in sights(caller)? {
-            let mut tx = self.platform.read(&scope).await?;
+    pub(super) async fn entity(&self, caller: &Caller, scope: &RequestScope, id: &str) -> ApiResult<model::Entity> {
+        for sight in sights(caller, scope)? {
+            let mut tx = self.platform.read(&sight).await?;
             if let Some(found) = model::entity(&mut tx, id).await? {
                 return Ok(found);
             }
@@ -182,6 +188,7 @@ struct Entities {
     responses((status = 200, description = "The oldest first", body = Entities)))]
 async fn list(
     State(identity): State<Identity>,
+    scope: RequestScope,
     caller: Caller,
     Query(filter): Query<Filter>,
 ) -> ApiResult<Json<Entities>> {
@@ -192,8 +199,8 @@ async fn list(
         status: filter.status,
     };
     let mut found: Vec<model::Entity> = Vec::new();
-    for scope in sights(&caller)? {
-        let mut tx = identity.platform.read(&scope).await?;
+    for sight in sights(&caller, &scope)? {
+        let mut tx = identity.platform.read(&sight).await?;
         found.extend(model::entities(&mut tx, &filter).await?);
     }
     found.sort_by(|a, b| (a.created_at, &a.id).cmp(&(b.created_at, &b.id)));
@@ -206,8 +213,13 @@ async fn list(
 #[utoipa::path(get, path = "/entities/{id}", tag = "Directory",
     params(("id" = String, Path, description = "Id of the entity")),
     responses((status = 200, description = "The entry", body = EntityView)))]
-async fn read(State(identity): State<Identity>, caller: Caller, Path(id): Path<String>) -> ApiResult<Json<EntityView>> {
-    Ok(Json(identity.entity(&caller, &id).await?.into()))
+async fn read(
+    State(identity): State<Identity>,
+    scope: RequestScope,
+    caller: Caller,
+    Path(id): Path<String>,
+) -> ApiResult<Json<EntityView>> {
+    Ok(Json(identity.entity(&caller, &scope, &id).await?.into()))
 }
 
 /// A new entry.
@@ -264,6 +276,7 @@ async fn register(
         if !caller.is_super_admin || model::organization(&mut tx, org).await?.is_none() {
             return Err(ApiError::org_access_denied());
         }
+        caller.enters(org, &scope)?;
     }
     let entity_id = format!("ent_{}", Ids(scope.command_id(&caller.id)).of("entity"));
     let filter = model::EntityFilter { slug: Some(new.slug.clone()), ..model::EntityFilter::default() };
@@ -328,7 +341,7 @@ async fn change(
     Path(id): Path<String>,
     Json(changes): Json<Changes>,
 ) -> ApiResult<Json<EntityView>> {
-    let found = identity.entity(&caller, &id).await?;
+    let found = identity.entity(&caller, &scope, &id).await?;
     let mut rules = Validation::new();
     if let Some(metadata) = &changes.metadata {
         check_metadata(&mut rules, metadata);
@@ -359,7 +372,7 @@ async fn retire(
     caller: Caller,
     Path(id): Path<String>,
 ) -> ApiResult<Json<Msg>> {
-    let found = identity.entity(&caller, &id).await?;
+    let found = identity.entity(&caller, &scope, &id).await?;
     let retire = RetireEntity { entity_id: id.clone() };
     identity.order_entity(found.organization(), &id, retire, &Actor::from(&*caller), &scope).await?;
     Ok(Json(Msg { message: "Entity retired" }))
@@ -408,7 +421,7 @@ async fn resolve(
         Some(org) if !caller.has_capability(READ_ALL) => {
             vec![Scope::member(org.parse().map_err(|_| ApiError::org_access_denied())?, &caller.id)]
         }
-        _ => sights(&caller)?,
+        _ => sights(&caller, &scope)?,
     };
     let (mut found, mut suggestions): (Vec<model::Entity>, Vec<String>) = (Vec::new(), Vec::new());
     let text = lookup.address.trim_start_matches('@');

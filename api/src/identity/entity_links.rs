@@ -11,7 +11,7 @@ use symbia_commands::{
         principal_entity_id,
     },
 };
-use symbia_events::{CommandId, Service};
+use symbia_events::{CommandId, OrgId, Service};
 use symbia_projections::{Scope, identity as model};
 use time::{Duration, OffsetDateTime, format_description::well_known::Rfc3339};
 use utoipa::ToSchema;
@@ -47,10 +47,16 @@ pub(super) fn routes() -> OpenApiRouter<Identity> {
 }
 
 impl Identity {
-    /// Who may bind entities to nodes: the network service, and operators.
-    fn binder(&self, headers: &HeaderMap, caller: Result<OptionalCaller, ApiError>) -> ApiResult<Actor> {
+    /// Who may bind entities to nodes: the network service, and operators, who say why.
+    fn binder(
+        &self,
+        headers: &HeaderMap,
+        caller: Result<OptionalCaller, ApiError>,
+        scope: &RequestScope,
+    ) -> ApiResult<Actor> {
         let caller = caller?.0;
         if let Some(caller) = caller.as_ref().filter(|c| c.is_super_admin) {
+            caller.enters(OrgId::GLOBAL, scope)?;
             return Ok(Actor::from(&**caller));
         }
         let token = self.service(headers, caller.as_ref())?;
@@ -91,7 +97,7 @@ async fn bind(
     Path(id): Path<String>,
     Json(binding): Json<Binding>,
 ) -> ApiResult<Json<EntityView>> {
-    let actor = identity.binder(&headers, caller)?;
+    let actor = identity.binder(&headers, caller, &scope)?;
     let seconds = binding.lease_seconds.unwrap_or(LEASE);
     let mut rules = Validation::new();
     let node = symbia_events::check_token(&binding.node_id).is_ok() && binding.node_id.len() <= 100;
@@ -125,7 +131,7 @@ async fn unbind(
     caller: Result<OptionalCaller, ApiError>,
     Path(id): Path<String>,
 ) -> ApiResult<Json<EntityView>> {
-    let actor = identity.binder(&headers, caller)?;
+    let actor = identity.binder(&headers, caller, &scope)?;
     let found = identity.any_entity(&id).await?;
     let unbind = UnbindEntity { entity_id: id.clone(), reason: "request".to_owned() };
     identity.order_entity(found.organization(), &id, unbind, &actor, &scope).await?;
@@ -138,13 +144,14 @@ async fn unbind(
     responses((status = 200, description = "The entry", body = EntityView)))]
 async fn by_node(
     State(identity): State<Identity>,
+    scope: RequestScope,
     caller: Caller,
     Path(node): Path<String>,
 ) -> ApiResult<Json<EntityView>> {
     let mut tx = identity.platform.read(&Scope::platform()).await?;
     let found = model::entity_on(&mut tx, &node).await?.ok_or_else(|| ApiError::not_found("Entity"))?;
     drop(tx);
-    Ok(Json(identity.entity(&caller, &found.id).await?.into()))
+    Ok(Json(identity.entity(&caller, &scope, &found.id).await?.into()))
 }
 
 /// A name of an entity.
@@ -185,8 +192,13 @@ impl Identity {
 #[utoipa::path(get, path = "/entities/{id}/aliases", tag = "Directory",
     params(("id" = String, Path, description = "Id of the entity")),
     responses((status = 200, description = "The most important first", body = Aliases)))]
-async fn aliases(State(identity): State<Identity>, caller: Caller, Path(id): Path<String>) -> ApiResult<Json<Aliases>> {
-    identity.entity(&caller, &id).await?;
+async fn aliases(
+    State(identity): State<Identity>,
+    scope: RequestScope,
+    caller: Caller,
+    Path(id): Path<String>,
+) -> ApiResult<Json<Aliases>> {
+    identity.entity(&caller, &scope, &id).await?;
     identity.aliases(&id).await
 }
 
@@ -213,7 +225,7 @@ async fn add_alias(
     Path(id): Path<String>,
     Json(new): Json<NewAlias>,
 ) -> ApiResult<Json<Aliases>> {
-    let found = identity.entity(&caller, &id).await?;
+    let found = identity.entity(&caller, &scope, &id).await?;
     let add = AddEntityAlias {
         entity_id: id.clone(),
         alias_id: CommandId::derived(scope.command_id(&caller.id), "alias").to_string(),
@@ -235,7 +247,7 @@ async fn remove_alias(
     caller: Caller,
     Path((id, alias_id)): Path<(String, String)>,
 ) -> ApiResult<Json<Msg>> {
-    let found = identity.entity(&caller, &id).await?;
+    let found = identity.entity(&caller, &scope, &id).await?;
     let remove = RemoveEntityAlias { entity_id: id.clone(), alias_id };
     identity.order_entity(found.organization(), &id, remove, &Actor::from(&*caller), &scope).await?;
     Ok(Json(Msg { message: "Alias removed" }))
@@ -287,10 +299,11 @@ impl Identity {
     responses((status = 200, description = "By their index", body = Instances)))]
 async fn instances(
     State(identity): State<Identity>,
+    scope: RequestScope,
     caller: Caller,
     Path(id): Path<String>,
 ) -> ApiResult<Json<Instances>> {
-    identity.entity(&caller, &id).await?;
+    identity.entity(&caller, &scope, &id).await?;
     identity.instances(&id).await
 }
 
@@ -328,7 +341,7 @@ async fn report(
 ) -> ApiResult<Json<Instances>> {
     let caller = caller?.0;
     let (found, actor) = match &caller {
-        Some(caller) => (identity.entity(caller, &id).await?, Actor::from(&**caller)),
+        Some(caller) => (identity.entity(caller, &scope, &id).await?, Actor::from(&**caller)),
         None => {
             let token = identity.service(&headers, None)?;
             (identity.any_entity(&id).await?, Actor::service(token.service.name()))

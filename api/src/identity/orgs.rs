@@ -87,6 +87,19 @@ impl Identity {
         }
     }
 
+    /// The same, and operators who say why.
+    ///
+    /// # Errors
+    /// Those of [`Identity::require_admin`] and [`Caller::enters`].
+    pub(super) async fn require_admin_or_operator(
+        &self,
+        caller: &Caller,
+        scope: &RequestScope,
+        org: &str,
+    ) -> ApiResult<()> {
+        if caller.is_super_admin { caller.enters(org, scope) } else { self.require_admin(caller, org).await }
+    }
+
     async fn denied(&self, org: &str) -> ApiResult<ApiError> {
         let mut tx = self.platform.read(&Scope::platform()).await?;
         let exists = model::organization(&mut tx, org).await?.is_some();
@@ -306,9 +319,7 @@ async fn delete(
     caller: Caller,
     Path(id): Path<String>,
 ) -> ApiResult<Json<Msg>> {
-    if !caller.is_super_admin {
-        identity.require_admin(&caller, &id).await?;
-    }
+    identity.require_admin_or_operator(&caller, &scope, &id).await?;
     let command = OrganizationCommand::from(DeleteOrganization { org_id: id.clone() });
     identity.platform.submit(&aggregate(&id)?, &command, &Actor::from(&*caller), &scope).await?;
     Ok(Json(Msg { message: "Organization deleted" }))

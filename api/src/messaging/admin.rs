@@ -32,8 +32,8 @@ pub(super) fn routes() -> OpenApiRouter<Messaging> {
 /// The organizations asked about; `None` = all of them, for operators.
 fn administered(caller: &Caller, scope: &RequestScope, org: Option<&str>) -> ApiResult<Option<Vec<String>>> {
     let orgs = ruled(caller, org)?;
-    if caller.is_super_admin && org.is_none_or(|org| !caller.belongs_to(org)) {
-        caller.enters(org.unwrap_or(OrgId::GLOBAL), scope);
+    if caller.is_super_admin {
+        caller.enters(org.unwrap_or(OrgId::GLOBAL), scope)?;
     }
     Ok(orgs)
 }
@@ -58,10 +58,8 @@ impl Messaging {
         let orgs = ruled(caller, None)?;
         let mut tx = self.platform.read(&Scope::platform()).await?;
         let found = model::conversation_of_orgs(&mut tx, orgs.as_deref(), id).await?.ok_or_else(unknown)?;
+        caller.enters(&found.org_id, scope)?;
         tracing::info!(principal = %caller.id, org = %found.org_id, conversation = id, "an admin looks at a conversation");
-        if !caller.belongs_to(&found.org_id) {
-            caller.enters(&found.org_id, scope);
-        }
         Ok(found)
     }
 }

@@ -21,7 +21,7 @@ async fn only_those_who_belong_get_in_and_the_rest_is_refused_before_the_upgrade
     let cors = CorsConfig::new(["https://console.example"], true);
     let server = stage.serve(FeedConfig { cors, ..FeedConfig::default() }).await;
     type Case = (&'static str, Option<&'static str>, Option<(&'static str, &'static str)>, u16, &'static str);
-    let cases: [Case; 10] = [
+    let cases: [Case; 11] = [
         ("", None, None, 401, "AUTH_REQUIRED"),
         ("access_token=a", None, None, 401, "AUTH_REQUIRED"),
         ("", Some("nobody"), None, 401, "TOKEN_INVALID"),
@@ -31,6 +31,7 @@ async fn only_those_who_belong_get_in_and_the_rest_is_refused_before_the_upgrade
         ("tenant=global", Some("a"), None, 403, "SUPERADMIN_REQUIRED"),
         ("", Some("reader"), Some(("x-org-id", "global")), 403, "SUPERADMIN_REQUIRED"),
         ("", Some("a"), Some(("x-org-id", "org-b")), 403, "ORG_ACCESS_DENIED"),
+        ("tenant=org-b", Some("root"), None, 403, "ORG_ACCESS_DENIED"),
         ("", Some("a"), Some(("origin", "https://evil.example")), 403, "ORIGIN_NOT_ALLOWED"),
     ];
     for (query, token, header, status, code) in cases {
@@ -40,9 +41,12 @@ async fn only_those_who_belong_get_in_and_the_rest_is_refused_before_the_upgrade
         let (got, body) = server.refused(query, &headers).await;
         assert_eq!((got, &body["code"]), (status, &json!(code)), "{query} {headers:?}");
     }
-    for (query, token) in
-        [("tenant=org-b", "both"), ("tenant=org-b", "root"), ("tenant=org-b", "reader"), ("tenant=global", "root")]
-    {
+    for (query, token) in [
+        ("tenant=org-b", "both"),
+        ("tenant=org-b&reason=ticket+4711", "root"),
+        ("tenant=org-b&reason=ticket+4711", "reader"),
+        ("tenant=global", "root"),
+    ] {
         server.follow(token, query).await;
     }
     let origin = ("origin", "https://console.example");
@@ -92,7 +96,7 @@ async fn the_audience_decides_what_of_the_tenant_a_caller_may_have() {
     let stage = Stage::new().await;
     let server = stage.serve_to(FeedConfig::default(), Arc::new(EvenOnly)).await;
     let mut member = server.follow("a", "live=true").await;
-    let mut root = server.follow("root", "tenant=org-a").await;
+    let mut root = server.follow("root", "tenant=org-a&reason=a+test").await;
     for subject in ["odd.1", "even.1"] {
         stage.client.publish(format!("symbia.live.org-a.{subject}"), "1".into()).await.unwrap();
     }

@@ -94,7 +94,7 @@ async fn the_organization_is_chosen_and_checked() {
         ("former", None, Err((400, "ORG_REQUIRED"))),
         ("former", Some("org-z"), Err((403, "ORG_ACCESS_DENIED"))),
         ("root", None, Err((400, "ORG_REQUIRED"))),
-        ("root", Some("org-z"), Ok("org-z")),
+        ("root", Some("org-z"), Err((403, "ORG_ACCESS_DENIED"))),
     ] {
         let bearer = format!("Bearer {token}");
         let headers: Vec<_> =
@@ -107,6 +107,14 @@ async fn the_organization_is_chosen_and_checked() {
             }
         }
     }
+    let headers = [("authorization", "Bearer root"), ("x-org-id", "org-z")];
+    let hint = fetch(&router, "/api/org", &headers).await.error()["hint"].to_string();
+    assert!(hint.contains("X-Access-Reason"), "{hint}");
+    let headers = [headers[0], headers[1], ("x-access-reason", "ticket 4711")];
+    assert_eq!(fetch(&router, "/api/org", &headers).await.json(), json!({ "org": "org-z" }));
+    // A reason opens nothing to anybody else.
+    let headers = [("authorization", "Bearer good"), ("x-org-id", "org-b"), ("x-access-reason", "ticket 4711")];
+    assert_eq!(fetch(&router, "/api/org", &headers).await.error()["code"], "ORG_ACCESS_DENIED");
 }
 
 #[tokio::test]

@@ -13,13 +13,20 @@ pub struct Client {
     base: String,
     credential: Credential,
     org: Option<String>,
+    access_reason: Option<String>,
     json: bool,
 }
 
 impl Client {
     /// It, as somebody.
-    pub fn new(base: String, credential: Credential, org: Option<String>, json: bool) -> Self {
-        Client { http: reqwest::Client::new(), base, credential, org, json }
+    pub fn new(
+        base: String,
+        credential: Credential,
+        org: Option<String>,
+        access_reason: Option<String>,
+        json: bool,
+    ) -> Self {
+        Client { http: reqwest::Client::new(), base, credential, org, access_reason, json }
     }
 
     /// The organization of `--org`.
@@ -58,8 +65,10 @@ impl Client {
             url.query_pairs_mut().extend_pairs(query);
         }
         let mut request = self.credential.on(self.http.request(method, url));
-        if let Some(org) = &self.org {
-            request = request.header("x-org-id", org);
+        for (name, value) in [("x-org-id", &self.org), ("x-access-reason", &self.access_reason)] {
+            if let Some(value) = value {
+                request = request.header(name, value);
+            }
         }
         if let Some(body) = body {
             request = request.json(body);

@@ -33,6 +33,9 @@ pub struct Place {
     /// Organization, for those who have several
     #[arg(long, global = true)]
     org: Option<String>,
+    /// Why, for an operator in an organization that is not theirs; it is recorded
+    #[arg(long, global = true)]
+    access_reason: Option<String>,
 }
 
 #[derive(Debug, Subcommand)]
@@ -91,7 +94,8 @@ impl Place {
     async fn client(&self, config: &Config) -> anyhow::Result<Client> {
         let kept = self.sessions(config)?.kept().await?;
         let credential = kept.ok_or_else(|| Refused("nobody is signed in: `symbia login` first".to_owned()))?;
-        Ok(Client::new(self.identity(config), credential, self.org.clone(), config.json))
+        let (org, reason) = (self.org.clone(), self.access_reason.clone());
+        Ok(Client::new(self.identity(config), credential, org, reason, config.json))
     }
 }
 
