@@ -11,6 +11,8 @@ mod agents;
 mod api_keys;
 #[path = "identity/bootstrap.rs"]
 mod bootstrap;
+#[path = "identity/browser.rs"]
+mod browser;
 #[path = "identity/canary.rs"]
 mod canary;
 #[path = "identity/credentials.rs"]

@@ -6,7 +6,7 @@
 use axum::{
     extract::State,
     http::{HeaderMap, StatusCode, header},
-    response::{Html, IntoResponse, Response},
+    response::{IntoResponse, Response},
 };
 use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD as BASE64URL};
 use reqwest::Url;
@@ -30,6 +30,7 @@ use super::{
     Identity, clients,
     links::Purpose,
     oauth::{Granted, TokenRequest, narrowed, refused},
+    pages::{escaped, hidden, page},
     sessions::{self, Proof},
     tokens::{AUDIENCE, Claims, Subject},
 };
@@ -46,13 +47,13 @@ pub(super) fn root() -> OpenApiRouter<Identity> {
 /// What a client asks for.
 #[derive(Clone, Debug, Default, Deserialize, Serialize, ToSchema, IntoParams)]
 #[into_params(parameter_in = Query)]
-struct Request {
+pub(super) struct Request {
     /// `code`.
     #[serde(default)]
     response_type: String,
     /// Address of the client's metadata document.
     #[serde(default)]
-    client_id: String,
+    pub client_id: String,
     /// Where to answer; one of the document's.
     #[serde(default)]
     redirect_uri: String,
@@ -108,37 +109,31 @@ async fn ask(
     OptionalCaller(caller): OptionalCaller,
     Query(request): Query<Request>,
 ) -> ApiResult<Response> {
-    let page = headers.get(header::ACCEPT).and_then(|v| v.to_str().ok()).is_some_and(|v| v.contains("text/html"));
+    let as_page = headers.get(header::ACCEPT).and_then(|v| v.to_str().ok()).is_some_and(|v| v.contains("text/html"));
     let Some(caller) = caller else {
-        if page {
-            let text = "<p>Sign in first, in this browser, and open this address again.</p>";
-            return Ok((StatusCode::UNAUTHORIZED, document(text, "'none'")).into_response());
+        if !as_page {
+            return Err(ApiError::auth_required());
         }
-        return Err(ApiError::auth_required());
+        // The client is looked at afterwards: nobody in particular makes us fetch its document.
+        return Ok(identity.ask_to_sign_in(&headers, &request));
     };
     caller.require_person()?;
     let (client, scopes, resource) = identity.checked(&request).await?;
     let ticket = identity.ticket(&caller.id, &request);
     let client_name = client.client_name.unwrap_or_else(|| request.client_id.clone());
-    if !page {
+    if !as_page {
         let (client_id, redirect_uri) = (request.client_id, request.redirect_uri);
         let question = Question { client_id, client_name, redirect_uri, scopes, resource, ticket };
         return Ok(Json(question).into_response());
-    }
-    let fields = json!(request);
-    let mut form = String::new();
-    for (name, value) in fields.as_object().into_iter().flatten() {
-        if let Some(value) = value.as_str() {
-            form.push_str(&format!("<input type=hidden name={name} value=\"{}\">", escaped(value)));
-        }
     }
     let list: String = scopes.iter().map(|scope| format!("<li>{}</li>", escaped(scope))).collect();
     let who = caller.email.as_deref().or(caller.name.as_deref()).unwrap_or(&caller.id);
     let text = format!(
         "<h1>{name}</h1><p>{id} asks to act in the name of <b>{who}</b> for <b>{resource}</b>:</p><ul>{list}</ul>\
-         <form method=post action=/oauth/authorize>{form}<input type=hidden name=ticket value=\"{ticket}\">\
+         <form method=post action=/oauth/authorize>{request}<input type=hidden name=ticket value=\"{ticket}\">\
          <button name=decision value=approve>Allow</button> <button name=decision value=deny>Deny</button></form>\
          <p>The answer goes to {redirect}.</p>",
+        request = hidden(&request),
         name = escaped(&client_name),
         id = escaped(&request.client_id),
         who = escaped(who),
@@ -146,7 +141,7 @@ async fn ask(
         redirect = escaped(&request.redirect_uri),
     );
     let origin = Url::parse(&request.redirect_uri).map(|url| url.origin().ascii_serialization()).unwrap_or_default();
-    Ok(document(&text, &format!("'self' {origin}")).into_response())
+    Ok(page(&text, &format!("'self' {origin}")).into_response())
 }
 
 /// Answer a client: the person allows it, or does not
@@ -177,17 +172,6 @@ async fn answer(
     }
     back.query_pairs_mut().append_pair("iss", identity.platform.tokens.issuer());
     Ok((StatusCode::SEE_OTHER, [(header::LOCATION, back.to_string())]).into_response())
-}
-
-fn document(body: &str, form_action: &str) -> impl IntoResponse {
-    let policy = format!("default-src 'none'; form-action {form_action}; frame-ancestors 'none'; base-uri 'none'");
-    let page =
-        format!("<!doctype html><html lang=en><meta charset=utf-8><title>Symbia</title><body>{body}</body></html>");
-    ([(header::CONTENT_SECURITY_POLICY, policy), (header::CACHE_CONTROL, "no-store".to_owned())], Html(page))
-}
-
-fn escaped(text: &str) -> String {
-    text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;").replace('"', "&quot;").replace('\'', "&#39;")
 }
 
 fn aggregate(id: &str) -> ApiResult<AggregateRef> {

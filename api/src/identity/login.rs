@@ -82,24 +82,10 @@ async fn login(
     headers: HeaderMap,
     Json(body): Json<Login>,
 ) -> ApiResult<impl IntoResponse> {
-    let mut rules = Validation::new();
-    email::check_form(&mut rules, "email", &body.email);
-    rules.check(!body.password.is_empty(), "password", "required", "is required").finish()?;
-    limits.attempt(&body.email).await?;
-    let (user, proved) = identity.by_password(&body.email, body.password, &scope).await?;
-    let mut tx = identity.platform.read(&Scope::platform()).await?;
-    let security = model::security(&mut tx, &user.id).await?;
-    drop(tx);
-    if security.is_locked(OffsetDateTime::now_utc()) {
-        return Err(ApiError::new(StatusCode::FORBIDDEN, "ACCOUNT_LOCKED", "This account is locked")
-            .with_hint("Reset the password, or ask an operator."));
+    match identity.proved(&limits, &body.email, body.password, body.otp, &scope).await? {
+        Proved::Wholly(user, proof) => identity.welcome(user, proof, &scope, &headers).await,
+        Proved::ByPassword(token) => Err(second_factor_needed(&token)),
     }
-    if security.mfa_confirmed {
-        let Some(code) = body.otp else { return Err(identity.second_factor_needed(&user.id, proved)) };
-        identity.second_factor(&user, &security, &code, &scope).await?;
-    }
-    let method = if security.mfa_confirmed { "password+totp" } else { "password" };
-    identity.welcome(user, Proof { method, at: proved }, &scope, &headers).await
 }
 
 /// The second step.
@@ -125,25 +111,90 @@ async fn second_step(
     headers: HeaderMap,
     Json(body): Json<SecondStep>,
 ) -> ApiResult<impl IntoResponse> {
-    let (keys, now) = (&identity.platform.keys, OffsetDateTime::now_utc());
-    let (user_id, proved) = Purpose::SecondFactor
-        .read(keys, &body.mfa_token)
-        .and_then(|(user, at)| Some((user, OffsetDateTime::from_unix_timestamp_nanos(at.parse().ok()?).ok()?)))
-        .filter(|(_, proved)| *proved + SECOND_STEP > now)
-        .ok_or_else(ApiError::token_invalid)?;
-    limits.attempt(&format!("mfa:{user_id}")).await?;
-    let mut tx = identity.platform.read(&Scope::platform()).await?;
-    let user = model::user(&mut tx, user_id).await?.ok_or_else(ApiError::token_invalid)?;
-    let security = model::security(&mut tx, user_id).await?;
-    drop(tx);
-    if security.is_locked(now) || !security.mfa_confirmed {
-        return Err(ApiError::token_invalid());
-    }
-    identity.second_factor(&user, &security, &body.code, &scope).await?;
-    identity.welcome(user, Proof { method: "password+totp", at: proved }, &scope, &headers).await
+    let (user, proof) = identity.by_second_factor(&limits, &body.mfa_token, &body.code, &scope).await?;
+    identity.welcome(user, proof, &scope, &headers).await
+}
+
+/// How far somebody has proved who they are.
+pub(super) enum Proved {
+    /// By all that the account asks for.
+    Wholly(Box<model::User>, Proof<'static>),
+    /// A second factor is needed; with this token it may follow.
+    ByPassword(Zeroizing<String>),
+}
+
+fn second_factor_needed(token: &str) -> ApiError {
+    ApiError::new(StatusCode::UNAUTHORIZED, "MFA_REQUIRED", "A code of the second factor is needed")
+        .with_hint("Send it with the mfaToken to POST /api/auth/login/mfa, or as otp with the password.")
+        .with_extra("mfaToken", token)
+        .with_extra("methods", vec!["totp", "recovery"])
 }
 
 impl Identity {
+    /// Whom address and password, and the second factor if it came along, prove somebody to be.
+    ///
+    /// # Errors
+    /// 400 for what is no address; 401 when something is wrong; 403 ACCOUNT_LOCKED; 429 after too many attempts.
+    pub(super) async fn proved(
+        &self,
+        limits: &RateLimits,
+        address: &str,
+        password: Zeroizing<String>,
+        otp: Option<Zeroizing<String>>,
+        scope: &RequestScope,
+    ) -> ApiResult<Proved> {
+        let mut rules = Validation::new();
+        email::check_form(&mut rules, "email", address);
+        rules.check(!password.is_empty(), "password", "required", "is required").finish()?;
+        limits.attempt(address).await?;
+        let (user, at) = self.by_password(address, password, scope).await?;
+        let mut tx = self.platform.read(&Scope::platform()).await?;
+        let security = model::security(&mut tx, &user.id).await?;
+        drop(tx);
+        if security.is_locked(OffsetDateTime::now_utc()) {
+            return Err(ApiError::new(StatusCode::FORBIDDEN, "ACCOUNT_LOCKED", "This account is locked")
+                .with_hint("Reset the password, or ask an operator."));
+        }
+        if !security.mfa_confirmed {
+            return Ok(Proved::Wholly(user.into(), Proof { method: "password", at }));
+        }
+        let Some(code) = otp else {
+            let at = at.unix_timestamp_nanos().to_string();
+            return Ok(Proved::ByPassword(Purpose::SecondFactor.of(&self.platform.keys, &user.id, &at)));
+        };
+        self.second_factor(&user, &security, &code, scope).await?;
+        Ok(Proved::Wholly(user.into(), Proof { method: "password+totp", at }))
+    }
+
+    /// Whom a token of the first step and a code prove somebody to be.
+    ///
+    /// # Errors
+    /// 401 when one of them is wrong, was used or is too old; 429 after too many attempts.
+    pub(super) async fn by_second_factor(
+        &self,
+        limits: &RateLimits,
+        token: &str,
+        code: &str,
+        scope: &RequestScope,
+    ) -> ApiResult<(Box<model::User>, Proof<'static>)> {
+        let (keys, now) = (&self.platform.keys, OffsetDateTime::now_utc());
+        let (user_id, at) = Purpose::SecondFactor
+            .read(keys, token)
+            .and_then(|(user, at)| Some((user, OffsetDateTime::from_unix_timestamp_nanos(at.parse().ok()?).ok()?)))
+            .filter(|(_, at)| *at + SECOND_STEP > now)
+            .ok_or_else(ApiError::token_invalid)?;
+        limits.attempt(&format!("mfa:{user_id}")).await?;
+        let mut tx = self.platform.read(&Scope::platform()).await?;
+        let user = model::user(&mut tx, user_id).await?.ok_or_else(ApiError::token_invalid)?;
+        let security = model::security(&mut tx, user_id).await?;
+        drop(tx);
+        if security.is_locked(now) || !security.mfa_confirmed {
+            return Err(ApiError::token_invalid());
+        }
+        self.second_factor(&user, &security, code, scope).await?;
+        Ok((user.into(), Proof { method: "password+totp", at }))
+    }
+
     /// The user of an address and a password, and when they were looked at. A failure is recorded.
     ///
     /// # Errors
@@ -200,14 +251,6 @@ impl Identity {
         Ok(())
     }
 
-    fn second_factor_needed(&self, user: &str, proved: OffsetDateTime) -> ApiError {
-        let token = Purpose::SecondFactor.of(&self.platform.keys, user, &proved.unix_timestamp_nanos().to_string());
-        ApiError::new(StatusCode::UNAUTHORIZED, "MFA_REQUIRED", "A code of the second factor is needed")
-            .with_hint("Send it with the mfaToken to POST /api/auth/login/mfa, or as otp with the password.")
-            .with_extra("mfaToken", token.to_string())
-            .with_extra("methods", vec!["totp", "recovery"])
-    }
-
     async fn second_factor(
         &self,
         user: &model::User,
@@ -223,9 +266,22 @@ impl Identity {
         checked
     }
 
+    /// Begins a session of a user.
+    pub(super) async fn begin(
+        &self,
+        user: &model::User,
+        proof: Proof<'_>,
+        scope: &RequestScope,
+        headers: &HeaderMap,
+    ) -> ApiResult<SignedIn> {
+        let key = self.platform.secrets.subject_key(&user.id).await?;
+        let subject = Subject::user(&user.id, user.email.as_deref(), user.name.as_deref());
+        self.sign_in(&subject, proof, key.as_ref(), scope, headers).await
+    }
+
     async fn welcome(
         &self,
-        user: model::User,
+        user: Box<model::User>,
         proof: Proof<'_>,
         scope: &RequestScope,
         headers: &HeaderMap,
@@ -233,9 +289,7 @@ impl Identity {
         let mut tx = self.platform.read(&Scope::platform()).await?;
         let organizations = model::organizations_of(&mut tx, &user.id).await?;
         drop(tx);
-        let key = self.platform.secrets.subject_key(&user.id).await?;
-        let subject = Subject::user(&user.id, user.email.as_deref(), user.name.as_deref());
-        let SignedIn { issued, refresh_token } = self.sign_in(&subject, proof, key.as_ref(), scope, headers).await?;
+        let SignedIn { issued, refresh_token } = self.begin(&user, proof, scope, headers).await?;
         let organizations =
             organizations.into_iter().map(|o| OrgRef { id: o.id, name: o.name, slug: o.slug, role: o.role }).collect();
         let cookie = self.cookie(&issued);

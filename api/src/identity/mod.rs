@@ -43,6 +43,7 @@ mod named;
 mod oauth;
 mod orgs;
 mod owned;
+mod pages;
 mod paging;
 mod passwords;
 mod plans;
@@ -55,6 +56,7 @@ mod scoped_entitlements;
 mod service_auth;
 mod sessions;
 mod shapes;
+mod sign_in_page;
 mod signing;
 mod tokens;
 
@@ -154,7 +156,7 @@ pub fn service(platform: Platform, health: Health, config: ServerConfig) -> Serv
             discovery::root()
                 .merge(oauth::root())
                 .merge(authorize::root())
-                
+                .merge(sign_in_page::root())
                 .with_state(identity),
         )
         .authenticator(Arc::new(directory))
@@ -174,6 +176,7 @@ fn class_of(method: &Method, route: &str) -> RouteClass {
         | "/api/auth/reset-password"
         | "/api/auth/verify-email"
         | "/api/bootstrap/claim"
+        | "/oauth/sign-in"
             if method == Method::POST =>
         {
             RouteClass::Auth

@@ -7,7 +7,7 @@ use totp_rs::{Builder, Secret};
 use super::stage::{House, PASSWORD};
 
 /// The code of a secret, so many steps from now.
-fn code(secret: &str, steps: i64) -> String {
+pub fn code(secret: &str, steps: i64) -> String {
     let secret = Secret::try_from_base32(secret).unwrap();
     let totp = Builder::new().with_secret(secret).with_account_name("test").with_issuer(Some("test")).build().unwrap();
     let at = OffsetDateTime::now_utc().unix_timestamp() + 30 * steps;
@@ -74,4 +74,5 @@ async fn signing_in_takes_the_second_factor_once_it_is_confirmed() {
         .await
         .unwrap();
     assert!(!tables.is_empty() && tables.iter().all(|row| !row.contains(secret)));
+    house.read_models_are_what_the_log_says().await;
 }

@@ -10,11 +10,11 @@ use tokio::{
 
 use super::stage::{Answer, House, PASSWORD, Person};
 
-const VERIFIER: &str = "a-verifier-of-enough-letters-0123456789-ABCDEFG";
-const BACK: &str = "http://127.0.0.1:45454/back";
+pub const VERIFIER: &str = "a-verifier-of-enough-letters-0123456789-ABCDEFG";
+pub const BACK: &str = "http://127.0.0.1:45454/back";
 
 /// A client's metadata document, served from this machine.
-async fn client() -> String {
+pub async fn client() -> String {
     let listener = TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
     let id = format!("http://127.0.0.1:{}/client.json", listener.local_addr().unwrap().port());
     let document =
@@ -30,7 +30,7 @@ async fn client() -> String {
     id
 }
 
-fn question(client: &str, more: &[(&str, &str)]) -> Vec<(String, String)> {
+pub fn question(client: &str, more: &[(&str, &str)]) -> Vec<(String, String)> {
     let challenge = BASE64URL.encode(Sha256::digest(VERIFIER.as_bytes()));
     let mut fields: Vec<(String, String)> = [
         ("response_type", "code"),
@@ -50,7 +50,7 @@ fn question(client: &str, more: &[(&str, &str)]) -> Vec<(String, String)> {
     fields
 }
 
-fn form(fields: &[(String, String)]) -> String {
+pub fn form(fields: &[(String, String)]) -> String {
     let encode = |text: &str| {
         text.bytes().fold(String::new(), |all, b| {
             if b.is_ascii_alphanumeric() || b"-._~".contains(&b) {
@@ -79,11 +79,11 @@ async fn agree(house: &House, person: &Person, fields: &[(String, String)], deci
     answer.headers["location"].to_str().unwrap().to_owned()
 }
 
-fn code_of(location: &str) -> String {
+pub fn code_of(location: &str) -> String {
     location.split_once("code=").unwrap().1.split('&').next().unwrap().to_owned()
 }
 
-async fn token(house: &House, fields: &[(&str, &str)]) -> Answer {
+pub async fn token(house: &House, fields: &[(&str, &str)]) -> Answer {
     let fields: Vec<_> = fields.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect();
     house.send_raw("/api/oauth/token", &[("content-type", "application/x-www-form-urlencoded")], form(&fields)).await
 }
@@ -180,6 +180,7 @@ async fn a_client_gets_a_code_with_pkce_and_tokens_with_no_more_than_was_agreed(
     house.get(&org, &access).await.ok();
     assert_eq!(renew(refresh, "").await.refused(), (400, "INVALID_GRANT"), "it works once");
     assert_eq!(house.get(&org, &access).await.refused(), (401, "SESSION_REVOKED"), "its reuse ends the family");
+    house.read_models_are_what_the_log_says().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -206,7 +206,7 @@ async fn the_document_lists_the_routes() {
         post /auth/logout-all|post /auth/refresh|post /auth/introspect|post /auth/assertion|get /auth/me|\
         get /auth/user/me|get /auth/config|get /auth/sessions|delete /auth/sessions/{id}|get /users/me|patch /users/me|\
         get /orgs|post /orgs|get /orgs/{id}|patch /orgs/{id}|delete /orgs/{id}|post /orgs/{id}/members/invite|\
-        post /auth/agent/register|post /auth/agent/login|post /auth/agent/refresh|get /auth/agent/me|get /agents|post /agents|\
+        post /oauth/sign-in|post /auth/agent/register|post /auth/agent/login|post /auth/agent/refresh|get /auth/agent/me|get /agents|post /agents|\
         post /agents/enrolment-tokens|get /agents/{id}|patch /agents/{id}|delete /agents/{id}|post /agents/{id}/rotate|\
         post /agents/{id}/activate|post /agents/{id}/deactivate|\
         get /.well-known/openid-configuration|get /admin/signing-keys|post /admin/signing-keys/rotate|\
