@@ -1,6 +1,6 @@
 //! Approvals: an agent asks, the person answers out of band, and the agent gets a token for that one thing.
 
-use axum::{extract::State, http::StatusCode, response::IntoResponse};
+use axum::{Extension, extract::State, http::StatusCode, response::IntoResponse};
 use serde::{Deserialize, Serialize};
 use symbia_commands::{
     Actor, DomainCommand,
@@ -12,10 +12,11 @@ use symbia_projections::{Scope, identity as model};
 use time::OffsetDateTime;
 use utoipa::ToSchema;
 use utoipa_axum::{router::OpenApiRouter, routes};
+use zeroize::Zeroizing;
 
 use super::{Identity, shapes::iso};
 use crate::{
-    http::{ApiError, ApiResult, Caller, Json, Path, RequestScope, Validation},
+    http::{ApiError, ApiResult, Caller, Json, Path, RequestScope, Validation, rate::RateLimits},
     platform::Consistency,
 };
 
@@ -104,11 +105,14 @@ async fn list(State(identity): State<Identity>, caller: Caller) -> ApiResult<Jso
 }
 
 /// Ask the person in whose name the caller acts to approve one thing
+///
+/// They are told by mail where the platform sends mail.
 #[utoipa::path(post, path = "/approvals", tag = "Delegations", request_body = NewApproval,
     responses((status = 201, description = "Asked", body = ApprovalView),
         (status = 403, description = "The caller does not act in somebody's name")))]
 async fn request(
     State(identity): State<Identity>,
+    Extension(limits): Extension<RateLimits>,
     scope: RequestScope,
     caller: Caller,
     Json(new): Json<NewApproval>,
@@ -133,7 +137,9 @@ async fn request(
     let (address, actor) = (aggregate(&approval_id)?, Actor::from(&*caller));
     platform.submit_as(id, &address, &command, &actor, &scope, Consistency::Visible).await?;
     identity.expire_later(&address, &approval_id).await;
-    Ok((StatusCode::CREATED, Json(identity.approval(&approval_id, &caller).await?)))
+    let asked = identity.approval(&approval_id, &caller).await?;
+    identity.mail_request(limits, &asked).await?;
+    Ok((StatusCode::CREATED, Json(asked)))
 }
 
 /// Read a request for approval
@@ -193,6 +199,25 @@ impl Identity {
         let mut tx = self.platform.read(&Scope::user(viewer(caller))).await?;
         let found = model::approval_by_id(&mut tx, id).await?;
         found.map(Into::into).ok_or_else(|| ApiError::not_found("Approval"))
+    }
+
+    // Without the reason: those are the agent's own words.
+    async fn mail_request(&self, limits: RateLimits, asked: &ApprovalView) -> ApiResult<()> {
+        let mut tx = self.platform.read(&Scope::platform()).await?;
+        let address = model::user(&mut tx, &asked.subject_id).await?.and_then(|user| user.email);
+        drop(tx);
+        let Some(to) = address else { return Ok(()) };
+        let text = Zeroizing::new(format!(
+            "{} acts in your name and asks to do what needs your approval:\n\n  {} on {}\n\nAnswer until {}:\n{}\n\n\
+             If you do nothing, it does not happen.\n",
+            asked.agent_id,
+            asked.action,
+            asked.target,
+            asked.expires_at,
+            self.page(&format!("approvals/{}", asked.id)),
+        ));
+        self.mail_later(limits, format!("approval:{}", asked.subject_id), to, "An agent asks for your approval", text);
+        Ok(())
     }
 
     // That it is over is true without it; the timer has the log say so.

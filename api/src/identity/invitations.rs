@@ -1,7 +1,7 @@
 //! Invitations of people who may not have an account yet (identity.md §6.14). The token is shown once, to the admin who
 //! invites; who holds it and has the invited address joins.
 
-use axum::{extract::State, http::StatusCode};
+use axum::{Extension, extract::State, http::StatusCode};
 use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD as BASE64URL};
 use serde::{Deserialize, Serialize};
 use symbia_commands::{
@@ -26,7 +26,7 @@ use super::{
     shapes::{Membership, Msg, iso},
 };
 use crate::{
-    http::{ApiError, ApiResult, Caller, Json, Path, RequestScope, Validation},
+    http::{ApiError, ApiResult, Caller, Json, Path, RequestScope, Validation, rate::RateLimits},
     platform::Consistency,
 };
 
@@ -112,12 +112,14 @@ fn key_of(invitation: &str) -> String {
 
 /// Invite somebody into an organization (its admins)
 ///
-/// A former invitation of the same address is void. The invitation holds for seven days.
+/// A former invitation of the same address is void. The invitation holds for seven days, and is mailed to the address where the
+/// platform sends mail.
 #[utoipa::path(post, path = "/orgs/{id}/invitations", tag = "Members", request_body = NewInvitation,
     params(("id" = String, Path, description = "Id of the organization")),
     responses((status = 200, description = "The invitation with its token", body = Invited)))]
 async fn create(
     State(identity): State<Identity>,
+    Extension(limits): Extension<RateLimits>,
     scope: RequestScope,
     caller: Caller,
     Path(id): Path<String>,
@@ -158,7 +160,24 @@ async fn create(
     }
     let invitation = after.into_iter().find(|invitation| invitation.id == invitation_id);
     let invitation = invitation.ok_or_else(|| ApiError::not_found("Invitation"))?.into();
+    identity.mail_invitation(limits, new.email.trim(), &id, &token).await?;
     Ok(Json(Invited { invitation, token: token.to_string() }))
+}
+
+impl Identity {
+    async fn mail_invitation(&self, limits: RateLimits, to: &str, org: &str, token: &str) -> ApiResult<()> {
+        let mut tx = self.platform.read(&Scope::platform()).await?;
+        let organization = model::organization(&mut tx, org).await?;
+        drop(tx);
+        let text = Zeroizing::new(format!(
+            "You are invited to the organization \"{}\".\n\nJoin it within seven days, signed in with this address:\n{}\n\n\
+             If you do not know why, do nothing.\n",
+            organization.map(|organization| organization.name).unwrap_or_default(),
+            *self.link("accept-invitation", token),
+        ));
+        self.mail_later(limits, format!("invitation:{to}"), to.to_owned(), "You are invited to an organization", text);
+        Ok(())
+    }
 }
 
 /// Withdraw an invitation (admins of the organization)

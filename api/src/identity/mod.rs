@@ -38,6 +38,7 @@ mod licence;
 mod links;
 mod locks;
 mod login;
+mod mailing;
 mod members;
 mod named;
 mod oauth;

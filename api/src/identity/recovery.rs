@@ -274,11 +274,4 @@ impl Identity {
         platform.submit_as(CommandId::random(), &address, &command, &edge, scope, Consistency::Eventual).await?;
         Ok(())
     }
-
-    /// A link into the console. Never to the host that a request names: that may be a stranger's.
-    pub(super) fn link(&self, page: &str, token: &str) -> Zeroizing<String> {
-        let base = self.platform.settings.base_url.trim_end_matches('/');
-        let base = if base.is_empty() { "http://localhost:5001" } else { base };
-        Zeroizing::new(format!("{base}/{page}?token={token}"))
-    }
 }

@@ -4,7 +4,10 @@
 use serde_json::{Value, json};
 use symbia_projections::Scope;
 
-use super::stage::{Answer, House, Person, eventually};
+use super::{
+    passwords::Outbox,
+    stage::{Answer, House, Person, eventually},
+};
 
 const CREDENTIAL: &str = "the-credential-of-an-agent-0123456789abcdef";
 const EXCHANGE: &str = "urn:ietf:params:oauth:grant-type:token-exchange";
@@ -147,7 +150,7 @@ async fn a_delegation_that_is_revoked_in_the_middle_of_a_run_stops_the_agent_at_
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_weighs_more_than_the_limit_waits_for_the_person_and_happens_once() {
-    let house = House::open().await;
+    let (house, outbox) = Outbox::house().await;
     let ada = house.register("ada").await;
     let eve = house.register("eve").await;
     let a = agent(&house, &ada, "agent:a").await;
@@ -166,6 +169,12 @@ async fn what_weighs_more_than_the_limit_waits_for_the_person_and_happens_once()
     let asked = house.call("POST", "/api/approvals", &token, ask.clone()).await;
     assert_eq!((asked.status.as_u16(), &asked.body["status"]), (201, &json!("requested")), "{}", asked.body);
     let approval = text(&asked.body["id"]);
+    let mail = outbox.text(&ada.email, "An agent asks for your approval", 1).await;
+    assert!(
+        mail.contains("agent:a") && mail.contains("identity.delete-organization") && mail.contains(&approval),
+        "{mail}"
+    );
+    assert!(!mail.contains("Nobody works there"), "the agent's own words are not for a mail");
     let with = [("approval", approval.as_str())];
     assert_eq!(exchange(&house, (&id, DELEGATION), &a, &with).await.refused(), (400, "INVALID_GRANT"));
 
@@ -203,6 +212,7 @@ async fn what_weighs_more_than_the_limit_waits_for_the_person_and_happens_once()
             .unwrap();
     let verbs: Vec<&str> = types.iter().map(|kind| kind.split('.').nth(3).unwrap()).collect();
     assert_eq!(verbs, ["approval-requested", "approval-approved", "approval-used"]);
+    house.read_models_are_what_the_log_says().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

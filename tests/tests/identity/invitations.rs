@@ -2,7 +2,22 @@
 
 use serde_json::{Value, json};
 
-use super::stage::House;
+use super::{passwords::Outbox, stage::House};
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_invitation_comes_by_mail_and_its_link_joins() {
+    let (house, outbox) = Outbox::house().await;
+    let ada = house.register("ada").await;
+    let path = format!("/api/orgs/{}/invitations", ada.org);
+    let invited = json!({ "email": "bob@example.test", "role": "viewer" });
+    let answered = house.call("POST", &path, &ada.token, invited).await.ok();
+    let (to, subject) = ("bob@example.test", "You are invited to an organization");
+    assert!(outbox.text(to, subject, 1).await.contains("\"ada org\""));
+    let token = outbox.token(to, subject, 1).await;
+    assert_eq!(answered["token"], json!(token));
+    let bob = house.register("bob").await;
+    house.call("POST", &format!("/api/invitations/{token}/accept"), &bob.token, json!({})).await.ok();
+}
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_invited_person_registers_and_joins_once() {
@@ -44,4 +59,5 @@ async fn an_invited_person_registers_and_joins_once() {
     assert_eq!(open, 0);
     house.call("DELETE", &format!("/api/orgs/{}/members/me", ada.org), &bob.token, json!({})).await.ok();
     assert_eq!(house.get(&format!("/api/orgs/{}", ada.org), &bob.token).await.refused(), (403, "ORG_ACCESS_DENIED"));
+    house.read_models_are_what_the_log_says().await;
 }
