@@ -43,6 +43,10 @@ async fn the_demo_data_is_there_once_and_its_people_can_sign_in() -> anyhow::Res
     ensure!(me["user"]["id"] == "650e8400-e29b-41d4-a716-446655440002", "{me}");
     let org = call(Method::GET, at("identity", &format!("/api/orgs/{ACME}")), &member, Value::Null).await?;
     ensure!(org["members"].as_array().is_some_and(|members| members.len() == 3), "{org}");
+    let tester = sign_in("test2@example.com").await?;
+    let projects = at("identity", "/api/orgs/550e8400-e29b-41d4-a716-446655440002/projects");
+    let projects = call(Method::GET, projects, &tester, Value::Null).await?;
+    ensure!(projects["projects"][0]["id"] == "750e8400-e29b-41d4-a716-446655440001", "{projects}");
     let admin = sign_in("dev@example.com").await?;
     let plans = call(Method::GET, at("identity", "/api/admin/plans"), &admin, Value::Null).await?;
     ensure!(plans.as_array().is_some_and(|plans| plans.iter().any(|plan| plan["id"] == "plan-pro")), "{plans}");

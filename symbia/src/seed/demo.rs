@@ -107,6 +107,7 @@ pub struct Org {
 
 const LABS: &str = "550e8400-e29b-41d4-a716-446655440000";
 const ACME: &str = "550e8400-e29b-41d4-a716-446655440001";
+const TEST: &str = "550e8400-e29b-41d4-a716-446655440002";
 
 pub const ORGS: [Org; 3] = [
     Org {
@@ -124,12 +125,25 @@ pub const ORGS: [Org; 3] = [
         members: &[(1, "admin"), (2, "member"), (3, "viewer")],
     },
     Org {
-        id: "550e8400-e29b-41d4-a716-446655440002",
+        id: TEST,
         name: "Test Organization",
         slug: "test-org",
         plan: "plan-free",
         members: &[(4, "admin"), (5, "member")],
     },
+];
+
+/// A project.
+pub struct Project {
+    pub id: &'static str,
+    pub name: &'static str,
+    pub slug: &'static str,
+    pub org: &'static str,
+}
+
+pub const PROJECTS: [Project; 2] = [
+    Project { id: "750e8400-e29b-41d4-a716-446655440000", name: "Core", slug: "core", org: LABS },
+    Project { id: "750e8400-e29b-41d4-a716-446655440001", name: "Test", slug: "test", org: TEST },
 ];
 
 /// An agent. It has no credential until an admin gives it one.

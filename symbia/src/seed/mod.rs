@@ -10,8 +10,9 @@ use symbia_api::identity::email_key;
 use symbia_commands::{
     Actor, DomainCommand,
     identity::{
-        AddMember, AgentCommand, CreateOrganization, CreatePlan, GrantEntitlement, GrantRole, GrantSuperAdmin,
-        GrantsCommand, OrganizationCommand, PlanCommand, RegisterAgent, RegisterUser, UserCommand,
+        AddMember, AgentCommand, CreateOrganization, CreatePlan, CreateProject, GrantEntitlement, GrantRole,
+        GrantSuperAdmin, GrantsCommand, OrganizationCommand, PlanCommand, ProjectCommand, RegisterAgent, RegisterUser,
+        UserCommand,
     },
     messaging::{ConversationCommand, CreateConversation, NewParticipant},
 };
@@ -31,7 +32,9 @@ use crate::{
     connect::Connected,
     exit,
     roles::checked_secrets,
-    seed::demo::{AGENT_CAPABILITIES, AGENTS, CONVERSATIONS, LIMITS, NAMESPACE, ORGS, PASSWORD, PLANS, USERS, user_id},
+    seed::demo::{
+        AGENT_CAPABILITIES, AGENTS, CONVERSATIONS, LIMITS, NAMESPACE, ORGS, PASSWORD, PLANS, PROJECTS, USERS, user_id,
+    },
 };
 
 /// Codes that say: this is there already.
@@ -182,6 +185,22 @@ impl Seeding {
                 let what = format!("{role} {} of {}", USERS[*n].email, org.slug);
                 self.send(what, address.clone(), command).await?;
             }
+            self.projects(org.id).await?;
+        }
+        Ok(())
+    }
+
+    async fn projects(&mut self, org: &str) -> anyhow::Result<()> {
+        for project in PROJECTS.iter().filter(|project| project.org == org) {
+            let command = ProjectCommand::from(CreateProject {
+                project_id: project.id.to_owned(),
+                org_id: org.to_owned(),
+                name: project.name.to_owned(),
+                slug: project.slug.to_owned(),
+                description: None,
+            });
+            let address = at(Service::Identity, org, "project", project.id)?;
+            self.send(format!("project {}", project.slug), address, command).await?;
         }
         Ok(())
     }

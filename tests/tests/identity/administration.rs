@@ -119,6 +119,7 @@ async fn accounts_are_listed_changed_and_erased() {
     assert_eq!(confirmed[0]["onBehalfOf"], root.id.as_str());
     let stats = house.send("GET", "/api/stats", &[], None).await.ok();
     assert_eq!(stats["totalUsers"], 3);
+    house.read_models_are_what_the_log_says().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -203,6 +204,7 @@ async fn plans_limit_organizations_and_features_end() {
     assert_eq!(system.refused(), (403, "FORBIDDEN"));
     house.call("DELETE", &org, &root.token, json!({})).await.ok();
     assert_eq!(house.get(&licence, &bob.token).await.refused(), (404, "NOT_FOUND"));
+    house.read_models_are_what_the_log_says().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -253,6 +255,7 @@ async fn grants_count_until_they_end() {
     assert_eq!((&me["user"]["entitlements"], &me["user"]["roles"]), (&json!(["cap:passing.by"]), &json!([])));
     let nobody = house.get("/api/admin/users/nobody/roles", &root.token).await;
     assert_eq!(nobody.refused(), (404, "NOT_FOUND"));
+    house.read_models_are_what_the_log_says().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -172,6 +172,7 @@ async fn an_admin_deactivates_rotates_approves_and_deletes_and_each_takes_effect
     let mut again = agent("assistant:billing");
     again["capabilities"] = json!([]);
     assert_eq!(house.call("POST", "/api/agents", &ada.token, again).await.refused(), (400, "HANDLE_TAKEN"));
+    house.read_models_are_what_the_log_says().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

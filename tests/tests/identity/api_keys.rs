@@ -106,6 +106,7 @@ async fn a_rotated_key_goes_on_working_in_its_grace_only() {
     house.call("POST", &revoke, &ada.token, json!({})).await.ok();
     assert_eq!(verify(&house, &first["key"]).await["valid"], false);
     assert_eq!(rotate(&third, json!({ "graceSeconds": 999_999_999 })).await.refused(), (400, "VALIDATION_FAILED"));
+    house.read_models_are_what_the_log_says().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

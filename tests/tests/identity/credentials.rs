@@ -92,6 +92,7 @@ async fn its_owner_keeps_renames_replaces_shares_and_deletes_a_credential_and_ne
     }
     assert_eq!(house.get("/api/credentials?scope=all", &ada.token).await.refused(), (400, "VALIDATION_FAILED"));
     assert_eq!(house.send("GET", "/api/debug/credentials", &[], None).await.refused(), (404, "NOT_FOUND"));
+    house.read_models_are_what_the_log_says().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -103,6 +103,7 @@ async fn an_entry_is_found_by_its_names_and_lives_on_one_node_at_a_time() {
     house.call("DELETE", &path, &ada.token, json!({})).await.ok();
     assert_eq!(house.get(&path, &ada.token).await.refused(), (404, "NOT_FOUND"));
     assert_eq!(put(billing(&ada.org, None)).await.status.as_u16(), 201);
+    house.read_models_are_what_the_log_says().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -200,4 +201,5 @@ async fn users_and_agents_have_entries_that_follow_them() {
     house.call("DELETE", &path, &ada.token, json!({})).await.ok();
     eventually("no entry", async || (house.get(&entry, &ada.token).await.status == 404).then_some(())).await;
     stop.cancel();
+    house.read_models_are_what_the_log_says().await;
 }

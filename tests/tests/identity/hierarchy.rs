@@ -93,6 +93,7 @@ async fn a_project_with_its_applications_and_services_from_first_to_last() {
     for (_, answer) in house.answers.lock().unwrap().iter() {
         assert!(!answer.contains("pw-CANARY"), "{answer}");
     }
+    house.read_models_are_what_the_log_says().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -143,4 +144,5 @@ async fn a_quota_is_used_once_per_use_and_never_beyond() {
     assert_eq!(listed["entitlements"][0]["consumed"], 5);
     house.call("DELETE", &path, &ada.token, json!({})).await.ok();
     assert_eq!(house.call("DELETE", &path, &ada.token, json!({})).await.refused(), (404, "NOT_FOUND"));
+    house.read_models_are_what_the_log_says().await;
 }

@@ -1,6 +1,8 @@
 //! The keys that tokens are signed with: made once, rotated, shared by processes, published.
 
-use serde_json::json;
+use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD as BASE64URL};
+use ed25519_dalek::{Signature, VerifyingKey};
+use serde_json::{Value, json};
 use symbia_api::{
     Platform,
     identity::{SigningKeys, Tokens},
@@ -78,6 +80,31 @@ async fn all_processes_sign_with_one_key_and_a_rotation_is_followed() {
     assert_eq!(kept, 1);
     let login = house.post("/api/auth/login", json!({ "email": ada.email, "password": PASSWORD })).await.ok();
     house.get("/api/auth/me", login["token"].as_str().unwrap()).await.ok();
+}
+
+/// By what the standards say (RFC 7515, RFC 7517, RFC 8037) and another implementation of Ed25519 than the one that signs.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_token_is_verified_with_the_published_key_by_another_library() {
+    let house = House::open().await;
+    let ada = house.register("ada").await;
+    let json = |part: &str| serde_json::from_slice::<Value>(&BASE64URL.decode(part).unwrap()).unwrap();
+    let [header, claims, signature] = ada.token.split('.').collect::<Vec<_>>().try_into().unwrap();
+    let jwks = house.send("GET", "/.well-known/jwks.json", &[], None).await.ok();
+    let named = json(header);
+    let key = jwks["keys"].as_array().unwrap().iter().find(|key| key["kid"] == named["kid"]).unwrap();
+    let stated = [&named["alg"], &key["alg"], &key["kty"], &key["crv"], &key["use"]];
+    assert_eq!(stated, ["EdDSA", "EdDSA", "OKP", "Ed25519", "sig"].map(|text| json!(text)).each_ref());
+    let public: [u8; 32] = BASE64URL.decode(key["x"].as_str().unwrap()).unwrap().try_into().unwrap();
+    let public = VerifyingKey::from_bytes(&public).unwrap();
+    let signature = Signature::from_slice(&BASE64URL.decode(signature).unwrap()).unwrap();
+    public.verify_strict(format!("{header}.{claims}").as_bytes(), &signature).unwrap();
+    assert!(public.verify_strict(format!("{header}.{claims}x").as_bytes(), &signature).is_err());
+    let claims = json(claims);
+    assert_eq!(
+        (&claims["iss"], &claims["aud"], &claims["sub"]),
+        (&json!("symbia-test"), &json!("symbia"), &json!(ada.id))
+    );
+    assert!(claims["exp"].is_i64() && claims["jti"].is_string() && claims["sid"].is_string(), "{claims}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

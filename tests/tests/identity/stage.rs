@@ -24,7 +24,7 @@ use symbia_nats::{
     topology,
 };
 use symbia_projections::{
-    Positions, ProjectorHandle, ProjectorOptions, ReadPool, fixed_keys,
+    Positions, ProjectorHandle, ProjectorOptions, ReadPool, Rebuilder, fixed_keys,
     identity::Identity,
     migrate,
     secrets::{KeyEncryptionKey, SecretStore},
@@ -263,6 +263,17 @@ impl House {
             noted += subject.unwrap().1 as u64;
         }
         notes.info.state.last_sequence - noted
+    }
+}
+
+impl House {
+    /// The read models are, byte for byte, what the log says, folded in one go beside them.
+    pub async fn read_models_are_what_the_log_says(&self) {
+        let keys = fixed_keys(KeyRing::clone(&self.keys));
+        let rebuilder = Rebuilder { pool: self.pool.clone(), jetstream: self.jetstream.clone(), keys };
+        let verified = rebuilder.verify(&*self.projection, &|_| {}).await.unwrap();
+        let differing: Vec<_> = verified.differing().collect();
+        assert!(verified.events > 0 && differing.is_empty(), "{differing:?}");
     }
 }
 

@@ -90,6 +90,7 @@ async fn from_the_first_claim_to_a_second_member_and_out_again() {
     assert_eq!(house.get("/api/auth/me", &ada.token).await.refused(), (401, "SESSION_REVOKED"));
     let inactive = house.post("/api/auth/introspect", json!({ "token": ada.token })).await.ok();
     assert_eq!(inactive, json!({ "active": false }));
+    house.read_models_are_what_the_log_says().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
