@@ -35,7 +35,8 @@ async fn what_an_agent_says_in_somebodys_name_is_theirs_and_the_log_names_both()
     let house = House::open().await;
     let ada = house.register("ada").await;
     let (grace, joan) = (house.colleague(&ada, "grace").await, house.colleague(&ada, "joan").await);
-    let id = house.talk(&ada, &[&grace.id, "assistant:coordinator"]).await;
+    let lin = house.colleague(&ada, "lin").await;
+    let id = house.talk(&ada, &[&grace.id, &joan.id]).await;
     let at = |rest: &str| format!("/api/conversations/{id}{rest}");
     let agent = delegate(&house, &ada, &["cap:messaging.send"]).await;
 
@@ -65,7 +66,8 @@ async fn what_an_agent_says_in_somebodys_name_is_theirs_and_the_log_names_both()
     assert_eq!(read["read_sequence"], hers["sequence"]);
     let removed = house.ask(&agent, "DELETE", &message, &[], None).await;
     assert_eq!(removed.refused(), (403, "APPROVAL_REQUIRED"));
-    let others = house.talk(&grace, &[&joan.id, "assistant:coordinator"]).await;
+    let grace_there = Person { org: ada.org.clone(), ..grace.clone() };
+    let others = house.talk(&grace_there, &[&joan.id, &lin.id]).await;
     let there = |rest: &str| format!("/api/conversations/{others}/{rest}");
     let stranger = house.post(&agent, &there("messages"), json!({ "content": "hi" })).await;
     assert_eq!(stranger.refused(), (403, "NOT_PARTICIPANT"));

@@ -161,6 +161,17 @@ async fn bad_input_is_named_and_changes_nothing() {
             json!({ "email": "ADA@example.test", "password": "long enough", "name": "A" }),
             "EMAIL_TAKEN",
         ),
+        // A Cyrillic letter that is drawn like a Latin one, and the same address in wide letters.
+        (
+            "/api/auth/register",
+            json!({ "email": "\u{430}da@example.test", "password": "long enough", "name": "A" }),
+            "VALIDATION_FAILED",
+        ),
+        (
+            "/api/auth/register",
+            json!({ "email": "\u{ff41}da@example.test", "password": "long enough", "name": "A" }),
+            "EMAIL_TAKEN",
+        ),
         ("/api/orgs", json!({}), "VALIDATION_FAILED"),
         ("/api/orgs", json!({ "name": "A", "slug": "Not A Slug" }), "VALIDATION_FAILED"),
         ("/api/orgs", json!({ "name": "A", "slug": "ada-org" }), "SLUG_TAKEN"),
