@@ -511,6 +511,7 @@ impl From<&Principal> for Actor {
             },
             orgs: orgs.collect(),
             entitlements: principal.entitlements.iter().chain(&principal.roles).cloned().collect(),
+            key: principal.key_id.clone(),
             super_admin: principal.is_super_admin,
             on_behalf_of: None,
             authority: None,

@@ -43,6 +43,9 @@ pub struct Actor {
     /// Capabilities (`cap:…`) and global roles (`role:…`).
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub entitlements: Vec<String>,
+    /// The API key that it used.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub key: Option<String>,
     /// Operator of the platform.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub super_admin: bool,
@@ -64,6 +67,7 @@ impl Actor {
             auth: AuthMethod::Service,
             orgs: Vec::new(),
             entitlements: Vec::new(),
+            key: None,
             super_admin: false,
             on_behalf_of: None,
             authority: None,

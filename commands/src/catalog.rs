@@ -36,6 +36,7 @@ pub fn catalog() -> Vec<MessageType> {
         integrations::CompletionCommand::types(),
         integrations::EmbeddingCommand::types(),
         integrations::BudgetCommand::types(),
+        integrations::CircuitCommand::types(),
         integrations::PriceCommand::types(),
         models::ModelCommand::types(),
         models::DownloadCommand::types(),

@@ -57,6 +57,7 @@ catalog! {
     integrations::CompletionEvent,
     integrations::EmbeddingEvent,
     integrations::BudgetEvent,
+    integrations::CircuitEvent,
     integrations::PriceEvent,
     models::ModelEvent,
     models::DownloadEvent,

@@ -199,7 +199,9 @@ impl ModelProviders {
         };
         let anthropic = &self.anthropic;
         let configured = anthropic.key.is_some() || anthropic.base_url != ANTHROPIC;
-        let own = local.map(|LocalOptions { default_model, .. }| of("symbia-labs", "", &default_model, None, true));
+        let own = local.map(|LocalOptions { default_model, default_embedding_model, .. }| {
+            of("symbia-labs", "", &default_model, Some(&default_embedding_model), true)
+        });
         own.into_iter()
             .chain([
                 openai_like("openai", &self.openai, OPENAI),

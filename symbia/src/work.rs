@@ -16,7 +16,8 @@ use symbia_workers::{
     directory::DirectoryKeeper,
     identity::Housekeeping,
     integrations::{
-        Accounts, Anthropic, Books, EmbeddingRouter, LlmRouter, LocalProvider, Meter, OpenAi, Providers, RouterOptions,
+        Accounts, Anthropic, Books, EmbeddingRouter, Enquiries, LlmRouter, LocalProvider, Meter, OpenAi,
+        Providers, RouterOptions,
     },
     messaging::{Eraser, RETENTION},
     models::{
@@ -142,9 +143,19 @@ pub async fn start(
                 let books: Arc<dyn Accounts> = Arc::new(Books::new(reader, secrets.clone(), sender.clone()));
                 let options = RouterOptions::default();
                 let (texts, read) = (content_keys.clone(), providers.clone());
-                let embedding = EmbeddingRouter::new(sender.clone(), texts, read, Arc::clone(&books), &options);
+                let (of, ring, lent) = (client.clone(), Arc::clone(keys), Arc::clone(&books));
+                let embedding = EmbeddingRouter::open(of, ring, sender.clone(), texts, read, lent, &options).await?;
                 workers.spawn(react(house.clone(), embedding, stop.clone()));
                 workers.spawn(react(house.clone(), Meter::new(sender.clone(), Arc::clone(&books)), stop.clone()));
+                let enquiries =
+                    Enquiries::new(client.clone(), providers.clone(), Arc::clone(&books), content_keys.clone());
+                workers.spawn({
+                    let stop = stop.clone();
+                    async move {
+                        enquiries.run(stop).await;
+                        Ok(())
+                    }
+                });
                 let router =
                     LlmRouter::open(client.clone(), Arc::clone(keys), sender, content_keys, providers, options).await?;
                 workers.spawn(react(house.clone(), router.with_accounts(books), stop));

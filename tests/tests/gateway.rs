@@ -4,6 +4,11 @@
 
 #[path = "gateway/clients.rs"]
 mod clients;
+#[path = "gateway/limits.rs"]
+mod limits;
+#[cfg(feature = "llama")]
+#[path = "gateway/local.rs"]
+mod local;
 #[path = "gateway/stage.rs"]
 mod stage;
 #[path = "gateway/use.rs"]

@@ -48,9 +48,15 @@ impl Accounts for Books {
             id: "b1".to_owned(),
             scope: BudgetScope::User,
             subject: Some("ada".to_owned()),
+            period: BudgetPeriod::Total,
             unit: BudgetUnit::Requests,
+            limit: 5,
         };
         Ok(if org == "org" { Arc::from([terms]) } else { Arc::from([]) })
+    }
+
+    async fn scopes(&self, _key: &str) -> anyhow::Result<Arc<[String]>> {
+        Ok(Arc::from([]))
     }
 
     async fn price(&self, _provider: &str, _model: &str) -> anyhow::Result<Option<PriceTerms>> {

@@ -101,11 +101,13 @@ fn add() -> Tool {
 async fn ask(provider: &dyn Provider, prompt: &Prompt) -> (Result<Answer, Fault>, Vec<String>) {
     let mut heard = Vec::new();
     let answer = provider
-        .complete(prompt, Some(&key()), &mut |delta| {
+        .complete(prompt, Some(&key()), &mut |choice, delta| {
+            assert_eq!(choice, 0);
             heard.push(match delta {
                 Delta::Text(text) => text.to_owned(),
                 Delta::Reasoning(text) => format!("thinking {text}"),
                 Delta::Tool { index, id, name, arguments } => format!("tool {index} {id:?} {name:?} {arguments}"),
+                Delta::Logprobs(tokens) => format!("{} likely tokens", tokens.len()),
             });
         })
         .await;
@@ -267,6 +269,41 @@ async fn embeddings_come_in_the_order_of_their_texts_and_hugging_face_is_asked_w
 
     let none = Vendor::saying(200, "application/json", "{}").await.anthropic().embed(&inputs(None), Some(&key())).await;
     assert_eq!(none.unwrap_err().category, ErrorCategory::Validation);
+}
+
+#[tokio::test]
+async fn several_answers_come_with_their_probabilities_or_not_at_all() {
+    let likely = |token: &str| {
+        let top = json!([{ "token": "a", "logprob": -0.1, "bytes": [97] }, { "token": "\u{fffd}", "logprob": -3.0, "bytes": [226] }]);
+        json!({ "content": [{ "token": token, "logprob": -0.1, "bytes": token.as_bytes(), "top_logprobs": top }] })
+    };
+    let chunk = |index: u32, text: &str, finish: Value| {
+        let logprobs = if text.is_empty() { Value::Null } else { likely(text) };
+        json!({ "id": "c", "model": "m-1", "choices": [
+            { "index": index, "delta": { "content": text }, "logprobs": logprobs, "finish_reason": finish }] })
+    };
+    let (first, second) = (chunk(0, "a", Value::Null), chunk(1, "b", Value::Null));
+    let ends = [chunk(1, "", json!("length")), chunk(7, "nobody's", json!("stop")), chunk(0, "", json!("stop"))];
+    let options = PromptOptions { choices: Some(2), logprobs: Some(2), ..PromptOptions::default() };
+    let prompt = Prompt { options, ..prompt("m") };
+    let whole = sse(&[&[first.clone(), second.clone()][..], &ends].concat());
+    let vendor = Vendor::saying(200, "text/event-stream", whole).await;
+    let mut heard = Vec::new();
+    let mut hear = |choice: u32, delta: Delta<'_>| heard.push((choice, format!("{delta:?}").starts_with("Text")));
+    let answer = vendor.openai().complete(&prompt, Some(&key()), &mut hear).await.unwrap();
+    assert_eq!(heard, [(0, false), (0, true), (1, false), (1, true)]);
+    assert_eq!((answer.text.as_str(), answer.finish_reason), ("a", FinishReason::Stop));
+    assert_eq!((answer.logprobs.len(), answer.logprobs[0].top[1].bytes()), (1, &[226][..]));
+    let [other] = answer.others.as_slice() else { panic!("{:?}", answer.others) };
+    assert_eq!((other.text.as_str(), other.finish_reason, other.logprobs.len()), ("b", FinishReason::Length, 1));
+
+    // One of them has no end.
+    let broken = sse(&[first, second, ends[2].clone()]);
+    let vendor = Vendor::saying(200, "text/event-stream", broken).await;
+    let fault = vendor.openai().complete(&prompt, Some(&key()), &mut |_, _| {}).await.unwrap_err();
+    assert_eq!(fault.code.as_deref(), Some("truncated_stream"));
+    let fault = ask(&vendor.anthropic(), &prompt).await.0.unwrap_err();
+    assert_eq!((fault.category, fault.code.as_deref()), (ErrorCategory::Validation, Some("unsupported_parameter")));
 }
 
 #[tokio::test]

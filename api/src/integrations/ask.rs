@@ -10,7 +10,7 @@ use symbia_commands::{
     integrations::{CancelCompletion, CompletionCommand, RequestCompletion},
 };
 use symbia_events::{
-    AggregateRef, CommandId, OrgId, Service, SubjectKey,
+    AggregateRef, CommandId, OrgId, Personal, Service, SubjectKey,
     integrations::{
         CompletionContext, CompletionEvent, ErrorCategory, PromptMessage, PromptMore, PromptOptions, PromptRole,
         Sampling, Target,
@@ -59,6 +59,21 @@ pub(super) struct Question {
     pub options: PromptOptions,
     pub stream: bool,
     pub credential_id: Option<String>,
+}
+
+impl Question {
+    /// What is said and asked for, sealed.
+    pub fn sealed(&self, key: &SubjectKey) -> ApiResult<(Vec<PromptMessage>, Option<Personal>)> {
+        let seal = |json: serde_json::Result<String>| json.map(|text| key.seal(&text)).map_err(ApiError::internal);
+        let message = |message: &Message| {
+            let more = (!message.more.is_empty()).then(|| seal(serde_json::to_string(&message.more))).transpose()?;
+            let (role, name) = (message.role, message.name.clone());
+            Ok(PromptMessage { role, content: key.seal(&message.text), name, more })
+        };
+        let messages = self.messages.iter().map(message).collect::<ApiResult<_>>()?;
+        let options = (!self.options.is_empty()).then(|| seal(serde_json::to_string(&self.options))).transpose()?;
+        Ok((messages, options))
+    }
 }
 
 /// A request under way. Dropped before its end, it is cancelled.
@@ -117,19 +132,7 @@ impl Integrations {
         let request_id = Uuid::new_v5(&command_id.0, b"request").to_string();
         let address = AggregateRef::new(Service::Integrations, tenant, "completion", &request_id);
         let address = address.map_err(ApiError::internal)?;
-        let seal = |json: serde_json::Result<String>| json.map(|text| key.seal(&text)).map_err(ApiError::internal);
-        let mut messages = Vec::with_capacity(question.messages.len());
-        for message in &question.messages {
-            let more = (!message.more.is_empty()).then(|| seal(serde_json::to_string(&message.more))).transpose()?;
-            messages.push(PromptMessage {
-                role: message.role,
-                content: key.seal(&message.text),
-                name: message.name.clone(),
-                more,
-            });
-        }
-        let options =
-            (!question.options.is_empty()).then(|| seal(serde_json::to_string(&question.options))).transpose()?;
+        let (messages, options) = question.sealed(&key)?;
         let deadline = (OffsetDateTime::now_utc() + PATIENCE).format(&Rfc3339).map_err(ApiError::internal)?;
         let texts: Vec<&str> = question.messages.iter().map(|message| message.text.as_str()).collect();
         let command = RequestCompletion {

@@ -1,4 +1,4 @@
-//! Budgets: what an organization, a user, an assistant or a model may use in a period.
+//! Budgets: what an organization, a user, an API key, an assistant or a model may use in a period; per minute it is a rate.
 
 use axum::{extract::State, http::StatusCode};
 use serde::{Deserialize, Serialize};
@@ -30,10 +30,10 @@ pub(super) fn routes() -> OpenApiRouter<Integrations> {
 #[serde(rename_all = "camelCase")]
 struct Budget {
     id: String,
-    /// `org`, `user`, `assistant` or `model`.
+    /// `org`, `user`, `key`, `assistant` or `model`.
     scope: String,
     subject: Option<String>,
-    /// `day`, `month` or `total`.
+    /// `minute`, `day`, `month` or `total`. What was spent of a minute is not told.
     period: String,
     /// `micros`, `tokens` or `requests`.
     unit: String,
@@ -68,7 +68,7 @@ impl From<model::Budget> for Budget {
 struct NewBudget {
     #[schema(value_type = String, example = "user")]
     scope: BudgetScope,
-    /// The user, assistant (`assistant:coordinator`) or model; none for the organization.
+    /// The user, API key (its id), assistant (`assistant:coordinator`) or model; none for the organization.
     #[serde(default)]
     subject: Option<String>,
     #[schema(value_type = String, example = "month")]
@@ -113,7 +113,9 @@ async fn list(
     let asker = Asker::new(&caller, &scope)?;
     let mut tx = service.platform.read(&Scope::member(asker.org.clone(), &asker.user)).await?;
     let found = model::budgets(&mut tx, asker.org.as_str()).await?;
-    let theirs = |budget: &model::Budget| budget.scope != "user" || budget.subject.as_deref() == Some(&asker.user);
+    let theirs = |budget: &model::Budget| {
+        !["user", "key"].contains(&&*budget.scope) || budget.subject.as_deref() == Some(&asker.user)
+    };
     Ok(Json(found.into_iter().filter(|budget| asker.sees_all || theirs(budget)).map(Budget::from).collect()))
 }
 

@@ -1,13 +1,19 @@
 //! `POST /v1/chat/completions` and `/v1/completions` as OpenAI has them: stock clients need another base URL and nothing else.
 
+mod message;
 mod request;
 mod response;
+mod routing;
 mod text;
 
 use axum::{extract::State, middleware::map_response, response::Response};
 use utoipa_axum::{router::OpenApiRouter, routes};
 
-pub(super) use self::request::{ChatRequest, OneOrMany, checked_tool};
+pub(super) use self::{
+    message::plain,
+    request::{ChatRequest, OneOrMany, checked_logprobs, checked_tool, target},
+    routing::{Caching, Routing},
+};
 use self::{
     response::{Chunks, TextChunks, completion, text_completion},
     text::CompletionRequest,

@@ -9,14 +9,14 @@ use axum::{
 use serde::Deserialize;
 use serde_json::{Value, json};
 use symbia_commands::integrations::CHAT;
-use symbia_events::integrations::{PromptRole, Sampling, Target};
+use symbia_events::integrations::{AnswerChoice, PromptRole, Sampling, Target, ToolCall};
 use utoipa::ToSchema;
 use utoipa_axum::{router::OpenApiRouter, routes};
 
 use super::{
     Integrations,
     ask::{Asked, Message, Question},
-    chat::{ChatRequest, OneOrMany},
+    chat::{Caching, ChatRequest, OneOrMany, Routing},
     embeddings::Texts,
     errors::refused,
     said::{Answer, Failure, Piece},
@@ -74,10 +74,20 @@ struct Params {
     #[schema(value_type = Option<Object>)]
     json_schema: Option<Value>,
     reasoning_effort: Option<String>,
+    /// GBNF with the rule `root`, for local models and servers that know it.
+    grammar: Option<String>,
+    /// Answers, 1 to 8.
+    n: Option<u32>,
+    logprobs: Option<bool>,
+    top_logprobs: Option<u32>,
     dimensions: Option<u32>,
     stream: Option<bool>,
     /// Models that are asked in turn: `provider/model`.
     fallbacks: Option<Vec<String>>,
+    /// Which of `model` and `fallbacks` is asked first.
+    routing: Option<Routing>,
+    /// Whether an earlier answer to the same request will do.
+    cache: Option<Caching>,
 }
 
 /// Have a provider answer a prompt, or turn texts into vectors
@@ -114,27 +124,24 @@ async fn execute(
     let accepts = headers.get("accept").and_then(|value| value.to_str().ok());
     let streams = params.stream.unwrap_or_else(|| accepts.is_some_and(|kinds| kinds.contains("text/event-stream")));
     let question = Question { stream: streams, credential_id, ..params.question(provider, operation)? };
-    let telling = |asked: &Asked| Telling { request_id: asked.request_id.clone(), seq: 0 };
+    let telling = |asked: &Asked| Telling::new(asked.request_id.clone());
     let body = |asked: &Asked, answer: &Answer| executed(&asked.request_id, answer);
     service.reply(&caller, &scope, question, telling, body).await
 }
 
 /// An answer in its normalized shape.
 pub(super) fn executed(request_id: &str, answer: &Answer) -> Value {
-    let call = |call: &symbia_events::integrations::ToolCall| {
-        let function = json!({ "name": call.name, "arguments": call.arguments });
-        json!({ "id": call.id, "type": "function", "function": function })
-    };
+    let first = &answer.first;
     let mut data = json!({
         "provider": answer.provider,
         "model": answer.model,
-        "content": answer.text,
+        "content": first.text,
         "usage": {
             "promptTokens": answer.usage.prompt_tokens,
             "completionTokens": answer.usage.completion_tokens,
             "totalTokens": answer.usage.total_tokens,
         },
-        "finishReason": answer.finish_reason,
+        "finishReason": first.finish_reason,
         "metadata": {
             "id": answer.provider_request_id,
             "rawFinishReason": answer.raw_finish_reason,
@@ -142,14 +149,34 @@ pub(super) fn executed(request_id: &str, answer: &Answer) -> Value {
             "estimated": answer.usage.estimated,
             "attempts": answer.attempts,
             "warnings": answer.warnings,
-            "reasoning": answer.reasoning,
+            "reasoning": Some(&first.reasoning).filter(|reasoning| !reasoning.is_empty()),
+            "logprobs": Some(&first.logprobs).filter(|tokens| !tokens.is_empty()),
             "cost": answer.cost,
+            "cached": answer.cached,
         },
     });
-    if !answer.tool_calls.is_empty() {
-        data["toolCalls"] = answer.tool_calls.iter().map(call).collect();
+    if !first.tool_calls.is_empty() {
+        data["toolCalls"] = tool_calls(first);
+    }
+    if !answer.others.is_empty() {
+        let choice = |choice: &AnswerChoice| {
+            let mut said = json!({ "content": choice.text, "finishReason": choice.finish_reason });
+            if !choice.tool_calls.is_empty() {
+                said["toolCalls"] = tool_calls(choice);
+            }
+            said
+        };
+        data["choices"] = answer.choices().map(choice).collect();
     }
     json!({ "success": true, "data": data, "requestId": request_id, "durationMs": answer.timing.total_ms })
+}
+
+fn tool_calls(of: &AnswerChoice) -> Value {
+    let call = |call: &ToolCall| {
+        let function = json!({ "name": call.name, "arguments": call.arguments });
+        json!({ "id": call.id, "type": "function", "function": function })
+    };
+    of.tool_calls.iter().map(call).collect()
 }
 
 async fn embeddings(
@@ -207,6 +234,10 @@ impl Params {
             "tools": self.tools,
             "tool_choice": self.tool_choice,
             "response_format": if format.is_null() { json!({ "type": "text" }) } else { format },
+            "grammar": self.grammar,
+            "n": self.n,
+            "logprobs": self.logprobs,
+            "top_logprobs": self.top_logprobs,
         });
         let request: ChatRequest = serde_json::from_value(request)
             .map_err(|e| refused("params", format!("must have messages and tools of OpenAI's shape: {e}")))?;
@@ -219,6 +250,8 @@ impl Params {
         let target = |model: String| Target { provider: None, model: Some(model) };
         question.options.parallel_tool_calls = self.parallel_tool_calls;
         question.options.reasoning_effort = self.reasoning_effort;
+        question.options.balance = self.routing.map(Routing::read);
+        question.options.cache_seconds = self.cache.map(Caching::read).transpose()?.flatten();
         Ok(Question {
             operation,
             target: Target { provider: Some(provider), model: self.model },
@@ -238,15 +271,35 @@ impl Params {
     }
 }
 
-/// The events of an execution. Their ids are `<attempt>.<seq>`.
-struct Telling {
+/// The events of an execution. Their ids are `<attempt>.<seq>`; the seq of a piece is its place in its attempt, from 1.
+pub(super) struct Telling {
     request_id: String,
     seq: u64,
 }
 
 impl Telling {
-    fn event(&mut self, name: &str, attempt: u32, data: &Value) -> Event {
-        self.seq += 1;
+    pub fn new(request_id: String) -> Self {
+        Telling { request_id, seq: 0 }
+    }
+
+    /// A piece at its place.
+    pub fn at(&mut self, attempt: u32, seq: u64, choice: u32, piece: &Piece) -> Event {
+        self.seq = seq;
+        let mut data = match piece {
+            Piece::Text(text) => json!({ "seq": seq, "text": text }),
+            Piece::Reasoning(text) => json!({ "seq": seq, "reasoning": text }),
+            Piece::Tool { index, id, name, arguments } => {
+                json!({ "seq": seq, "toolCall": { "index": index, "id": id, "name": name, "argumentsDelta": arguments } })
+            }
+            Piece::Logprobs(tokens) => json!({ "seq": seq, "logprobs": tokens }),
+        };
+        if choice > 0 {
+            data["choice"] = json!(choice);
+        }
+        self.event("delta", attempt, &data)
+    }
+
+    fn event(&self, name: &str, attempt: u32, data: &Value) -> Event {
         Event::default().event(name).id(format!("{attempt}.{}", self.seq)).data(data.to_string())
     }
 }
@@ -255,32 +308,28 @@ impl Dialect for Telling {
     const FORGETS: bool = true;
 
     fn started(&mut self, attempt: u32, provider: &str, model: &str) -> Vec<Event> {
+        self.seq = 0;
         let data = json!({ "requestId": self.request_id, "provider": provider, "model": model, "attempt": attempt });
         vec![self.event("started", attempt, &data)]
     }
 
     fn reset(&mut self, attempt: u32) -> Vec<Event> {
+        self.seq = 0;
         vec![self.event("reset", attempt, &json!({ "attempt": attempt, "reason": "another attempt is made" }))]
     }
 
-    fn piece(&mut self, attempt: u32, piece: &Piece) -> Vec<Event> {
-        let seq = self.seq + 1;
-        let data = match piece {
-            Piece::Text(text) => json!({ "seq": seq, "text": text }),
-            Piece::Reasoning(text) => json!({ "seq": seq, "reasoning": text }),
-            Piece::Tool { index, id, name, arguments } => {
-                json!({ "seq": seq, "toolCall": { "index": index, "id": id, "name": name, "argumentsDelta": arguments } })
-            }
-        };
-        vec![self.event("delta", attempt, &data)]
+    fn piece(&mut self, attempt: u32, choice: u32, piece: &Piece) -> Vec<Event> {
+        vec![self.at(attempt, self.seq + 1, choice, piece)]
     }
 
     fn completed(&mut self, answer: &Answer) -> Vec<Event> {
+        self.seq += 1;
         let data = executed(&self.request_id, answer);
         vec![self.event("completed", answer.attempts, &data)]
     }
 
     fn failed(&mut self, failure: &Failure) -> Vec<Event> {
+        self.seq += 1;
         let data = json!({
             "success": false, "error": failure.message, "category": failure.category, "errorCategory": failure.category,
             "code": failure.code, "retryable": failure.category.is_retryable(), "provider": failure.provider,

@@ -2,7 +2,7 @@
 //! costs the broker nothing.
 
 use std::{
-    collections::HashMap,
+    collections::{HashMap, hash_map::Entry},
     sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
@@ -22,12 +22,13 @@ const LOOK: Duration = Duration::from_secs(2);
 /// What is heard of a request.
 pub(super) enum Heard {
     /// A live message: a piece of the answer, or that it begins anew.
-    Live(Value),
+    Live(Arc<Value>),
     /// An event.
-    Event(Box<Event>),
+    Event(Arc<Event>),
 }
 
-type Waiting = Arc<Mutex<HashMap<String, mpsc::UnboundedSender<Heard>>>>;
+// Those who wait for a request, by its name.
+type Waiting = Arc<Mutex<HashMap<String, Vec<mpsc::UnboundedSender<Heard>>>>>;
 
 /// Those who wait. Cheap to clone.
 #[derive(Clone)]
@@ -59,7 +60,7 @@ impl Hub {
     pub fn listen_for(&self, address: AggregateRef) -> Ear {
         let name = format!("{}.{}.{}", address.tenant, address.kind, address.id);
         let (sender, heard) = mpsc::unbounded_channel();
-        self.waiting.lock().unwrap_or_else(PoisonError::into_inner).insert(name.clone(), sender);
+        self.waiting.lock().unwrap_or_else(PoisonError::into_inner).entry(name.clone()).or_default().push(sender);
         Ear { hub: self.clone(), address, name, heard, looked: std::collections::VecDeque::new() }
     }
 
@@ -87,24 +88,35 @@ impl Hub {
         }
     }
 
-    fn waits(&self, subject: &str, skip: usize) -> Option<mpsc::UnboundedSender<Heard>> {
-        let name = subject.splitn(skip + 1, '.').nth(skip)?;
-        self.waiting.lock().unwrap_or_else(PoisonError::into_inner).get(name).cloned()
+    // Whoever waits for what a subject names behind so many tokens.
+    fn waits(&self, subject: &str, skip: usize) -> Vec<mpsc::UnboundedSender<Heard>> {
+        let Some(name) = subject.splitn(skip + 1, '.').nth(skip) else { return Vec::new() };
+        self.waiting.lock().unwrap_or_else(PoisonError::into_inner).get(name).cloned().unwrap_or_default()
     }
 
     fn live(&self, message: &Message) {
-        let Some(ear) = self.waits(&message.subject, 2) else { return };
-        if let Ok(piece) = serde_json::from_slice(&message.payload) {
-            let _ = ear.send(Heard::Live(piece));
+        let ears = self.waits(&message.subject, 2);
+        if ears.is_empty() {
+            return;
+        }
+        if let Ok(piece) = serde_json::from_slice::<Value>(&message.payload).map(Arc::new) {
+            for ear in ears {
+                let _ = ear.send(Heard::Live(Arc::clone(&piece)));
+            }
         }
     }
 
     fn event(&self, message: &Message) {
-        let Some(ear) = self.waits(&message.subject, 3) else { return };
+        let ears = self.waits(&message.subject, 3);
+        if ears.is_empty() {
+            return;
+        }
         match commit::decode(&self.keys, &message.payload) {
             Ok(events) => {
-                for signed in events {
-                    let _ = ear.send(Heard::Event(Box::new(signed.event)));
+                for event in events.into_iter().map(|signed| Arc::new(signed.event)) {
+                    for ear in &ears {
+                        let _ = ear.send(Heard::Event(Arc::clone(&event)));
+                    }
                 }
             }
             Err(error) => tracing::error!(subject = %message.subject, %error, "event not believed"),
@@ -117,7 +129,7 @@ impl Ear {
     pub async fn next(&mut self) -> Heard {
         loop {
             if let Some(event) = self.looked.pop_front() {
-                return Heard::Event(Box::new(event));
+                return Heard::Event(Arc::new(event));
             }
             match tokio::time::timeout(LOOK, self.heard.recv()).await {
                 Ok(Some(heard)) => return heard,
@@ -148,6 +160,13 @@ impl Ear {
 
 impl Drop for Ear {
     fn drop(&mut self) {
-        self.hub.waiting.lock().unwrap_or_else(PoisonError::into_inner).remove(&self.name);
+        self.heard.close();
+        let mut waiting = self.hub.waiting.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Entry::Occupied(mut ears) = waiting.entry(std::mem::take(&mut self.name)) {
+            ears.get_mut().retain(|ear| !ear.is_closed());
+            if ears.get().is_empty() {
+                ears.remove();
+            }
+        }
     }
 }

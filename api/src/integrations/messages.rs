@@ -4,6 +4,10 @@ mod request;
 mod response;
 
 use axum::{extract::State, middleware::map_response, response::Response};
+use serde_json::{Value, json};
+use symbia_commands::Actor;
+use symbia_events::integrations::Target;
+use symbia_nats::enquiry::{Found, Prompt, What};
 use utoipa_axum::{router::OpenApiRouter, routes};
 
 use self::{
@@ -11,10 +15,37 @@ use self::{
     response::{Blocks, message},
 };
 use super::{Integrations, errors::as_anthropic};
-use crate::http::{ApiResult, Caller, Json, RequestScope};
+use crate::http::{ApiError, ApiResult, Caller, Json, RequestScope};
 
 pub(super) fn routes() -> OpenApiRouter<Integrations> {
-    OpenApiRouter::new().routes(routes!(messages)).layer(map_response(as_anthropic))
+    OpenApiRouter::new().routes(routes!(messages)).routes(routes!(count_tokens)).layer(map_response(as_anthropic))
+}
+
+/// Count the tokens of a message that is not sent, as Anthropic's API has it
+///
+/// By Anthropic for its models, by the engine for those on this machine; `estimated` for all others.
+#[utoipa::path(post, path = "/v1/messages/count_tokens", tag = "Anthropic-compatible", request_body = MessagesRequest,
+    responses((status = 200, description = "How many there are", body = Object),
+        (status = 400, description = "A field is not valid"), (status = 401, description = "Not authenticated, or no key"),
+        (status = 404, description = "No such provider or model"), (status = 503, description = "No router answers")))]
+async fn count_tokens(
+    State(service): State<Integrations>,
+    scope: RequestScope,
+    caller: Caller,
+    Json(request): Json<MessagesRequest>,
+) -> ApiResult<axum::Json<Value>> {
+    let org = caller.org(&scope)?;
+    let question = request.counted()?;
+    let actor = Actor::from(&*caller);
+    let (messages, options) = question.sealed(&service.key_of(&actor).await?)?;
+    let Target { provider, model } = question.target;
+    let prompt = Prompt { provider, model, messages, options };
+    match service.enquire(&actor, org, What::Tokens(Box::new(prompt))).await? {
+        Found::Tokens { tokens, estimated } => {
+            Ok(axum::Json(json!({ "input_tokens": tokens, "estimated": estimated })))
+        }
+        _ => Err(ApiError::internal("an enquiry was answered by something else")),
+    }
 }
 
 /// Ask a model for the next message of a conversation, as Anthropic's API has it

@@ -4,15 +4,20 @@
 mod ask;
 mod budgets;
 mod chat;
+mod circuits;
 mod embeddings;
+mod enquiries;
 mod errors;
 mod execute;
 mod executions;
+mod following;
 mod hub;
+mod listing;
 mod messages;
 mod prices;
 mod providers;
 mod reply;
+mod responses;
 mod said;
 mod stream;
 mod tape;
@@ -70,15 +75,19 @@ pub fn service(platform: Platform, providers: Vec<ProviderInfo>, health: Health,
     let api = OpenApiRouter::new()
         .merge(execute::routes())
         .merge(executions::routes())
+        .merge(following::routes())
         .merge(providers::routes())
+        .merge(listing::routes())
         .merge(usage::routes())
+        .merge(circuits::routes())
         .merge(budgets::routes())
         .merge(prices::routes());
     let root = OpenApiRouter::new()
         .merge(chat::routes())
         .merge(messages::routes())
+        .merge(responses::routes())
         .merge(embeddings::routes())
-        .merge(providers::root_routes());
+        .merge(listing::root_routes());
     ServiceApp::new(info(), health, config)
         .api(api.with_state(service.clone()))
         .root(root.with_state(service))
@@ -97,8 +106,8 @@ fn info() -> ServiceInfo {
     ServiceInfo {
         version: VERSION.to_owned(),
         highlights: [
-            "POST /v1/chat/completions, /v1/completions, /v1/embeddings and /v1/messages are OpenAI's and Anthropic's: \
-             give their SDKs this base URL and a token or API key of the platform",
+            "POST /v1/chat/completions, /v1/responses, /v1/completions, /v1/embeddings and /v1/messages are OpenAI's and \
+             Anthropic's: give their SDKs this base URL and a token or API key of the platform",
             "Every request is in the log, with its attempts and exactly one end",
             "Keys of providers are kept in identity's vault (POST /api/credentials) and lent for one call each",
             "Budgets of organizations, users, assistants and models cannot be overspent by requests at once",

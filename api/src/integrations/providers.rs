@@ -1,17 +1,13 @@
-//! Which providers and models there are (integrations.md §5.2, §5.7, §11), and OpenAI's list of models.
+//! Which providers there are, and what a caller can use of them (integrations.md §5.2, §5.7, §11).
 
-use axum::{extract::State, middleware::map_response};
+use axum::extract::State;
 use serde::Serialize;
 use serde_json::{Map, Value, json};
-use symbia_projections::{
-    Scope,
-    identity::credential_for,
-    integrations::{self as model},
-};
+use symbia_projections::{Scope, identity::credential_for};
 use utoipa::ToSchema;
 use utoipa_axum::{router::OpenApiRouter, routes};
 
-use super::{Integrations, errors::as_openai};
+use super::{Integrations, listing::Model};
 use crate::http::{ApiError, ApiResult, Caller, Json, Path, RequestScope};
 
 /// A provider that the routers ask.
@@ -36,16 +32,10 @@ pub(super) fn routes() -> OpenApiRouter<Integrations> {
     OpenApiRouter::new()
         .routes(routes!(providers))
         .routes(routes!(provider))
-        .routes(routes!(models_of))
-        .routes(routes!(models))
         .routes(routes!(capabilities))
         .routes(routes!(credentials))
         .routes(routes!(status))
         .routes(routes!(stats))
-}
-
-pub(super) fn root_routes() -> OpenApiRouter<Integrations> {
-    OpenApiRouter::new().routes(routes!(listing)).routes(routes!(one)).layer(map_response(as_openai))
 }
 
 /// The providers.
@@ -62,69 +52,12 @@ async fn providers(State(service): State<Integrations>) -> Json<Providers> {
 }
 
 impl Integrations {
-    fn provider(&self, name: &str) -> ApiResult<&ProviderInfo> {
+    /// A provider by its name.
+    pub(super) fn provider(&self, name: &str) -> ApiResult<&ProviderInfo> {
         self.providers.iter().find(|provider| provider.name == name).ok_or_else(|| {
             let names: Vec<&str> = self.providers.iter().map(|provider| provider.name.as_str()).collect();
             ApiError::not_found("Provider").with_hint(format!("There are: {}.", names.join(", ")))
         })
-    }
-
-    // Defaults, and what has a price: nobody else's list is asked for.
-    async fn models(&self) -> ApiResult<Vec<Model>> {
-        let mut tx = self.platform.read(&Scope::platform()).await?;
-        let prices = model::prices(&mut tx).await?;
-        drop(tx);
-        let mut models = Vec::<Model>::new();
-        for provider in self.providers.iter() {
-            models.push(Model::of(provider, &provider.default_model, "chat"));
-            if let Some(embedding) = &provider.default_embedding_model {
-                models.push(Model::of(provider, embedding, "embedding"));
-            }
-        }
-        for price in prices {
-            let known = models.iter_mut().find(|m| m.provider == price.provider && m.id == price.model);
-            let dollars = |micros: i64| micros as f64 / 1e6;
-            let priced = (Some(dollars(price.input_micros_per_m)), Some(dollars(price.output_micros_per_m)));
-            match known {
-                Some(known) => (known.input_pricing, known.output_pricing) = priced,
-                None => models.push(Model {
-                    name: price.model.clone(),
-                    capabilities: vec![if price.model.contains("embedding") { "embedding" } else { "chat" }],
-                    id: price.model,
-                    provider: price.provider,
-                    input_pricing: priced.0,
-                    output_pricing: priced.1,
-                }),
-            }
-        }
-        Ok(models)
-    }
-}
-
-/// A model.
-#[derive(Clone, Debug, Serialize, ToSchema)]
-#[serde(rename_all = "camelCase")]
-struct Model {
-    id: String,
-    name: String,
-    provider: String,
-    /// `chat` or `embedding`.
-    capabilities: Vec<&'static str>,
-    /// US dollars for a million tokens, where a price is known.
-    input_pricing: Option<f64>,
-    output_pricing: Option<f64>,
-}
-
-impl Model {
-    fn of(provider: &ProviderInfo, id: &str, capability: &'static str) -> Self {
-        Model {
-            id: id.to_owned(),
-            name: id.to_owned(),
-            provider: provider.name.clone(),
-            capabilities: vec![capability],
-            input_pricing: None,
-            output_pricing: None,
-        }
     }
 }
 
@@ -136,34 +69,6 @@ async fn provider(State(service): State<Integrations>, Path(name): Path<String>)
     Ok(Json(service.provider(&name)?.clone()))
 }
 
-/// List the models of a provider that are known
-#[utoipa::path(get, path = "/integrations/providers/{provider}/models", tag = "Providers",
-    params(("provider" = String, Path, description = "Its name")),
-    responses((status = 200, description = "Its default models, and those with a price", body = Object),
-        (status = 404, description = "There is none")))]
-async fn models_of(
-    State(service): State<Integrations>,
-    _caller: Caller,
-    Path(name): Path<String>,
-) -> ApiResult<Json<Value>> {
-    let provider = service.provider(&name)?;
-    let models: Vec<Model> = service.models().await?.into_iter().filter(|m| m.provider == provider.name).collect();
-    Ok(Json(json!({ "models": models })))
-}
-
-/// List the models that are known
-#[utoipa::path(get, path = "/integrations/models", tag = "Providers",
-    responses((status = 200, description = "By provider, and all", body = Object)))]
-async fn models(State(service): State<Integrations>, _caller: Caller) -> ApiResult<Json<Value>> {
-    let all = service.models().await?;
-    let mut by_provider = Map::new();
-    for provider in service.providers.iter() {
-        let of: Vec<&Model> = all.iter().filter(|m| m.provider == provider.name).collect();
-        by_provider.insert(provider.name.clone(), json!(of));
-    }
-    Ok(Json(json!({ "models": by_provider, "all": all })))
-}
-
 /// Tell what the caller can use: which providers, with whose key, and their models
 #[utoipa::path(get, path = "/integrations/capabilities", tag = "Providers",
     responses((status = 200, description = "Providers with access, models by purpose, defaults", body = Object)))]
@@ -173,7 +78,7 @@ async fn capabilities(
     caller: Caller,
 ) -> ApiResult<Json<Value>> {
     let org = caller.org(&scope)?;
-    let models = service.models().await?;
+    let models = service.models(&caller, &scope).await?;
     let mut tx = service.platform.read(&Scope::platform()).await?;
     let (mut all, mut by_provider) = (Vec::new(), Map::new());
     for provider in service.providers.iter() {
@@ -254,27 +159,4 @@ async fn status(State(service): State<Integrations>) -> Json<Value> {
 async fn stats(State(service): State<Integrations>) -> Json<Value> {
     let configured = service.providers.iter().filter(|p| p.configured).count();
     Json(json!({ "totalProviders": service.providers.len(), "configuredProviders": configured }))
-}
-
-fn listed(model: &Model) -> Value {
-    let id = format!("{}/{}", model.provider, model.id);
-    json!({ "id": id, "object": "model", "created": 0, "owned_by": model.provider })
-}
-
-/// List models, as OpenAI's API has it
-#[utoipa::path(get, path = "/v1/models", tag = "OpenAI-compatible",
-    responses((status = 200, description = "The models, as `provider/model`", body = Object)))]
-async fn listing(State(service): State<Integrations>, _caller: Caller) -> ApiResult<Json<Value>> {
-    let models: Vec<Value> = service.models().await?.iter().map(listed).collect();
-    Ok(Json(json!({ "object": "list", "data": models })))
-}
-
-/// Read a model, as OpenAI's API has it
-#[utoipa::path(get, path = "/v1/models/{id}", tag = "OpenAI-compatible",
-    params(("id" = String, Path, description = "`provider/model`")),
-    responses((status = 200, description = "The model", body = Object), (status = 404, description = "There is none")))]
-async fn one(State(service): State<Integrations>, _caller: Caller, Path(id): Path<String>) -> ApiResult<Json<Value>> {
-    let models = service.models().await?;
-    let found = models.iter().map(listed).find(|model| model["id"] == id.as_str());
-    Ok(Json(found.ok_or_else(|| ApiError::not_found("Model"))?))
 }

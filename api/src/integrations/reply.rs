@@ -43,6 +43,7 @@ fn with_headers(asked: &Asked, answer: &Answer, mut response: Response) -> Respo
         ("x-symbia-attempts", Some(answer.attempts.to_string())),
         ("x-symbia-latency-ms", Some(answer.timing.total_ms.to_string())),
         ("x-symbia-cost-micros", cost),
+        ("x-symbia-cache", answer.cached.then(|| "hit".to_owned())),
     ];
     for (name, value) in headers {
         // A model may have a name that is no header.

@@ -1,10 +1,14 @@
 //! What becomes of a request: pieces of its answer, and its one end.
 
 use axum::http::StatusCode;
+use serde::Deserialize;
 use serde_json::{Value, json};
 use symbia_events::{
-    Personal, SubjectKey, UnsealError,
-    integrations::{CompletionEvent, Cost, ErrorCategory, FinishReason, Timing, ToolCall, Upstream, Usage},
+    Personal, SubjectKey,
+    integrations::{
+        AnswerChoice, AnswerMore, CompletionCompleted, CompletionEvent, Cost, ErrorCategory, Timing, TokenLogprob,
+        Upstream, Usage,
+    },
 };
 
 use crate::http::ApiError;
@@ -14,7 +18,14 @@ use crate::http::ApiError;
 pub(super) enum Piece {
     Text(String),
     Reasoning(String),
-    Tool { index: usize, id: Option<String>, name: Option<String>, arguments: String },
+    Tool {
+        index: usize,
+        id: Option<String>,
+        name: Option<String>,
+        arguments: String,
+    },
+    /// How likely the tokens of the next text are.
+    Logprobs(Vec<TokenLogprob>),
 }
 
 /// A complete answer.
@@ -22,10 +33,10 @@ pub(super) enum Piece {
 pub(super) struct Answer {
     pub provider: String,
     pub model: String,
-    pub text: String,
-    pub reasoning: Option<String>,
-    pub tool_calls: Vec<ToolCall>,
-    pub finish_reason: FinishReason,
+    pub first: AnswerChoice,
+    /// The answers beside it, where several were asked for.
+    pub others: Vec<AnswerChoice>,
+    /// Why the first ended, in the provider's word.
     pub raw_finish_reason: Option<String>,
     pub usage: Usage,
     pub cost: Option<Cost>,
@@ -33,6 +44,15 @@ pub(super) struct Answer {
     pub attempts: u32,
     pub warnings: Vec<String>,
     pub provider_request_id: Option<String>,
+    /// It was given before, and the model was not asked.
+    pub cached: bool,
+}
+
+impl Answer {
+    /// All answers, the first one first.
+    pub fn choices(&self) -> impl Iterator<Item = &AnswerChoice> {
+        std::iter::once(&self.first).chain(&self.others)
+    }
 }
 
 /// Why there is none.
@@ -59,6 +79,8 @@ pub(super) enum Said {
     Piece {
         attempt: u32,
         index: u64,
+        /// Which of several answers it belongs to.
+        choice: u32,
         piece: Piece,
     },
     /// What came of earlier attempts is to be forgotten.
@@ -72,31 +94,13 @@ pub(super) enum Said {
 /// The end that an event is, opened.
 pub(super) fn ended(key: &SubjectKey, event: CompletionEvent) -> Option<Said> {
     match event {
-        CompletionEvent::CompletionCompleted(e) => {
-            let open = |sealed: Option<Personal>| sealed.map(|sealed| key.open(&sealed)).transpose();
-            let opened = || -> Result<_, UnsealError> {
-                Ok((key.open(&e.content)?, open(e.reasoning.clone())?, open(e.tool_calls.clone())?))
-            };
-            let Ok((text, reasoning, calls)) = opened() else {
+        CompletionEvent::CompletionCompleted(e) => Some(match opened(key, e) {
+            Some(answer) => Said::Completed(Box::new(answer)),
+            None => {
                 let message = "the answer cannot be read: its key was destroyed";
-                return Some(Said::Failed(Failure::new(ErrorCategory::NotFound, "key_destroyed", message)));
-            };
-            Some(Said::Completed(Box::new(Answer {
-                provider: e.provider,
-                model: e.model,
-                text,
-                reasoning,
-                tool_calls: calls.and_then(|json| serde_json::from_str(&json).ok()).unwrap_or_default(),
-                finish_reason: e.finish_reason,
-                raw_finish_reason: e.raw_finish_reason,
-                usage: e.usage,
-                cost: e.cost,
-                timing: e.timing,
-                attempts: e.attempts,
-                warnings: e.warnings,
-                provider_request_id: e.provider_request_id,
-            })))
-        }
+                Said::Failed(Failure::new(ErrorCategory::NotFound, "key_destroyed", message))
+            }
+        }),
         CompletionEvent::CompletionFailed(e) => {
             let message = e.message.and_then(|message| key.open(&message).ok());
             Some(Said::Failed(Failure {
@@ -119,6 +123,29 @@ pub(super) fn ended(key: &SubjectKey, event: CompletionEvent) -> Option<Said> {
     }
 }
 
+/// What was sealed of an answer, in clear; none where its key is gone.
+pub(super) fn opened(key: &SubjectKey, e: CompletionCompleted) -> Option<Answer> {
+    let open = |sealed: Option<Personal>| sealed.map(|sealed| key.open(&sealed)).transpose().ok();
+    let (text, reasoning) = (key.open(&e.content).ok()?, open(e.reasoning)?.unwrap_or_default());
+    let tool_calls = open(e.tool_calls)?.and_then(|json| serde_json::from_str(&json).ok()).unwrap_or_default();
+    let more: AnswerMore = open(e.more)?.and_then(|json| serde_json::from_str(&json).ok()).unwrap_or_default();
+    let AnswerMore { logprobs, others } = more;
+    Some(Answer {
+        provider: e.provider,
+        model: e.model,
+        first: AnswerChoice { text, reasoning, tool_calls, finish_reason: e.finish_reason, logprobs },
+        others,
+        raw_finish_reason: e.raw_finish_reason,
+        usage: e.usage,
+        cost: e.cost,
+        timing: e.timing,
+        attempts: e.attempts,
+        warnings: e.warnings,
+        provider_request_id: e.provider_request_id,
+        cached: e.cached,
+    })
+}
+
 /// What a live message says.
 pub(super) fn live(message: &Value) -> Option<Said> {
     let attempt = u32::try_from(message["attempt"].as_u64()?).ok()?;
@@ -131,6 +158,8 @@ pub(super) fn live(message: &Value) -> Option<Said> {
                 Piece::Text(said)
             } else if let Some(thought) = text(&message["reasoning"]) {
                 Piece::Reasoning(thought)
+            } else if message["logprobs"].is_array() {
+                Piece::Logprobs(Vec::deserialize(&message["logprobs"]).ok()?)
             } else {
                 Piece::Tool {
                     index: usize::try_from(tool["index"].as_u64()?).ok()?,
@@ -139,7 +168,8 @@ pub(super) fn live(message: &Value) -> Option<Said> {
                     arguments: text(&tool["arguments"]).unwrap_or_default(),
                 }
             };
-            Some(Said::Piece { attempt, index: message["index"].as_u64()?, piece })
+            let choice = message["choice"].as_u64().map_or(Ok(0), u32::try_from).ok()?;
+            Some(Said::Piece { attempt, index: message["index"].as_u64()?, choice, piece })
         }
         _ => None,
     }
@@ -155,13 +185,19 @@ impl Failure {
     pub fn status(&self) -> StatusCode {
         let status = match self.code.as_deref() {
             Some("circuit_open") => 503,
+            Some("model_not_allowed") => 403,
             _ => self.category.status(),
         };
         StatusCode::from_u16(status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR)
     }
 
-    /// The answer that a caller gets.
+    /// The answer that a caller gets of a request.
     pub fn error(&self, request_id: &str) -> ApiError {
+        self.refusal().with_extra("completionId", request_id)
+    }
+
+    /// The same where there is no request.
+    pub fn refusal(&self) -> ApiError {
         let category = json!(self.category);
         let code = self.code.as_deref().or(category.as_str()).unwrap_or("internal").to_uppercase();
         let mut message = self.message.clone();
@@ -174,8 +210,7 @@ impl Failure {
             .with_extra("errorCategory", category)
             .with_extra("retryable", self.category.is_retryable())
             .with_extra("provider", self.provider.clone())
-            .with_extra("upstream", json!(self.upstream))
-            .with_extra("completionId", request_id);
+            .with_extra("upstream", json!(self.upstream));
         match self.retry_after_ms {
             Some(wait) => error.with_retry_after(u32::try_from(wait.div_ceil(1000)).unwrap_or(u32::MAX)),
             None => error,

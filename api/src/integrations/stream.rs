@@ -34,8 +34,8 @@ pub(super) trait Dialect: Send + 'static {
     fn reset(&mut self, _attempt: u32) -> Vec<Event> {
         Vec::new()
     }
-    /// A piece.
-    fn piece(&mut self, attempt: u32, piece: &Piece) -> Vec<Event>;
+    /// A piece of one of the answers.
+    fn piece(&mut self, attempt: u32, choice: u32, piece: &Piece) -> Vec<Event>;
     /// The end, after all pieces.
     fn completed(&mut self, answer: &Answer) -> Vec<Event>;
     /// The end, when there is no answer.
@@ -64,6 +64,7 @@ pub(super) async fn answer<D: Dialect>(mut asked: Asked, dialect: D) -> ApiResul
         }
     }
     let id = asked.request_id.clone();
+    let cached = early.iter().any(|said| matches!(said, Said::Completed(answer) if answer.cached));
     let mut telling = Telling { asked, dialect, tape: Tape::default(), events: VecDeque::new(), over: false };
     early.into_iter().for_each(|said| telling.tell(said));
     let events = stream::unfold(telling, |mut telling| async {
@@ -80,7 +81,8 @@ pub(super) async fn answer<D: Dialect>(mut asked: Asked, dialect: D) -> ApiResul
     });
     let mut response = Sse::new(events).keep_alive(KeepAlive::new().interval(ALIVE).text("ping")).into_response();
     let headers = [("x-accel-buffering", "no".to_owned()), ("x-symbia-request-id", id)];
-    for (name, value) in headers {
+    let cached = cached.then(|| ("x-symbia-cache", "hit".to_owned()));
+    for (name, value) in headers.into_iter().chain(cached) {
         let value = value.parse().map_err(ApiError::internal)?;
         response.headers_mut().insert(HeaderName::from_static(name), value);
     }
@@ -96,16 +98,17 @@ impl<D: Dialect> Telling<D> {
                 self.dialect.reset(attempt)
             }
             Said::Reset { .. } => Vec::new(),
-            Said::Piece { attempt, index, piece } => match self.tape.takes(attempt, index, &piece) {
-                true => self.dialect.piece(attempt, &piece),
+            Said::Piece { attempt, index, choice, piece } => match self.tape.takes(attempt, index, choice, &piece) {
+                true => self.dialect.piece(attempt, choice, &piece),
                 false => Vec::new(),
             },
             Said::Completed(answer) => {
                 self.over = true;
                 match self.tape.missing(&answer) {
                     Some(missing) => {
-                        let pieces = missing.iter().flat_map(|piece| self.dialect.piece(answer.attempts, piece));
-                        let mut events: Vec<Event> = pieces.collect();
+                        let piece =
+                            |(choice, piece): &(u32, Piece)| self.dialect.piece(answer.attempts, *choice, piece);
+                        let mut events: Vec<Event> = missing.iter().flat_map(piece).collect();
                         events.extend(self.dialect.completed(&answer));
                         events
                     }

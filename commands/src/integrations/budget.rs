@@ -25,7 +25,7 @@ domain_commands! {
             budget_id: String,
             org_id: String,
             scope: BudgetScope,
-            /// The user, assistant or model; none for the organization.
+            /// The user, API key, assistant or model; none for the organization.
             #[serde(default)]
             subject: Option<String>,
             period: BudgetPeriod,
@@ -71,6 +71,8 @@ pub struct Budget {
 
 fn window(period: BudgetPeriod, at: OffsetDateTime) -> String {
     match period {
+        // A rate, which is not counted here.
+        BudgetPeriod::Minute => String::new(),
         BudgetPeriod::Day => at.date().to_string(),
         BudgetPeriod::Month => format!("{}-{:02}", at.year(), u8::from(at.month())),
         BudgetPeriod::Total => "total".to_owned(),
@@ -82,11 +84,13 @@ impl Terms {
         let whose = match (self.scope, &self.subject) {
             (BudgetScope::Org, _) => "the organization".to_owned(),
             (BudgetScope::User, Some(subject)) => format!("user {subject}"),
+            (BudgetScope::Key, Some(subject)) => format!("key {subject}"),
             (BudgetScope::Assistant, Some(subject)) => format!("assistant {subject}"),
             (BudgetScope::Model, Some(subject)) => format!("model {subject}"),
             (_, None) => "nobody".to_owned(),
         };
         let per = match self.period {
+            BudgetPeriod::Minute => " per minute",
             BudgetPeriod::Day => " per day",
             BudgetPeriod::Month => " per month",
             BudgetPeriod::Total => " in all",
@@ -114,7 +118,11 @@ impl Budget {
 
     fn set(&self, c: SetBudget, by: &Actor) -> Result<Decision<BudgetEvent>, Rejection> {
         if (c.scope == BudgetScope::Org) != c.subject.is_none() {
-            return Err(Rejection::invalid("subject: the user, assistant or model; none for the organization"));
+            let text = "subject: the user, API key, assistant or model; none for the organization";
+            return Err(Rejection::invalid(text));
+        }
+        if c.period == BudgetPeriod::Minute && (c.unit == BudgetUnit::Micros || c.limit == 0) {
+            return Err(Rejection::invalid("a limit per minute counts requests or tokens, at least 1"));
         }
         let same = |terms: &Terms| {
             (terms.scope, &terms.subject, terms.period, terms.unit) == (c.scope, &c.subject, c.period, c.unit)
@@ -135,7 +143,7 @@ impl Budget {
 
     fn reserve(&self, c: ReserveBudget, at: OffsetDateTime) -> Result<Decision<BudgetEvent>, Rejection> {
         let terms = self.terms()?;
-        if self.reserved.contains_key(&c.request_id) {
+        if terms.period == BudgetPeriod::Minute || self.reserved.contains_key(&c.request_id) {
             return Ok(Decision::nothing());
         }
         let window = window(terms.period, at);

@@ -21,7 +21,7 @@ use crate::{Actor, Aggregate, Decision, Rejection};
 /// A conversation is asked about.
 pub const CHAT: &str = "chat.completions";
 /// What a model can be asked for with a prompt; the names differ by the API that asked.
-pub const OPERATIONS: [&str; 3] = [CHAT, "messages", "text.generation"];
+pub const OPERATIONS: [&str; 4] = [CHAT, "messages", "text.generation", "responses"];
 /// Most messages of a prompt.
 pub const MAX_MESSAGES: usize = 500;
 /// Most bytes of a conversation's text and of an answer: sealed, each must fit into an event.
@@ -129,6 +129,7 @@ impl Completion {
             &context.assistant_id,
             &context.reply_message_id,
             &context.user_id,
+            &context.key_id,
         ];
         if !by.is_platform() && claims.iter().any(|claim| claim.is_some()) {
             return Err(Rejection::forbidden("only the platform asks on behalf of a conversation or a run"));
@@ -154,8 +155,9 @@ impl Completion {
         if c.deadline.as_ref().is_some_and(|d| OffsetDateTime::parse(d, &Rfc3339).is_err()) {
             return Err(Rejection::invalid("deadline: an RFC 3339 time"));
         }
-        if by.on_behalf_of.is_some() && !by.is_platform() {
-            c.context.user_id = Some(by.subject().to_owned());
+        if !by.is_platform() {
+            c.context.user_id = by.on_behalf_of.clone();
+            c.context.key_id.clone_from(&by.key);
         }
         Ok(Decision::one(CompletionRequested {
             request_id: c.request_id,
@@ -235,6 +237,7 @@ impl Completion {
         let calls = c.tool_calls.as_ref().map_or(0, |calls| calls.text_len());
         let reasoning = c.reasoning.as_ref().map_or(0, |reasoning| reasoning.text_len());
         fits("content", c.content.text_len().max(calls).max(reasoning), MAX_TEXT)?;
+        fits("more", c.more.as_ref().map_or(0, |more| more.text_len()), MAX_PROMPT)?;
         let (credential_id, credential_source) = self.credential.clone().unzip();
         Ok(Decision::one(CompletionCompleted {
             request_id: c.request_id,
@@ -255,6 +258,8 @@ impl Completion {
             warnings: c.warnings,
             tool_calls: c.tool_calls,
             reasoning: c.reasoning,
+            more: c.more,
+            cached: c.cached,
             cost: c.cost,
             credential_id: credential_id.flatten(),
             credential_source,

@@ -102,9 +102,8 @@ impl Embedding {
                 let text = format!("inputs: seal them with the key '{}'", by.subject());
                 return Err(Rejection::new("WRONG_KEY", text));
             }
-            if by.on_behalf_of.is_some() {
-                c.context.user_id = Some(by.subject().to_owned());
-            }
+            c.context.user_id = by.on_behalf_of.clone();
+            c.context.key_id.clone_from(&by.key);
         }
         if !(1..=MAX_INPUTS).contains(&c.count) {
             return Err(Rejection::invalid(format!("count: 1 to {MAX_INPUTS}")));

@@ -12,15 +12,17 @@ use crate::domain_events;
 pub enum BudgetScope {
     Org,
     User,
+    Key,
     Assistant,
     Model,
 }
 
-/// How often a budget begins anew, in UTC.
+/// How often a budget begins anew, in UTC. One per minute is a rate: it fills steadily.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 #[allow(missing_docs, reason = "the names say it")]
 pub enum BudgetPeriod {
+    Minute,
     Day,
     Month,
     Total,
@@ -45,7 +47,7 @@ domain_events! {
         BudgetSet = "symbia.integrations.budget.budget-set.v1" {
             budget_id: String,
             scope: BudgetScope,
-            /// The user, assistant or model.
+            /// The user, API key, assistant or model.
             subject: Option<String>,
             period: BudgetPeriod,
             unit: BudgetUnit,

@@ -134,6 +134,9 @@ pub struct CompletionContext {
     /// The person whom an assistant answers: whose budgets and keys count.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub user_id: Option<String>,
+    /// The API key that it was asked with: whose limits count.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub key_id: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub rule_run_id: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -285,6 +288,11 @@ domain_events! {
             tool_calls: Option<Personal>,
             /// What the model thought, where it tells.
             reasoning: Option<Personal>,
+            /// The JSON of an [`AnswerMore`](super::AnswerMore).
+            more: Option<Personal>,
+            /// It was given before, and nobody was asked.
+            #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+            cached: bool,
             /// Absent where no price is known.
             cost: Option<Cost>,
             credential_id: Option<String>,

@@ -4,6 +4,8 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+use super::FinishReason;
+
 /// A part of a message that is more than text.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(tag = "type", rename_all = "snake_case")]
@@ -99,6 +101,11 @@ pub enum AnswerFormat {
         #[serde(default, skip_serializing_if = "Option::is_none")]
         strict: Option<bool>,
     },
+    /// Text of a grammar.
+    Grammar {
+        /// GBNF with the rule `root`.
+        grammar: String,
+    },
 }
 
 /// What is asked for besides a text.
@@ -123,6 +130,21 @@ pub struct PromptOptions {
     /// Tokens that it may think for.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub thinking_tokens: Option<u32>,
+    /// Answers to give; absent: one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub choices: Option<u32>,
+    /// How likely each token was is told, and so many of the likeliest in its place.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub logprobs: Option<u32>,
+    /// Which of several models is asked first; absent: the first that is named.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub balance: Option<Balance>,
+    /// An answer to the same request that is so many seconds old is as good as a new one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub cache_seconds: Option<u32>,
+    /// The first message is of this request alone: one that goes on with it leaves it away.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub instructed: bool,
 }
 
 impl PromptOptions {
@@ -130,6 +152,104 @@ impl PromptOptions {
     #[must_use]
     pub fn is_empty(&self) -> bool {
         *self == PromptOptions::default()
+    }
+}
+
+/// Which of several models is asked first.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct Balance {
+    /// By what.
+    pub strategy: Strategy,
+    /// One for each model, in the order in which they are named; 1 where there is none.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub weights: Vec<u32>,
+}
+
+/// By what a model is chosen.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum Strategy {
+    /// By chance, as often as its weight says.
+    SimpleShuffle,
+    /// The one with the fewest requests under way for its weight.
+    LeastBusy,
+}
+
+/// A token, and how likely it was.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct LikelyToken {
+    /// Its text; what is no text in it is replaced.
+    pub token: String,
+    /// Its bytes, where they are not the text's.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub bytes: Option<Vec<u8>>,
+    /// Natural logarithm of its probability.
+    pub logprob: f64,
+}
+
+impl LikelyToken {
+    /// A token of these bytes.
+    #[must_use]
+    pub fn new(bytes: &[u8], logprob: f64) -> Self {
+        let token = String::from_utf8_lossy(bytes).into_owned();
+        let bytes = (token.as_bytes() != bytes).then(|| bytes.to_vec());
+        LikelyToken { token, bytes, logprob }
+    }
+
+    /// Its bytes.
+    #[must_use]
+    pub fn bytes(&self) -> &[u8] {
+        self.bytes.as_deref().unwrap_or(self.token.as_bytes())
+    }
+}
+
+/// A token of an answer, and what could have stood in its place.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct TokenLogprob {
+    /// The token.
+    #[serde(flatten)]
+    pub chosen: LikelyToken,
+    /// The likeliest in its place.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub top: Vec<LikelyToken>,
+}
+
+/// One of several answers.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct AnswerChoice {
+    /// Its text.
+    pub text: String,
+    /// What the model thought, where it tells.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub reasoning: String,
+    /// The tools that it asks for.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub tool_calls: Vec<ToolCall>,
+    /// Why it ended.
+    pub finish_reason: FinishReason,
+    /// How likely its tokens were.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub logprobs: Vec<TokenLogprob>,
+}
+
+/// What an answer is besides its text.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(default)]
+pub struct AnswerMore {
+    /// How likely its tokens were.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub logprobs: Vec<TokenLogprob>,
+    /// The answers beside it.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub others: Vec<AnswerChoice>,
+}
+
+impl AnswerMore {
+    /// Whether there is anything.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.logprobs.is_empty() && self.others.is_empty()
     }
 }
 

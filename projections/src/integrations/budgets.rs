@@ -19,10 +19,10 @@ use crate::{
 pub struct Budget {
     pub org_id: String,
     pub id: String,
-    /// `org`, `user`, `assistant` or `model`.
+    /// `org`, `user`, `key`, `assistant` or `model`.
     pub scope: String,
     pub subject: Option<String>,
-    /// `day`, `month` or `total`.
+    /// `minute`, `day`, `month` or `total`.
     pub period: String,
     /// `micros`, `tokens` or `requests`.
     pub unit: String,
@@ -38,7 +38,7 @@ pub struct Budget {
 /// The budgets of an organization, the widest first.
 pub async fn budgets(conn: &mut PgConnection, org: &str) -> Result<Vec<Budget>, sqlx::Error> {
     let select = "SELECT * FROM integrations.budgets WHERE org_id = $1
-                  ORDER BY array_position(ARRAY['org', 'user', 'assistant', 'model'], scope), subject, id LIMIT 1000";
+                  ORDER BY array_position(ARRAY['org', 'user', 'key', 'assistant', 'model'], scope), subject, id LIMIT 1000";
     sqlx::query_as(select).bind(org).fetch_all(conn).await
 }
 

@@ -1,11 +1,13 @@
 //! Read model of the integrations service: which models were asked, what it took, and what limits it.
 
 mod budgets;
+mod circuits;
 mod completions;
 mod prices;
 mod usage;
 
 pub use budgets::{Budget, budget, budgets};
+pub use circuits::{Circuit, circuits};
 pub use completions::{Completion, completion, completions_of_run};
 pub use prices::{Price, price, prices};
 pub use usage::{Filter, Grouped, Summary, executions, summary, usage_by};
@@ -31,7 +33,7 @@ impl Projection for Integrations {
     }
 
     fn tables(&self) -> &'static [&'static str] {
-        &["completions", "budgets", "prices"]
+        &["completions", "budgets", "prices", "circuits"]
     }
 
     fn migrations(&self) -> &'static [Migration] {
@@ -41,7 +43,8 @@ impl Projection for Integrations {
     async fn fold(&self, conn: &mut PgConnection, events: &[FoldEvent]) -> Result<(), FoldError> {
         completions::fold(conn, events).await?;
         budgets::fold(conn, events).await?;
-        prices::fold(conn, events).await
+        prices::fold(conn, events).await?;
+        circuits::fold(conn, events).await
     }
 }
 
@@ -52,4 +55,5 @@ const MIGRATIONS: &[Migration] = &[
         sql: include_str!("../../../migrations/integrations/0001_integrations.sql"),
     },
     Migration { version: 2, name: "gateway", sql: include_str!("../../../migrations/integrations/0002_gateway.sql") },
+    Migration { version: 3, name: "circuits", sql: include_str!("../../../migrations/integrations/0003_circuits.sql") },
 ];

@@ -6,7 +6,7 @@ use std::sync::{
 };
 
 use async_trait::async_trait;
-use symbia_events::integrations::{DroppedParam, ErrorCategory, FinishReason, Usage};
+use symbia_events::integrations::{DroppedParam, ErrorCategory, Usage};
 use symbia_workers::integrations::{Answer, ApiKey, Delta, Deltas, Fault, Prompt, Provider};
 
 /// Counts one, two, three; with `wait` in the question it says "one " and goes on thinking; with `stumble` its first attempt
@@ -44,7 +44,7 @@ impl Provider for Scripted {
     async fn complete(&self, prompt: &Prompt, _: Option<&ApiKey>, deltas: Deltas<'_>) -> Result<Answer, Fault> {
         let mut call = Call(Arc::clone(&self.given_up), false);
         let question = prompt.turns.last().map(|turn| turn.content.as_str()).unwrap_or_default();
-        deltas(Delta::Text("one "));
+        deltas(0, Delta::Text("one "));
         if question.contains("wait") {
             std::future::pending::<()>().await;
         }
@@ -53,19 +53,10 @@ impl Provider for Scripted {
             let lost = Fault::new(ErrorCategory::Provider, "worker_lost", "the worker was lost");
             return Err(Fault { lost: true, ..lost });
         }
-        deltas(Delta::Text("two "));
-        deltas(Delta::Text("three"));
+        deltas(0, Delta::Text("two "));
+        deltas(0, Delta::Text("three"));
         call.1 = true;
-        Ok(Answer {
-            text: "one two three".to_owned(),
-            model: "counting-1".to_owned(),
-            finish_reason: FinishReason::Stop,
-            raw_finish_reason: None,
-            usage: Usage { prompt_tokens: 5, completion_tokens: 3, total_tokens: 8, ..Usage::default() },
-            tool_calls: Vec::new(),
-            reasoning: String::new(),
-            provider_request_id: None,
-            warnings: Vec::new(),
-        })
+        let usage = Usage { prompt_tokens: 5, completion_tokens: 3, total_tokens: 8, ..Usage::default() };
+        Ok(Answer { text: "one two three".to_owned(), usage, ..Answer::empty("counting-1") })
     }
 }

@@ -47,9 +47,27 @@ said["vectors"] = [[round(x, 3) for x in e.embedding] for e in made.data]
 plain = client.embeddings.create(model="openai/embed", input="ab", encoding_format="float", dimensions=2)
 said["vector"] = plain.data[0].embedding
 
+first = client.responses.create(model="openai/fake", instructions="be brief", input="2+3?", max_output_tokens=50)
+said["response"] = [first.output_text, first.status, first.model, first.usage.total_tokens, first.instructions]
+later = client.responses.create(model="openai/fake", input="sure?", previous_response_id=first.id)
+said["later response"] = [later.output_text, later.previous_response_id == first.id]
+events = list(client.responses.create(model="openai/fake", input=[{"role": "user", "content": "2+3?"}], stream=True))
+said["streamed response"] = ["".join(e.delta for e in events if e.type == "response.output_text.delta"), events[-1].response.output_text,
+    [e.sequence_number for e in events] == list(range(len(events)))]
+said["events"] = [e.type.removeprefix("response.") for e in events if not e.type.endswith(".delta")]
+flat = [{"type": "function", **tools[0]["function"]}]
+with client.responses.stream(model="openai/fake", input="2+3?", tools=flat) as stream:
+    final = stream.get_final_response()
+call = final.output[0]
+said["response's call"] = [call.type, call.name, json.loads(call.arguments), final.status]
+result = [{"type": "function_call_output", "call_id": call.call_id, "output": "5"}]
+said["after it"] = client.responses.create(model="openai/fake", input=result, previous_response_id=final.id, tools=flat).output_text
+try: client.responses.create(model="openai/fake", input="hi", previous_response_id="resp_nobody")
+except BadRequestError as e: said["unknown response"] = [e.status_code, e.param]
+
 said["text"] = client.completions.create(model="openai/fake", prompt="2+3?").choices[0].text
 said["models"] = [m.id for m in client.models.list()]
-try: client.chat.completions.create(model="openai/fake", messages=ask, n=2)
+try: client.chat.completions.create(model="openai/fake", messages=ask, n=9)
 except BadRequestError as e: said["refused"] = [e.status_code, e.param, e.type]
 try: OpenAI(base_url=base, api_key="sk_0_nobody", max_retries=0).models.list()
 except AuthenticationError as e: said["unknown key"] = e.status_code
@@ -83,6 +101,8 @@ again = ask + [{"role": "assistant", "content": first.content},
 said["after the call"] = client.messages.create(model="anthropic/claude-fake", max_tokens=50, messages=again, tools=tools).content[0].text
 with client.messages.stream(model="anthropic/claude-fake", max_tokens=50, messages=ask, tools=tools) as stream:
     said["streamed call"] = stream.get_final_message().content[-1].input
+count = client.messages.count_tokens
+said["counted"] = [count(model="anthropic/claude-fake", messages=ask, tools=tools).input_tokens, count(model="openai/fake", messages=ask).input_tokens]
 try: client.messages.create(model="anthropic/claude-fake", max_tokens=50, messages=[{"role": "robot", "content": "x"}])
 except BadRequestError as e: said["refused"] = [e.status_code, e.body["error"]["type"]]
 # OpenAI's model through Anthropic's API.
@@ -91,7 +111,7 @@ said["other"] = [other.content[0].text, other.model]
 print(json.dumps(said))
 "#;
 
-fn script(stage: &Stage, python: &Path, code: &str, token: &str) -> anyhow::Result<Value> {
+pub fn script(stage: &Stage, python: &Path, code: &str, token: &str) -> anyhow::Result<Value> {
     let file = stage.house.file("script.py");
     fs::write(&file, code)?;
     let mut command = Command::new(python);
@@ -116,6 +136,14 @@ async fn stock_clients_complete_stream_call_tools_and_embed() -> Tested {
         "call": ["call_9", "add", { "a": 2, "b": 3 }, "tool_calls"],
         "after the call": answer,
         "streamed call": { "a": 2, "b": 3 },
+        "response": [answer, "completed", "fake-2026", 18, "be brief"],
+        "later response": [answer, true],
+        "streamed response": [answer, answer, true],
+        "events": ["created", "in_progress", "output_item.added", "content_part.added", "output_text.done",
+            "content_part.done", "output_item.done", "completed"],
+        "response's call": ["function_call", "add", { "a": 2, "b": 3 }, "completed"],
+        "after it": answer,
+        "unknown response": [400, "previous_response_id"],
         "vectors": [[1.0, 0.5], [5.0, 0.5]],
         "vector": [2.0, 0.5],
         "text": answer,
@@ -125,7 +153,8 @@ async fn stock_clients_complete_stream_call_tools_and_embed() -> Tested {
         "other": [answer, "claude-fake-2026"],
     });
     ensure!(said == expected, "OpenAI's client: {said:#}\nexpected: {expected:#}");
-    ensure!(models.contains(&json!("openai/gpt-4o-mini")), "{models:?}");
+    // As the vendor lists them.
+    ensure!(models.contains(&json!("openai/fake")) && !models.contains(&json!("openai/gpt-4o-mini")), "{models:?}");
 
     // What was asked of the vendor, with the installation's key.
     let asked = stage.vendor.asked();
@@ -139,6 +168,12 @@ async fn stock_clients_complete_stream_call_tools_and_embed() -> Tested {
     ensure!(formats.contains(&&json!(true)), "{formats:?}");
     let rounds = asked.iter().filter(|a| a.body["messages"][3]["tool_call_id"] == "call_9").count();
     ensure!(rounds == 1, "the result of the tool was not passed on");
+    // What was said before a response, without its instructions.
+    let turns =
+        |turns: &Value| turns.as_array().map(|turns| turns.iter().map(|t| t["content"].clone()).collect::<Vec<_>>());
+    let later =
+        asked.iter().filter_map(|a| turns(&a.body["messages"])).find(|turns| turns.last() == Some(&json!("sure?")));
+    ensure!(later == Some(vec![json!("2+3?"), json!(answer), json!("sure?")]), "{later:?}");
 
     let said = tokio::task::block_in_place(|| script(&stage, &python, ANTHROPIC, &ada.token))?;
     let expected = json!({
@@ -148,6 +183,7 @@ async fn stock_clients_complete_stream_call_tools_and_embed() -> Tested {
         "call": ["toolu_9", "add", { "a": 2, "b": 3 }, "tool_use"],
         "after the call": answer,
         "streamed call": { "a": 2, "b": 3 },
+        "counted": [42, 1],
         "refused": [400, "invalid_request_error"],
         "other": [answer, "fake-2026"],
     });

@@ -30,8 +30,18 @@ pub struct Answered {
 impl Stage {
     pub async fn open() -> anyhow::Result<Self> {
         let vendor = Vendor::start().await?;
+        Self::with(vendor.clone(), &vendor.variables()).await
+    }
+
+    /// Without a vendor: nobody asks the one that is there.
+    #[cfg(feature = "llama")]
+    pub async fn alone() -> anyhow::Result<Self> {
+        Self::with(Vendor::start().await?, &[]).await
+    }
+
+    async fn with(vendor: Vendor, variables: &[(&str, &str)]) -> anyhow::Result<Self> {
         let mut house = Installation::new()?;
-        let ready = house.start_with(&["--skip-admin"], &vendor.variables())?;
+        let ready = house.start_with(&["--skip-admin"], variables)?;
         let base = |service: &str| -> anyhow::Result<String> {
             Ok(ready["services"][service]
                 .as_str()

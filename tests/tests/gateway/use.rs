@@ -59,6 +59,14 @@ async fn keys_usage_and_budgets_are_an_organizations_own() -> Tested {
     let read = stage.ask(&ada, "GET", &path, None).await?;
     ensure!(read.body["result"]["content"] == "2 + 3 = 5 ✓" && read.body["status"] == "completed", "{}", read.body);
     ensure!(stage.ask(&bob, "GET", &path, None).await?.status == 404, "bob reads ada's request");
+    // And to follow: it has its end, and is told it.
+    let path_of = |id: &str| format!("/api/integrations/executions/{id}/stream");
+    let followed = stage.ask(&ada, "GET", &path_of(&first), None).await?.body;
+    let followed = followed.as_str().unwrap_or_default();
+    ensure!(followed.contains("event: started") && followed.contains("event: completed\nid: 1."), "{followed}");
+    ensure!(stage.ask(&bob, "GET", &path_of(&first), None).await?.status == 404, "bob follows ada's request");
+    let goes_on = json!({ "model": "openai/fake", "input": "hi", "previous_response_id": format!("resp_{first}") });
+    ensure!(stage.ask(&bob, "POST", "/v1/responses", Some(goes_on)).await?.status == 400, "bob goes on with it");
     for path in [path.as_str(), "/api/integrations/usage", "/api/integrations/executions", "/api/integrations/budgets"]
     {
         let foreign = stage.ask_in(&bob, Some(&ada.org), "GET", path, None).await?;
@@ -93,6 +101,13 @@ async fn keys_usage_and_budgets_are_an_organizations_own() -> Tested {
     let none = json!({ "provider": "nobody", "operation": "chat.completions", "params": { "prompt": "hi" } });
     let none = execute(&stage, &bob, none).await?;
     ensure!(none.status == 404 && none.body["category"] == "not_found", "{}", none.body);
+
+    // The read model, built again from the log, sums up the same.
+    let sums = || async { used().await.map(|usage| (usage["summary"].clone(), usage["byIntegration"].clone())) };
+    stage.house.run(&["projection", "verify"])?.expect(0)?;
+    let before = sums().await?;
+    stage.house.run(&["projection", "rebuild", "integrations"])?.expect(0)?;
+    ensure!(sums().await? == before, "{before:?}");
 
     // Her key stands in no event.
     let logged = stage.house.run(&["log", "export"])?.expect(0)?;

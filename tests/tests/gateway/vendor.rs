@@ -5,9 +5,9 @@ use std::sync::{Arc, Mutex, PoisonError};
 use axum::{
     Json, Router,
     extract::State,
-    http::HeaderMap,
+    http::{HeaderMap, StatusCode},
     response::{IntoResponse, Response},
-    routing::post,
+    routing::{get, post},
 };
 use serde_json::{Value, json};
 
@@ -36,6 +36,8 @@ impl Vendor {
         let routes = Router::new()
             .route("/v1/chat/completions", post(chat))
             .route("/v1/embeddings", post(embeddings))
+            .route("/v1/models", get(models))
+            .route("/v1/messages/count_tokens", post(count_tokens))
             .route("/v1/messages", post(messages));
         let app = routes.with_state(vendor.clone());
         tokio::spawn(async move { axum::serve(listener, app).await });
@@ -75,6 +77,9 @@ fn has_result(messages: &Value) -> bool {
 
 async fn chat(State(vendor): State<Vendor>, headers: HeaderMap, Json(body): Json<Value>) -> Response {
     vendor.note(&headers, &body);
+    if body["model"] == "broken" {
+        return (StatusCode::INTERNAL_SERVER_ERROR, Json(json!({ "error": { "message": "oops" } }))).into_response();
+    }
     let chunk = |delta: Value, finish: Value| {
         let choice = json!({ "index": 0, "delta": delta, "finish_reason": finish });
         let chunk =
@@ -112,6 +117,16 @@ async fn embeddings(State(vendor): State<Vendor>, headers: HeaderMap, Json(body)
     let data: Vec<Value> = texts.iter().enumerate().map(item).collect();
     let usage = json!({ "prompt_tokens": texts.len(), "total_tokens": texts.len() });
     Json(json!({ "object": "list", "data": data, "model": "embed-2026", "usage": usage })).into_response()
+}
+
+async fn models() -> Json<Value> {
+    let model = |id: &str, created: i64| json!({ "id": id, "object": "model", "created": created, "owned_by": "fake" });
+    Json(json!({ "object": "list", "data": [model("fake", 1), model("embed-it", 2)] }))
+}
+
+async fn count_tokens(State(vendor): State<Vendor>, headers: HeaderMap, Json(body): Json<Value>) -> Json<Value> {
+    vendor.note(&headers, &body);
+    Json(json!({ "input_tokens": 42 }))
 }
 
 async fn messages(State(vendor): State<Vendor>, headers: HeaderMap, Json(body): Json<Value>) -> Response {

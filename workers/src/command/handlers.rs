@@ -57,6 +57,7 @@ impl Handlers {
             .with::<integrations::Completion>()
             .with::<integrations::Embedding>()
             .with::<integrations::Budget>()
+            .with::<integrations::Circuit>()
             .with::<integrations::Price>()
             .with::<models::Model>()
             .with::<models::Download>()

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use symbia_events::integrations::{BudgetScope, BudgetUnit, Cost, Usage};
+use symbia_events::integrations::{BudgetPeriod, BudgetScope, BudgetUnit, Cost, Usage};
 
 use super::provider::ApiKey;
 
@@ -27,8 +27,12 @@ pub struct BudgetTerms {
     pub scope: BudgetScope,
     /// The user, assistant or model.
     pub subject: Option<String>,
+    /// How often it begins anew.
+    pub period: BudgetPeriod,
     /// What is counted.
     pub unit: BudgetUnit,
+    /// How much of it.
+    pub limit: u64,
 }
 
 /// The price of a model, in millionths of a US dollar for a million tokens.
@@ -70,6 +74,8 @@ pub struct Asker<'a> {
     pub principal: &'a str,
     /// The assistant that asks for them.
     pub assistant: Option<&'a str>,
+    /// The API key that it was asked with.
+    pub key: Option<&'a str>,
 }
 
 impl BudgetTerms {
@@ -80,8 +86,22 @@ impl BudgetTerms {
         match self.scope {
             BudgetScope::Org => true,
             BudgetScope::User => subject == Some(asker.principal),
+            BudgetScope::Key => subject.is_some() && subject == asker.key,
             BudgetScope::Assistant => subject.is_some() && subject == asker.assistant,
             BudgetScope::Model => subject == Some(model),
+        }
+    }
+
+    /// Whose it is, for people.
+    #[must_use]
+    pub fn whose(&self) -> String {
+        let subject = self.subject.as_deref().unwrap_or_default();
+        match self.scope {
+            BudgetScope::Org => "the organization".to_owned(),
+            BudgetScope::User => format!("user {subject}"),
+            BudgetScope::Key => format!("key {subject}"),
+            BudgetScope::Assistant => format!("assistant {subject}"),
+            BudgetScope::Model => format!("model {subject}"),
         }
     }
 }
@@ -94,6 +114,8 @@ pub trait Accounts: Send + Sync + 'static {
     async fn lease(&self, asker: &Asker<'_>, provider: &str, named: Option<&str>) -> anyhow::Result<Option<Lease>>;
     /// The budgets of an organization.
     async fn budgets(&self, org: &str) -> anyhow::Result<Arc<[BudgetTerms]>>;
+    /// The scopes of an API key, which may name the models that it may ask.
+    async fn scopes(&self, key: &str) -> anyhow::Result<Arc<[String]>>;
     /// The price of a model.
     async fn price(&self, provider: &str, model: &str) -> anyhow::Result<Option<PriceTerms>>;
 }
@@ -109,6 +131,10 @@ impl Accounts for NoAccounts {
     }
 
     async fn budgets(&self, _org: &str) -> anyhow::Result<Arc<[BudgetTerms]>> {
+        Ok(Arc::from([]))
+    }
+
+    async fn scopes(&self, _key: &str) -> anyhow::Result<Arc<[String]>> {
         Ok(Arc::from([]))
     }
 

@@ -6,12 +6,13 @@ use symbia_commands::{
 };
 use symbia_events::{
     AggregateRef, CommandId, Event, Service,
-    integrations::{BudgetUnit, ErrorCategory, Usage},
+    integrations::{BudgetPeriod, BudgetUnit, ErrorCategory, Usage},
 };
 
 use super::{
     accounts::{Accounts, Asker, BudgetTerms},
     provider::Fault,
+    rates::Charged,
     router::{LlmRouter, Work, router},
 };
 use crate::sender::Sender;
@@ -21,7 +22,8 @@ const EXPECTED: u64 = 1024;
 
 /// Whether a request may be made.
 pub(super) enum Admission {
-    Granted,
+    /// With what was drawn from limits per minute.
+    Granted(Charged),
     Refused(Fault),
     /// It has its end already.
     Over,
@@ -48,7 +50,8 @@ pub(super) async fn reserve(
     expected: Expected<'_>,
 ) -> anyhow::Result<Result<Kept, Fault>> {
     let budgets = accounts.budgets(asker.org).await?;
-    let counting: Vec<&BudgetTerms> = budgets.iter().filter(|budget| budget.counts(asker, expected.model)).collect();
+    let counts = |budget: &&BudgetTerms| budget.period != BudgetPeriod::Minute && budget.counts(asker, expected.model);
+    let counting: Vec<&BudgetTerms> = budgets.iter().filter(counts).collect();
     let mut kept = Vec::with_capacity(counting.len());
     for budget in counting {
         let amount = match budget.unit {
@@ -90,35 +93,47 @@ impl LlmRouter {
     /// Keeps room for a completion, once: who takes it over finds that it was admitted.
     pub(super) async fn admit(&self, work: &Work<'_>) -> anyhow::Result<Admission> {
         let request = work.request;
-        let Some((provider, model)) = work.targets.first() else { return Ok(Admission::Granted) };
-        if self.accounts.budgets(work.asker().org).await?.is_empty() {
-            return Ok(Admission::Granted);
+        let granted = || Admission::Granted(Charged::default());
+        let Some((provider, model)) = work.targets.first() else { return Ok(granted()) };
+        let budgets = self.accounts.budgets(work.asker().org).await?;
+        if budgets.is_empty() {
+            return Ok(granted());
         }
         let state = self.store.load::<Completion>(&work.to).await?.state;
         if state.phase() == Phase::Over {
             return Ok(Admission::Over);
         }
         if state.attempts() > 0 || !state.budgets().is_empty() {
-            return Ok(Admission::Granted);
+            return Ok(granted());
         }
         let prompt_tokens = work.prompt(0, model.clone()).estimated_tokens();
-        let completion_tokens = request.sampling.max_tokens.map_or(EXPECTED, u64::from);
+        let choices = u64::from(work.options.choices.unwrap_or(1).clamp(1, 128));
+        let completion_tokens = request.sampling.max_tokens.map_or(EXPECTED, u64::from) * choices;
         let total_tokens = prompt_tokens + completion_tokens;
         let usage = Usage { prompt_tokens, completion_tokens, total_tokens, ..Usage::default() };
         let expected = Expected { provider: provider.key(), model, usage };
         let (id, asker) = (&request.request_id, work.asker());
+        let asked = (&asker, model.as_str(), total_tokens);
+        let charged = match self.rates.charge(&work.event.orgid, &budgets, asked).await {
+            Ok(charged) => charged,
+            Err(fault) => return Ok(Admission::Refused(fault)),
+        };
         match reserve(&*self.accounts, &self.sender, work.event, id, &asker, expected).await? {
-            Err(fault) => Ok(Admission::Refused(fault)),
-            Ok(Kept(budgets)) if budgets.is_empty() => Ok(Admission::Granted),
+            Err(fault) => {
+                self.rates.settle(charged, None).await;
+                Ok(Admission::Refused(fault))
+            }
+            Ok(Kept(budgets)) if budgets.is_empty() => Ok(Admission::Granted(charged)),
             Ok(Kept(budgets)) => {
                 let admit = AdmitCompletion { request_id: id.clone(), budgets: budgets.clone() };
                 let command = CommandId::derived(work.event.id, "admit");
                 let admit = CompletionCommand::from(admit);
                 let outcome = self.sender.send(Some(work.event), &work.to, &admit, &router(), command).await?;
                 if outcome.status == OutcomeStatus::Accepted {
-                    return Ok(Admission::Granted);
+                    return Ok(Admission::Granted(charged));
                 }
                 // It was cancelled meanwhile, and its end names no budgets.
+                self.rates.settle(charged, None).await;
                 for budget in &budgets {
                     give_back(&self.sender, work.event, id, budget).await?;
                 }

@@ -6,7 +6,10 @@ mod reading;
 use std::time::Duration;
 
 use async_trait::async_trait;
+use serde_json::Value;
 use symbia_events::integrations::DroppedParam;
+use symbia_nats::enquiry::ListedModel;
+use time::{OffsetDateTime, format_description::well_known::Rfc3339};
 
 use self::reading::Reading;
 use super::{
@@ -19,6 +22,8 @@ use super::{
 pub const ANTHROPIC: &str = "https://api.anthropic.com/v1";
 /// The API's version that this is written for.
 const VERSION: &str = "2023-06-01";
+/// Longest answer that is no stream.
+const MAX_BODY: usize = 2 * 1024 * 1024;
 
 /// How a server is asked.
 #[derive(Clone, Debug)]
@@ -66,6 +71,14 @@ impl Anthropic {
     }
 }
 
+fn authorized(request: reqwest::RequestBuilder, call: Call<'_>) -> reqwest::RequestBuilder {
+    let request = request.header("anthropic-version", VERSION);
+    match call.key() {
+        Some(key) => request.header("x-api-key", key),
+        None => request,
+    }
+}
+
 #[async_trait]
 impl Provider for Anthropic {
     fn key(&self) -> &'static str {
@@ -91,17 +104,48 @@ impl Provider for Anthropic {
     async fn complete(&self, prompt: &Prompt, key: Option<&ApiKey>, deltas: Deltas<'_>) -> Result<Answer, Fault> {
         let call = self.call(key)?;
         let body = body::body(prompt)?;
-        let with = |request: reqwest::RequestBuilder| {
-            let request = request.header("anthropic-version", VERSION).header("Accept", "text/event-stream");
-            match call.key() {
-                Some(key) => request.header("x-api-key", key),
-                None => request,
-            }
-        };
+        let with = |r: reqwest::RequestBuilder| authorized(r.header("Accept", "text/event-stream"), call);
         let response = call.post(format!("{}/messages", call.base_url()), &body, with).await?;
         let headers = response.headers().clone();
         let mut reading = Reading::new(call, headers, prompt);
         call.frames(response, |data| reading.frame(data, &mut *deltas)).await?;
         reading.end()
+    }
+
+    async fn models(&self, key: Option<&ApiKey>) -> Result<Vec<ListedModel>, Fault> {
+        let call = self.call(key)?;
+        let response = call.get(format!("{}/models?limit=1000", call.base_url()), |r| authorized(r, call)).await?;
+        let said = call.json(response, MAX_BODY).await?;
+        let Some(data) = said["data"].as_array() else { return Err(call.invalid("it has no 'data'")) };
+        let model = |model: &Value| -> Option<ListedModel> {
+            let created = model["created_at"].as_str().and_then(|at| OffsetDateTime::parse(at, &Rfc3339).ok());
+            Some(ListedModel {
+                id: model["id"].as_str()?.to_owned(),
+                name: model["display_name"].as_str().map(str::to_owned),
+                context_tokens: model["max_input_tokens"].as_u64(),
+                created: created.map(OffsetDateTime::unix_timestamp),
+                embeds: false,
+            })
+        };
+        Ok(data.iter().filter_map(model).collect())
+    }
+
+    fn counts(&self) -> bool {
+        true
+    }
+
+    async fn count(&self, prompt: &Prompt, key: Option<&ApiKey>) -> Result<u64, Fault> {
+        let call = self.call(key)?;
+        let mut body = body::body(prompt)?;
+        if let Some(body) = body.as_object_mut() {
+            // What is of the answer is not known there.
+            for field in ["max_tokens", "stream", "temperature", "top_p", "top_k", "stop_sequences"] {
+                body.remove(field);
+            }
+        }
+        let response =
+            call.post(format!("{}/messages/count_tokens", call.base_url()), &body, |r| authorized(r, call)).await?;
+        let said = call.json(response, MAX_BODY).await?;
+        said["input_tokens"].as_u64().ok_or_else(|| call.invalid("it has no 'input_tokens'"))
     }
 }

@@ -1,6 +1,6 @@
 //! The attempts at a completion: one target after another is asked until there is an answer, or no reason to go on.
 
-use std::time::Duration;
+use std::{sync::atomic::Ordering, time::Duration};
 
 use symbia_commands::{
     OutcomeStatus,
@@ -18,11 +18,13 @@ use tracing::Instrument;
 
 use super::{
     accounts::Lease,
+    answers::Question,
     attempt::Attempt,
+    circuits::Line,
     live::Live,
     provider::{Answer, Delta, Fault, Prompt},
     retry::may_fall_back,
-    router::{LlmRouter, Work, router},
+    router::{LlmRouter, Work, router, target},
 };
 
 /// Which of the targets is asked, for the how many-th time.
@@ -82,6 +84,7 @@ impl Work<'_> {
     fn used(&self, prompt: &Prompt, text: &str) -> Usage {
         let (prompt_tokens, completion_tokens) = (prompt.estimated_tokens(), (text.len() as u64).div_ceil(4));
         let total_tokens = prompt_tokens + completion_tokens;
+        self.spent.store(total_tokens, Ordering::Relaxed);
         Usage { prompt_tokens, completion_tokens, total_tokens, estimated: true, ..Usage::default() }
     }
 }
@@ -147,6 +150,13 @@ impl LlmRouter {
             }
             (attempt, turn) = (attempt + 1, next);
         }
+    }
+
+    /// Gives an answer that was given before; false when the request has been worked on already.
+    pub(super) async fn again(&self, work: &Work<'_>, answer: Answer) -> anyhow::Result<bool> {
+        let (turn, begun) = (Turn { target: 0, tries: 1 }, OffsetDateTime::now_utc());
+        let Begun::Ours = self.begin(work, 1, turn, None).await? else { return Ok(false) };
+        self.complete(work, turn, 1, answer, begun, None).await.map(|()| true)
     }
 
     // The turn after a fault, and the pause before it.
@@ -217,26 +227,23 @@ impl LlmRouter {
     // One target is asked once, unless its circuit is open.
     async fn attempt(&self, work: &Work<'_>, turn: Turn, prompt: &Prompt, lease: Option<&Lease>) -> Heard {
         let (provider, model) = &work.targets[turn.target];
-        let scope = lease.map_or("platform", |lease| lease.credential_id.as_str());
-        let permit = match self.circuits.admit(&format!("{}/{model}/{scope}", provider.key())) {
-            Ok(permit) => permit,
-            Err(left) => {
-                let message = format!("provider '{}' failed several times in a row and is left alone", provider.key());
-                let fault = Fault::new(ErrorCategory::Provider, "circuit_open", message);
-                return Heard::nothing(Fault { retry_after: Some(left), ..fault });
-            }
+        let credential = lease.map(|lease| lease.credential_id.as_str());
+        let leave = match self.lines.admit(work.event, Line { provider: provider.key(), model, credential }) {
+            Ok(leave) => leave,
+            Err(fault) => return Heard::nothing(fault),
         };
+        let _busy = self.load.begin(target(&**provider, model));
         let live = Live::open(self.client.clone(), &work.event.orgid, work.request, prompt.attempt);
         let observed = Attempt::begin(&**provider, &work.request.request_id, model, prompt.attempt);
         let span = observed.span.clone();
         let heard = self.ask(work, turn, prompt, lease, live.as_ref(), &observed).instrument(span).await;
         match &heard.end {
             End::Answer(answer) => {
-                permit.succeeded();
+                leave.succeeded().await;
                 observed.completed(answer);
             }
             End::Fault(fault) => {
-                permit.failed(fault.category);
+                leave.failed(fault.category).await;
                 observed.failed(fault);
             }
             End::Cancelled => observed.cancelled(),
@@ -259,16 +266,16 @@ impl LlmRouter {
     ) -> Heard {
         let provider = &work.targets[turn.target].0;
         let (mut text, mut first) = (String::new(), None);
-        let mut deltas = |piece: Delta<'_>| {
+        let mut deltas = |choice: u32, piece: Delta<'_>| {
             first.get_or_insert_with(|| {
                 observed.first();
                 OffsetDateTime::now_utc()
             });
-            if let Delta::Text(piece) = piece {
+            if let (0, Delta::Text(piece)) = (choice, piece) {
                 text.push_str(piece);
             }
             if let Some(live) = live {
-                live.piece(piece);
+                live.piece(choice, piece);
             }
         };
         // Dropping the call stops the model.
@@ -307,10 +314,16 @@ impl LlmRouter {
             tokens_per_sec: writing
                 .map(|seconds| (answer.usage.completion_tokens as f64 / seconds * 10.0).round() / 10.0),
         };
+        if let Some(question) = Question::of(work) {
+            self.answers.keep(question, &answer);
+        }
+        work.spent.store(answer.usage.total_tokens, Ordering::Relaxed);
         // The price of what was asked for: providers answer with names of their own.
         let (provider, asked) = &work.targets[turn.target];
         let price = self.accounts.price(provider.key(), asked).await?;
         let calls = serde_json::to_string(&answer.tool_calls)?;
+        let (more, warning) = answer.more()?;
+        let warnings = answer.warnings.into_iter().chain(warning).collect();
         let complete = CompleteCompletion {
             request_id: work.request.request_id.clone(),
             attempt,
@@ -322,9 +335,11 @@ impl LlmRouter {
             usage: answer.usage,
             timing,
             provider_request_id: answer.provider_request_id,
-            warnings: answer.warnings,
+            warnings,
             tool_calls: (!answer.tool_calls.is_empty()).then(|| work.key.seal(&calls)),
             reasoning: (!answer.reasoning.is_empty()).then(|| work.key.seal(&answer.reasoning)),
+            more: more.map(|more| work.key.seal(&more)),
+            cached: answer.cached,
             cost: price.map(|price| price.of(&answer.usage)),
         };
         if self.record(work, complete.into(), "completed").await? {

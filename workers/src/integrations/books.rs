@@ -36,6 +36,7 @@ pub struct Books {
     sender: Sender,
     budgets: Cache<String, Arc<[BudgetTerms]>>,
     prices: Cache<(String, String), Option<PriceTerms>>,
+    scopes: Cache<String, Arc<[String]>>,
 }
 
 impl Books {
@@ -48,6 +49,7 @@ impl Books {
             sender,
             budgets: Cache::builder().max_capacity(MOST).time_to_live(KEPT).build(),
             prices: Cache::builder().max_capacity(MOST).time_to_live(KEPT).build(),
+            scopes: Cache::builder().max_capacity(MOST).time_to_live(KEPT).build(),
         }
     }
 
@@ -105,11 +107,25 @@ impl Accounts for Books {
         let terms = |budget: model::Budget| -> Option<BudgetTerms> {
             let scope = serde_json::from_value(Value::String(budget.scope)).ok()?;
             let unit = serde_json::from_value(Value::String(budget.unit)).ok()?;
-            Some(BudgetTerms { id: budget.id, scope, subject: budget.subject, unit })
+            let period = serde_json::from_value(Value::String(budget.period)).ok()?;
+            let limit = budget.limit.unsigned_abs();
+            Some(BudgetTerms { id: budget.id, scope, subject: budget.subject, period, unit, limit })
         };
         let budgets: Arc<[BudgetTerms]> = found.into_iter().filter_map(terms).collect();
         self.budgets.insert(org.to_owned(), Arc::clone(&budgets));
         Ok(budgets)
+    }
+
+    async fn scopes(&self, key: &str) -> anyhow::Result<Arc<[String]>> {
+        if let Some(scopes) = self.scopes.get(key) {
+            return Ok(scopes);
+        }
+        let mut tx = self.reader.read(&Scope::platform()).await?;
+        let found = identity::api_key(&mut tx, key).await?;
+        // It was just used: who reads it may be behind, and comes again.
+        let scopes: Arc<[String]> = found.context("the API key of a request is not known")?.scopes.into();
+        self.scopes.insert(key.to_owned(), Arc::clone(&scopes));
+        Ok(scopes)
     }
 
     async fn price(&self, provider: &str, model: &str) -> anyhow::Result<Option<PriceTerms>> {

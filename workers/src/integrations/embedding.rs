@@ -6,13 +6,15 @@
 use std::{sync::Arc, time::Duration};
 
 use anyhow::Context;
+use async_nats::Client;
 use async_trait::async_trait;
 use base64::{Engine, engine::general_purpose::STANDARD as BASE64};
 use symbia_commands::integrations::{CompleteEmbedding, EmbeddingCommand, FailEmbedding};
 use symbia_events::{
-    CommandId, Event, Position, Service, SubjectKey,
+    CommandId, Event, KeyRing, Position, Service, SubjectKey,
     integrations::{EmbeddingEvent, EmbeddingRequested, ErrorCategory, Target, Usage},
 };
+use symbia_nats::limits::Limits;
 use time::{OffsetDateTime, format_description::well_known::Rfc3339};
 use tokio::time::Instant;
 
@@ -20,9 +22,11 @@ use super::{
     accounts::{Accounts, Asker, Lease},
     admission::{Expected, Kept, reserve},
     attempts::not_lent,
+    circuits::{Line, Lines},
     provider::{Fault, Inputs, Provider, Providers, Vectors},
-    retry::{Circuits, RetryOptions},
-    router::{RouterOptions, router},
+    rates::Rates,
+    retry::RetryOptions,
+    router::{RouterOptions, not_allowed, router},
 };
 use crate::{
     content_keys::ContentKeys,
@@ -36,7 +40,8 @@ pub struct EmbeddingRouter {
     content_keys: ContentKeys,
     providers: Providers,
     accounts: Arc<dyn Accounts>,
-    circuits: Circuits,
+    lines: Lines,
+    rates: Rates,
     timeout: Duration,
     retry: RetryOptions,
 }
@@ -51,24 +56,27 @@ struct Made {
 
 impl EmbeddingRouter {
     /// A router over providers.
-    #[must_use]
-    pub fn new(
+    pub async fn open(
+        client: Client,
+        keys: Arc<KeyRing>,
         sender: Sender,
         content_keys: ContentKeys,
         providers: Providers,
         accounts: Arc<dyn Accounts>,
         options: &RouterOptions,
-    ) -> Self {
+    ) -> Result<Self, async_nats::SubscribeError> {
         let (retry, timeout) = (options.retry.clone(), options.timeout);
-        EmbeddingRouter {
+        let lines = Lines::open(&client, keys, sender.clone(), retry.clone()).await?;
+        Ok(EmbeddingRouter {
             sender,
             content_keys,
             providers,
             accounts,
-            circuits: Circuits::new(retry.clone()),
+            lines,
+            rates: Rates::new(Limits::new(client)),
             timeout,
             retry,
-        }
+        })
     }
 
     async fn requested(&self, event: &Event, request: &EmbeddingRequested) -> anyhow::Result<()> {
@@ -94,18 +102,34 @@ impl EmbeddingRouter {
             org: event.orgid.as_str(),
             principal: request.context.user_id.as_deref().unwrap_or(&request.requested_by),
             assistant: request.context.assistant_id.as_deref(),
+            key: request.context.key_id.as_deref(),
         };
+        let targets = [(Arc::clone(provider), model.clone())];
+        if let Some(fault) = not_allowed(&*self.accounts, &asker, &targets).await? {
+            return self.failed(event, request, &fault, Some(&key), Vec::new()).await;
+        }
         let tokens = (texts.iter().map(String::len).sum::<usize>() as u64).div_ceil(4);
         let usage = Usage { prompt_tokens: tokens, total_tokens: tokens, ..Usage::default() };
         let expected = Expected { provider: provider.key(), model: &model, usage };
+        let limits = self.accounts.budgets(asker.org).await?;
+        let charged = match self.rates.charge(&event.orgid, &limits, (&asker, &model, tokens)).await {
+            Ok(charged) => charged,
+            Err(fault) => return self.failed(event, request, &fault, Some(&key), Vec::new()).await,
+        };
         let admitted = reserve(&*self.accounts, &self.sender, event, &request.request_id, &asker, expected).await?;
         let budgets = match admitted {
             Ok(Kept(budgets)) => budgets,
-            Err(fault) => return self.failed(event, request, &fault, Some(&key), Vec::new()).await,
+            Err(fault) => {
+                self.rates.settle(charged, None).await;
+                return self.failed(event, request, &fault, Some(&key), Vec::new()).await;
+            }
         };
         let (request_id, dimensions) = (request.request_id.clone(), request.dimensions);
         let inputs = Inputs { request_id, model, texts, dimensions };
-        match self.made(request, &asker, &**provider, inputs).await? {
+        let made = self.made(event, request, &asker, &**provider, inputs).await?;
+        let spent = made.as_ref().map_or(0, |made| made.vectors.usage.total_tokens);
+        self.rates.settle(charged, Some(spent)).await;
+        match made {
             Ok(made) => self.completed(event, request, made, &key, budgets).await,
             Err(fault) => self.failed(event, request, &fault, Some(&key), budgets).await,
         }
@@ -122,6 +146,7 @@ impl EmbeddingRouter {
     // Vectors, after as many tries as it takes.
     async fn made(
         &self,
+        event: &Event,
         request: &EmbeddingRequested,
         asker: &Asker<'_>,
         provider: &dyn Provider,
@@ -138,15 +163,11 @@ impl EmbeddingRouter {
             if let (Some(named), None, true) = (named, &lease, provider.takes_key()) {
                 return Ok(Err(not_lent(named, provider.key())));
             }
-            let scope = lease.as_ref().map_or("platform", |lease| lease.credential_id.as_str());
-            let permit = match self.circuits.admit(&format!("{}/{}/{scope}", provider.key(), inputs.model)) {
-                Ok(permit) => permit,
-                Err(left) => {
-                    let message =
-                        format!("provider '{}' failed several times in a row and is left alone", provider.key());
-                    let fault = Fault::new(ErrorCategory::Provider, "circuit_open", message);
-                    return Ok(Err(Fault { retry_after: Some(left), ..fault }));
-                }
+            let credential = lease.as_ref().map(|lease| lease.credential_id.as_str());
+            let line = Line { provider: provider.key(), model: &inputs.model, credential };
+            let leave = match self.lines.admit(event, line) {
+                Ok(leave) => leave,
+                Err(fault) => return Ok(Err(fault)),
             };
             let asked = provider.embed(&inputs, lease.as_ref().map(|lease| &lease.key));
             let answer = tokio::time::timeout_at(deadline, asked).await.unwrap_or_else(|_| {
@@ -155,12 +176,12 @@ impl EmbeddingRouter {
             });
             let fault = match answer {
                 Ok(vectors) => {
-                    permit.succeeded();
+                    leave.succeeded().await;
                     return Ok(Ok(Made { provider: provider.key(), asked: inputs.model, vectors, lease }));
                 }
                 Err(fault) => fault,
             };
-            permit.failed(fault.category);
+            leave.failed(fault.category).await;
             let left = deadline.saturating_duration_since(Instant::now());
             match self.retry.pause(&fault, tries, false).filter(|wait| *wait < left) {
                 Some(wait) => tokio::time::sleep(wait).await,

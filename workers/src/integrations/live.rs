@@ -66,9 +66,10 @@ impl Live {
         Some(Live { pieces, of_conversation, publishing })
     }
 
-    /// The next piece. A conversation shows text alone.
-    pub fn piece(&self, delta: Delta<'_>) {
-        let piece = match delta {
+    /// The next piece. A conversation shows text of the first answer alone.
+    pub fn piece(&self, choice: u32, delta: Delta<'_>) {
+        let mut piece = match delta {
+            _ if self.of_conversation && choice > 0 => return,
             Delta::Text(text) if self.of_conversation => json!({ "delta": text }),
             _ if self.of_conversation => return,
             Delta::Text(text) => json!({ "text": text }),
@@ -76,7 +77,11 @@ impl Live {
             Delta::Tool { index, id, name, arguments } => {
                 json!({ "tool": { "index": index, "id": id, "name": name, "arguments": arguments } })
             }
+            Delta::Logprobs(tokens) => json!({ "logprobs": tokens }),
         };
+        if choice > 0 {
+            piece["choice"] = json!(choice);
+        }
         let _ = self.pieces.send(piece);
     }
 

@@ -4,31 +4,41 @@ use std::time::Duration;
 
 use async_nats::Client;
 use async_trait::async_trait;
-use symbia_events::integrations::{DroppedParam, ErrorCategory, FinishReason, PromptRole, Usage};
+use symbia_events::integrations::{
+    AnswerChoice, AnswerFormat, DroppedParam, ErrorCategory, FinishReason, LikelyToken, PromptPart, PromptRole,
+    TokenLogprob, ToolCall, ToolChoice, Usage,
+};
 use symbia_nats::{
+    enquiry::ListedModel,
     inference::{
-        self, AskError, Choice, Completed, Failure, FailureKind, Frame, Inference, Job, Message, Piece, Request,
-        Sampling, Work,
+        self, AskError, Census, Choice, Completed, Embed, Failure, FailureKind, Format, Frame, Inference, Job, Message,
+        ModelStatus, Piece, Request, Sampling, Tool, Work,
     },
     telemetry,
 };
 use tracing::Span;
 use uuid::Uuid;
 
-use super::provider::{Answer, ApiKey, Delta, Deltas, Fault, Prompt, Provider, append};
+use super::provider::{Answer, ApiKey, Delta, Deltas, Fault, Inputs, Prompt, Provider, Turn, Vectors, append};
 
 /// How the models on this machine are asked.
 #[derive(Clone, Debug)]
 pub struct LocalOptions {
     /// The model of a request that names none.
     pub default_model: String,
+    /// The same for embeddings.
+    pub default_embedding_model: String,
     /// How long to look for an inference process: one that died is started again within seconds.
     pub patience: Duration,
 }
 
 impl Default for LocalOptions {
     fn default() -> Self {
-        LocalOptions { default_model: "pico-chat".to_owned(), patience: Duration::from_secs(15) }
+        LocalOptions {
+            default_model: "pico-chat".to_owned(),
+            default_embedding_model: "all-minilm-l6-v2".to_owned(),
+            patience: Duration::from_secs(15),
+        }
     }
 }
 
@@ -36,16 +46,22 @@ impl Default for LocalOptions {
 #[derive(Clone, Debug)]
 pub struct LocalProvider {
     inference: Inference,
-    default_model: String,
+    census: Census,
+    options: LocalOptions,
 }
 
 impl LocalProvider {
-    /// A provider over a connection.
+    /// A provider over a connection; it listens to the inference processes from now on.
     #[must_use]
     pub fn new(client: Client, options: LocalOptions) -> Self {
-        let inference = Inference::new(client, options.patience);
-        LocalProvider { inference, default_model: options.default_model }
+        let census = Census::listen(client.clone());
+        LocalProvider { inference: Inference::new(client, options.patience), census, options }
     }
+}
+
+// The part of a file's name before the first dot, by which a model can be called.
+fn short(name: &str) -> &str {
+    name.split('.').next().unwrap_or(name)
 }
 
 #[async_trait]
@@ -59,7 +75,11 @@ impl Provider for LocalProvider {
     }
 
     fn default_model(&self) -> &str {
-        &self.default_model
+        &self.options.default_model
+    }
+
+    fn default_embedding_model(&self) -> Option<&str> {
+        Some(&self.options.default_embedding_model)
     }
 
     fn takes_key(&self) -> bool {
@@ -69,11 +89,11 @@ impl Provider for LocalProvider {
     fn dropped(&self, prompt: &Prompt) -> Vec<DroppedParam> {
         let o = &prompt.options;
         let given = [
-            ("tools", !o.tools.is_empty()),
-            ("responseFormat", o.format.is_some()),
+            ("parallelToolCalls", o.parallel_tool_calls == Some(false)),
             ("reasoningEffort", o.reasoning_effort.is_some()),
+            ("thinkingTokens", o.thinking_tokens.is_some()),
         ];
-        let reason = "not passed on to the local engine by the router; ask the models service for it";
+        let reason = "the local engine has no such parameter";
         let dropped = |(param, _): (&str, bool)| DroppedParam { param: param.to_owned(), reason: reason.to_owned() };
         given.into_iter().filter(|(_, given)| *given).map(dropped).collect()
     }
@@ -81,19 +101,17 @@ impl Provider for LocalProvider {
     async fn complete(&self, prompt: &Prompt, _key: Option<&ApiKey>, deltas: Deltas<'_>) -> Result<Answer, Fault> {
         let job = Job {
             id: format!("{}-{}-{}", prompt.request_id, prompt.attempt, Uuid::new_v4().simple()),
-            work: Work::Generate(Box::new(request(prompt))),
+            work: Work::Generate(Box::new(request(prompt)?)),
             traceparent: telemetry::traceparent(&Span::current()),
         };
         let mut frames = self.inference.ask(&job).await?;
-        let mut text = String::new();
+        let mut heard = vec![Heard::default(); prompt.choices() as usize];
         loop {
             match frames.next().await? {
-                Frame::Delta { piece: Piece::Text(piece), .. } => {
-                    let before = text.len();
-                    let fits = append(&mut text, &piece);
-                    deltas(Delta::Text(&text[before..]));
-                    if !fits {
-                        return Ok(cut(prompt, text));
+                Frame::Delta { choice, piece } => {
+                    let Some(of) = heard.get_mut(choice as usize) else { continue };
+                    if !of.take(piece, &mut |delta| deltas(choice, delta)) {
+                        return Ok(cut(prompt, heard));
                     }
                 }
                 Frame::Completed(completed) => return Ok(answer(prompt, *completed)),
@@ -103,12 +121,105 @@ impl Provider for LocalProvider {
             }
         }
     }
+
+    async fn models(&self, _key: Option<&ApiKey>) -> Result<Vec<ListedModel>, Fault> {
+        self.census.settle().await;
+        let models = self.census.models();
+        let names: Vec<&str> = models.values().map(|model| short(&model.name)).collect();
+        let listed = |model: &ModelStatus| {
+            let details = model.details.as_ref()?;
+            // The short name, where it means one model alone.
+            let name = short(&model.name);
+            let alone = names.iter().filter(|other| **other == name).count() == 1;
+            Some(ListedModel {
+                id: if alone { name.to_owned() } else { model.id.clone() },
+                name: Some(details.title.clone()),
+                embeds: !details.generates,
+                context_tokens: Some(details.context_length),
+                created: i64::try_from(model.modified).ok(),
+            })
+        };
+        Ok(models.values().filter_map(listed).collect())
+    }
+
+    fn counts(&self) -> bool {
+        true
+    }
+
+    async fn count(&self, prompt: &Prompt, _key: Option<&ApiKey>) -> Result<u64, Fault> {
+        let work = Work::Generate(Box::new(Request { max_tokens: Some(1), ..request(prompt)? }));
+        let mut frames = self.inference.ask(&Job { id: Uuid::new_v4().to_string(), work, traceparent: None }).await?;
+        loop {
+            // Known before the first token is computed; who goes stops the model.
+            match frames.next().await? {
+                Frame::Started { prompt_tokens, .. } => return Ok(prompt_tokens.into()),
+                Frame::Failed(Failure { kind: FailureKind::PromptTooLong { tokens, .. }, .. }) => {
+                    return Ok(tokens.into());
+                }
+                Frame::Failed(failure) => return Err(fault(failure)),
+                frame if frame.is_terminal() => return Err(lost("the inference process gave the prompt up")),
+                _ => {}
+            }
+        }
+    }
+
+    async fn embed(&self, inputs: &Inputs, _key: Option<&ApiKey>) -> Result<Vectors, Fault> {
+        let embed = Embed { model: Some(inputs.model.clone()), inputs: inputs.texts.clone(), ..Embed::default() };
+        let (model, vectors, tokens) = self.inference.embed(embed).await?;
+        let length = vectors.first().map_or(0, Vec::len);
+        if inputs.dimensions.is_some_and(|dimensions| dimensions as usize != length) {
+            let message = format!("dimensions must be {length}: the vectors of {model} cannot be cut");
+            return Err(Fault::new(ErrorCategory::Validation, "unsupported_parameter", message));
+        }
+        Ok(Vectors { model, vectors, usage: Usage { prompt_tokens: tokens, total_tokens: tokens, ..Usage::default() } })
+    }
 }
 
-fn request(prompt: &Prompt) -> Request {
-    let asked = &prompt.sampling;
+/// What was heard of one answer.
+#[derive(Clone, Default)]
+struct Heard {
+    text: String,
+    calls: usize,
+}
+
+impl Heard {
+    // False when no more of it fits.
+    fn take(&mut self, piece: Piece, tell: &mut dyn FnMut(Delta<'_>)) -> bool {
+        match piece {
+            Piece::Text(piece) => {
+                let before = self.text.len();
+                let fits = append(&mut self.text, &piece);
+                tell(Delta::Text(&self.text[before..]));
+                return fits;
+            }
+            Piece::Reasoning(piece) => tell(Delta::Reasoning(&piece)),
+            Piece::ToolCall(inference::ToolCall { id, name, arguments }) => {
+                tell(Delta::Tool { index: self.calls, id: Some(&id), name: Some(&name), arguments: &arguments });
+                self.calls += 1;
+            }
+            Piece::Logprobs(tokens) => tell(Delta::Logprobs(&likely(tokens))),
+        }
+        true
+    }
+}
+
+fn likely(tokens: Vec<inference::TokenLogprob>) -> Vec<TokenLogprob> {
+    let token = |token: inference::TokenLogprob| TokenLogprob {
+        chosen: LikelyToken::new(&token.bytes, token.logprob.into()),
+        top: token.top.iter().map(|(bytes, logprob)| LikelyToken::new(bytes, (*logprob).into())).collect(),
+    };
+    tokens.into_iter().map(token).collect()
+}
+
+fn request(prompt: &Prompt) -> Result<Request, Fault> {
+    let (asked, options) = (&prompt.sampling, &prompt.options);
     let defaults = Sampling::default();
-    Request {
+    let tool = |tool: &symbia_events::integrations::Tool| Tool {
+        name: tool.name.clone(),
+        description: tool.description.clone(),
+        parameters: tool.parameters.to_string(),
+    };
+    Ok(Request {
         model: Some(prompt.model.clone()),
         max_tokens: asked.max_tokens,
         stop: asked.stop.clone(),
@@ -121,59 +232,103 @@ fn request(prompt: &Prompt) -> Request {
             seed: asked.seed.map(|seed| seed as u32),
             ..defaults
         },
-        ..Request::new(prompt.turns.iter().map(|turn| Message::new(role(turn.role), turn.content.clone())).collect())
-    }
+        tools: options.tools.iter().map(tool).collect(),
+        tool_choice: match &options.tool_choice {
+            None | Some(ToolChoice::Auto) => inference::ToolChoice::Auto,
+            Some(ToolChoice::None) => inference::ToolChoice::None,
+            Some(ToolChoice::Required) => inference::ToolChoice::Required,
+            Some(ToolChoice::Named(name)) => inference::ToolChoice::Function(name.clone()),
+        },
+        format: match &options.format {
+            None => Format::Text,
+            Some(AnswerFormat::JsonObject) => Format::Json,
+            Some(AnswerFormat::JsonSchema { schema, .. }) => Format::Schema(schema.clone()),
+            Some(AnswerFormat::Grammar { grammar }) => Format::Grammar(grammar.clone()),
+        },
+        choices: prompt.choices(),
+        logprobs: options.logprobs,
+        ..Request::new(prompt.turns.iter().map(message).collect::<Result<_, _>>()?)
+    })
 }
 
-fn role(role: PromptRole) -> String {
-    match role {
+fn message(turn: &Turn) -> Result<Message, Fault> {
+    if turn.parts.iter().any(|part| matches!(part, PromptPart::Image { .. })) {
+        let message = "the models on this machine read text only: name a provider whose models see images";
+        return Err(Fault::new(ErrorCategory::Validation, "unsupported_content", message));
+    }
+    let role = match turn.role {
         PromptRole::System => "system",
         PromptRole::User => "user",
         PromptRole::Assistant => "assistant",
         PromptRole::Tool => "tool",
-    }
-    .to_owned()
+    };
+    let call = |call: &ToolCall| inference::ToolCall {
+        id: call.id.clone(),
+        name: call.name.clone(),
+        arguments: call.arguments.clone(),
+    };
+    Ok(Message {
+        tool_calls: turn.tool_calls.iter().map(call).collect(),
+        tool_call_id: turn.tool_call_id.clone(),
+        name: turn.name.clone(),
+        ..Message::new(role, turn.content.clone())
+    })
 }
 
-fn answer(prompt: &Prompt, completed: Completed) -> Answer {
-    let Completed { choices, usage, .. } = completed;
-    let Choice { text, finish_reason, .. } = choices.into_iter().next().unwrap_or_default();
-    let (prompt_tokens, completion_tokens) = (usage.prompt_tokens.into(), usage.completion_tokens.into());
-    Answer {
-        text,
-        model: prompt.model.clone(),
-        finish_reason: match finish_reason {
+fn choice(choice: Choice) -> AnswerChoice {
+    let call = |call: inference::ToolCall| ToolCall { id: call.id, name: call.name, arguments: call.arguments };
+    AnswerChoice {
+        text: choice.text,
+        reasoning: choice.reasoning,
+        tool_calls: choice.tool_calls.into_iter().map(call).collect(),
+        finish_reason: match choice.finish_reason {
             inference::FinishReason::Stop => FinishReason::Stop,
             inference::FinishReason::Length => FinishReason::Length,
             inference::FinishReason::ToolCalls => FinishReason::ToolCalls,
         },
-        raw_finish_reason: Some(finish_reason.name().to_owned()),
-        usage: Usage {
-            prompt_tokens,
-            completion_tokens,
-            total_tokens: prompt_tokens + completion_tokens,
-            cached_prompt_tokens: Some(usage.cached_tokens.into()),
-            estimated: false,
-        },
-        tool_calls: Vec::new(),
-        reasoning: String::new(),
-        provider_request_id: None,
-        warnings: Vec::new(),
+        logprobs: likely(choice.logprobs),
     }
 }
 
-fn cut(prompt: &Prompt, text: String) -> Answer {
-    let completion_tokens = (text.len() as u64).div_ceil(4);
+fn answer(prompt: &Prompt, completed: Completed) -> Answer {
+    let Completed { choices, usage, .. } = completed;
+    let (prompt_tokens, completion_tokens) = (usage.prompt_tokens.into(), usage.completion_tokens.into());
+    let usage = Usage {
+        prompt_tokens,
+        completion_tokens,
+        total_tokens: prompt_tokens + completion_tokens,
+        cached_prompt_tokens: Some(usage.cached_tokens.into()),
+        estimated: false,
+    };
+    let mut choices = choices.into_iter();
+    let first = choices.next().unwrap_or_default();
+    let raw_finish_reason = Some(first.finish_reason.name().to_owned());
+    let AnswerChoice { text, reasoning, tool_calls, finish_reason, logprobs } = choice(first);
+    let others = choices.map(choice).collect();
+    let said = Answer { text, reasoning, tool_calls, finish_reason, logprobs, others, ..Answer::empty(&prompt.model) };
+    Answer { raw_finish_reason, usage, ..said }
+}
+
+fn cut(prompt: &Prompt, heard: Vec<Heard>) -> Answer {
+    let completion_tokens = (heard.iter().map(|of| of.text.len()).sum::<usize>() as u64).div_ceil(4);
+    let mut texts = heard.into_iter().map(|of| of.text);
+    let text = texts.next().unwrap_or_default();
+    let finish_reason = FinishReason::Length;
+    let other = |text| AnswerChoice {
+        text,
+        reasoning: String::new(),
+        tool_calls: Vec::new(),
+        finish_reason,
+        logprobs: Vec::new(),
+    };
     Answer {
         text,
-        model: prompt.model.clone(),
-        finish_reason: FinishReason::Length,
+        finish_reason,
         raw_finish_reason: Some("length".to_owned()),
         usage: Usage { completion_tokens, total_tokens: completion_tokens, estimated: true, ..Usage::default() },
-        tool_calls: Vec::new(),
-        reasoning: String::new(),
-        provider_request_id: None,
         warnings: vec!["the answer was longer than 128 kB and is cut off".to_owned()],
+        others: texts.map(other).collect(),
+        ..Answer::empty(&prompt.model)
     }
 }
 

@@ -8,7 +8,8 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use serde_json::{Value, json};
-use symbia_events::integrations::{DroppedParam, ErrorCategory, Usage};
+use symbia_events::integrations::{AnswerFormat, DroppedParam, ErrorCategory, Usage};
+use symbia_nats::enquiry::ListedModel;
 
 use self::reading::Reading;
 use super::{
@@ -22,7 +23,7 @@ pub const OPENAI: &str = "https://api.openai.com/v1";
 pub const HUGGING_FACE: &str = "https://router.huggingface.co/v1";
 /// Longest answer of a server that does not stream.
 const MAX_BODY: usize = 2 * 1024 * 1024;
-/// Longest list of vectors, as JSON.
+/// Longest list of vectors or models, as JSON.
 const MAX_VECTORS: usize = 8 * 1024 * 1024;
 
 /// How a server is asked.
@@ -94,10 +95,14 @@ impl OpenAi {
         Ok(OpenAi { flavour, options, server })
     }
 
+    fn is_vendors(&self) -> bool {
+        [OPENAI, HUGGING_FACE].contains(&self.options.base_url.as_str())
+    }
+
     // Servers of one's own often need no key; the two that are not do.
     fn call<'a>(&'a self, key: Option<&'a ApiKey>) -> Result<Call<'a>, Fault> {
         let call = self.server.call(key);
-        if call.key().is_none() && [OPENAI, HUGGING_FACE].contains(&self.options.base_url.as_str()) {
+        if call.key().is_none() && self.is_vendors() {
             return Err(no_key(self.key()));
         }
         Ok(call)
@@ -168,7 +173,7 @@ impl Provider for OpenAi {
     }
 
     fn is_ready(&self) -> bool {
-        self.server.has_key() || ![OPENAI, HUGGING_FACE].contains(&self.options.base_url.as_str())
+        self.server.has_key() || !self.is_vendors()
     }
 
     fn dropped(&self, prompt: &Prompt) -> Vec<DroppedParam> {
@@ -176,6 +181,12 @@ impl Provider for OpenAi {
     }
 
     async fn complete(&self, prompt: &Prompt, key: Option<&ApiKey>, deltas: Deltas<'_>) -> Result<Answer, Fault> {
+        // Servers of one's own often know grammars.
+        if matches!(prompt.options.format, Some(AnswerFormat::Grammar { .. })) && self.is_vendors() {
+            let message =
+                format!("provider '{}' has no grammars: ask for a JSON schema, or another provider", self.key());
+            return Err(Fault::new(ErrorCategory::Validation, "unsupported_parameter", message));
+        }
         let call = self.call(key)?;
         let with = |r: reqwest::RequestBuilder| authorized(r.header("Accept", "text/event-stream"), call);
         let response = call.post(format!("{}/chat/completions", call.base_url()), &body::body(prompt), with).await?;
@@ -187,6 +198,13 @@ impl Provider for OpenAi {
             call.frames(response, |data| reading.frame(data, &mut *deltas)).await?;
         }
         reading.end()
+    }
+
+    async fn models(&self, key: Option<&ApiKey>) -> Result<Vec<ListedModel>, Fault> {
+        let call = self.call(key)?;
+        let response = call.get(format!("{}/models", call.base_url()), |r| authorized(r, call)).await?;
+        let said = call.json(response, MAX_VECTORS).await?;
+        reading::models(&said, self.options.base_url == OPENAI).ok_or_else(|| call.invalid("it has no 'data'"))
     }
 
     async fn embed(&self, inputs: &Inputs, key: Option<&ApiKey>) -> Result<Vectors, Fault> {

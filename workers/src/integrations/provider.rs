@@ -3,10 +3,12 @@
 use std::{fmt, sync::Arc, time::Duration};
 
 use async_trait::async_trait;
+use symbia_commands::integrations::MAX_PROMPT;
 use symbia_events::integrations::{
-    DroppedParam, ErrorCategory, FinishReason, PromptOptions, PromptPart, PromptRole, Sampling, Target, ToolCall,
-    Upstream, Usage,
+    AnswerChoice, AnswerMore, DroppedParam, ErrorCategory, FinishReason, PromptOptions, PromptPart, PromptRole,
+    Sampling, Target, TokenLogprob, ToolCall, Upstream, Usage,
 };
+use symbia_nats::enquiry::ListedModel;
 use zeroize::Zeroizing;
 
 /// Longest answer in bytes: sealed, it must fit into an event. What goes beyond is cut off.
@@ -77,6 +79,12 @@ pub struct Prompt {
 }
 
 impl Prompt {
+    /// How many answers are asked for, 1 to 128.
+    #[must_use]
+    pub fn choices(&self) -> u32 {
+        self.options.choices.unwrap_or(1).clamp(1, 128)
+    }
+
     /// Tokens of the prompt, until a provider counts: four bytes are about one.
     #[must_use]
     pub fn estimated_tokens(&self) -> u64 {
@@ -111,7 +119,7 @@ pub struct Vectors {
 }
 
 /// A piece of an answer.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Delta<'a> {
     /// Text.
     Text(&'a str),
@@ -128,6 +136,8 @@ pub enum Delta<'a> {
         /// More of its arguments.
         arguments: &'a str,
     },
+    /// How likely the tokens of the next text are.
+    Logprobs(&'a [TokenLogprob]),
 }
 
 /// A complete answer.
@@ -151,6 +161,48 @@ pub struct Answer {
     pub provider_request_id: Option<String>,
     /// What a reader of the answer should know.
     pub warnings: Vec<String>,
+    /// How likely its tokens were, where that was asked for.
+    pub logprobs: Vec<TokenLogprob>,
+    /// The answers beside it, where several were asked for.
+    pub others: Vec<AnswerChoice>,
+    /// It was given before, and the model was not asked.
+    pub cached: bool,
+}
+
+impl Answer {
+    /// An empty answer that stopped by itself.
+    #[must_use]
+    pub fn empty(model: impl Into<String>) -> Self {
+        Answer {
+            text: String::new(),
+            model: model.into(),
+            finish_reason: FinishReason::Stop,
+            raw_finish_reason: None,
+            usage: Usage::default(),
+            tool_calls: Vec::new(),
+            reasoning: String::new(),
+            provider_request_id: None,
+            warnings: Vec::new(),
+            logprobs: Vec::new(),
+            others: Vec::new(),
+            cached: false,
+        }
+    }
+
+    /// What it is besides its text, as JSON, and what is to be said of that: probabilities of a long answer are more than an
+    /// event holds.
+    pub(super) fn more(&self) -> serde_json::Result<(Option<String>, Option<String>)> {
+        let mut more = AnswerMore { logprobs: self.logprobs.clone(), others: self.others.clone() };
+        let json = serde_json::to_string(&more)?;
+        if json.len() <= MAX_PROMPT {
+            return Ok(((!more.is_empty()).then_some(json), None));
+        }
+        more.logprobs.clear();
+        more.others.iter_mut().for_each(|choice| choice.logprobs.clear());
+        let json = (!more.is_empty()).then(|| serde_json::to_string(&more)).transpose()?;
+        let warning = format!("the probabilities of the tokens are more than {MAX_PROMPT} bytes and are left away");
+        Ok((json, Some(warning)))
+    }
 }
 
 /// Why there is no answer.
@@ -184,8 +236,8 @@ impl Fault {
     }
 }
 
-/// Receives the pieces of an answer as they come.
-pub type Deltas<'a> = &'a mut (dyn FnMut(Delta<'_>) + Send);
+/// Receives the pieces of answers as they come, with the number of the answer from 0.
+pub type Deltas<'a> = &'a mut (dyn FnMut(u32, Delta<'_>) + Send);
 
 /// A provider of language models. A call is given up by dropping it, which stops the model.
 #[async_trait]
@@ -215,6 +267,18 @@ pub trait Provider: Send + Sync + 'static {
     /// Asks the model, with this key if there is one, else with its own. No retry: the router decides about that, and
     /// records it.
     async fn complete(&self, prompt: &Prompt, key: Option<&ApiKey>, deltas: Deltas<'_>) -> Result<Answer, Fault>;
+    /// The models that it has. One that keeps no list has none to tell.
+    async fn models(&self, _key: Option<&ApiKey>) -> Result<Vec<ListedModel>, Fault> {
+        Ok(Vec::new())
+    }
+    /// Whether it counts the tokens of a prompt without answering it.
+    fn counts(&self) -> bool {
+        false
+    }
+    /// Counts them.
+    async fn count(&self, prompt: &Prompt, _key: Option<&ApiKey>) -> Result<u64, Fault> {
+        Ok(prompt.estimated_tokens())
+    }
     /// Has texts turned into vectors. No retry here either.
     async fn embed(&self, _inputs: &Inputs, _key: Option<&ApiKey>) -> Result<Vectors, Fault> {
         let message = format!("provider '{}' has no embedding models; name another provider", self.key());

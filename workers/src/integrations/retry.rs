@@ -105,26 +105,39 @@ impl Circuits {
         drop(state);
         Ok(Permit(circuit, self.options.clone()))
     }
+
+    /// Another process opened it.
+    pub fn opened(&self, target: &str, failures: u32) {
+        let circuit = self.known.get_with_by_ref(target, Arc::default);
+        let mut state = circuit.lock().unwrap_or_else(PoisonError::into_inner);
+        (state.failures, state.opened) = (state.failures.max(failures), Some(Instant::now()));
+    }
+
+    /// Another process closed it, or somebody says that the target may be asked.
+    pub fn closed(&self, target: &str) {
+        self.known.invalidate(target);
+    }
 }
 
 impl Permit {
-    pub fn succeeded(self) {
-        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Circuit::default();
+    /// Whether the circuit was open until now.
+    pub fn succeeded(self) -> bool {
+        std::mem::take(&mut *self.0.lock().unwrap_or_else(PoisonError::into_inner)).opened.is_some()
     }
 
-    /// Only what the provider is to blame for counts.
-    pub fn failed(self, category: ErrorCategory) {
+    /// After how many failures in a row the circuit is open from now on, if it is. Only what the provider is to blame for
+    /// counts.
+    pub fn failed(self, category: ErrorCategory) -> Option<u32> {
         if !category.is_retryable() {
-            return;
+            return None;
         }
         let mut state = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         state.failures = state.failures.saturating_add(1);
-        if state.failures >= self.1.failures {
-            if state.opened.is_none() {
-                tracing::warn!(failures = state.failures, ?category, "circuit opened");
-            }
-            state.opened = Some(Instant::now());
+        if state.failures < self.1.failures {
+            return None;
         }
+        state.opened = Some(Instant::now());
+        Some(state.failures)
     }
 }
 

@@ -10,7 +10,10 @@
 
 use std::{
     collections::HashMap,
-    sync::{Arc, Mutex, PoisonError},
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
     time::Duration,
 };
 
@@ -19,13 +22,18 @@ use async_trait::async_trait;
 use futures::StreamExt;
 use symbia_commands::{
     Actor,
-    integrations::{CompletionCommand, FailCompletion},
+    integrations::{CompletionCommand, FailCompletion, may_ask},
 };
 use symbia_events::{
-    AggregateRef, CommandId, Event, KeyRing, Position, Service, SubjectKey, commit,
-    integrations::{CompletionEvent, CompletionRequested, ErrorCategory, PromptMore, PromptOptions, Target},
+    AggregateRef, CommandId, Event, KeyRing, Personal, Position, Service, SubjectKey, commit,
+    integrations::{
+        Balance, CompletionEvent, CompletionRequested, ErrorCategory, PromptMessage, PromptMore, PromptOptions, Target,
+    },
 };
-use symbia_nats::store::{EventStore, StoreOptions};
+use symbia_nats::{
+    limits::Limits,
+    store::{EventStore, StoreOptions},
+};
 use time::{OffsetDateTime, format_description::well_known::Rfc3339};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
@@ -34,8 +42,12 @@ use uuid::Uuid;
 use super::{
     accounts::{Accounts, Asker, NoAccounts},
     admission::Admission,
+    answers::{Answers, Question},
+    balance::{Load, order},
+    circuits::Lines,
     provider::{Fault, Provider, Providers, Turn},
-    retry::{Circuits, RetryOptions},
+    rates::Rates,
+    retry::RetryOptions,
 };
 use crate::{
     content_keys::{ContentKeys, Opener, kids},
@@ -78,7 +90,10 @@ pub struct LlmRouter {
     content_keys: ContentKeys,
     providers: Providers,
     pub(super) accounts: Arc<dyn Accounts>,
-    pub(super) circuits: Circuits,
+    pub(super) lines: Lines,
+    pub(super) rates: Rates,
+    pub(super) load: Load,
+    pub(super) answers: Answers,
     pub(super) options: RouterOptions,
     running: Running,
 }
@@ -100,6 +115,8 @@ pub(super) struct Work<'a> {
     pub cancelled: CancellationToken,
     /// Tells the attempts of this round from those of another worker.
     pub round: Uuid,
+    /// Tokens that it took.
+    pub spent: AtomicU64,
 }
 
 impl Work<'_> {
@@ -109,6 +126,7 @@ impl Work<'_> {
             org: self.event.orgid.as_str(),
             principal: context.user_id.as_deref().unwrap_or(&self.request.requested_by),
             assistant: context.assistant_id.as_deref(),
+            key: context.key_id.as_deref(),
         }
     }
 }
@@ -140,9 +158,25 @@ impl LlmRouter {
                 }
             });
         }
+        let lines = Lines::open(&client, Arc::clone(&keys), sender.clone(), options.retry.clone()).await?;
         let store = EventStore::new(client.clone(), keys, &StoreOptions::default());
-        let (accounts, circuits) = (Arc::new(NoAccounts), Circuits::new(options.retry.clone()));
-        Ok(LlmRouter { client, store, sender, content_keys, providers, accounts, circuits, options, running })
+        let accounts = Arc::new(NoAccounts);
+        let rates = Rates::new(Limits::new(client.clone()));
+        let (load, answers) = (Load::default(), Answers::default());
+        Ok(LlmRouter {
+            client,
+            store,
+            sender,
+            content_keys,
+            providers,
+            accounts,
+            lines,
+            rates,
+            load,
+            answers,
+            options,
+            running,
+        })
     }
 
     /// The same with keys, budgets and prices.
@@ -162,31 +196,51 @@ impl LlmRouter {
         let Some(key) = self.content_keys.key(&kid).await? else {
             return self.refuse(event, &to, request, &erased(), None).await;
         };
-        let (turns, options) = match opened(&opener, request) {
+        let (turns, options) = match opened(&opener, &request.messages, request.options.as_ref()) {
             Ok(opened) => opened,
             Err(fault) => return self.refuse(event, &to, request, &fault, Some(&key)).await,
         };
-        let targets = match self.targets(request) {
+        let targets = match self.targets(request, options.balance.as_ref()) {
             Ok(targets) => targets,
             Err(fault) => return self.refuse(event, &to, request, &fault, Some(&key)).await,
         };
         let deadline = Instant::now() + self.time_left(request);
         let round = Uuid::new_v4();
-        let work = Work { event, request, to, turns, options, key, targets, deadline, cancelled, round };
+        let spent = AtomicU64::new(0);
+        let work = Work { event, request, to, turns, options, key, targets, deadline, cancelled, round, spent };
+        if let Some(fault) = not_allowed(&*self.accounts, &work.asker(), &work.targets).await? {
+            return self.refuse(event, &work.to, request, &fault, Some(&work.key)).await;
+        }
+        // Whoever was answered before is not asked again, and nothing is spent.
+        if let Some(answer) = Question::of(&work).and_then(|question| self.answers.find(question))
+            && self.again(&work, answer).await?
+        {
+            return Ok(());
+        }
         match self.admit(&work).await? {
-            Admission::Granted => self.work(&work).await,
+            Admission::Granted(charged) => {
+                let done = self.work(&work).await;
+                self.rates.settle(charged, Some(work.spent.load(Ordering::Relaxed))).await;
+                done
+            }
             Admission::Over => Ok(()),
             Admission::Refused(fault) => self.refuse(event, &work.to, request, &fault, Some(&work.key)).await,
         }
     }
 
-    fn targets(&self, request: &CompletionRequested) -> Result<Targets, Fault> {
+    fn targets(&self, request: &CompletionRequested, balance: Option<&Balance>) -> Result<Targets, Fault> {
         let asked = Target { provider: request.provider.clone(), model: request.model.clone() };
         let resolve = |asked: &Target| {
             let (provider, model) = self.providers.resolve(asked)?;
             Ok((Arc::clone(provider), model.unwrap_or_else(|| provider.default_model().to_owned())))
         };
-        std::iter::once(&asked).chain(&request.fallbacks).map(resolve).collect()
+        let targets = std::iter::once(&asked).chain(&request.fallbacks).map(resolve);
+        let targets = targets.collect::<Result<Targets, Fault>>()?;
+        let load = |(provider, model): &(Arc<dyn Provider>, String)| self.load.of(&target(&**provider, model));
+        Ok(match balance {
+            Some(balance) => order(targets, balance, load),
+            None => targets,
+        })
     }
 
     // A completion that no attempt can be made for.
@@ -265,23 +319,48 @@ impl Reactor for LlmRouter {
     }
 }
 
+/// Why a request must not be made: its API key does not reach a model.
+pub(super) async fn not_allowed(
+    accounts: &dyn Accounts,
+    asker: &Asker<'_>,
+    targets: &[(Arc<dyn Provider>, String)],
+) -> anyhow::Result<Option<Fault>> {
+    let Some(key) = asker.key else { return Ok(None) };
+    let scopes = accounts.scopes(key).await?;
+    let foreign = targets.iter().find(|(provider, model)| !may_ask(&scopes, provider.key(), model));
+    Ok(foreign.map(|(provider, model)| {
+        let message = format!("this API key may not ask '{}/{model}': its scopes name other models", provider.key());
+        Fault::new(ErrorCategory::Auth, "model_not_allowed", message)
+    }))
+}
+
+/// A target's name.
+pub(super) fn target(provider: &dyn Provider, model: &str) -> String {
+    format!("{}/{model}", provider.key())
+}
+
 /// In whose name the router works.
 pub(super) fn router() -> Actor {
     Actor::service("integrations")
 }
 
-fn erased() -> Fault {
+/// What is sealed cannot be read any more.
+pub(super) fn erased() -> Fault {
     let message = "the key that the prompt was sealed with was destroyed: it cannot be read";
     Fault::new(ErrorCategory::NotFound, "key_destroyed", message)
 }
 
-// What was sealed, in clear.
-fn opened(opener: &Opener, request: &CompletionRequested) -> Result<(Vec<Turn>, PromptOptions), Fault> {
+/// What was sealed, in clear.
+pub(super) fn opened(
+    opener: &Opener,
+    messages: &[PromptMessage],
+    options: Option<&Personal>,
+) -> Result<(Vec<Turn>, PromptOptions), Fault> {
     let unreadable = |e: serde_json::Error| {
         Fault::new(ErrorCategory::Validation, "request_refused", format!("the prompt's tools or parts: {e}"))
     };
-    let mut turns = Vec::with_capacity(request.messages.len());
-    for message in &request.messages {
+    let mut turns = Vec::with_capacity(messages.len());
+    for message in messages {
         let content = opener.open(&message.content).map_err(|_| erased())?;
         let more = message.more.as_ref().map(|more| opener.open(more)).transpose().map_err(|_| erased())?;
         let more: PromptMore =
@@ -289,7 +368,7 @@ fn opened(opener: &Opener, request: &CompletionRequested) -> Result<(Vec<Turn>, 
         let (parts, tool_calls, tool_call_id) = (more.parts, more.tool_calls, more.tool_call_id);
         turns.push(Turn { role: message.role, content, name: message.name.clone(), parts, tool_calls, tool_call_id });
     }
-    let options = request.options.as_ref().map(|options| opener.open(options)).transpose().map_err(|_| erased())?;
+    let options = options.map(|options| opener.open(options)).transpose().map_err(|_| erased())?;
     let options = options.map(|json| serde_json::from_str(&json)).transpose().map_err(unreadable)?.unwrap_or_default();
     Ok((turns, options))
 }

@@ -80,9 +80,26 @@ impl Call<'_> {
         body: &Value,
         with: impl FnOnce(RequestBuilder) -> RequestBuilder,
     ) -> Result<Response, Fault> {
-        let url = Url::parse(&url).map_err(|e| self.blocked(&e))?;
-        let request = self.server.egress.request(Method::POST, url).map_err(|e| self.blocked(&e))?;
-        let request = with(request.json(body));
+        self.send(Method::POST, &url, |request| with(request.json(body))).await
+    }
+
+    /// The same without a body.
+    pub async fn get(
+        &self,
+        url: String,
+        with: impl FnOnce(RequestBuilder) -> RequestBuilder,
+    ) -> Result<Response, Fault> {
+        self.send(Method::GET, &url, with).await
+    }
+
+    async fn send(
+        &self,
+        method: Method,
+        url: &str,
+        with: impl FnOnce(RequestBuilder) -> RequestBuilder,
+    ) -> Result<Response, Fault> {
+        let url = Url::parse(url).map_err(|e| self.blocked(&e))?;
+        let request = with(self.server.egress.request(method, url).map_err(|e| self.blocked(&e))?);
         let response = self.patiently("no answer began", request.send()).await?.map_err(|e| self.network(&e))?;
         if response.status().is_success() { Ok(response) } else { Err(self.refused(response).await) }
     }

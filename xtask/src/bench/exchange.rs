@@ -81,22 +81,12 @@ impl Provider for Instantly {
 
     async fn complete(&self, prompt: &Prompt, _: Option<&ApiKey>, deltas: Deltas<'_>) -> Result<Answer, Fault> {
         let asked = Instant::now();
-        deltas(Delta::Text("four"));
+        deltas(0, Delta::Text("four"));
         if let Some(turn) = prompt.turns.last() {
             let mut times = self.0.lock().unwrap_or_else(PoisonError::into_inner);
             times.insert(turn.content.clone(), (asked, Instant::now()));
         }
-        Ok(Answer {
-            text: "four".to_owned(),
-            model: "instant".to_owned(),
-            finish_reason: FinishReason::Stop,
-            raw_finish_reason: None,
-            usage: Usage::default(),
-            tool_calls: Vec::new(),
-            reasoning: String::new(),
-            provider_request_id: None,
-            warnings: Vec::new(),
-        })
+        Ok(Answer { text: "four".to_owned(), ..Answer::empty("instant") })
     }
 }
 

@@ -1,11 +1,13 @@
-//! The gateway's front: what a request through it takes beyond the same request to the provider itself, and how many it
-//! answers; its durable events included. Rows that appear when the release build of `symbia` is there.
+//! The gateway's front: what a request through it takes beyond the same request to the provider itself, how many it answers,
+//! and how streams fare when there are many; the durable events of each request included. Rows that appear when the release
+//! build of `symbia` is there.
 
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, ensure};
-use axum::{Json, Router, http::HeaderMap, response::IntoResponse, routing::post};
+use futures::{StreamExt, stream};
 use serde_json::{Value, json};
+use tokio::task::JoinSet;
 
 use super::{
     Bench,
@@ -14,10 +16,36 @@ use super::{
     table::{Row, Target},
 };
 
+mod provider;
+
+use provider::provider;
+
 /// Rows of this group.
-pub const ROWS: [&str; 3] = ["gateway_overhead_p50", "gateway_overhead_p99", "gateway_rps"];
-/// Who ask at once, for the rate.
-const ASKERS: usize = 64;
+pub const ROWS: [&str; 9] = [
+    "gateway_overhead_p50",
+    "gateway_overhead_p99",
+    "gateway_rps",
+    "gateway_rps_1ms",
+    "gateway_rps_5ms",
+    "gateway_rps_10ms",
+    "gateway_rps_50ms",
+    "gateway_streams_1000",
+    "gateway_streams_1000_stalled",
+];
+/// Requests a second while the overhead is measured.
+const PACE: u32 = 1000;
+/// How many ask at once for the rates, one step after the other.
+const ASKERS: [usize; 7] = [1, 2, 4, 8, 16, 32, 64];
+/// The bounds of p99 that a rate is told for, with their rows.
+const BOUNDS: [(&str, u64); 4] = [(ROWS[3], 1), (ROWS[4], 5), (ROWS[5], 10), (ROWS[6], 50)];
+/// Streams at once.
+const STREAMS: usize = 1000;
+/// Tokens of each, so many a second.
+const TOKENS: usize = 250;
+/// A stream that tells nothing for so long has stalled.
+const STALL: Duration = Duration::from_secs(1);
+/// Pause between the beginnings of two streams.
+const APART: Duration = Duration::from_millis(1);
 
 /// Measures the rows.
 pub async fn run(bench: &mut Bench) -> Result<()> {
@@ -30,44 +58,104 @@ pub async fn run(bench: &mut Bench) -> Result<()> {
     let registered = http.post(format!("{identity}/api/auth/register")).json(&ada).send().await?.error_for_status()?;
     let registered: Value = registered.json().await?;
     let token = registered["token"].as_str().context("no token")?.to_owned();
-
     let (direct, through) = (
         Asker { http: http.clone(), url: format!("{provider}/chat/completions"), token: "sk-bench".to_owned() },
         Asker { http, url: format!("{gateway}/v1/chat/completions"), token },
     );
+    // Connections and caches of both.
+    for asker in [&direct, &through] {
+        asker.paced(PACE / 4, Duration::from_secs(1)).await?;
+    }
+    if bench.wants(&ROWS[..2]) {
+        overhead(bench, &direct, &through).await?;
+    }
+    if bench.wants(&ROWS[2..7]) {
+        rates(bench, &through).await?;
+    }
+    if bench.wants(&ROWS[7..]) {
+        streams(bench, &direct, &through).await?;
+    }
+    symbia.stop().await
+}
+
+async fn overhead(bench: &mut Bench, direct: &Asker, through: &Asker) -> Result<()> {
     let (mut raw, mut ours) = (Vec::new(), Vec::new());
     // In turn, so that both meet the same machine.
-    for _ in 0..bench.scale.samples {
-        raw.push(direct.ask().await?);
-        ours.push(through.ask().await?);
+    for _ in 0..bench.scale.rounds {
+        raw.extend(direct.paced(PACE, bench.scale.round).await?);
+        ours.extend(through.paced(PACE, bench.scale.round).await?);
     }
     for (name, share) in [(ROWS[0], 0.5), (ROWS[1], 0.99)] {
         let (raw, ours) = (percentile(&raw, share), percentile(&ours, share));
         let added = ours.saturating_sub(raw).as_secs_f64() * 1e3;
-        let what = format!("fsync: added to a request to the provider, p{:.0}", share * 100.0);
+        let what = format!("fsync: added to a request to the provider at {PACE}/s, p{:.0}", share * 100.0);
         let target = Target::AtMost(if share < 0.9 { 0.5 } else { 2.0 });
-        let (unit, ratio) = ("ms", None);
-        bench.table.push(Row { name, what, ours: added, raw: Some(raw.as_secs_f64() * 1e3), ratio, unit, target });
+        let raw = Some(raw.as_secs_f64() * 1e3);
+        bench.table.push(Row { name, what, ours: added, raw, ratio: None, unit: "ms", target });
     }
-    let mut lanes = Lanes::deal((0..ASKERS).map(|_| ()), ASKERS);
-    let ask = move |(): ()| {
-        let through = through.clone();
-        async move { through.ask().await.map(|_| ()) }
-    };
-    lanes.run_times(2, ask.clone()).await?;
-    let rate = lanes.run(bench.scale.round * 2, ask).await?.rate;
-    let what = format!("fsync: requests through the gateway, {ASKERS} at once");
-    let target = Target::AtLeast(2000.0);
-    bench.table.push(Row { name: ROWS[2], what, ours: rate, raw: None, ratio: None, unit: "/s", target });
-    symbia.stop().await
+    Ok(())
 }
 
-/// Asks one question and reads the answer.
+// The more ask at once, the higher rate and latency: the best rate within each bound.
+async fn rates(bench: &mut Bench, through: &Asker) -> Result<()> {
+    let mut best = [0f64; BOUNDS.len()];
+    for askers in ASKERS {
+        let mut lanes = Lanes::deal((0..askers).map(|_| ()), askers);
+        let through = through.clone();
+        let ask = move |(): ()| {
+            let through = through.clone();
+            async move { through.ask().await.map(|_| ()) }
+        };
+        lanes.run_times(2, ask.clone()).await?;
+        let load = lanes.run(bench.scale.round, ask).await?;
+        for (best, (_, bound)) in best.iter_mut().zip(BOUNDS) {
+            if load.micros(0.99) <= bound as f64 * 1e3 {
+                *best = best.max(load.rate);
+            }
+        }
+        if askers == ASKERS[ASKERS.len() - 1] {
+            let (what, target) = (format!("fsync: requests through the gateway, {askers} at once"), Target::Shown);
+            bench.table.push(Row { name: ROWS[2], what, ours: load.rate, raw: None, ratio: None, unit: "/s", target });
+        }
+    }
+    for ((name, bound), ours) in BOUNDS.into_iter().zip(best) {
+        let what = format!("fsync: the same, as many as have a p99 of at most {bound} ms");
+        let target = if bound == 10 { Target::AtLeast(2000.0) } else { Target::Shown };
+        bench.table.push(Row { name, what, ours, raw: None, ratio: None, unit: "/s", target });
+    }
+    Ok(())
+}
+
+async fn streams(bench: &mut Bench, direct: &Asker, through: &Asker) -> Result<()> {
+    let raw = direct.streams().await?;
+    let ours = through.streams().await?;
+    let first = |heard: &[Heard]| percentile(&heard.iter().map(|heard| heard.first).collect::<Vec<_>>(), 0.5);
+    let (raw_first, ours_first) = (first(&raw).as_secs_f64() * 1e3, first(&ours).as_secs_f64() * 1e3);
+    let what =
+        format!("fsync: added to the first token of {STREAMS} streams at once, {} tokens/s each, p50", provider::PACE);
+    let (added, target) = (ours_first - raw_first, Target::Shown);
+    bench.table.push(Row { name: ROWS[7], what, ours: added, raw: Some(raw_first), ratio: None, unit: "ms", target });
+    let stalled = |heard: &[Heard]| heard.iter().filter(|heard| heard.longest > STALL).count() as f64;
+    let what = format!("fsync: of these, streams that told nothing for {} s", STALL.as_secs());
+    let (ours, raw, target) = (stalled(&ours), Some(stalled(&raw)), Target::AtMost(0.0));
+    bench.table.push(Row { name: ROWS[8], what, ours, raw, ratio: None, unit: "", target });
+    Ok(())
+}
+
+/// Asks questions and reads the answers.
 #[derive(Clone)]
 struct Asker {
     http: reqwest::Client,
     url: String,
     token: String,
+}
+
+/// How a stream came.
+struct Heard {
+    /// Until its first token.
+    first: Duration,
+    /// The longest silence between two pieces.
+    longest: Duration,
 }
 
 impl Asker {
@@ -79,25 +167,58 @@ impl Asker {
         ensure!(status.is_success() && text.contains("four"), "{status}: {text}");
         Ok(began.elapsed())
     }
-}
 
-/// A provider that answers at once, as a stream when it is asked for one.
-async fn provider() -> Result<String> {
-    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await?;
-    let base = format!("http://{}/v1", listener.local_addr()?);
-    let answer = |Json(body): Json<Value>| async move {
-        let choice = |said: &str| {
-            json!({ "id": "c", "model": "bench", "choices": [{ "index": 0, said: { "role": "assistant", "content": "four" },
-                "finish_reason": "stop" }], "usage": { "prompt_tokens": 5, "completion_tokens": 1, "total_tokens": 6 } })
-        };
-        if body["stream"] != true {
-            return Json(choice("message")).into_response();
+    // So many a second, whether or not the earlier ones are answered.
+    async fn paced(&self, a_second: u32, round: Duration) -> Result<Vec<Duration>> {
+        let mut due = tokio::time::interval(Duration::from_secs(1) / a_second);
+        let mut asking = JoinSet::new();
+        let began = Instant::now();
+        while began.elapsed() < round {
+            due.tick().await;
+            let asker = self.clone();
+            asking.spawn(async move { asker.ask().await });
         }
-        let mut headers = HeaderMap::new();
-        headers.insert("content-type", axum::http::HeaderValue::from_static("text/event-stream"));
-        (headers, format!("data: {}\n\ndata: [DONE]\n\n", choice("delta"))).into_response()
-    };
-    let app = Router::new().route("/v1/chat/completions", post(answer));
-    tokio::spawn(async move { axum::serve(listener, app).await });
-    Ok(base)
+        asking.join_all().await.into_iter().collect()
+    }
+
+    async fn streams(&self) -> Result<Vec<Heard>> {
+        let beginnings = stream::iter(0..STREAMS).then(|_| async {
+            tokio::time::sleep(APART).await;
+            let asker = self.clone();
+            tokio::spawn(async move { asker.stream().await })
+        });
+        let streams: Vec<_> = beginnings.collect().await;
+        let mut heard = Vec::with_capacity(streams.len());
+        for stream in streams {
+            heard.push(stream.await??);
+        }
+        Ok(heard)
+    }
+
+    async fn stream(&self) -> Result<Heard> {
+        let body = json!({ "model": "openai/bench", "messages": [{ "role": "user", "content": "2+2?" }], "stream": true,
+            "max_tokens": TOKENS });
+        let began = Instant::now();
+        let answer = self.http.post(&self.url).bearer_auth(&self.token).json(&body).send().await?.error_for_status()?;
+        let (mut pieces, mut tokens, mut said) = (answer.bytes_stream(), 0, Vec::new());
+        let (mut first, mut last, mut longest) = (None, began, Duration::ZERO);
+        while let Some(piece) = pieces.next().await {
+            said.extend_from_slice(&piece?);
+            let count = said.windows(provider::TOKEN.len()).filter(|of| *of == provider::TOKEN.as_bytes()).count();
+            // One may come in two parts.
+            said.drain(..said.len().saturating_sub(provider::TOKEN.len() - 1));
+            if count == 0 {
+                continue;
+            }
+            let now = Instant::now();
+            tokens += count;
+            if first.is_some() {
+                longest = longest.max(now - last);
+            }
+            first.get_or_insert(now - began);
+            last = now;
+        }
+        ensure!(tokens == TOKENS, "a stream of {tokens} tokens instead of {TOKENS}");
+        Ok(Heard { first: first.context("a stream without a token")?, longest })
+    }
 }

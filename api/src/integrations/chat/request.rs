@@ -3,19 +3,20 @@
 use serde::Deserialize;
 use serde_json::Value;
 use symbia_commands::integrations::CHAT;
-use symbia_events::integrations::{
-    AnswerFormat, PromptMore, PromptOptions, PromptPart, PromptRole, Sampling, Target, Tool, ToolCall, ToolChoice,
-};
+use symbia_events::integrations::{AnswerFormat, PromptOptions, Sampling, Target, Tool, ToolChoice};
 use utoipa::ToSchema;
 
-use super::unsupported;
+use super::{
+    message::ChatMessage,
+    routing::{Caching, Routing},
+};
 use crate::{
     http::ApiResult,
-    integrations::{
-        ask::{Message, Question},
-        errors::refused,
-    },
+    integrations::{ask::Question, errors::refused},
 };
+
+/// Most answers to one request.
+const MAX_CHOICES: u32 = 8;
 
 /// One text or several.
 #[derive(Clone, Debug, Deserialize, ToSchema)]
@@ -78,13 +79,26 @@ pub(in crate::integrations) struct ChatRequest {
     #[serde(default)]
     #[schema(value_type = Option<Object>)]
     response_format: Option<Value>,
+    /// Instead of `response_format`: GBNF with the rule `root`, for local models and servers that know it.
+    #[serde(default)]
+    grammar: Option<String>,
     #[serde(default)]
     reasoning_effort: Option<String>,
-    /// Only 1.
+    /// Answers, 1 to 8.
     #[serde(default)]
     n: Option<u32>,
+    /// Tells how likely each token was.
     #[serde(default)]
     logprobs: Option<bool>,
+    /// And so many of the likeliest in its place, 0 to 20.
+    #[serde(default)]
+    top_logprobs: Option<u32>,
+    /// Which of `model` and `models` is asked first.
+    #[serde(default)]
+    routing: Option<Routing>,
+    /// Whether an earlier answer to the same request will do.
+    #[serde(default)]
+    cache: Option<Caching>,
     /// A key of the vault to ask with.
     #[serde(default)]
     credential_id: Option<String>,
@@ -95,63 +109,6 @@ pub(super) struct StreamOptions {
     /// Whether a stream ends with what it took.
     #[serde(default)]
     pub include_usage: Option<bool>,
-}
-
-/// A message.
-#[derive(Debug, Deserialize, ToSchema)]
-struct ChatMessage {
-    /// `system`, `developer`, `user`, `assistant` or `tool`.
-    role: String,
-    /// A text, or parts.
-    #[serde(default)]
-    #[schema(value_type = Option<Object>)]
-    content: Option<Content>,
-    #[serde(default)]
-    name: Option<String>,
-    #[serde(default)]
-    tool_calls: Option<Vec<CallOf>>,
-    #[serde(default)]
-    tool_call_id: Option<String>,
-}
-
-#[derive(Debug, Deserialize)]
-#[serde(untagged)]
-enum Content {
-    Text(String),
-    Parts(Vec<Part>),
-}
-
-#[derive(Debug, Deserialize)]
-#[serde(untagged)]
-enum Part {
-    Bare(String),
-    Typed(TypedPart),
-}
-
-#[derive(Debug, Deserialize)]
-#[serde(tag = "type", rename_all = "snake_case")]
-enum TypedPart {
-    Text { text: String },
-    Refusal { refusal: String },
-    ImageUrl { image_url: ImageUrl },
-}
-
-#[derive(Debug, Deserialize)]
-struct ImageUrl {
-    url: String,
-}
-
-#[derive(Debug, Deserialize, ToSchema)]
-struct CallOf {
-    id: String,
-    function: FunctionCall,
-}
-
-#[derive(Debug, Deserialize, ToSchema)]
-struct FunctionCall {
-    name: String,
-    #[serde(default)]
-    arguments: String,
 }
 
 /// A tool.
@@ -176,7 +133,7 @@ struct FunctionOf {
 }
 
 /// What a model's name means.
-pub(super) fn target(model: Option<String>) -> Target {
+pub(in crate::integrations) fn target(model: Option<String>) -> Target {
     Target { provider: None, model: model.filter(|model| !model.is_empty() && model != "auto") }
 }
 
@@ -188,21 +145,25 @@ impl ChatRequest {
 
     /// The question that it is.
     pub fn question(self) -> ApiResult<Question> {
-        if self.n.is_some_and(|n| n != 1) {
-            return Err(unsupported("n", "must be 1: one answer is given at a time"));
-        }
-        if self.logprobs == Some(true) {
-            return Err(unsupported("logprobs", "must be false: probabilities are not passed on"));
-        }
+        let shape = self.response_format.map(|format| answer_format(&format)).transpose()?.flatten();
+        let format = match (shape, self.grammar) {
+            (Some(_), Some(_)) => return Err(refused("grammar", "cannot be given together with response_format")),
+            (shape, grammar) => shape.or(grammar.map(|grammar| AnswerFormat::Grammar { grammar })),
+        };
+        let logprobs = (self.logprobs == Some(true)).then(|| self.top_logprobs.unwrap_or_default());
         let messages = self.messages.into_iter().enumerate().map(|(index, message)| message.read(index));
         let tools = self.tools.unwrap_or_default().into_iter().enumerate().map(|(index, tool)| tool.read(index));
         let options = PromptOptions {
             tools: tools.collect::<ApiResult<_>>()?,
             tool_choice: self.tool_choice.map(|choice| tool_choice(&choice)).transpose()?,
             parallel_tool_calls: self.parallel_tool_calls,
-            format: self.response_format.map(|format| answer_format(&format)).transpose()?.flatten(),
+            format,
             reasoning_effort: self.reasoning_effort,
-            thinking_tokens: None,
+            choices: choices(self.n)?,
+            logprobs: checked_logprobs("top_logprobs", logprobs)?,
+            balance: self.routing.map(Routing::read),
+            cache_seconds: self.cache.map(Caching::read).transpose()?.flatten(),
+            ..PromptOptions::default()
         };
         Ok(Question {
             operation: CHAT,
@@ -226,52 +187,19 @@ impl ChatRequest {
     }
 }
 
-impl ChatMessage {
-    fn read(self, index: usize) -> ApiResult<Message> {
-        let at = |field: &str| format!("messages[{index}].{field}");
-        let role = match self.role.as_str() {
-            "system" | "developer" => PromptRole::System,
-            "user" => PromptRole::User,
-            "assistant" => PromptRole::Assistant,
-            "tool" => PromptRole::Tool,
-            _ => return Err(refused(&at("role"), "must be system, developer, user, assistant or tool")),
-        };
-        if role == PromptRole::Tool && self.tool_call_id.is_none() {
-            return Err(refused(&at("tool_call_id"), "is required: which call it answers"));
-        }
-        let tool_calls: Vec<ToolCall> = self.tool_calls.unwrap_or_default().into_iter().map(CallOf::read).collect();
-        let (text, parts) = match self.content {
-            Some(Content::Text(text)) => (text, Vec::new()),
-            Some(Content::Parts(parts)) => read_parts(parts),
-            None if role == PromptRole::Assistant && !tool_calls.is_empty() => (String::new(), Vec::new()),
-            None => return Err(refused(&at("content"), "is required")),
-        };
-        let more = PromptMore { parts, tool_calls, tool_call_id: self.tool_call_id };
-        Ok(Message { role, text, name: self.name, more })
+/// How many answers are asked for; none: one.
+pub(super) fn choices(n: Option<u32>) -> ApiResult<Option<u32>> {
+    if n.is_some_and(|n| !(1..=MAX_CHOICES).contains(&n)) {
+        return Err(refused("n", format!("must be 1 to {MAX_CHOICES}")));
     }
+    Ok(n.filter(|n| *n > 1))
 }
 
-// Parts of text alone are a text.
-fn read_parts(parts: Vec<Part>) -> (String, Vec<PromptPart>) {
-    let read = |part| match part {
-        Part::Bare(text)
-        | Part::Typed(TypedPart::Text { text })
-        | Part::Typed(TypedPart::Refusal { refusal: text }) => PromptPart::Text { text },
-        Part::Typed(TypedPart::ImageUrl { image_url }) => PromptPart::Image { url: image_url.url },
-    };
-    let parts: Vec<PromptPart> = parts.into_iter().map(read).collect();
-    let texts = parts.iter().filter_map(|part| match part {
-        PromptPart::Text { text } => Some(text.as_str()),
-        PromptPart::Image { .. } => None,
-    });
-    let text = texts.collect::<Vec<_>>().join("\n");
-    let plain = parts.iter().all(|part| matches!(part, PromptPart::Text { .. }));
-    (text, if plain { Vec::new() } else { parts })
-}
-
-impl CallOf {
-    fn read(self) -> ToolCall {
-        ToolCall { id: self.id, name: self.function.name, arguments: self.function.arguments }
+/// How many of the likeliest tokens are told.
+pub(in crate::integrations) fn checked_logprobs(at: &str, top: Option<u32>) -> ApiResult<Option<u32>> {
+    match top {
+        Some(21..) => Err(refused(at, "must be at most 20")),
+        top => Ok(top),
     }
 }
 
@@ -331,6 +259,7 @@ fn answer_format(format: &Value) -> ApiResult<Option<AnswerFormat>> {
 #[allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 mod tests {
     use serde_json::json;
+    use symbia_events::integrations::PromptRole;
 
     use super::*;
 
@@ -352,6 +281,7 @@ mod tests {
             ],
             "tools": [{ "type": "function", "function": { "name": "add" } }], "tool_choice": "required",
             "response_format": { "type": "json_schema", "json_schema": { "name": "s", "schema": {}, "strict": true } },
+            "n": 3, "logprobs": true, "top_logprobs": 2,
         }))
         .unwrap();
         assert_eq!(question.target.model.as_deref(), Some("anthropic/claude-3-5-haiku-20241022"));
@@ -361,6 +291,7 @@ mod tests {
         assert_eq!(question.messages[1].more.parts.len(), 2);
         assert_eq!((question.messages[3].text.as_str(), question.messages[3].more.parts.len()), ("2", 0));
         assert_eq!(question.options.tool_choice, Some(ToolChoice::Required));
+        assert_eq!((question.options.choices, question.options.logprobs), (Some(3), Some(2)));
         assert_eq!((question.sampling.max_tokens, question.stream), (Some(5), true));
     }
 
@@ -368,8 +299,13 @@ mod tests {
     fn what_cannot_be_honoured_is_refused_by_its_name() {
         let user = json!([{ "role": "user", "content": "hi" }]);
         for (request, field) in [
-            (json!({ "messages": user, "n": 2 }), "n"),
-            (json!({ "messages": user, "logprobs": true }), "logprobs"),
+            (json!({ "messages": user, "n": 9 }), "n"),
+            (json!({ "messages": user, "n": 0 }), "n"),
+            (json!({ "messages": user, "logprobs": true, "top_logprobs": 21 }), "top_logprobs"),
+            (
+                json!({ "messages": user, "grammar": "root ::= x", "response_format": { "type": "json_object" } }),
+                "grammar",
+            ),
             (json!({ "messages": [{ "role": "robot", "content": "hi" }] }), "messages[0].role"),
             (json!({ "messages": [{ "role": "user" }] }), "messages[0].content"),
             (json!({ "messages": [{ "role": "tool", "content": "x" }] }), "messages[0].tool_call_id"),

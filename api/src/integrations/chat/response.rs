@@ -1,8 +1,8 @@
 //! Answers as OpenAI's clients read them.
 
 use axum::response::sse::Event;
-use serde_json::{Value, json};
-use symbia_events::integrations::{FinishReason, ToolCall, Usage};
+use serde_json::{Map, Value, json};
+use symbia_events::integrations::{AnswerChoice, FinishReason, LikelyToken, TokenLogprob, ToolCall, Usage};
 
 use crate::integrations::{
     ask::Asked,
@@ -33,29 +33,61 @@ fn call(call: &ToolCall) -> Value {
     json!({ "id": call.id, "type": "function", "function": { "name": call.name, "arguments": call.arguments } })
 }
 
-/// A chat completion.
-pub(super) fn completion(asked: &Asked, answer: &Answer) -> Value {
-    let mut message = json!({ "role": "assistant", "content": answer.text, "refusal": null });
-    if !answer.tool_calls.is_empty() {
-        message["tool_calls"] = answer.tool_calls.iter().map(call).collect();
-        if answer.text.is_empty() {
+// As the older API has it when `text`: by lists.
+fn logprobs(tokens: &[TokenLogprob], text: bool) -> Value {
+    if tokens.is_empty() {
+        return Value::Null;
+    }
+    if text {
+        let top = |token: &TokenLogprob| -> Map<String, Value> {
+            token.top.iter().map(|likely| (likely.token.clone(), json!(likely.logprob))).collect()
+        };
+        return json!({
+            "tokens": tokens.iter().map(|token| &token.chosen.token).collect::<Vec<_>>(),
+            "token_logprobs": tokens.iter().map(|token| token.chosen.logprob).collect::<Vec<_>>(),
+            "top_logprobs": tokens.iter().map(top).collect::<Vec<_>>(),
+        });
+    }
+    let one = |of: &LikelyToken| json!({ "token": of.token, "logprob": of.logprob, "bytes": of.bytes() });
+    let token = |token: &TokenLogprob| {
+        let mut entry = one(&token.chosen);
+        entry["top_logprobs"] = token.top.iter().map(one).collect();
+        entry
+    };
+    json!({ "content": tokens.iter().map(token).collect::<Vec<_>>(), "refusal": null })
+}
+
+fn choice((index, said): (usize, &AnswerChoice)) -> Value {
+    let mut message = json!({ "role": "assistant", "content": said.text, "refusal": null });
+    if !said.tool_calls.is_empty() {
+        message["tool_calls"] = said.tool_calls.iter().map(call).collect();
+        if said.text.is_empty() {
             message["content"] = Value::Null;
         }
     }
-    if let Some(reasoning) = &answer.reasoning {
-        message["reasoning_content"] = json!(reasoning);
+    if !said.reasoning.is_empty() {
+        message["reasoning_content"] = json!(said.reasoning);
     }
+    let (logprobs, finish) = (logprobs(&said.logprobs, false), finish_reason(said.finish_reason));
+    json!({ "index": index, "message": message, "logprobs": logprobs, "finish_reason": finish })
+}
+
+/// A chat completion.
+pub(super) fn completion(asked: &Asked, answer: &Answer) -> Value {
     json!({
         "id": format!("chatcmpl-{}", asked.request_id),
         "object": "chat.completion",
         "created": asked.asked_at.unix_timestamp(),
         "model": answer.model,
-        "choices": [{
-            "index": 0, "message": message, "logprobs": null, "finish_reason": finish_reason(answer.finish_reason),
-        }],
+        "choices": answer.choices().enumerate().map(choice).collect::<Vec<_>>(),
         "usage": usage(&answer.usage),
         "system_fingerprint": null,
     })
+}
+
+fn text_choice((index, said): (usize, &AnswerChoice)) -> Value {
+    let (logprobs, finish) = (logprobs(&said.logprobs, true), finish_reason(said.finish_reason));
+    json!({ "index": index, "text": said.text, "logprobs": logprobs, "finish_reason": finish })
 }
 
 /// A completion of a text.
@@ -65,9 +97,7 @@ pub(super) fn text_completion(asked: &Asked, answer: &Answer) -> Value {
         "object": "text_completion",
         "created": asked.asked_at.unix_timestamp(),
         "model": answer.model,
-        "choices": [{
-            "index": 0, "text": answer.text, "logprobs": null, "finish_reason": finish_reason(answer.finish_reason),
-        }],
+        "choices": answer.choices().enumerate().map(text_choice).collect::<Vec<_>>(),
         "usage": usage(&answer.usage),
     })
 }
@@ -84,7 +114,8 @@ fn done() -> Event {
 pub(super) struct Chunks {
     frame: Value,
     counted: bool,
-    begun: bool,
+    // Which answers were begun.
+    begun: Vec<bool>,
 }
 
 impl Chunks {
@@ -96,20 +127,25 @@ impl Chunks {
             "model": "",
             "system_fingerprint": null,
         });
-        Chunks { frame, counted, begun: false }
+        Chunks { frame, counted, begun: Vec::new() }
     }
 
     // Who speaks is told once.
-    fn opened(&mut self) -> Vec<Event> {
-        if std::mem::replace(&mut self.begun, true) {
+    fn opened(&mut self, choice: u32) -> Vec<Event> {
+        let place = choice as usize;
+        if self.begun.len() <= place {
+            self.begun.resize(place + 1, false);
+        }
+        if std::mem::replace(&mut self.begun[place], true) {
             return Vec::new();
         }
-        vec![self.chunk(json!({ "role": "assistant", "content": "", "refusal": null }), None)]
+        let delta = json!({ "role": "assistant", "content": "", "refusal": null });
+        vec![self.chunk(json!({ "index": choice, "delta": delta, "logprobs": null, "finish_reason": null }))]
     }
 
-    fn chunk(&self, delta: Value, finish: Option<&str>) -> Event {
+    fn chunk(&self, choice: Value) -> Event {
         let mut chunk = self.frame.clone();
-        chunk["choices"] = json!([{ "index": 0, "delta": delta, "logprobs": null, "finish_reason": finish }]);
+        chunk["choices"] = json!([choice]);
         if self.counted {
             chunk["usage"] = Value::Null;
         }
@@ -123,10 +159,15 @@ impl Dialect for Chunks {
         Vec::new()
     }
 
-    fn piece(&mut self, _attempt: u32, piece: &Piece) -> Vec<Event> {
+    fn piece(&mut self, _attempt: u32, choice: u32, piece: &Piece) -> Vec<Event> {
+        let mut likely = Value::Null;
         let delta = match piece {
             Piece::Text(text) => json!({ "content": text }),
             Piece::Reasoning(text) => json!({ "reasoning_content": text }),
+            Piece::Logprobs(tokens) => {
+                likely = logprobs(tokens, false);
+                json!({})
+            }
             Piece::Tool { index, id, name, arguments } => {
                 let mut call = json!({ "index": index, "function": { "arguments": arguments } });
                 if let Some(name) = name {
@@ -135,15 +176,21 @@ impl Dialect for Chunks {
                 json!({ "tool_calls": [call] })
             }
         };
-        let mut events = self.opened();
-        events.push(self.chunk(delta, None));
+        let mut events = self.opened(choice);
+        let choice = json!({ "index": choice, "delta": delta, "logprobs": likely, "finish_reason": null });
+        events.push(self.chunk(choice));
         events
     }
 
     fn completed(&mut self, answer: &Answer) -> Vec<Event> {
         self.frame["model"] = json!(answer.model);
-        let mut events = self.opened();
-        events.push(self.chunk(json!({}), Some(finish_reason(answer.finish_reason))));
+        let mut events = Vec::new();
+        for (choice, said) in (0u32..).zip(answer.choices()) {
+            events.extend(self.opened(choice));
+            let finish = finish_reason(said.finish_reason);
+            let choice = json!({ "index": choice, "delta": {}, "logprobs": null, "finish_reason": finish });
+            events.push(self.chunk(choice));
+        }
         events.extend(closing(&self.frame, self.counted.then_some(&answer.usage)));
         events
     }
@@ -181,9 +228,9 @@ impl TextChunks {
         TextChunks { frame, counted }
     }
 
-    fn chunk(&self, text: &str, finish: Option<&str>) -> Event {
+    fn chunk(&self, choice: u32, text: &str, likely: Value, finish: Option<&str>) -> Event {
         let mut chunk = self.frame.clone();
-        chunk["choices"] = json!([{ "index": 0, "text": text, "logprobs": null, "finish_reason": finish }]);
+        chunk["choices"] = json!([{ "index": choice, "text": text, "logprobs": likely, "finish_reason": finish }]);
         event(&chunk)
     }
 }
@@ -194,16 +241,20 @@ impl Dialect for TextChunks {
         Vec::new()
     }
 
-    fn piece(&mut self, _attempt: u32, piece: &Piece) -> Vec<Event> {
+    fn piece(&mut self, _attempt: u32, choice: u32, piece: &Piece) -> Vec<Event> {
         match piece {
-            Piece::Text(text) => vec![self.chunk(text, None)],
+            Piece::Text(text) => vec![self.chunk(choice, text, Value::Null, None)],
+            Piece::Logprobs(tokens) => vec![self.chunk(choice, "", logprobs(tokens, true), None)],
             Piece::Reasoning(_) | Piece::Tool { .. } => Vec::new(),
         }
     }
 
     fn completed(&mut self, answer: &Answer) -> Vec<Event> {
         self.frame["model"] = json!(answer.model);
-        let mut events = vec![self.chunk("", Some(finish_reason(answer.finish_reason)))];
+        let end = |(choice, said): (u32, &AnswerChoice)| {
+            self.chunk(choice, "", Value::Null, Some(finish_reason(said.finish_reason)))
+        };
+        let mut events: Vec<Event> = (0u32..).zip(answer.choices()).map(end).collect();
         events.extend(closing(&self.frame, self.counted.then_some(&answer.usage)));
         events
     }

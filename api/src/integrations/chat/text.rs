@@ -5,7 +5,7 @@ use symbia_events::integrations::{PromptOptions, PromptRole, Sampling};
 use utoipa::ToSchema;
 
 use super::{
-    request::{OneOrMany, StreamOptions, target},
+    request::{OneOrMany, StreamOptions, checked_logprobs, choices, target},
     unsupported,
 };
 use crate::{
@@ -38,9 +38,12 @@ pub(super) struct CompletionRequest {
     stream: Option<bool>,
     #[serde(default)]
     stream_options: Option<StreamOptions>,
-    /// Only 1.
+    /// Answers, 1 to 8.
     #[serde(default)]
     n: Option<u32>,
+    /// Tells how likely each token was, and so many of the likeliest in its place, 0 to 20.
+    #[serde(default)]
+    logprobs: Option<u32>,
     /// Only false.
     #[serde(default)]
     echo: Option<bool>,
@@ -54,8 +57,8 @@ impl CompletionRequest {
     }
 
     pub fn question(self) -> ApiResult<Question> {
-        if self.n.is_some_and(|n| n != 1) || self.echo == Some(true) {
-            return Err(unsupported("n", "must be 1, and echo false"));
+        if self.echo == Some(true) {
+            return Err(unsupported("echo", "must be false: the text is not repeated"));
         }
         let mut prompts = self.prompt.into_vec();
         let (Some(prompt), true) = (prompts.pop(), prompts.is_empty()) else {
@@ -76,7 +79,11 @@ impl CompletionRequest {
                 frequency_penalty: self.frequency_penalty,
                 presence_penalty: self.presence_penalty,
             },
-            options: PromptOptions::default(),
+            options: PromptOptions {
+                choices: choices(self.n)?,
+                logprobs: checked_logprobs("logprobs", self.logprobs)?,
+                ..PromptOptions::default()
+            },
             stream: self.stream.unwrap_or(false),
             credential_id: self.credential_id,
         })

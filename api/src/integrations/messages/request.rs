@@ -11,7 +11,7 @@ use crate::{
     http::ApiResult,
     integrations::{
         ask::{Message, Question},
-        chat::checked_tool,
+        chat::{checked_tool, plain},
         errors::refused,
     },
 };
@@ -22,7 +22,9 @@ pub(super) struct MessagesRequest {
     /// `provider/model`, a model, or `auto`.
     #[serde(default)]
     model: Option<String>,
-    max_tokens: u32,
+    /// Required, but where tokens are counted.
+    #[serde(default)]
+    max_tokens: Option<u32>,
     messages: Vec<Turn>,
     /// A text, or blocks of text.
     #[serde(default)]
@@ -128,8 +130,17 @@ struct Thinking {
 }
 
 impl MessagesRequest {
+    /// The question whose tokens are counted.
+    pub fn counted(mut self) -> ApiResult<Question> {
+        self.max_tokens.get_or_insert(1);
+        self.question()
+    }
+
     /// The question that it is.
     pub fn question(self) -> ApiResult<Question> {
+        if self.max_tokens.is_none() {
+            return Err(refused("max_tokens", "is required"));
+        }
         let mut messages = Vec::with_capacity(self.messages.len() + 1);
         if let Some(system) = self.system {
             messages.push(Message::text(PromptRole::System, system.text("system")?));
@@ -148,9 +159,9 @@ impl MessagesRequest {
             tools: self.tools.into_iter().enumerate().map(tool).collect::<ApiResult<_>>()?,
             tool_choice: self.tool_choice.map(ChoiceOf::read).transpose()?,
             parallel_tool_calls: alone.map(|alone| !alone),
-            format: None,
             reasoning_effort: thinking.as_ref().map(|_| "medium".to_owned()),
             thinking_tokens: thinking.and_then(|thinking| thinking.budget_tokens),
+            ..PromptOptions::default()
         };
         Ok(Question {
             operation: "messages",
@@ -161,7 +172,7 @@ impl MessagesRequest {
                 temperature: self.temperature,
                 top_p: self.top_p,
                 top_k: self.top_k,
-                max_tokens: Some(self.max_tokens),
+                max_tokens: self.max_tokens,
                 stop: self.stop_sequences,
                 ..Sampling::default()
             },
@@ -223,14 +234,7 @@ impl Turn {
         if parts.is_empty() && tool_calls.is_empty() {
             return Ok(());
         }
-        let texts = parts.iter().filter_map(|part| match part {
-            PromptPart::Text { text } => Some(text.as_str()),
-            PromptPart::Image { .. } => None,
-        });
-        let text = texts.collect::<Vec<_>>().join("\n");
-        if parts.iter().all(|part| matches!(part, PromptPart::Text { .. })) {
-            parts.clear();
-        }
+        let (text, parts) = plain(parts);
         messages.push(Message { role, text, name: None, more: PromptMore { parts, tool_calls, tool_call_id: None } });
         Ok(())
     }

@@ -12,7 +12,7 @@ use crate::integrations::{
 };
 
 fn stop_reason(answer: &Answer) -> &'static str {
-    match (answer.finish_reason, answer.raw_finish_reason.as_deref()) {
+    match (answer.first.finish_reason, answer.raw_finish_reason.as_deref()) {
         (FinishReason::Length, _) => "max_tokens",
         (FinishReason::ToolCalls, _) => "tool_use",
         (FinishReason::ContentFilter, _) => "refusal",
@@ -34,15 +34,15 @@ fn usage(usage: &Usage) -> Value {
 
 /// A message.
 pub(super) fn message(asked: &Asked, answer: &Answer) -> Value {
-    let mut content = Vec::new();
+    let (mut content, said) = (Vec::new(), &answer.first);
     // Without its provider's signature it could not be sent back; clients need not.
-    if let Some(reasoning) = &answer.reasoning {
-        content.push(json!({ "type": "thinking", "thinking": reasoning, "signature": "" }));
+    if !said.reasoning.is_empty() {
+        content.push(json!({ "type": "thinking", "thinking": said.reasoning, "signature": "" }));
     }
-    if !answer.text.is_empty() {
-        content.push(json!({ "type": "text", "text": answer.text }));
+    if !said.text.is_empty() {
+        content.push(json!({ "type": "text", "text": said.text }));
     }
-    for call in &answer.tool_calls {
+    for call in &said.tool_calls {
         let input: Value = serde_json::from_str(&call.arguments).unwrap_or_else(|_| json!({}));
         content.push(json!({ "type": "tool_use", "id": call.id, "name": call.name, "input": input }));
     }
@@ -127,7 +127,7 @@ impl Dialect for Blocks {
         Vec::new()
     }
 
-    fn piece(&mut self, _attempt: u32, piece: &Piece) -> Vec<Event> {
+    fn piece(&mut self, _attempt: u32, _choice: u32, piece: &Piece) -> Vec<Event> {
         let (kind, block, delta) = match piece {
             Piece::Text(text) => {
                 (Open::Text, json!({ "type": "text", "text": "" }), json!({ "type": "text_delta", "text": text }))
@@ -142,6 +142,8 @@ impl Dialect for Blocks {
                 json!({ "type": "tool_use", "id": id, "name": name, "input": {} }),
                 json!({ "type": "input_json_delta", "partial_json": arguments }),
             ),
+            // The API has none, and nobody asks for them by it.
+            Piece::Logprobs(_) => return Vec::new(),
         };
         let mut events = self.block(kind, &block);
         events.push(event(&json!({ "type": "content_block_delta", "index": self.index, "delta": delta })));

@@ -25,6 +25,7 @@ use crate::{
 
 /// One event of the log.
 #[derive(Clone, Debug)]
+#[allow(clippy::large_enum_variant, reason = "few of them, in tests")]
 pub(crate) enum Happened {
     Conversation(ConversationEvent),
     Run(RuleRunEvent),
@@ -302,6 +303,8 @@ impl House {
                 warnings: Vec::new(),
                 tool_calls: None,
                 reasoning: None,
+                more: None,
+                cached: false,
                 cost: None,
             }
             .into(),

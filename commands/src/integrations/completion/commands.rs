@@ -99,6 +99,11 @@ domain_commands! {
             tool_calls: Option<Personal>,
             #[serde(default)]
             reasoning: Option<Personal>,
+            /// The JSON of an `AnswerMore`.
+            #[serde(default)]
+            more: Option<Personal>,
+            #[serde(default)]
+            cached: bool,
             #[serde(default)]
             cost: Option<Cost>,
         }

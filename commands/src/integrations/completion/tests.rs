@@ -74,6 +74,8 @@ fn complete(attempt: u32) -> CompleteCompletion {
         warnings: Vec::new(),
         tool_calls: None,
         reasoning: None,
+        more: None,
+        cached: false,
         cost: None,
     }
 }

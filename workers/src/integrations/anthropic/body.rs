@@ -12,6 +12,7 @@ pub(super) const ANSWER: &str = "answer";
 
 /// The whole body. What is not asked for is not sent.
 pub(super) fn body(prompt: &Prompt) -> Result<Value, Fault> {
+    refuse(prompt)?;
     let (s, o) = (&prompt.sampling, &prompt.options);
     let mut body = Map::new();
     let mut max_tokens = s.max_tokens.unwrap_or(MAX_TOKENS);
@@ -55,6 +56,17 @@ pub(super) fn body(prompt: &Prompt) -> Result<Value, Fault> {
     Ok(Value::Object(body))
 }
 
+// What would change the answer if it were left away.
+fn refuse(prompt: &Prompt) -> Result<(), Fault> {
+    let what = match &prompt.options.format {
+        Some(AnswerFormat::Grammar { .. }) => "grammars",
+        _ if prompt.choices() > 1 => "several answers at once",
+        _ => return Ok(()),
+    };
+    let message = format!("Anthropic's API has no {what}: ask another provider, or without");
+    Err(Fault::new(ErrorCategory::Validation, "unsupported_parameter", message))
+}
+
 /// Whether the answer is made JSON by a tool that must be used: the API has no other way that every model knows.
 pub(super) fn forces_a_tool(prompt: &Prompt) -> bool {
     prompt.options.format.is_some() && prompt.options.tools.is_empty()
@@ -64,6 +76,8 @@ fn answer_tool(format: &AnswerFormat) -> Value {
     let schema = match format {
         AnswerFormat::JsonObject => json!({ "type": "object" }),
         AnswerFormat::JsonSchema { schema, .. } => schema.clone(),
+        // Refused before.
+        AnswerFormat::Grammar { .. } => Value::Null,
     };
     json!({ "name": ANSWER, "description": "Gives the answer.", "input_schema": schema })
 }
@@ -165,6 +179,7 @@ pub(super) fn dropped(prompt: &Prompt) -> Vec<DroppedParam> {
             "this model does not take it, or not when it thinks",
         ),
         ("topK", s.top_k.is_some() && thinks, "not taken by a model that thinks"),
+        ("logprobs", o.logprobs.is_some(), none),
         ("responseFormat", o.format.is_some() && !o.tools.is_empty(), "not together with tools of one's own"),
     ];
     let dropped =

@@ -108,17 +108,8 @@ pub(super) struct Reading<'a> {
 
 impl<'a> Reading<'a> {
     pub fn new(call: Call<'a>, headers: HeaderMap, prompt: &Prompt) -> Self {
-        let answer = Answer {
-            text: String::new(),
-            model: prompt.model.clone(),
-            finish_reason: FinishReason::Stop,
-            raw_finish_reason: None,
-            usage: Usage { prompt_tokens: prompt.estimated_tokens(), estimated: true, ..Usage::default() },
-            tool_calls: Vec::new(),
-            reasoning: String::new(),
-            provider_request_id: None,
-            warnings: Vec::new(),
-        };
+        let usage = Usage { prompt_tokens: prompt.estimated_tokens(), estimated: true, ..Usage::default() };
+        let answer = Answer { usage, ..Answer::empty(&prompt.model) };
         let as_text = forces_a_tool(prompt);
         Reading { call, headers, answer, calls: Vec::new(), as_text, texts: 0, finished: false, cut: false }
     }
@@ -179,7 +170,7 @@ impl<'a> Reading<'a> {
             Block::ToolUse { id, name } if !self.as_text => {
                 let place = self.answer.tool_calls.len();
                 self.calls[index] = Some(place);
-                deltas(Delta::Tool { index: place, id: Some(&id), name: Some(&name), arguments: "" });
+                deltas(0, Delta::Tool { index: place, id: Some(&id), name: Some(&name), arguments: "" });
                 self.answer.tool_calls.push(ToolCall { id, name, arguments: String::new() });
             }
             Block::ToolUse { .. } | Block::Other => {}
@@ -198,13 +189,13 @@ impl<'a> Reading<'a> {
                 }
                 let place = self.calls.get(index).copied().flatten();
                 let place = place.ok_or_else(|| self.call.invalid("arguments without a tool"))?;
-                deltas(Delta::Tool { index: place, id: None, name: None, arguments: &partial_json });
+                deltas(0, Delta::Tool { index: place, id: None, name: None, arguments: &partial_json });
                 self.answer.tool_calls[place].arguments.push_str(&partial_json);
             }
             Piece::ThinkingDelta { thinking } => {
                 let before = self.answer.reasoning.len();
                 append(&mut self.answer.reasoning, &thinking);
-                deltas(Delta::Reasoning(&self.answer.reasoning[before..]));
+                deltas(0, Delta::Reasoning(&self.answer.reasoning[before..]));
             }
             Piece::Other => {}
         }
@@ -217,7 +208,7 @@ impl<'a> Reading<'a> {
         }
         let before = self.answer.text.len();
         self.cut |= !append(&mut self.answer.text, text);
-        deltas(Delta::Text(&self.answer.text[before..]));
+        deltas(0, Delta::Text(&self.answer.text[before..]));
     }
 
     // What is read from and written to a cache is not in `input_tokens`.

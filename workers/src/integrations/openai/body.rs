@@ -36,7 +36,13 @@ pub(super) fn body(prompt: &Prompt) -> Value {
     give("tools", "tools", (!tools.is_empty()).then(|| json!(tools)));
     give("toolChoice", "tool_choice", o.tool_choice.as_ref().map(tool_choice));
     give("parallelToolCalls", "parallel_tool_calls", o.parallel_tool_calls.map(Value::from));
-    give("responseFormat", "response_format", o.format.as_ref().map(format));
+    match &o.format {
+        Some(AnswerFormat::Grammar { grammar }) => give("grammar", "grammar", Some(json!(grammar))),
+        shape => give("responseFormat", "response_format", shape.as_ref().and_then(format)),
+    }
+    give("n", "n", o.choices.filter(|n| *n > 1).map(Value::from));
+    give("logprobs", "logprobs", o.logprobs.map(|_| json!(true)));
+    give("logprobs", "top_logprobs", o.logprobs.filter(|top| *top > 0).map(Value::from));
     give("reasoningEffort", "reasoning_effort", o.reasoning_effort.clone().map(Value::from));
     Value::Object(body)
 }
@@ -97,8 +103,9 @@ fn tool_choice(choice: &ToolChoice) -> Value {
     }
 }
 
-fn format(format: &AnswerFormat) -> Value {
-    match format {
+fn format(format: &AnswerFormat) -> Option<Value> {
+    Some(match format {
+        AnswerFormat::Grammar { .. } => return None,
         AnswerFormat::JsonObject => json!({ "type": "json_object" }),
         AnswerFormat::JsonSchema { name, schema, strict } => {
             let mut described = json!({ "name": name, "schema": schema });
@@ -107,7 +114,7 @@ fn format(format: &AnswerFormat) -> Value {
             }
             json!({ "type": "json_schema", "json_schema": described })
         }
-    }
+    })
 }
 
 /// What is not sent, and why.
@@ -124,6 +131,7 @@ pub(super) fn dropped(prompt: &Prompt) -> Vec<DroppedParam> {
         ("frequencyPenalty", is_reasoning && s.frequency_penalty.is_some(), reasoning),
         ("presencePenalty", is_reasoning && s.presence_penalty.is_some(), reasoning),
         ("stop", is_reasoning && !s.stop.is_empty(), reasoning),
+        ("logprobs", is_reasoning && o.logprobs.is_some(), reasoning),
     ];
     let dropped =
         |(param, _, reason): (&str, bool, &str)| DroppedParam { param: param.to_owned(), reason: reason.to_owned() };
@@ -219,7 +227,7 @@ mod tests {
                     strict: None,
                 }),
                 reasoning_effort: Some("low".into()),
-                thinking_tokens: None,
+                ..PromptOptions::default()
             },
             ..prompt("gpt-4o")
         };
@@ -244,5 +252,13 @@ mod tests {
             "reasoning_effort": "low",
         });
         assert_eq!(body(&prompt), expected);
+        let format = Some(AnswerFormat::Grammar { grammar: "root ::= \"a\"".into() });
+        let options = PromptOptions { format, choices: Some(2), logprobs: Some(3), ..PromptOptions::default() };
+        let written = body(&Prompt { options, ..prompt });
+        assert_eq!((&written["grammar"], &written["response_format"]), (&json!("root ::= \"a\""), &Value::Null));
+        assert_eq!(
+            (&written["n"], &written["logprobs"], &written["top_logprobs"]),
+            (&json!(2), &json!(true), &json!(3))
+        );
     }
 }

@@ -1,0 +1,161 @@
+//! `GET /api/integrations/executions/{id}/stream`: a request under way, followed by whom it is of, from anywhere and again
+//! (integrations.md §19). Pieces are not stored: who comes late gets those that are still to come, and the whole with the end.
+
+use std::{collections::VecDeque, convert::Infallible, time::Duration};
+
+use axum::{
+    extract::State,
+    http::HeaderMap,
+    response::{
+        IntoResponse, Response,
+        sse::{Event, KeepAlive, Sse},
+    },
+};
+use futures::stream;
+use symbia_commands::Actor;
+use symbia_events::{AggregateRef, OrgId, Service, SubjectKey, integrations::CompletionEvent};
+use symbia_nats::read;
+use utoipa_axum::{router::OpenApiRouter, routes};
+
+use super::{
+    Integrations,
+    execute::Telling,
+    hub::{Ear, Heard},
+    said::{Said, ended, live},
+    stream::Dialect,
+};
+use crate::http::{ApiError, ApiResult, Caller, Path, RequestScope};
+
+/// A sign of life in a silent stream.
+const ALIVE: Duration = Duration::from_secs(15);
+
+pub(super) fn routes() -> OpenApiRouter<Integrations> {
+    OpenApiRouter::new().routes(routes!(follow))
+}
+
+impl Integrations {
+    /// What the log has of a request that an actor made; none when it has none, or somebody else's.
+    pub(super) async fn past(&self, actor: &Actor, org: &OrgId, id: &str) -> ApiResult<Option<Vec<CompletionEvent>>> {
+        let Ok(address) = AggregateRef::new(Service::Integrations, org.clone(), "completion", id) else {
+            return Ok(None);
+        };
+        let (stream, subject) = (address.service.event_stream(), address.event_subject());
+        let stored = read::tail(&self.platform.nats, &stream, &subject, 1).await;
+        let stored = stored.map_err(|_| ApiError::unavailable("The log", 2))?;
+        let mut events = Vec::new();
+        for message in stored {
+            let signed = symbia_events::commit::decode(&self.platform.keys, &message.payload);
+            let decoded =
+                signed.map_err(ApiError::internal)?.into_iter().filter_map(|signed| signed.event.decode().ok());
+            events.extend(decoded);
+        }
+        let theirs = matches!(events.first(), Some(CompletionEvent::CompletionRequested(e))
+            if e.requested_by == actor.id && e.context.user_id == actor.on_behalf_of);
+        Ok(theirs.then_some(events))
+    }
+}
+
+/// Follow a request under way, or hear its end
+///
+/// The events of `POST /integrations/execute` with `stream`; after `Last-Event-ID`, where that is given. Who leaves does not
+/// cancel it.
+#[utoipa::path(get, path = "/integrations/executions/{id}/stream", tag = "Execution",
+    params(("id" = String, Path, description = "Id of the request"),
+        ("Last-Event-ID" = Option<String>, Header, description = "`<attempt>.<seq>` of the last event that one has")),
+    responses((status = 200, description = "Its events, until its end", body = String, content_type = "text/event-stream"),
+        (status = 404, description = "There is none of the caller's")))]
+async fn follow(
+    State(service): State<Integrations>,
+    scope: RequestScope,
+    caller: Caller,
+    Path(id): Path<String>,
+    headers: HeaderMap,
+) -> ApiResult<Response> {
+    let org: OrgId = caller.org(&scope)?.parse().map_err(|_| ApiError::org_access_denied())?;
+    let actor = Actor::from(&*caller);
+    let unknown = || ApiError::not_found("Request");
+    // Heard from now on, and then looked for: nothing falls between.
+    let address = AggregateRef::new(Service::Integrations, org.clone(), "completion", &id).map_err(|_| unknown())?;
+    let ear = service.hub.listen_for(address);
+    let past = service.past(&actor, &org, &id).await?.ok_or_else(unknown)?;
+    let key = service.key_of(&actor).await?;
+    let last = headers.get("last-event-id").and_then(|id| id.to_str().ok()).and_then(|id| {
+        let (attempt, seq) = id.split_once('.')?;
+        Some((attempt.parse().ok()?, seq.parse().ok()?))
+    });
+    let telling = Telling::new(id);
+    let mut following = Following { ear, key, telling, last, attempt: 0, events: VecDeque::new(), over: false };
+    past.into_iter().for_each(|event| following.happened(event));
+    let events = stream::unfold(following, |mut following| async {
+        loop {
+            if let Some(event) = following.events.pop_front() {
+                return Some((Ok::<_, Infallible>(event), following));
+            }
+            if following.over {
+                return None;
+            }
+            following.hear().await;
+        }
+    });
+    Ok(Sse::new(events).keep_alive(KeepAlive::new().interval(ALIVE).text("ping")).into_response())
+}
+
+struct Following {
+    ear: Ear,
+    key: SubjectKey,
+    telling: Telling,
+    // What the reader has: an attempt, and a place in it.
+    last: Option<(u32, u64)>,
+    attempt: u32,
+    events: VecDeque<Event>,
+    over: bool,
+}
+
+impl Following {
+    async fn hear(&mut self) {
+        match self.ear.next().await {
+            Heard::Event(event) => {
+                if let Ok(event) = event.decode() {
+                    self.happened(event);
+                }
+            }
+            Heard::Live(message) => {
+                if let Some(Said::Piece { attempt, index, choice, piece }) = live(&message)
+                    && attempt == self.attempt
+                    && self.last.is_none_or(|last| (attempt, index + 1) > last)
+                {
+                    self.events.push_back(self.telling.at(attempt, index + 1, choice, &piece));
+                }
+            }
+        }
+    }
+
+    // An event may be heard twice.
+    fn happened(&mut self, event: CompletionEvent) {
+        let events = match event {
+            CompletionEvent::CompletionAttemptStarted(e) if e.attempt > self.attempt => {
+                self.attempt = e.attempt;
+                let had = self.last.is_some_and(|(attempt, _)| attempt >= e.attempt);
+                let mut events = Vec::new();
+                if e.attempt > 1 && !had {
+                    events.extend(self.telling.reset(e.attempt));
+                }
+                let started = self.telling.started(e.attempt, &e.provider, &e.model);
+                events.extend(started.into_iter().filter(|_| !had));
+                events
+            }
+            event => match ended(&self.key, event) {
+                Some(Said::Completed(answer)) => {
+                    self.over = true;
+                    self.telling.completed(&answer)
+                }
+                Some(Said::Failed(failure)) => {
+                    self.over = true;
+                    self.telling.failed(&failure)
+                }
+                _ => Vec::new(),
+            },
+        };
+        self.events.extend(events);
+    }
+}

@@ -1,0 +1,34 @@
+//! Which models an API key may ask: its scopes that begin with `model:` name them.
+
+/// What such scopes begin with; then `provider/model`, a model of any provider, or the beginning of one and `*`.
+pub const MODEL_SCOPE: &str = "model:";
+
+/// Whether a key with these scopes may ask a model. One that names no models may ask any.
+#[must_use]
+pub fn may_ask(scopes: &[String], provider: &str, model: &str) -> bool {
+    let full = format!("{provider}/{model}");
+    let fits = |named: &str| match named.strip_suffix('*') {
+        Some(beginning) => full.starts_with(beginning) || model.starts_with(beginning),
+        None => named == full || named == model,
+    };
+    let mut named = scopes.iter().filter_map(|scope| scope.strip_prefix(MODEL_SCOPE)).peekable();
+    named.peek().is_none() || named.any(fits)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_key_asks_the_models_that_its_scopes_name_or_any() {
+        let may = |scopes: &[&str], provider, model| {
+            may_ask(&scopes.iter().map(|s| (*s).to_owned()).collect::<Vec<_>>(), provider, model)
+        };
+        assert!(may(&[], "openai", "gpt-4o") && may(&["cap:catalog.read"], "openai", "gpt-4o"));
+        let scopes = ["model:openai/gpt-4o*", "model:pico-chat", "role:member"];
+        assert!(may(&scopes, "openai", "gpt-4o-mini") && may(&scopes, "symbia-labs", "pico-chat"));
+        assert!(!may(&scopes, "openai", "o3") && !may(&scopes, "symbia-labs", "pico-chat-2"));
+        assert!(!may(&scopes, "huggingface", "x/gpt-4o"));
+        assert!(may(&["model:*"], "anthropic", "claude-3-5-haiku"));
+    }
+}

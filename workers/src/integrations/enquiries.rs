@@ -1,0 +1,135 @@
+//! Answers the gateway's enquiries: which models a provider has, with whose key is asked for them, and how many tokens a
+//! prompt is. The protocol is in [`symbia_nats::enquiry`].
+
+use std::{sync::Arc, time::Duration};
+
+use async_nats::{Client, Message};
+use futures::StreamExt;
+use moka::sync::Cache;
+use symbia_events::integrations::{ErrorCategory, Sampling, Target};
+use symbia_nats::enquiry::{ENQUIRIES, Enquiry, Found, GROUP, Prompt as Asked, What};
+use tokio_util::sync::CancellationToken;
+
+use super::{
+    accounts::{Accounts, Asker, Lease},
+    provider::{Fault, Prompt, Provider, Providers},
+    router::{erased, opened},
+};
+use crate::content_keys::{ContentKeys, kids};
+
+/// How long a list of models is kept, one that could not be had as well.
+const KEPT: Duration = Duration::from_secs(60);
+const MOST_KEPT: u64 = 1000;
+/// Longest time for one, and for a list of models.
+const PATIENCE: Duration = Duration::from_secs(10);
+const LIST_PATIENCE: Duration = Duration::from_secs(4);
+/// Enquiries at a time.
+const AT_ONCE: usize = 16;
+/// Pause before subscribing is tried again.
+const AGAIN: Duration = Duration::from_millis(500);
+
+/// Answers enquiries. Cheap to clone.
+#[derive(Clone)]
+pub struct Enquiries {
+    client: Client,
+    providers: Providers,
+    accounts: Arc<dyn Accounts>,
+    content_keys: ContentKeys,
+    // By organization, principal and provider: what a key sees is its owner's to know.
+    lists: Cache<(String, String, String), Found>,
+}
+
+impl Enquiries {
+    /// Over providers and the keys for them.
+    #[must_use]
+    pub fn new(client: Client, providers: Providers, accounts: Arc<dyn Accounts>, content_keys: ContentKeys) -> Self {
+        let lists = Cache::builder().max_capacity(MOST_KEPT).time_to_live(KEPT).build();
+        Enquiries { client, providers, accounts, content_keys, lists }
+    }
+
+    /// Answers until it is stopped.
+    pub async fn run(self, stop: CancellationToken) {
+        let answering = async {
+            loop {
+                match self.client.queue_subscribe(ENQUIRIES, GROUP.to_owned()).await {
+                    Ok(enquiries) => enquiries.for_each_concurrent(AT_ONCE, |message| self.answer(message)).await,
+                    Err(error) => tracing::warn!(%error, "enquiries are not heard"),
+                }
+                tokio::time::sleep(AGAIN).await;
+            }
+        };
+        tokio::select! { () = answering => {}, () = stop.cancelled() => {} }
+    }
+
+    async fn answer(&self, message: Message) {
+        let Some(reply) = message.reply else { return };
+        let Ok(enquiry) = serde_json::from_slice::<Enquiry>(&message.payload) else { return };
+        let found = tokio::time::timeout(PATIENCE, self.found(&enquiry)).await;
+        let found = found.unwrap_or_else(|_| failed(Fault::timeout("the provider did not answer", PATIENCE)));
+        let payload = serde_json::to_vec(&found).unwrap_or_default();
+        // Who asked hears nothing, and does without.
+        let _ = self.client.publish(reply, payload.into()).await;
+    }
+
+    async fn found(&self, enquiry: &Enquiry) -> Found {
+        let asker = Asker { org: &enquiry.org, principal: &enquiry.principal, assistant: None, key: None };
+        match &enquiry.what {
+            What::Models(provider) => {
+                let key = (enquiry.org.clone(), enquiry.principal.clone(), provider.clone());
+                if let Some(list) = self.lists.get(&key) {
+                    return list;
+                }
+                let list = tokio::time::timeout(LIST_PATIENCE, self.models(&asker, provider)).await;
+                let late = |_| Err(Fault::timeout("the provider told no models", LIST_PATIENCE));
+                let list = list.unwrap_or_else(late).unwrap_or_else(failed);
+                self.lists.insert(key, list.clone());
+                list
+            }
+            What::Tokens(prompt) => self.tokens(&asker, prompt).await.unwrap_or_else(failed),
+        }
+    }
+
+    async fn models(&self, asker: &Asker<'_>, provider: &str) -> Result<Found, Fault> {
+        let provider = self.providers.find(Some(provider))?;
+        let lease = self.lease(asker, &**provider).await?;
+        Ok(Found::Models(provider.models(lease.as_ref().map(|lease| &lease.key)).await?))
+    }
+
+    async fn tokens(&self, asker: &Asker<'_>, asked: &Asked) -> Result<Found, Fault> {
+        let target = Target { provider: asked.provider.clone(), model: asked.model.clone() };
+        let (provider, model) = self.providers.resolve(&target)?;
+        let more = asked.messages.iter().filter_map(|message| message.more.as_ref());
+        let sealed = asked.messages.iter().map(|m| &m.content).chain(more).chain(&asked.options);
+        let opener = self.content_keys.opener(kids(sealed)).await.map_err(|_| erased())?;
+        let (turns, options) = opened(&opener, &asked.messages, asked.options.as_ref())?;
+        let prompt = Prompt {
+            request_id: String::new(),
+            attempt: 0,
+            model: model.unwrap_or_else(|| provider.default_model().to_owned()),
+            turns,
+            sampling: Sampling::default(),
+            options,
+        };
+        if !provider.counts() {
+            return Ok(Found::Tokens { tokens: prompt.estimated_tokens(), estimated: true });
+        }
+        let lease = self.lease(asker, &**provider).await?;
+        let tokens = provider.count(&prompt, lease.as_ref().map(|lease| &lease.key)).await?;
+        Ok(Found::Tokens { tokens, estimated: false })
+    }
+
+    async fn lease(&self, asker: &Asker<'_>, provider: &dyn Provider) -> Result<Option<Lease>, Fault> {
+        if !provider.takes_key() {
+            return Ok(None);
+        }
+        self.accounts.lease(asker, provider.key(), None).await.map_err(|error| {
+            tracing::warn!(%error, provider = provider.key(), "keys cannot be looked up");
+            let message = "keys cannot be looked up at the moment; try again";
+            Fault::new(ErrorCategory::Internal, "unavailable", message)
+        })
+    }
+}
+
+fn failed(fault: Fault) -> Found {
+    Found::Failed { category: fault.category, code: fault.code, message: fault.message }
+}

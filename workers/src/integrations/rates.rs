@@ -1,0 +1,91 @@
+//! Limits per minute: drawn from before a provider is asked, and corrected when it is known what a request took. Unlike other
+//! budgets they are buckets that the processes share, and no events: what is lost with them is a minute's counting.
+
+use std::time::Duration;
+
+use symbia_events::{
+    OrgId,
+    integrations::{BudgetPeriod, BudgetUnit, ErrorCategory},
+};
+use symbia_nats::limits::{Bucket, Limits};
+
+use super::{
+    accounts::{Asker, BudgetTerms},
+    provider::Fault,
+};
+
+const MINUTE: Duration = Duration::from_secs(60);
+
+/// The limits. Cheap to clone.
+#[derive(Clone)]
+pub(super) struct Rates(Limits);
+
+/// What was drawn for a request.
+#[derive(Debug, Default)]
+pub(super) struct Charged(Vec<Charge>);
+
+#[derive(Debug)]
+struct Charge {
+    key: String,
+    bucket: Bucket,
+    unit: BudgetUnit,
+    drawn: u64,
+}
+
+impl Rates {
+    pub fn new(limits: Limits) -> Self {
+        Rates(limits)
+    }
+
+    /// Draws from every limit per minute that counts a request of about so many tokens, or from none.
+    pub async fn charge(
+        &self,
+        org: &OrgId,
+        budgets: &[BudgetTerms],
+        (asker, model, tokens): (&Asker<'_>, &str, u64),
+    ) -> Result<Charged, Fault> {
+        let mut charged = Charged::default();
+        let counts = |budget: &&BudgetTerms| budget.period == BudgetPeriod::Minute && budget.counts(asker, model);
+        for budget in budgets.iter().filter(counts) {
+            let bucket = Bucket { size: budget.limit, per: MINUTE };
+            // What is larger than the limit waits for a full bucket, not for ever.
+            let wanted = if budget.unit == BudgetUnit::Tokens { tokens.clamp(1, budget.limit.max(1)) } else { 1 };
+            let key = format!("gateway:{org}:{}", budget.id);
+            let drawn = match self.0.draw(&key, bucket, wanted, wanted).await {
+                Ok(drawn) => drawn,
+                Err(error) => {
+                    tracing::warn!(budget = budget.id, %error, "a limit is passed over");
+                    continue;
+                }
+            };
+            if drawn.tokens == 0 {
+                self.settle(charged, None).await;
+                return Err(refusal(budget, drawn.enough_in));
+            }
+            charged.0.push(Charge { key, bucket, unit: budget.unit, drawn: wanted });
+        }
+        Ok(charged)
+    }
+
+    /// What a request took in tokens; none: it was not made.
+    pub async fn settle(&self, charged: Charged, tokens: Option<u64>) {
+        for Charge { key, bucket, unit, drawn } in charged.0 {
+            let spent = match (tokens, unit) {
+                (None, _) => 0,
+                (Some(tokens), BudgetUnit::Tokens) => tokens,
+                (Some(_), _) => drawn,
+            };
+            if let Err(error) = self.0.settle(&key, bucket, drawn, spent).await {
+                tracing::warn!(%error, "a limit is not corrected");
+            }
+        }
+    }
+}
+
+fn refusal(budget: &BudgetTerms, wait: Duration) -> Fault {
+    let unit = if budget.unit == BudgetUnit::Tokens { "tokens" } else { "requests" };
+    let whose = budget.whose();
+    let message =
+        format!("{whose} may use {} {unit} per minute, and has: ask again in {} s", budget.limit, wait.as_secs() + 1);
+    Fault { retry_after: Some(wait), ..Fault::new(ErrorCategory::RateLimit, "rate_limited", message) }
+}
