@@ -72,8 +72,13 @@ mod tests {
 
     #[test]
     fn a_completion_is_addressed_by_its_request() {
-        let cancel =
-            CancelCompletion { request_id: "r1".into(), reason: "user".into(), partial_content: None, usage: None };
+        let cancel = CancelCompletion {
+            request_id: "r1".into(),
+            reason: "user".into(),
+            partial_content: None,
+            usage: None,
+            keep_partial: false,
+        };
         assert_eq!(check::<Completion>("symbia.cmd.integrations.org.completion.r1", cancel.clone()), Ok(()));
         assert_eq!(check::<Completion>("symbia.cmd.integrations.org.completion.r2", cancel), wrong());
     }

@@ -51,6 +51,8 @@ catalog! {
     logging::SealEvent,
     messaging::ConversationEvent,
     messaging::ReadCursorEvent,
+    messaging::ChannelLinkEvent,
+    messaging::AuthorEvent,
     assistants::AssistantEvent,
     assistants::RuleSetEvent,
     assistants::RuleRunEvent,

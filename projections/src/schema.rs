@@ -17,6 +17,7 @@ const CONTEXT: &[Migration] =
 const VAULT: &[Migration] = &[
     Migration { version: 1, name: "vault", sql: include_str!("../../migrations/vault/0001_vault.sql") },
     Migration { version: 2, name: "items", sql: include_str!("../../migrations/vault/0002_items.sql") },
+    Migration { version: 3, name: "authors", sql: include_str!("../../migrations/vault/0003_authors.sql") },
 ];
 const BOOKKEEPING: &str = include_str!("../../migrations/symbia/bookkeeping.sql");
 

@@ -235,21 +235,28 @@ impl SecretStore {
     /// The keys of several people; those that do not exist, were destroyed or do not open are missing: one damaged entry
     /// must not keep the others from being read.
     pub async fn subject_keys(&self, kids: &[String]) -> Result<HashMap<String, SubjectKey>, SecretError> {
-        let known = kids.iter().filter_map(|kid| Some((kid.clone(), self.known.get(kid)?)));
-        let mut keys: HashMap<String, SubjectKey> = known.collect();
-        let wanted: Vec<String> = kids.iter().filter(|kid| !keys.contains_key(*kid)).cloned().collect();
-        if wanted.is_empty() {
-            return Ok(keys);
+        if kids.is_empty() {
+            return Ok(HashMap::new());
         }
-        for row in self.rows(SUBJECT_KEY, &wanted).await? {
+        let mut keys = HashMap::with_capacity(kids.len());
+        for row in self.rows(SUBJECT_KEY, kids).await? {
             match self.open_subject_key(row) {
-                Ok(Some(key)) => {
-                    self.known.insert(key.kid().to_owned(), key.clone());
-                    keys.insert(key.kid().to_owned(), key);
-                }
+                Ok(Some(key)) => _ = keys.insert(key.kid().to_owned(), key),
                 Ok(None) => {}
                 Err(error) => tracing::error!(%error, "a person's data cannot be read"),
             }
+        }
+        Ok(keys)
+    }
+
+    /// [`SecretStore::subject_keys`] for who reads what is sealed, batch after batch: as they were up to five seconds ago.
+    pub async fn recent_subject_keys(&self, kids: &[String]) -> Result<HashMap<String, SubjectKey>, SecretError> {
+        let known = kids.iter().filter_map(|kid| Some((kid.clone(), self.known.get(kid)?)));
+        let mut keys: HashMap<String, SubjectKey> = known.collect();
+        let wanted: Vec<String> = kids.iter().filter(|kid| !keys.contains_key(*kid)).cloned().collect();
+        for (kid, key) in self.subject_keys(&wanted).await? {
+            self.known.insert(kid.clone(), key.clone());
+            keys.insert(kid, key);
         }
         Ok(keys)
     }
@@ -265,6 +272,41 @@ impl SecretStore {
     /// Destroys a person's key: what is sealed under it can never be read again. True when there was one.
     pub async fn destroy_subject_key(&self, kid: &str) -> Result<bool, SecretError> {
         self.destroy(SUBJECT_KEY, kid).await
+    }
+
+    /// Destroys the keys of a conversation: its own (`kid`), and those of its authors. How many there were.
+    pub async fn destroy_conversation_keys(&self, kid: &str) -> Result<u64, SecretError> {
+        let authors = "UPDATE vault.secrets SET nonce = NULL, wrapped = NULL, destroyed = now()
+                       WHERE kind = $1 AND strpos(ref, '>') > 0 AND split_part(ref, '>', 1) = $2 AND destroyed IS NULL";
+        let authors = sqlx::query(authors).bind(SUBJECT_KEY).bind(kid).execute(&self.pool).await?.rows_affected();
+        self.known.invalidate_all();
+        Ok(authors + u64::from(self.destroy(SUBJECT_KEY, kid).await?))
+    }
+
+    /// Destroys the keys of an author in the conversations of an organization, those of a generation below `generation`. How
+    /// many there were.
+    pub async fn destroy_author_keys(&self, org: &str, author: &str, generation: u32) -> Result<u64, SecretError> {
+        let destroy = "UPDATE vault.secrets SET nonce = NULL, wrapped = NULL, destroyed = now()
+                       WHERE kind = $1 AND strpos(ref, '>') > 0 AND split_part(ref, '>', 2) = $2
+                         AND starts_with(ref, $3) AND destroyed IS NULL
+                         AND coalesce(nullif(split_part(ref, '>', 3), '')::bigint, 0) < $4";
+        let destroyed = sqlx::query(destroy)
+            .bind(SUBJECT_KEY)
+            .bind(author)
+            .bind(format!("conversation:{org}:"))
+            .bind(i64::from(generation))
+            .execute(&self.pool)
+            .await?;
+        self.known.invalidate_all();
+        Ok(destroyed.rows_affected())
+    }
+
+    /// The organizations in whose conversations an author has said something that can still be read.
+    pub async fn orgs_of_author(&self, author: &str) -> Result<Vec<String>, SecretError> {
+        let orgs = "SELECT DISTINCT split_part(ref, ':', 2) FROM vault.secrets
+                    WHERE kind = $1 AND strpos(ref, '>') > 0 AND split_part(ref, '>', 2) = $2
+                      AND starts_with(ref, 'conversation:') AND destroyed IS NULL";
+        Ok(sqlx::query_scalar(orgs).bind(SUBJECT_KEY).bind(author).fetch_all(&self.pool).await?)
     }
 
     /// Keeps a secret (a password's hash, say) under a new reference.

@@ -355,6 +355,9 @@ impl Config {
         if let Some(millis) = number("SOCKET_PING_TIMEOUT_MS")? {
             server.sockets.ping_timeout = Duration::from_millis(millis);
         }
+        if let Some(most) = number("SOCKETS_PER_PRINCIPAL")? {
+            server.sockets.per_principal = most;
+        }
         if let Some(list) = text("SYMBIA_TRUSTED_PROXIES")? {
             let networks = list.split(',').map(|n| n.trim().parse()).collect::<Result<Vec<_>, _>>();
             let networks = networks

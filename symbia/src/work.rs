@@ -19,7 +19,7 @@ use symbia_workers::{
         Accounts, Anthropic, Books, EmbeddingRouter, Enquiries, LlmRouter, LocalProvider, Meter, OpenAi,
         Providers, RouterOptions,
     },
-    messaging::{Eraser, RETENTION},
+    messaging::{Eraser, Periods},
     models::{
         downloader::{Downloader, serve_searches},
         keeper::{ModelKeeper, record},
@@ -94,7 +94,8 @@ pub async fn start(
                 let housekeeping = Housekeeping::open(client.clone(), Arc::clone(keys), secrets.clone()).await?;
                 workers.spawn(react(house.clone(), housekeeping, stop.clone()));
                 let timers = TimerWorker::new(client.clone(), Arc::clone(keys));
-                let eraser = Eraser::new(client.clone(), secrets.clone(), RETENTION);
+                let eraser =
+                    Eraser::open(client.clone(), Arc::clone(keys), secrets.clone(), Periods::default()).await?;
                 workers.spawn(react(house.clone(), eraser, stop.clone()));
                 workers.spawn(async move {
                     timers.run(stop).await;

@@ -108,21 +108,32 @@ impl Apart {
         }
         let mut apart = Apart { roles: Vec::new(), servers, ports };
         apart.run(&["migrate"])?;
-        let mut environment = apart.environment();
-        environment.extend(variables.iter().map(|(name, value)| ((*name).to_owned(), value.clone())));
         for (name, arguments) in plan {
-            let mut role = Role {
-                name,
-                arguments: arguments.to_vec(),
-                environment: environment.clone(),
-                program: program()?,
-                log: apart.servers.dir().join(format!("{}.log", name.replace(' ', "-"))),
-                process: None,
-            };
-            role.start()?;
-            apart.roles.push(role);
+            apart.add(name, arguments, variables)?;
         }
         Ok(apart)
+    }
+
+    /// Starts one more role, with further variables.
+    pub fn add(
+        &mut self,
+        name: &'static str,
+        arguments: &[&'static str],
+        variables: &[(&str, String)],
+    ) -> anyhow::Result<()> {
+        let mut environment = self.environment();
+        environment.extend(variables.iter().map(|(name, value)| ((*name).to_owned(), value.clone())));
+        let mut role = Role {
+            name,
+            arguments: arguments.to_vec(),
+            environment,
+            program: program()?,
+            log: self.servers.dir().join(format!("{}.log", name.replace(' ', "-"))),
+            process: None,
+        };
+        role.start()?;
+        self.roles.push(role);
+        Ok(())
     }
 
     fn environment(&self) -> Vec<(String, String)> {

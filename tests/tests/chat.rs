@@ -5,6 +5,10 @@
 mod admin;
 #[path = "chat/answers.rs"]
 mod answers;
+#[path = "chat/channels.rs"]
+mod channels;
+#[path = "chat/checklist.rs"]
+mod checklist;
 #[path = "chat/control.rs"]
 mod control;
 #[path = "chat/conversations.rs"]
@@ -13,6 +17,10 @@ mod conversations;
 mod delegates;
 #[path = "chat/endings.rs"]
 mod endings;
+#[path = "chat/erasure.rs"]
+mod erasure;
+#[path = "chat/front.rs"]
+mod front;
 #[path = "chat/isolation.rs"]
 mod isolation;
 #[path = "chat/members.rs"]

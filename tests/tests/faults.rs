@@ -10,5 +10,7 @@ mod kills;
 mod outage;
 #[path = "faults/repeated.rs"]
 mod repeated;
+#[path = "faults/sockets.rs"]
+mod sockets;
 
 type Tested = anyhow::Result<()>;

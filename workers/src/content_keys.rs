@@ -65,6 +65,12 @@ pub fn kids<'t>(sealed: impl IntoIterator<Item = &'t Personal>) -> Vec<String> {
 pub struct Opener(HashMap<String, SubjectKey>);
 
 impl Opener {
+    /// One of the keys.
+    #[must_use]
+    pub fn key(&self, kid: &str) -> Option<&SubjectKey> {
+        self.0.get(kid)
+    }
+
     /// The text, unless its key is gone or it was changed.
     pub fn open(&self, sealed: &Personal) -> Result<String, UnsealError> {
         let wrong = || UnsealError::WrongKey { kid: sealed.kid.clone(), alg: sealed.alg.clone() };

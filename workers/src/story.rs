@@ -355,6 +355,7 @@ fn answer(what: &CompletionEvent) -> Option<String> {
             )
         }
         CompletionEvent::CompletionCancelled(e) => format!("stopped by {}: {}", e.by, e.reason),
+        CompletionEvent::CompletionPartialKept(_) => "what it had said is kept".to_owned(),
         CompletionEvent::CompletionRequested(_)
         | CompletionEvent::CompletionAdmitted(_)
         | CompletionEvent::CompletionFailed(_) => return None,

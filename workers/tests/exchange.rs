@@ -240,7 +240,7 @@ async fn cancelling_stops_the_model_within_200_ms() {
         let begun = Instant::now();
         if by_event {
             let run = AggregateRef::new(Service::Assistants, org(), "rule-run", &run_id).unwrap();
-            let cancel = RuleRunCommand::from(CancelRuleRun { reason: "user".to_owned() });
+            let cancel = RuleRunCommand::from(CancelRuleRun { reason: "user".to_owned(), keep_partial: None });
             house.command(&run, &cancel, &ada()).await;
         } else {
             let requested = house.completion(&run_id).await;
@@ -449,7 +449,7 @@ mod local {
         let run_id = delta["runId"].as_str().unwrap();
         let run = AggregateRef::new(Service::Assistants, org(), "rule-run", run_id).unwrap();
         let begun = Instant::now();
-        let cancel = RuleRunCommand::from(CancelRuleRun { reason: "user".to_owned() });
+        let cancel = RuleRunCommand::from(CancelRuleRun { reason: "user".to_owned(), keep_partial: None });
         house.command(&run, &cancel, &ada()).await;
         tokio::time::timeout(SOON, told.next()).await.unwrap().unwrap();
         assert!(begun.elapsed() < Duration::from_millis(200), "{:?}", begun.elapsed());

@@ -20,7 +20,7 @@ use super::{
     rate::RateLimits,
     request::TrustedProxies,
 };
-use crate::socket::SocketTimes;
+use crate::socket::SocketOptions;
 
 /// Sizes and times of the HTTP surface. Defaults: platform.md §2.
 #[derive(Clone, Debug)]
@@ -61,7 +61,7 @@ pub struct ServerConfig {
     /// Sizes and times.
     pub limits: Limits,
     /// Times of Socket.IO, where a service has it.
-    pub sockets: SocketTimes,
+    pub sockets: SocketOptions,
 }
 
 /// A service under construction.

@@ -15,7 +15,12 @@ use crate::http::{ApiResult, Json};
 
 /// Under `/api`.
 pub(super) fn routes() -> OpenApiRouter<Identity> {
-    OpenApiRouter::new().routes(routes!(config)).routes(routes!(stats))
+    addresses().routes(routes!(stats))
+}
+
+/// Where to sign in.
+pub(super) fn addresses() -> OpenApiRouter<Identity> {
+    OpenApiRouter::new().routes(routes!(config))
 }
 
 /// At the root.

@@ -29,6 +29,7 @@ mod entities;
 mod entity_links;
 mod exchange;
 mod factors;
+mod front;
 mod grants;
 mod internal;
 mod invitations;
@@ -71,8 +72,10 @@ use utoipa_axum::router::OpenApiRouter;
 pub use authenticator::{ApiKeysAsBearer, Directory};
 pub use broker_access::answer_broker;
 pub use email::key as email_key;
+pub(crate) use front::front;
 pub use keys::{SigningKey, SigningKeys, TokenError, VerifyingKey};
 pub(crate) use named::{AGENTS, named};
+pub(crate) use service_auth::service_of;
 pub use tokens::{AUDIENCE, Act, Claims, IssueError, Issued, MayAct, Subject, Tokens};
 
 use crate::{
@@ -109,12 +112,7 @@ pub fn service(platform: Platform, health: Health, config: ServerConfig) -> Serv
     });
     let directory = Directory::new(platform.clone());
     let settings = &platform.settings;
-    let limits = RateLimits::new(
-        Service::Identity,
-        Arc::new(SharedBuckets::new(platform.nats.clone())),
-        settings.rates,
-        class_of,
-    );
+    let limits = limits(&platform);
     let passwords = Passwords::new(settings.bcrypt_cost);
     let identity = Identity { passwords, directory: directory.clone(), platform };
     let api = OpenApiRouter::new()
@@ -162,6 +160,11 @@ pub fn service(platform: Platform, health: Health, config: ServerConfig) -> Serv
         )
         .authenticator(Arc::new(directory))
         .rate_limits(limits)
+}
+
+fn limits(platform: &Platform) -> RateLimits {
+    let buckets = Arc::new(SharedBuckets::new(platform.nats.clone()));
+    RateLimits::new(Service::Identity, buckets, platform.settings.rates, class_of)
 }
 
 fn class_of(method: &Method, route: &str) -> RouteClass {

@@ -3,7 +3,7 @@
 
 use axum::http::{HeaderMap, StatusCode};
 use symbia_commands::{Actor, Membership, Role, ServiceToken};
-use symbia_events::{ActorType, Service};
+use symbia_events::{ActorType, KeyRing, Service};
 use symbia_projections::{Scope, identity as model};
 use time::OffsetDateTime;
 
@@ -20,30 +20,42 @@ pub(super) struct Acting {
     pub purpose: Option<String>,
 }
 
+/// The service that sent a request to this one.
+///
+/// # Errors
+/// 401 without any credential; 403 SERVICE_PRINCIPAL_REQUIRED when it is not a service's.
+pub(crate) fn service_of(
+    keys: &KeyRing,
+    audience: Service,
+    headers: &HeaderMap,
+    caller: Option<&Caller>,
+) -> ApiResult<ServiceToken> {
+    let required = || {
+        let message = "Only a service of the platform can do this";
+        ApiError::new(StatusCode::FORBIDDEN, "SERVICE_PRINCIPAL_REQUIRED", message)
+            .with_hint("Send the service's signed token in X-Service-Auth.")
+    };
+    let Some(token) = headers.get("x-service-auth") else {
+        return Err(caller.map_or_else(ApiError::auth_required, |_| required()));
+    };
+    let token = token.to_str().unwrap_or_default();
+    ServiceToken::of_token(keys, token, audience, OffsetDateTime::now_utc()).map_err(|error| {
+        tracing::warn!(%error, "a service's token is refused");
+        if matches!(error, symbia_commands::AssertionError::Expired(_)) {
+            ApiError::token_expired()
+        } else {
+            ApiError::token_invalid()
+        }
+    })
+}
+
 impl Identity {
     /// The service that sent a request.
     ///
     /// # Errors
     /// 401 without any credential; 403 SERVICE_PRINCIPAL_REQUIRED when it is not a service's.
     pub(super) fn service(&self, headers: &HeaderMap, caller: Option<&Caller>) -> ApiResult<ServiceToken> {
-        let required = || {
-            let message = "Only a service of the platform can do this";
-            ApiError::new(StatusCode::FORBIDDEN, "SERVICE_PRINCIPAL_REQUIRED", message)
-                .with_hint("Send the service's signed token in X-Service-Auth.")
-        };
-        let Some(token) = headers.get("x-service-auth") else {
-            return Err(caller.map_or_else(ApiError::auth_required, |_| required()));
-        };
-        let token = token.to_str().unwrap_or_default();
-        let now = OffsetDateTime::now_utc();
-        ServiceToken::of_token(&self.platform.keys, token, Service::Identity, now).map_err(|error| {
-            tracing::warn!(%error, "a service's token is refused");
-            if matches!(error, symbia_commands::AssertionError::Expired(_)) {
-                ApiError::token_expired()
-            } else {
-                ApiError::token_invalid()
-            }
-        })
+        service_of(&self.platform.keys, Service::Identity, headers, caller)
     }
 
     /// The service that sent a request, and the verified principal it acts for: that of the request's own token, or of the

@@ -36,13 +36,17 @@ use crate::{
 const USER_AGENT_MAX: usize = 256;
 
 pub(super) fn routes() -> OpenApiRouter<Identity> {
-    OpenApiRouter::new()
-        .routes(routes!(logout))
+    ending()
         .routes(routes!(logout_all))
         .routes(routes!(refresh))
         .route("/auth/user/refresh", axum::routing::post(refresh))
         .routes(routes!(list))
         .routes(routes!(revoke))
+}
+
+/// Logging out.
+pub(super) fn ending() -> OpenApiRouter<Identity> {
+    OpenApiRouter::new().routes(routes!(logout))
 }
 
 pub(super) fn aggregate(session: &str) -> ApiResult<AggregateRef> {

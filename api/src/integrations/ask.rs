@@ -248,6 +248,7 @@ impl Drop for Asked {
             reason: "client_disconnect".to_owned(),
             partial_content: None,
             usage: None,
+            keep_partial: false,
         });
         let (platform, address, actor, scope) =
             (self.service.platform.clone(), self.address.clone(), self.actor.clone(), self.scope.clone());

@@ -119,7 +119,8 @@ pub(super) fn ended(key: &SubjectKey, event: CompletionEvent) -> Option<Said> {
         CompletionEvent::CompletionRequested(_)
         | CompletionEvent::CompletionAdmitted(_)
         | CompletionEvent::CompletionAttemptStarted(_)
-        | CompletionEvent::CompletionAttemptFailed(_) => None,
+        | CompletionEvent::CompletionAttemptFailed(_)
+        | CompletionEvent::CompletionPartialKept(_) => None,
     }
 }
 

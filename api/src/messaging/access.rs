@@ -12,7 +12,7 @@ use symbia_events::{AggregateRef, Event, OrgId, Personal, Service, SubjectKey};
 use symbia_projections::{
     Scope,
     identity::members_among,
-    messaging::{self as model, content_key_id},
+    messaging::{self as model, author_key_id, content_key_id},
     secrets::SecretError,
 };
 
@@ -28,6 +28,8 @@ pub(super) struct Place {
     pub conversation: model::Conversation,
     /// What the caller is in it; `None` when it takes no part.
     pub role: Option<String>,
+    /// How often what the caller said in the organization was erased.
+    generation: u32,
     pub tenant: OrgId,
     pub address: AggregateRef,
 }
@@ -35,6 +37,10 @@ pub(super) struct Place {
 /// 404 for a conversation that is not there, or is another organization's: the two look the same.
 pub(super) fn unknown() -> ApiError {
     ApiError::new(StatusCode::NOT_FOUND, "CONVERSATION_NOT_FOUND", "There is no such conversation")
+}
+
+fn erased() -> ApiError {
+    ApiError::new(StatusCode::GONE, "CONVERSATION_ERASED", "The conversation was erased")
 }
 
 pub(super) fn no_message() -> ApiError {
@@ -49,11 +55,13 @@ pub(super) fn address(org: &str, id: &str) -> ApiResult<(OrgId, AggregateRef)> {
 }
 
 /// Statuses of the codes that only this service has.
-fn with_status(error: ApiError) -> ApiError {
+pub(super) fn with_status(error: ApiError) -> ApiError {
     let status = match error.code() {
         "CONVERSATION_NOT_FOUND" | "MESSAGE_NOT_FOUND" => StatusCode::NOT_FOUND,
         "NOT_PARTICIPANT" | "INSUFFICIENT_ENTITLEMENT" => StatusCode::FORBIDDEN,
-        "MESSAGE_ID_CONFLICT" | "VERSION_CONFLICT" | "RUN_OVER" | "CONVERSATION_PAUSED" => StatusCode::CONFLICT,
+        "MESSAGE_ID_CONFLICT" | "VERSION_CONFLICT" | "RUN_OVER" | "CONVERSATION_PAUSED" | "CHANNEL_LINKED" => {
+            StatusCode::CONFLICT
+        }
         "CONVERSATION_ERASED" => StatusCode::GONE,
         "TOO_LARGE" => StatusCode::PAYLOAD_TOO_LARGE,
         _ => return error,
@@ -125,7 +133,8 @@ impl Messaging {
         let mut tx = self.platform.read(&Scope::platform()).await?;
         let found = model::access(&mut tx, id, &orgs, &caller.id).await?.ok_or_else(unknown)?;
         let (tenant, address) = address(&found.conversation.org_id, &found.conversation.id)?;
-        Ok(Place { conversation: found.conversation, role: found.asker_role, tenant, address })
+        let generation = u32::try_from(found.asker_generation).unwrap_or_default();
+        Ok(Place { conversation: found.conversation, role: found.asker_role, generation, tenant, address })
     }
 
     /// Refuses people who do not belong to the organization: they could read what is said there. Assistants are the
@@ -157,17 +166,40 @@ impl Messaging {
 
     /// The key of a conversation that is about to be opened, kept before anything is sealed with it.
     pub(super) async fn make_key(&self, tenant: &OrgId, conversation: &str) -> ApiResult<SubjectKey> {
-        let (secrets, kid) = (&self.platform.secrets, content_key_id(tenant.as_str(), conversation));
-        let gone = || ApiError::internal("a content key vanished");
-        if let Some(key) = secrets.subject_key(&kid).await? {
-            return Ok(key);
+        let kid = content_key_id(tenant.as_str(), conversation);
+        match self.platform.secrets.subject_key(&kid).await? {
+            Some(key) => Ok(key),
+            None => self.new_key(kid).await,
         }
-        let key = SubjectKey::generate(&kid);
+    }
+
+    async fn new_key(&self, kid: String) -> ApiResult<SubjectKey> {
+        let (secrets, key) = (&self.platform.secrets, SubjectKey::generate(&kid));
         match secrets.put_subject_key(&key).await {
             Ok(()) => Ok(key),
-            // The same request at the same time.
-            Err(SecretError::Taken(_)) => secrets.subject_key(&kid).await?.ok_or_else(gone),
+            // Another request at the same time.
+            Err(SecretError::Taken(_)) => {
+                secrets.subject_key(&kid).await?.ok_or_else(|| ApiError::internal("a content key vanished"))
+            }
+            Err(SecretError::Destroyed(_)) => Err(erased()),
             Err(error) => Err(error.into()),
+        }
+    }
+
+    /// The key of what the caller says in a conversation, made with their first words there.
+    ///
+    /// # Errors
+    /// 410 when the conversation was erased.
+    pub(super) async fn author_key(&self, place: &Place, caller: &Caller) -> ApiResult<SubjectKey> {
+        let (org, id) = (place.tenant.as_str(), &place.conversation.id);
+        let (conversation, own) = (content_key_id(org, id), author_key_id(org, id, &caller.id, place.generation));
+        let mut keys = self.platform.secrets.subject_keys(&[conversation.clone(), own.clone()]).await?;
+        if !keys.contains_key(&conversation) {
+            return Err(erased());
+        }
+        match keys.remove(&own) {
+            Some(key) => Ok(key),
+            None => self.new_key(own).await,
         }
     }
 
@@ -176,7 +208,6 @@ impl Messaging {
     /// # Errors
     /// 410 when it was destroyed: nothing can be said there any more.
     pub(super) async fn key(&self, of: &AggregateRef) -> ApiResult<Arc<SubjectKey>> {
-        let erased = || ApiError::new(StatusCode::GONE, "CONVERSATION_ERASED", "The conversation was erased");
         self.keys.find(of.tenant.as_str(), &of.id).await?.ok_or_else(erased)
     }
 

@@ -1,9 +1,12 @@
-//! What operators and admins see of conversations (messaging.md §6.7): those of the organizations that they administer.
+//! What operators and admins see and do of conversations (messaging.md §6.7): those of the organizations that they administer.
 
 use axum::{extract::State, http::StatusCode};
 use serde::{Deserialize, Serialize};
-use symbia_commands::messaging::DeleteConversation;
-use symbia_events::OrgId;
+use symbia_commands::messaging::{AddParticipant, DeleteConversation, RemoveParticipant};
+use symbia_events::{
+    OrgId,
+    messaging::{ParticipantRole, ParticipantType},
+};
 use symbia_projections::{Scope, messaging as model};
 use utoipa::{IntoParams, ToSchema};
 use utoipa_axum::{router::OpenApiRouter, routes};
@@ -11,6 +14,7 @@ use utoipa_axum::{router::OpenApiRouter, routes};
 use super::{
     Messaging,
     access::{address, unknown},
+    conversations::{new_participant, people},
     shapes::{ConversationRow, MessageRow, ParticipantRow},
 };
 use crate::http::{ApiError, ApiResult, Caller, Json, Path, Query, RequestScope, Validation};
@@ -26,11 +30,13 @@ pub(super) fn routes() -> OpenApiRouter<Messaging> {
         .routes(routes!(list))
         .routes(routes!(read, delete))
         .routes(routes!(of_user))
+        .routes(routes!(add))
+        .routes(routes!(remove))
         .routes(routes!(stats))
 }
 
 /// The organizations asked about; `None` = all of them, for operators.
-fn administered(caller: &Caller, scope: &RequestScope, org: Option<&str>) -> ApiResult<Option<Vec<String>>> {
+pub(super) fn administered(caller: &Caller, scope: &RequestScope, org: Option<&str>) -> ApiResult<Option<Vec<String>>> {
     let orgs = ruled(caller, org)?;
     if caller.is_super_admin {
         caller.enters(org.unwrap_or(OrgId::GLOBAL), scope)?;
@@ -180,6 +186,68 @@ async fn of_user(
     let mut tx = messaging.platform.read(&Scope::platform()).await?;
     let found = model::conversations_of_user(&mut tx, orgs.as_deref(), &user_id).await?;
     Ok(Json(found.into_iter().map(ConversationRow::from).collect()))
+}
+
+/// Somebody to add, and as what.
+#[derive(Deserialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+struct Added {
+    /// A user's id, or `assistant:<key>`.
+    user_id: String,
+    /// `user` or `agent`; inferred from the id when absent.
+    #[serde(default)]
+    #[schema(value_type = Option<String>)]
+    user_type: Option<ParticipantType>,
+    /// `owner`, `admin` or `member`; a new one is a member when absent, others stay what they are.
+    #[serde(default)]
+    #[schema(value_type = Option<String>)]
+    role: Option<ParticipantRole>,
+}
+
+/// Add somebody to a conversation of an organization that the caller administers, or give them another role
+#[utoipa::path(post, path = "/admin/conversations/{id}/participants", tag = "Administration", request_body = Added,
+    params(("id" = String, Path, description = "Id of the conversation")),
+    responses((status = 201, description = "The participant", body = ParticipantRow),
+        (status = 400, description = "A private conversation is full, or it is nobody of the organization"),
+        (status = 403, description = "The caller is no admin"), (status = 404, description = "There is none")))]
+async fn add(
+    State(messaging): State<Messaging>,
+    scope: RequestScope,
+    caller: Caller,
+    Path(id): Path<String>,
+    Json(new): Json<Added>,
+) -> ApiResult<(StatusCode, Json<ParticipantRow>)> {
+    let found = messaging.administered(&caller, &scope, &id).await?;
+    let (_, address) = address(&found.org_id, &id)?;
+    let participant = new_participant(scope.command_id(&caller.id), new.user_id.clone(), new.user_type);
+    messaging.admits(&found.org_id, &people(std::slice::from_ref(&participant))).await?;
+    messaging.submit(&address, AddParticipant { participant, role: new.role }, &caller, &scope).await?;
+    let mut tx = messaging.platform.read(&Scope::platform()).await?;
+    let row = model::participant(&mut tx, &found.org_id, &id, &new.user_id).await?;
+    let row = row.ok_or_else(|| ApiError::not_found("Participant"))?;
+    Ok((StatusCode::CREATED, Json(row.into())))
+}
+
+/// Remove somebody from a conversation of an organization that the caller administers
+///
+/// When it is the owner, somebody who stays owns the conversation from then on: one of its admins, else whoever has taken part
+/// the longest.
+#[utoipa::path(delete, path = "/admin/conversations/{id}/participants/{user_id}", tag = "Administration",
+    params(("id" = String, Path, description = "Id of the conversation"),
+        ("user_id" = String, Path, description = "The participant's user id, or `assistant:<key>`")),
+    responses((status = 204, description = "Removed"), (status = 403, description = "The caller is no admin"),
+        (status = 404, description = "There is no such conversation or participant")))]
+async fn remove(
+    State(messaging): State<Messaging>,
+    scope: RequestScope,
+    caller: Caller,
+    Path((id, user_id)): Path<(String, String)>,
+) -> ApiResult<StatusCode> {
+    let found = messaging.administered(&caller, &scope, &id).await?;
+    let (_, address) = address(&found.org_id, &id)?;
+    let command = RemoveParticipant { principal_id: user_id, even_owner: true };
+    messaging.submit(&address, command, &caller, &scope).await?;
+    Ok(StatusCode::NO_CONTENT)
 }
 
 /// Which conversations are counted.

@@ -15,6 +15,7 @@ use symbia_commands::{
 };
 use symbia_events::{
     AggregateRef, CommandId, Service,
+    assistants::KeepPartial,
     messaging::{ControlTarget, ParticipantType, Priority, SenderType, Signal},
 };
 use symbia_projections::{assistants as runs, messaging as model};
@@ -132,7 +133,9 @@ pub(super) struct Control {
 ///
 /// Owners and admins of the conversation, and holders of `cap:messaging.interrupt` (`cap:messaging.route` for `route` and
 /// `handoff`), signal about everybody's answers; anyone may `cancel` the answers to their own questions. While a conversation
-/// is paused, no assistant answers; what was under way is given up, and the open question is answered when it is resumed.
+/// is paused, no assistant answers; what was under way is given up, and the open question is answered when it is resumed. What
+/// was said before a `preempt` stays, as a message with `preempted_by`; with `keepPartial` in the metadata, so it does before a
+/// `cancel`.
 #[utoipa::path(post, path = "/conversations/{id}/control", tag = "Control", request_body = NewSignal,
     params(("id" = String, Path, description = "Id of the conversation")),
     responses((status = 201, description = "What it did", body = Control),
@@ -168,16 +171,18 @@ impl Messaging {
         let control_id = Uuid::new_v5(&scope.command_id(&caller.id), b"control").to_string();
         let named = new.metadata.get("priority").and_then(|p| serde_json::from_value(p.clone()).ok());
         let metadata = seal_object(&key, &new.metadata)?;
+        let keep_partial = new.metadata.get("keepPartial") == Some(&Value::Bool(true));
         // The caller's own runs are stopped here, at once; the rest follows from the signal.
         let mut run_ids = Vec::new();
         if signal == Signal::Cancel && new.target.is_none() {
             let reason = new.reason.clone().unwrap_or_else(|| "user".to_owned());
+            let stop = CancelRuleRun { reason, keep_partial: keep_partial.then(KeepPartial::default) };
             let runs = match new.run_id {
                 Some(run) => vec![(run, false)],
                 None => self.runs_of(&place, caller).await?,
             };
             for (run, fresh) in runs {
-                if self.cancel(&place, caller, scope, run, fresh, &reason).await? {
+                if self.cancel(&place, caller, scope, (run, fresh), &stop).await? {
                     run_ids.push(run.to_string());
                 }
             }
@@ -198,6 +203,7 @@ impl Messaging {
             trace_id: new.trace_id.or_else(|| Some(scope.trace.trace_id())),
             preempted_by: new.preempted_by,
             metadata,
+            keep_partial,
         };
         let needed = if matches!(signal, Signal::Route | Signal::Handoff) { ROUTE } else { INTERRUPT };
         self.submit(&place.address, command, caller, scope).await.map_err(|error| match error.code() {
@@ -248,13 +254,12 @@ impl Messaging {
         place: &Place,
         caller: &Caller,
         scope: &RequestScope,
-        run: Uuid,
-        fresh: bool,
-        reason: &str,
+        (run, fresh): (Uuid, bool),
+        stop: &CancelRuleRun,
     ) -> ApiResult<bool> {
         let address = AggregateRef::new(Service::Assistants, place.tenant.clone(), "rule-run", run.to_string());
         let address = address.map_err(ApiError::internal)?;
-        let command = RuleRunCommand::from(CancelRuleRun { reason: reason.to_owned() });
+        let command = RuleRunCommand::from(stop.clone());
         let (actor, deadline) = (Actor::from(&**caller), Instant::now() + START.0);
         loop {
             let (id, consistency) = (CommandId::random(), Consistency::Eventual);

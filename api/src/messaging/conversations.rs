@@ -16,6 +16,7 @@ use uuid::Uuid;
 use super::{
     Messaging,
     access::{Place, address, seal_object, unknown},
+    channels::Chat,
     shapes::{ConversationRow, ListedConversation, ParticipantRow, WithParticipants},
 };
 use crate::http::{ApiError, ApiResult, Caller, Json, Path, Query, RequestScope, Validation};
@@ -156,10 +157,13 @@ struct NewConversation {
 }
 
 /// Open a conversation; the caller becomes its owner
+///
+/// Where an admin of the organization names a chat as `channel` in the metadata, the conversation stands for it.
 #[utoipa::path(post, path = "/conversations", tag = "Conversations", request_body = NewConversation,
     responses((status = 201, description = "The conversation", body = WithParticipants),
         (status = 400, description = "A field is not valid"),
-        (status = 403, description = "The caller does not belong to the organization")))]
+        (status = 403, description = "The caller does not belong to the organization"),
+        (status = 409, description = "Another conversation stands for the chat that the metadata name")))]
 async fn create(
     State(messaging): State<Messaging>,
     scope: RequestScope,
@@ -176,6 +180,11 @@ async fn create(
     let mut rules = Validation::new();
     rules.check(name.is_some() || !group, "name", "required", "is required for a group");
     rules.check(name.is_none_or(|n| n.len() <= NAME_MAX), "name", "length", "must have at most 255 bytes").finish()?;
+
+    let chat = Chat::of(&new.metadata).filter(|_| caller.is_super_admin || caller.role_in(&org) == Some("admin"));
+    if let Some(chat) = &chat {
+        messaging.is_free(&org, chat).await?;
+    }
 
     let request = scope.command_id(&caller.id);
     let id = Uuid::new_v5(&request, b"conversation").to_string();
@@ -199,6 +208,9 @@ async fn create(
     };
     messaging.submit(&address, command, &caller, &scope).await?;
     let place = messaging.place(&caller, &id).await?;
+    if let Some(chat) = &chat {
+        messaging.link(&place, chat, &caller, &scope).await?;
+    }
     Ok((StatusCode::CREATED, Json(messaging.with_participants(&place, &caller).await?)))
 }
 
@@ -297,7 +309,7 @@ async fn erase(
     let place = messaging.found(&caller, &id).await?;
     messaging.submit(&place.address, EraseConversation {}, &caller, &scope).await?;
     // Decided first: who may not erase destroys nothing. The eraser does the same, should this process die here.
-    messaging.platform.secrets.destroy_subject_key(&place.conversation.content_key_id).await?;
+    messaging.platform.secrets.destroy_conversation_keys(&place.conversation.content_key_id).await?;
     Ok(StatusCode::NO_CONTENT)
 }
 

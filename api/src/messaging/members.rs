@@ -83,7 +83,7 @@ async fn add(
     let place = messaging.place(&caller, &id).await?;
     let participant = new_participant(scope.command_id(&caller.id), new.user_id.clone(), new.user_type);
     messaging.admits(place.tenant.as_str(), &people(std::slice::from_ref(&participant))).await?;
-    messaging.submit(&place.address, AddParticipant { participant }, &caller, &scope).await?;
+    messaging.submit(&place.address, AddParticipant { participant, role: None }, &caller, &scope).await?;
     Ok((StatusCode::CREATED, Json(messaging.participant(&place, &caller, &new.user_id).await?)))
 }
 
@@ -100,7 +100,7 @@ async fn remove(
     Path((id, user_id)): Path<(String, String)>,
 ) -> ApiResult<StatusCode> {
     let place = messaging.place(&caller, &id).await?;
-    let command = RemoveParticipant { principal_id: user_id };
+    let command = RemoveParticipant { principal_id: user_id, even_owner: false };
     messaging.submit(&place.address, command, &caller, &scope).await?;
     Ok(StatusCode::NO_CONTENT)
 }

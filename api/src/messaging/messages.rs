@@ -44,9 +44,12 @@ impl Messaging {
         new: NewMessage,
     ) -> ApiResult<MessageRow> {
         says_something(&new.content)?;
-        let home = self.home(caller, id).await?;
-        self.admits_another(caller, &home).await?;
-        let key = self.key(&home).await?;
+        let place = self.place(caller, id).await?;
+        self.admits_another(caller, &place.address).await?;
+        if let Some(id) = new.id {
+            self.is_own_id(&place, &id.to_string()).await?;
+        }
+        let key = self.author_key(&place, caller).await?;
         let request = scope.command_id(&caller.id);
         let message_id = new.id.unwrap_or_else(|| Uuid::new_v5(&request, b"message")).to_string();
         let command = SendMessage {
@@ -62,14 +65,23 @@ impl Messaging {
             preempted_by: new.preempted_by,
             metadata: seal_object(&key, &new.metadata)?,
         };
-        if let Some(event) = self.submit_for_event(&home, command, caller, scope).await?
+        if let Some(event) = self.submit_for_event(&place.address, command, caller, scope).await?
             && let ConversationEvent::MessageSent(sent) = event.decode().map_err(ApiError::internal)?
         {
             return Ok(model::Message::sent(&event, sent, Some(&key)).into());
         }
         // Sent before: as it is now.
-        let place = self.place(caller, id).await?;
         Ok(self.message(&place, caller, &message_id).await?.into())
+    }
+
+    // Each conversation tells its own repetitions; a client that mixes up conversations is told, and nothing else.
+    async fn is_own_id(&self, place: &Place, message: &str) -> ApiResult<()> {
+        let mut tx = self.platform.read(&Scope::platform()).await?;
+        if model::is_elsewhere(&mut tx, place.tenant.as_str(), &place.conversation.id, message).await? {
+            let text = "This message id is in use: send the message under a new one";
+            return Err(ApiError::new(StatusCode::CONFLICT, "MESSAGE_ID_CONFLICT", text));
+        }
+        Ok(())
     }
 
     /// Replaces the text of the caller's own message, and gives the message.
@@ -82,7 +94,7 @@ impl Messaging {
     ) -> ApiResult<MessageRow> {
         says_something(&new.content)?;
         let place = self.place(caller, id).await?;
-        let key = self.key(&place.address).await?;
+        let key = self.author_key(&place, caller).await?;
         let command = EditMessage {
             message_id: message_id.clone(),
             content: key.seal(&new.content),

@@ -2,8 +2,10 @@
 
 mod access;
 mod admin;
+mod channels;
 mod control;
 mod conversations;
+mod erasure;
 mod members;
 mod messages;
 mod reading;
@@ -29,7 +31,7 @@ use crate::{
         server::ServerConfig,
         shared_rate::NearBuckets,
     },
-    identity::Directory,
+    identity::{self, Directory},
     platform::Platform,
     socket::{self, SocketGround},
 };
@@ -62,9 +64,12 @@ pub fn service(platform: Platform, feed: &Feed, health: Health, config: ServerCo
     let directory = Directory::new(platform.clone());
     let buckets = Arc::new(TokenBuckets::default());
     // A transport that polls asks again and again; who connects is authenticated, and messages are counted by themselves.
-    let limits = RateLimits::new(Service::Messaging, buckets, platform.settings.rates, |_, route| {
-        if route.starts_with("/socket.io") { RouteClass::Exempt } else { RouteClass::Standard }
+    let limits = RateLimits::new(Service::Messaging, buckets, platform.settings.rates, |_, route| match route {
+        "/api/auth/login" | "/api/auth/user/login" | "/api/auth/login/mfa" => RouteClass::Auth,
+        route if route.starts_with("/socket.io") => RouteClass::Exempt,
+        _ => RouteClass::Standard,
     });
+    let front = identity::front(&platform, &directory);
     let authenticator: Arc<dyn Authenticator> = Arc::new(directory);
     let ground = SocketGround {
         platform: platform.clone(),
@@ -90,10 +95,12 @@ pub fn service(platform: Platform, feed: &Feed, health: Health, config: ServerCo
         .merge(messages::routes())
         .merge(reading::routes())
         .merge(control::routes())
+        .merge(channels::routes())
+        .merge(erasure::routes())
         .merge(admin::routes())
         .merge(stream::routes());
     ServiceApp::new(info(), health, config)
-        .api(api.with_state(messaging))
+        .api(api.with_state(messaging).merge(front))
         .undocumented(socket::routes(ground, sockets))
         .authenticator(authenticator)
         .rate_limits(limits)
@@ -107,11 +114,63 @@ fn info() -> ServiceInfo {
             "Messages of a conversation have one dense sequence, from 1",
             "The id of a message is its idempotency key: sending it again changes nothing",
             "GET /api/conversations/{id}/stream follows a conversation: messages, token deltas, runs",
-            "What is said is sealed under the conversation's own key; destroying it erases the conversation",
+            "What is said is sealed under its author's key in the conversation: destroying keys erases an author, or a conversation",
         ]
         .map(str::to_owned)
         .to_vec(),
-        endpoints: vec![("rest", "/api/conversations"), ("websocket", "/socket.io/")],
+        endpoints: vec![
+            ("auth", "/api/auth"),
+            ("rest", "/api/conversations"),
+            ("admin", "/api/admin"),
+            ("websocket", "/"),
+        ],
+        websocket_events: Some(socket_events()),
         ..ServiceInfo::new(Service::Messaging, "Symbia Messaging", description)
     }
+}
+
+/// What sockets say and hear (messaging.md §7.4, 7.5).
+fn socket_events() -> (Vec<String>, Vec<String>) {
+    let client = [
+        "join:conversation",
+        "leave:conversation",
+        "message:send",
+        "message:edit",
+        "message:delete",
+        "control:send",
+        "typing:start",
+        "typing:stop",
+        "presence:update",
+        "announce:presence",
+        "watch:conversation",
+        "unwatch:conversation",
+        "conversation:read",
+    ];
+    let server = [
+        "message:new",
+        "message:updated",
+        "message:deleted",
+        "stream.pause",
+        "stream.resume",
+        "stream.preempt",
+        "stream.route",
+        "stream.handoff",
+        "stream.cancel",
+        "stream.priority",
+        "typing:started",
+        "typing:stopped",
+        "presence:changed",
+        "participant:online",
+        "participant:offline",
+        "participant:added",
+        "participant:removed",
+        "participant:role_changed",
+        "conversation:updated",
+        "conversation:deleted",
+        "control:recorded",
+        "message:delta",
+        "message:reset",
+        "turn:state",
+    ];
+    (client.map(str::to_owned).to_vec(), server.map(str::to_owned).to_vec())
 }

@@ -36,6 +36,8 @@ pub(super) struct ConversationRow {
     pub metadata: Map<String, Value>,
     /// Sequence of its last message; 0 before the first.
     pub last_sequence: i64,
+    /// Days without a word after which what was said is erased; null: never.
+    pub retention_days: Option<i32>,
 }
 
 impl From<model::Conversation> for ConversationRow {
@@ -51,6 +53,7 @@ impl From<model::Conversation> for ConversationRow {
             updated_at: iso(row.updated_at),
             metadata: object(&row.metadata),
             last_sequence: row.last_sequence,
+            retention_days: row.retention_days,
         }
     }
 }

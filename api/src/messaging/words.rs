@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 use symbia_events::{Event, Personal, SubjectKey, messaging::ConversationEvent};
 use symbia_projections::{
     Scope,
-    messaging::{self as model, content_key_id},
+    messaging::{self as model, content_key_id, is_content_key},
     secrets::{SecretError, SecretStore},
 };
 
@@ -42,7 +42,18 @@ impl ContentKeys {
 
     /// The key of a conversation; `None` when it was destroyed.
     pub async fn find(&self, org: &str, conversation: &str) -> Result<Option<Arc<SubjectKey>>, SecretError> {
-        let kid = content_key_id(org, conversation);
+        self.known(content_key_id(org, conversation)).await
+    }
+
+    /// The key that a text of a conversation is sealed under; `None` as well when it is another conversation's.
+    pub async fn key_of(&self, org: &str, conversation: &str, text: &Personal) -> Option<Arc<SubjectKey>> {
+        if !is_content_key(&text.kid, org, conversation) {
+            return None;
+        }
+        self.known(text.kid.clone()).await.ok().flatten()
+    }
+
+    async fn known(&self, kid: String) -> Result<Option<Arc<SubjectKey>>, SecretError> {
         if let Some(key) = self.known.get(&kid) {
             return Ok(Some(key));
         }
@@ -51,8 +62,9 @@ impl ContentKeys {
         Ok(Some(key))
     }
 
-    fn forget(&self, org: &str, conversation: &str) {
-        self.known.invalidate(&content_key_id(org, conversation));
+    // Rare enough for all of them to be looked up again.
+    fn forget(&self) {
+        self.known.invalidate_all();
     }
 }
 
@@ -76,7 +88,7 @@ pub(super) async fn of(
     let (name, data) = match change {
         ConversationEvent::ConversationCreated(_) => return None,
         ConversationEvent::ConversationErased(_) => {
-            keys.forget(org, id);
+            keys.forget();
             return None;
         }
         ConversationEvent::ConversationDeleted(_) => ("conversation:deleted", json!({ "conversationId": id })),
@@ -92,6 +104,10 @@ pub(super) async fn of(
             if let Value::Object(changed) = &mut changed {
                 changed.retain(|_, value| !value.is_null());
             }
+            ("conversation:updated", over(conversation(platform, org, id).await, changed))
+        }
+        ConversationEvent::RetentionScheduled(e) => {
+            let changed = json!({ "id": id, "retention_days": (e.days > 0).then_some(e.days) });
             ("conversation:updated", over(conversation(platform, org, id).await, changed))
         }
         ConversationEvent::ParticipantRoleChanged(e) => {
@@ -126,11 +142,11 @@ pub(super) async fn of(
             json!({ "conversationId": id, "userId": e.principal_id, "conversation_id": id, "user_id": e.principal_id }),
         ),
         ConversationEvent::MessageSent(e) => {
-            let key = key().await;
+            let key = keys.key_of(org, id, &e.content).await;
             (MESSAGE, json!(MessageRow::from(model::Message::sent(event, e, key.as_deref()))))
         }
         ConversationEvent::MessageEdited(e) => {
-            let content = key().await.and_then(|key| key.open(&e.content).ok());
+            let content = keys.key_of(org, id, &e.content).await.and_then(|key| key.open(&e.content).ok());
             let content = content.unwrap_or_else(|| model::ERASED.to_owned());
             let changed = json!({ "id": e.message_id, "conversation_id": id, "content": content,
                 "version": e.version, "updated_at": iso(event.time) });

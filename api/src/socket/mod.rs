@@ -57,18 +57,20 @@ const CONNECT_WITHIN: Duration = Duration::from_secs(45);
 /// Clients say little: a small buffer for each keeps many idle ones cheap.
 const READ_BUFFER: usize = 2048;
 
-/// Times of the transport. Defaults: messaging.md §7.1.
+/// Times and limits of the transport. Defaults of the times: messaging.md §7.1.
 #[derive(Clone, Copy, Debug)]
-pub struct SocketTimes {
+pub struct SocketOptions {
     /// Between signs of life that the server asks for.
     pub ping_interval: Duration,
     /// How long a client may take to give one.
     pub ping_timeout: Duration,
+    /// Connections of one principal at a time, in each process and service.
+    pub per_principal: usize,
 }
 
-impl Default for SocketTimes {
+impl Default for SocketOptions {
     fn default() -> Self {
-        Self { ping_interval: Duration::from_secs(25), ping_timeout: Duration::from_secs(60) }
+        Self { ping_interval: Duration::from_secs(25), ping_timeout: Duration::from_secs(60), per_principal: 200 }
     }
 }
 
@@ -104,8 +106,8 @@ pub struct SocketGround {
     pub authenticator: Arc<dyn Authenticator>,
     /// Which pages may connect.
     pub cors: CorsConfig,
-    /// Times of the transport.
-    pub times: SocketTimes,
+    /// Times and limits of the transport.
+    pub times: SocketOptions,
     /// Fires when the service stops: its clients are sent elsewhere.
     pub drained: CancellationToken,
 }
@@ -118,14 +120,20 @@ struct Inner {
     ground: SocketGround,
     service: Arc<dyn SocketService>,
     peers: RwLock<HashMap<Sid, (SocketRef, Arc<Peer>)>>,
-    /// Sockets of one principal share what is known of it.
-    principals: RwLock<HashMap<String, Weak<Principal>>>,
+    principals: RwLock<HashMap<String, Seated>>,
     watching: OnceLock<()>,
+}
+
+/// The sockets of one principal: how many, and what they share of it.
+#[derive(Default)]
+struct Seated {
+    sockets: usize,
+    principal: Weak<Principal>,
 }
 
 /// The routes of Socket.IO, for [`crate::http::ServiceApp::undocumented`].
 pub fn routes(ground: SocketGround, service: Arc<dyn SocketService>) -> Router {
-    let (cors, times, drained) = (ground.cors.clone(), ground.times, ground.drained.clone());
+    let (cors, options, drained) = (ground.cors.clone(), ground.times, ground.drained.clone());
     let sockets = Sockets(Arc::new(Inner {
         ground,
         service,
@@ -135,8 +143,8 @@ pub fn routes(ground: SocketGround, service: Arc<dyn SocketService>) -> Router {
     }));
     let (transport, io) = SocketIo::builder()
         .with_parser(ParserConfig::common().max_incoming_binaries(0).max_incoming_binary_buf_size(0))
-        .ping_interval(times.ping_interval)
-        .ping_timeout(times.ping_timeout)
+        .ping_interval(options.ping_interval)
+        .ping_timeout(options.ping_timeout)
         .connect_timeout(CONNECT_WITHIN)
         .max_payload(PAYLOAD_MAX as u64)
         .ws_max_message_size(PAYLOAD_MAX)
@@ -186,7 +194,8 @@ impl Sockets {
             }
             Err(_) => return Err("Authentication required".to_owned()),
         };
-        let peer = Arc::new(Peer::new(socket, credential, self.shared(caller.into()), &auth));
+        let principal = self.seat(caller.into())?;
+        let peer = Arc::new(Peer::new(socket, credential, principal, &auth));
         let hearing = self.clone();
         let speaker = Arc::clone(&peer);
         // Without a wait before it: calls are taken in the order in which they come.
@@ -240,19 +249,44 @@ impl Sockets {
             self.0.service.closed(&peer);
             drop(peer);
             let mut known = self.0.principals.write().unwrap_or_else(PoisonError::into_inner);
-            if known.get(&principal).is_some_and(|known| known.strong_count() == 0) {
-                known.remove(&principal);
+            if let Some(seated) = known.get_mut(&principal) {
+                seated.sockets = seated.sockets.saturating_sub(1);
+                if seated.sockets == 0 {
+                    known.remove(&principal);
+                }
             }
         }
+    }
+
+    /// Takes one more of the seats of a principal, or says that it has none left.
+    fn seat(&self, principal: Arc<Principal>) -> Result<Arc<Principal>, String> {
+        let most = self.0.ground.times.per_principal;
+        let mut known = self.0.principals.write().unwrap_or_else(PoisonError::into_inner);
+        let seated = known.entry(principal.id.clone()).or_default();
+        if seated.sockets >= most {
+            tracing::warn!(principal = %principal.id, most, "one more socket is refused");
+            return Err(format!("Too many connections: {most} are open already, close one first"));
+        }
+        seated.sockets += 1;
+        Ok(seated.share(principal))
     }
 
     /// The same principal as another socket has, where they are equal.
     fn shared(&self, principal: Arc<Principal>) -> Arc<Principal> {
         let mut known = self.0.principals.write().unwrap_or_else(PoisonError::into_inner);
-        match known.get(&principal.id).and_then(Weak::upgrade) {
+        match known.get_mut(&principal.id) {
+            Some(seated) => seated.share(principal),
+            None => principal,
+        }
+    }
+}
+
+impl Seated {
+    fn share(&mut self, principal: Arc<Principal>) -> Arc<Principal> {
+        match self.principal.upgrade() {
             Some(same) if same == principal => same,
             _ => {
-                known.insert(principal.id.clone(), Arc::downgrade(&principal));
+                self.principal = Arc::downgrade(&principal);
                 principal
             }
         }

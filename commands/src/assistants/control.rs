@@ -2,16 +2,23 @@
 //!
 //! A run that is to stop is cancelled; a question that is to be answered again is offered anew, as a run of the signal's own
 //! event. A pause is both, one after the other: what was begun is given up, and answered when the conversation goes on.
+//! What was said when something more urgent came stays as a message, and so it does where whoever cancels says so.
 
-use symbia_events::messaging::{ControlIssued, MessageSent, Priority, Signal};
+use symbia_events::{
+    CommandId, SubjectKey,
+    assistants::KeepPartial,
+    integrations::CompletionContext,
+    messaging::{ControlIssued, MessageSent, Priority, Signal},
+};
 use uuid::Uuid;
 
 use super::{
-    CancelRuleRun,
+    CancelRuleRun, RuleRun,
     award::{Candidate, without_mention},
-    reactions::{Cause, Reaction, run_command},
+    plan::{address, clipped, origin, reply},
+    reactions::{Cause, Command, Reaction, run_command, speaker},
 };
-use crate::messaging::ASSISTANT_PREFIX;
+use crate::messaging::{ASSISTANT_PREFIX, SendMessage};
 
 /// A run that may be under way.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -34,6 +41,7 @@ pub struct Stop {
     run: Option<String>,
     interruptible: bool,
     reason: &'static str,
+    keep_partial: Option<KeepPartial>,
 }
 
 impl Stop {
@@ -54,6 +62,7 @@ impl Stop {
             run: issued.run_id.clone(),
             interruptible: !everything,
             reason: issued.event.name(),
+            keep_partial: kept(issued),
         })
     }
 
@@ -67,6 +76,7 @@ impl Stop {
             run: None,
             interruptible: true,
             reason: Signal::Preempt.name(),
+            keep_partial: Some(KeepPartial { preempted_by: Some(sent.message_id.clone()) }),
         })
     }
 
@@ -79,14 +89,52 @@ impl Stop {
     }
 }
 
+// What of the answers that it stops stays.
+fn kept(issued: &ControlIssued) -> Option<KeepPartial> {
+    match issued.event {
+        Signal::Preempt => {
+            let cause = issued.preempted_by.as_ref().unwrap_or(&issued.control_id);
+            Some(KeepPartial { preempted_by: Some(cause.clone()) })
+        }
+        Signal::Cancel if issued.keep_partial => Some(KeepPartial::default()),
+        _ => None,
+    }
+}
+
 /// The runs that are to stop do; one that has its end already refuses, and nothing follows from that.
 #[must_use]
 pub fn stop(cause: &Cause, stop: &Stop, begun: &[Begun]) -> Vec<Reaction> {
     let cancel = |run: &Begun| {
-        let command = CancelRuleRun { reason: stop.reason.to_owned() };
+        let command = CancelRuleRun { reason: stop.reason.to_owned(), keep_partial: stop.keep_partial.clone() };
         run_command(cause, &run.run_id.to_string(), command, &format!("stop {}", run.run_id))
     };
     begun.iter().filter(|run| stop.concerns(run)).filter_map(cancel).collect()
+}
+
+/// What a model had said when its run was stopped becomes the message that its pieces named; nothing does where the run is not
+/// one that keeps it, or nothing was said.
+#[must_use]
+pub fn on_partial(
+    cause: &Cause,
+    run: &RuleRun,
+    context: &CompletionContext,
+    text: &str,
+    key: &SubjectKey,
+) -> Option<Reaction> {
+    let (started, kept) = (run.started()?, run.keeps_partial()?);
+    let text = clipped(text.trim_end());
+    let message_id = context.reply_message_id.clone().filter(|_| !text.is_empty())?;
+    let mut metadata = origin(started);
+    metadata["partial"] = true.into();
+    let message = SendMessage {
+        preempted_by: kept.preempted_by.clone(),
+        metadata: Some(key.seal(&metadata.to_string())),
+        ..reply(started, message_id, text, key)
+    };
+    let command = Command::Conversation(message.into());
+    let to = address(cause, &command, "conversation", &started.conversation_id)?;
+    let by = speaker(&started.assistant_key, &cause.tenant);
+    Some(Reaction { to, command, by, id: CommandId::derived(cause.event_id, "keep-partial") })
 }
 
 /// Who may answer in a conversation that is routed to an assistant: that one, unless the text addresses another one. Without
@@ -138,6 +186,7 @@ mod tests {
             trace_id: None,
             preempted_by: None,
             metadata: None,
+            keep_partial: false,
         }
     }
 

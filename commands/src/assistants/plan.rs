@@ -151,9 +151,12 @@ fn ask(
         return Err(Failure::of_completion(ErrorCategory::Validation, Some("context_length_exceeded")));
     }
     let limit = config.params.get("history").and_then(|h| h.get("limit")).and_then(Value::as_u64).unwrap_or(0);
-    let mut messages = vec![(PromptRole::System, system.text.as_str())];
-    messages.extend(history(started, inputs, limit.min(MAX_HISTORY), MAX_TEXT - size));
-    messages.push((PromptRole::User, prompt.text.as_str()));
+    // What is made of somebody's words is sealed as they are: templates may repeat them anywhere.
+    let asker = inputs.message.key(key);
+    let mut sealed = vec![(asker, PromptRole::System, system.text.as_str())];
+    sealed.extend(history(started, inputs, limit.min(MAX_HISTORY), MAX_TEXT - size, key));
+    sealed.push((asker, PromptRole::User, prompt.text.as_str()));
+    let messages: Vec<_> = sealed.iter().map(|(_, role, text)| (*role, *text)).collect();
     let prompt_digest = key.digest(&json!(messages).to_string());
     let sampling = Sampling {
         temperature: settings.temperature,
@@ -178,7 +181,7 @@ fn ask(
         provider: settings.provider,
         model: settings.model,
         operation: CHAT.to_owned(),
-        messages: messages.into_iter().map(|(role, text)| PromptMessage::text(role, key.seal(text))).collect(),
+        messages: sealed.into_iter().map(|(key, role, text)| PromptMessage::text(role, key.seal(text))).collect(),
         sampling,
         stream: true,
         credential_id: None,
@@ -206,7 +209,13 @@ fn is_reply(step: &ActionConfig) -> bool {
 }
 
 // The newest of the pinned earlier messages that fit beside the rest, oldest first.
-fn history<'a>(started: &RuleRunStarted, inputs: &'a Inputs, limit: u64, room: usize) -> Vec<(PromptRole, &'a str)> {
+fn history<'a>(
+    started: &RuleRunStarted,
+    inputs: &'a Inputs,
+    limit: u64,
+    room: usize,
+    key: &'a SubjectKey,
+) -> Vec<(&'a SubjectKey, PromptRole, &'a str)> {
     let pinned = |m: &&Text| started.history.contains(&m.id);
     let (mut kept, mut room) = (Vec::new(), room);
     for message in inputs.history.iter().filter(pinned).rev().take(usize::try_from(limit).unwrap_or(0)) {
@@ -215,7 +224,7 @@ fn history<'a>(started: &RuleRunStarted, inputs: &'a Inputs, limit: u64, room: u
         }
         room -= message.text.len();
         let role = if message.sender_type == SenderType::Agent { PromptRole::Assistant } else { PromptRole::User };
-        kept.push((role, message.text.as_str()));
+        kept.push((message.key(key), role, message.text.as_str()));
     }
     kept.reverse();
     kept
@@ -247,12 +256,6 @@ fn say(
 
 /// A message of the run's assistant in its conversation.
 pub(super) fn reply(started: &RuleRunStarted, message_id: String, text: &str, key: &SubjectKey) -> SendMessage {
-    let metadata = json!({
-        "assistantKey": started.assistant_key,
-        "runId": started.rule_run_id,
-        "ruleId": started.rule.as_ref().map(|r| r.id.as_str()),
-        "ruleName": started.rule.as_ref().map(|r| r.name.as_str()),
-    });
     SendMessage {
         message_id,
         content: key.seal(text),
@@ -264,12 +267,22 @@ pub(super) fn reply(started: &RuleRunStarted, message_id: String, text: &str, ke
         priority: Priority::Normal,
         interruptible: true,
         preempted_by: None,
-        metadata: Some(key.seal(&metadata.to_string())),
+        metadata: Some(key.seal(&origin(started).to_string())),
     }
 }
 
-// The longest beginning that a message may hold.
-fn clipped(text: &str) -> &str {
+/// What the metadata of a run's message tell of where it comes from.
+pub(super) fn origin(started: &RuleRunStarted) -> Value {
+    json!({
+        "assistantKey": started.assistant_key,
+        "runId": started.rule_run_id,
+        "ruleId": started.rule.as_ref().map(|r| r.id.as_str()),
+        "ruleName": started.rule.as_ref().map(|r| r.name.as_str()),
+    })
+}
+
+/// The longest beginning that a message may hold.
+pub(super) fn clipped(text: &str) -> &str {
     let mut end = text.len().min(MAX_CONTENT);
     while !text.is_char_boundary(end) {
         end -= 1;

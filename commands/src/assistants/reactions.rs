@@ -13,6 +13,7 @@
 //! | `CompletionCancelled` | [`on_completion`]: cancel the run |
 //! | `MessageSent` by an assistant for a run | [`on_reply`]: record the outcome, go on or complete the run |
 //! | `RuleRunCancelled` | [`on_cancelled`]: cancel its completion |
+//! | `CompletionPartialKept` | [`on_partial`](super::control::on_partial): keep it as a message |
 //! | `ControlIssued`, `ConversationRouted` | [`control`](super::control): stop runs, offer a question anew |
 
 use std::collections::BTreeMap;
@@ -60,7 +61,21 @@ pub struct Text {
     pub sender_type: SenderType,
     pub content_type: String,
     pub text: String,
+    /// Seals what is made of it, so that it goes when the text does. Absent: the conversation's own key.
+    pub seal: Option<Seal>,
 }
+
+/// A key; one is another when its id is.
+#[derive(Clone, Debug)]
+pub struct Seal(pub SubjectKey);
+
+impl PartialEq for Seal {
+    fn eq(&self, other: &Self) -> bool {
+        self.0.kid() == other.0.kid()
+    }
+}
+
+impl Eq for Seal {}
 
 impl Text {
     /// A message with its opened text.
@@ -72,7 +87,13 @@ impl Text {
             sender_type: sent.sender_type,
             content_type: sent.content_type.clone(),
             text,
+            seal: None,
         }
+    }
+
+    /// Its key, else the conversation's.
+    pub(super) fn key<'k>(&'k self, conversation: &'k SubjectKey) -> &'k SubjectKey {
+        self.seal.as_ref().map_or(conversation, |seal| &seal.0)
     }
 }
 
@@ -234,7 +255,7 @@ pub fn on_completion(
             (&e.request_id, Err(Failure::of_completion(e.category, e.code.as_deref())))
         }
         CompletionEvent::CompletionCancelled(e) => {
-            let cancel = CancelRuleRun { reason: e.reason.clone() };
+            let cancel = CancelRuleRun { reason: e.reason.clone(), keep_partial: None };
             return run_command(cause, &started.rule_run_id, cancel, "cancel-rule-run").into_iter().collect();
         }
         _ => return Vec::new(),
@@ -288,6 +309,7 @@ pub fn on_cancelled(cause: &Cause, run: &RuleRun, reason: &str) -> Vec<Reaction>
         reason: reason.to_owned(),
         partial_content: None,
         usage: None,
+        keep_partial: run.keeps_partial().is_some(),
     };
     let command = Command::Completion(cancel.into());
     let to = address(cause, &command, "completion", request_id);

@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 use symbia_events::{
     AggregateRef,
     assistants::{
-        ActionCompleted, ActionConfig, ActionFailed, ActionRequested, RuleEvaluated, RuleRunCancelled,
+        ActionCompleted, ActionConfig, ActionFailed, ActionRequested, KeepPartial, RuleEvaluated, RuleRunCancelled,
         RuleRunCompleted, RuleRunEvent, RuleRunFailed, RuleRunStarted,
     },
     integrations::Usage,
@@ -86,7 +86,12 @@ domain_commands! {
         /// Ends it for a reason outside its actions.
         FailRuleRun = "symbia.cmd.assistants.fail-rule-run.v1" { failure: Failure }
         /// Stops it.
-        CancelRuleRun = "symbia.cmd.assistants.cancel-rule-run.v1" { reason: String }
+        CancelRuleRun = "symbia.cmd.assistants.cancel-rule-run.v1" {
+            reason: String,
+            /// Absent: what the model had said is dropped.
+            #[serde(default)]
+            keep_partial: Option<KeepPartial>,
+        }
     }
 }
 
@@ -99,6 +104,7 @@ pub struct RuleRun {
     // Milliseconds from the start to the end of the last settled action: the next one begins then.
     elapsed_ms: u64,
     end: Option<RunEnd>,
+    kept: Option<KeepPartial>,
 }
 
 /// How a run ended.
@@ -130,6 +136,12 @@ impl RuleRun {
     #[must_use]
     pub fn end(&self) -> Option<RunEnd> {
         self.end
+    }
+
+    /// How the beginning of its answer is kept, when it was stopped that way.
+    #[must_use]
+    pub fn keeps_partial(&self) -> Option<&KeepPartial> {
+        self.kept.as_ref()
     }
 
     /// The reference `completion/<id>` or `message/<id>` of the action that is under way, or was when the run was stopped.
@@ -254,7 +266,7 @@ fn failed(failure: Failure, duration_ms: u64) -> RuleRunFailed {
 }
 
 impl Aggregate for RuleRun {
-    const STATE_VERSION: u32 = 1;
+    const STATE_VERSION: u32 = 2;
     type Command = RuleRunCommand;
     type Event = RuleRunEvent;
 
@@ -283,7 +295,10 @@ impl Aggregate for RuleRun {
             }
             RuleRunEvent::RuleRunCompleted(_) => self.end = Some(RunEnd::Completed),
             RuleRunEvent::RuleRunFailed(_) => self.end = Some(RunEnd::Failed),
-            RuleRunEvent::RuleRunCancelled(_) => self.end = Some(RunEnd::Cancelled),
+            RuleRunEvent::RuleRunCancelled(e) => {
+                self.end = Some(RunEnd::Cancelled);
+                self.kept.clone_from(&e.keep_partial);
+            }
         }
     }
 
@@ -308,7 +323,8 @@ impl Aggregate for RuleRun {
             RuleRunCommand::CancelRuleRun(c) => {
                 self.live()?;
                 let (by, duration_ms) = (by.id.clone(), self.begun(at));
-                Ok(Decision::one(RuleRunCancelled { by, reason: c.reason, duration_ms }))
+                let CancelRuleRun { reason, keep_partial } = c;
+                Ok(Decision::one(RuleRunCancelled { by, reason, duration_ms, keep_partial }))
             }
         }
     }

@@ -9,10 +9,10 @@ use symbia_events::{
     AggregateRef,
     integrations::{
         CompletionAdmitted, CompletionAttemptFailed, CompletionAttemptStarted, CompletionCancelled,
-        CompletionCompleted, CompletionContext, CompletionEvent, CompletionFailed, CompletionRequested, ErrorCategory,
-        PromptMessage, Sampling,
+        CompletionCompleted, CompletionContext, CompletionEvent, CompletionFailed, CompletionPartialKept,
+        CompletionRequested, ErrorCategory, PromptMessage, Sampling,
     },
-    messaging::content_key_id,
+    messaging::{content_key_id, is_content_key},
 };
 use time::{OffsetDateTime, format_description::well_known::Rfc3339};
 
@@ -45,6 +45,7 @@ pub struct Completion {
     credential: Option<(Option<String>, String)>,
     budgets: Vec<String>,
     phase: Phase,
+    partial_wanted: bool,
 }
 
 /// Where a completion stands.
@@ -90,6 +91,12 @@ impl Completion {
     #[must_use]
     pub fn context(&self) -> &CompletionContext {
         &self.context
+    }
+
+    /// Whether what the model had said when it was stopped is wanted, and not handed in yet.
+    #[must_use]
+    pub fn wants_partial(&self) -> bool {
+        self.partial_wanted
     }
 
     fn live(&self) -> Result<(), Rejection> {
@@ -146,7 +153,8 @@ impl Completion {
         }
         // What somebody else sealed would be opened for the model, and read aloud by it.
         if !by.is_platform() {
-            under_key(&c, by.subject())?;
+            let own = by.subject();
+            under_key(&c, own, |kid| kid == own)?;
         }
         let more = |m: &PromptMessage| m.content.text_len() + m.more.as_ref().map_or(0, |more| more.text_len());
         let options = c.options.as_ref().map_or(0, |options| options.text_len());
@@ -314,15 +322,32 @@ impl Completion {
             context: self.context.clone(),
             requested_by: Some(self.requested_by.clone()),
             budgets: self.budgets.clone(),
+            keep_partial: c.keep_partial,
+        }))
+    }
+
+    fn keep(&self, c: KeepPartialAnswer, by: &Actor) -> Result<Decision<CompletionEvent>, Rejection> {
+        if !by.is_platform() {
+            return Err(Rejection::forbidden("completions are worked on by the platform"));
+        }
+        if !self.partial_wanted {
+            return Err(Rejection::new("COMPLETION_OVER", "nothing of the completion is to be kept"));
+        }
+        fits("content", c.content.text_len(), MAX_TEXT)?;
+        Ok(Decision::one(CompletionPartialKept {
+            request_id: c.request_id,
+            content: c.content,
+            content_digest: c.content_digest,
+            context: self.context.clone(),
         }))
     }
 }
 
-fn under_key(c: &RequestCompletion, kid: &str) -> Result<(), Rejection> {
+fn under_key(c: &RequestCompletion, name: &str, fits: impl Fn(&str) -> bool) -> Result<(), Rejection> {
     let more = c.messages.iter().filter_map(|message| message.more.as_ref());
     let mut sealed = c.messages.iter().map(|message| &message.content).chain(more).chain(&c.options);
-    if sealed.any(|text| text.kid != kid) {
-        return Err(Rejection::new("WRONG_KEY", format!("messages: seal them with the key '{kid}'")));
+    if sealed.any(|text| !fits(&text.kid)) {
+        return Err(Rejection::new("WRONG_KEY", format!("messages: seal them with the key '{name}'")));
     }
     Ok(())
 }
@@ -351,7 +376,7 @@ fn check(s: &Sampling) -> Result<(), Rejection> {
 }
 
 impl Aggregate for Completion {
-    const STATE_VERSION: u32 = 2;
+    const STATE_VERSION: u32 = 3;
     const ID_FIELD: Option<&'static str> = Some("requestId");
     type Command = CompletionCommand;
     type Event = CompletionEvent;
@@ -359,7 +384,11 @@ impl Aggregate for Completion {
     fn belongs(command: &CompletionCommand, to: &AggregateRef) -> Result<(), Rejection> {
         let CompletionCommand::RequestCompletion(c) = command else { return Ok(()) };
         match &c.context.conversation_id {
-            Some(conversation) => under_key(c, &content_key_id(to.tenant.as_str(), conversation)),
+            // Its own, or those of its authors.
+            Some(conversation) => {
+                let org = to.tenant.as_str();
+                under_key(c, &content_key_id(org, conversation), |kid| is_content_key(kid, org, conversation))
+            }
             None => Ok(()),
         }
     }
@@ -383,9 +412,11 @@ impl Aggregate for Completion {
                 self.phase = Phase::Running;
             }
             CompletionEvent::CompletionAttemptFailed(_) => self.phase = Phase::Waiting,
-            CompletionEvent::CompletionCompleted(_)
-            | CompletionEvent::CompletionFailed(_)
-            | CompletionEvent::CompletionCancelled(_) => self.phase = Phase::Over,
+            CompletionEvent::CompletionCompleted(_) | CompletionEvent::CompletionFailed(_) => self.phase = Phase::Over,
+            CompletionEvent::CompletionCancelled(e) => {
+                (self.phase, self.partial_wanted) = (Phase::Over, e.keep_partial);
+            }
+            CompletionEvent::CompletionPartialKept(_) => self.partial_wanted = false,
         }
     }
 
@@ -403,6 +434,7 @@ impl Aggregate for Completion {
             CompletionCommand::CompleteCompletion(c) => self.complete(c, by),
             CompletionCommand::FailCompletion(c) => self.fail(c, by),
             CompletionCommand::CancelCompletion(c) => self.cancel(c, by),
+            CompletionCommand::KeepPartialAnswer(c) => self.keep(c, by),
         }
     }
 }

@@ -65,6 +65,7 @@ impl Conversation {
             trace_id: c.trace_id,
             preempted_by: c.preempted_by,
             metadata: c.metadata,
+            keep_partial: c.keep_partial,
         };
         Ok(more.into_iter().fold(Decision::one(issued), Decision::and))
     }
@@ -160,6 +161,7 @@ mod tests {
             trace_id: None,
             preempted_by: None,
             metadata: None,
+            keep_partial: false,
         }
     }
 
@@ -184,6 +186,7 @@ mod tests {
             trace_id: None,
             preempted_by: None,
             metadata: None,
+            keep_partial: false,
         }
     }
 

@@ -70,9 +70,19 @@ domain_commands! {
             participants: Vec<NewParticipant>,
         }
         /// Adds a member; to add one twice changes nothing.
-        AddParticipant = "symbia.cmd.messaging.add-participant.v1" { participant: NewParticipant }
+        AddParticipant = "symbia.cmd.messaging.add-participant.v1" {
+            participant: NewParticipant,
+            /// As what, also of one who takes part already; other than `member` for the owner and those above.
+            #[serde(default)]
+            role: Option<ParticipantRole>,
+        }
         /// Removes a member.
-        RemoveParticipant = "symbia.cmd.messaging.remove-participant.v1" { principal_id: String }
+        RemoveParticipant = "symbia.cmd.messaging.remove-participant.v1" {
+            principal_id: String,
+            /// Even if it is the owner, whom an admin of the organization removes: somebody who stays owns it then.
+            #[serde(default)]
+            even_owner: bool,
+        }
         /// Takes the sender out.
         LeaveConversation = "symbia.cmd.messaging.leave-conversation.v1" {}
         /// Takes the sender in: a group is open to its organization.
@@ -100,6 +110,17 @@ domain_commands! {
         }
         /// Makes what was said unreadable for ever: its key is destroyed.
         EraseConversation = "symbia.cmd.messaging.erase-conversation.v1" {}
+        /// Has everything erased when nothing was said for so many days.
+        SetRetention = "symbia.cmd.messaging.set-retention.v1" {
+            /// 0: it is kept for ever.
+            days: u32,
+        }
+        /// Erases it when nothing was said since, and schedules another look otherwise. Comes from a timer.
+        ExpireConversation = "symbia.cmd.messaging.expire-conversation.v1" {
+            /// The retention that the timer was set for; by another one, it is out of date.
+            days: u32,
+            last_sequence: u64,
+        }
         /// Says something, as oneself.
         SendMessage = "symbia.cmd.messaging.send-message.v1" {
             /// A UUID; the same id with the same content again changes nothing.
@@ -156,6 +177,9 @@ domain_commands! {
             preempted_by: Option<String>,
             #[serde(default)]
             metadata: Option<Personal>,
+            /// What was said of answers that it cancels is kept; a preemption always keeps it.
+            #[serde(default)]
+            keep_partial: bool,
         }
     }
 }
@@ -177,6 +201,8 @@ pub struct Conversation {
     pub(super) answering: Answering,
     // The last message of a person.
     pub(super) question: Option<String>,
+    // Days without a word after which it is erased; 0: never.
+    pub(super) retention: u32,
 }
 
 /// What became of a conversation that is no more what it was.
@@ -271,12 +297,17 @@ impl Conversation {
         by.is_platform() || self.participant(by.subject()).is_some_and(leads)
     }
 
+    /// An admin of its organization, an operator, or the platform.
+    pub(super) fn is_above(&self, by: &Actor) -> bool {
+        let org_admin = by.orgs.iter().any(|m| m.id.as_str() == self.org_id && m.role == Role::Admin);
+        org_admin || by.super_admin || by.is_platform()
+    }
+
     /// Its owner, an admin of its organization, an operator, or the platform.
     pub(super) fn owned_by(&self, by: &Actor) -> Result<(), Rejection> {
         self.exists()?;
-        let org_admin = by.orgs.iter().any(|m| m.id.as_str() == self.org_id && m.role == Role::Admin);
         let owner = self.participant(by.subject()).is_some_and(|p| p.role == ParticipantRole::Owner);
-        if owner || org_admin || by.super_admin || by.is_platform() {
+        if owner || self.is_above(by) {
             return Ok(());
         }
         self.as_participant(by)?;
@@ -318,7 +349,7 @@ pub(super) fn sealed_with<'t>(
 }
 
 impl Aggregate for Conversation {
-    const STATE_VERSION: u32 = 2;
+    const STATE_VERSION: u32 = 3;
     const ID_FIELD: Option<&'static str> = Some("conversationId");
     type Command = ConversationCommand;
     type Event = ConversationEvent;
@@ -375,6 +406,7 @@ impl Aggregate for Conversation {
                 self.give(&e.from, ParticipantRole::Admin);
                 self.give(&e.to, ParticipantRole::Owner);
             }
+            ConversationEvent::RetentionScheduled(e) => self.retention = e.days,
             ConversationEvent::ConversationDeleted(_) => self.end = Some(Ending::Deleted),
             ConversationEvent::ConversationErased(_) => _ = self.end.get_or_insert(Ending::Erased),
             ConversationEvent::ControlIssued(e) => self.placed(&e.control_id, e.sequence, &e.issued_by, true),
@@ -393,8 +425,8 @@ impl Aggregate for Conversation {
     ) -> Result<Decision<ConversationEvent>, Rejection> {
         match command {
             ConversationCommand::CreateConversation(c) => self.create(c, by),
-            ConversationCommand::AddParticipant(c) => self.add(c.participant, by),
-            ConversationCommand::RemoveParticipant(c) => self.remove(c.principal_id, by),
+            ConversationCommand::AddParticipant(c) => self.add(c.participant, c.role, by),
+            ConversationCommand::RemoveParticipant(c) => self.remove(c, by),
             ConversationCommand::LeaveConversation(_) => self.leave(by),
             ConversationCommand::JoinConversation(c) => self.join(c.participant, by),
             ConversationCommand::ChangeParticipantRole(c) => self.change_role(c, by),
@@ -402,6 +434,8 @@ impl Aggregate for Conversation {
             ConversationCommand::UpdateConversationSettings(c) => self.update(c, by),
             ConversationCommand::DeleteConversation(c) => self.end(c.reason, by),
             ConversationCommand::EraseConversation(_) => self.erase(by),
+            ConversationCommand::SetRetention(c) => self.retain(c.days, by),
+            ConversationCommand::ExpireConversation(c) => self.expire(&c, by),
             ConversationCommand::SendControl(c) => self.control(c, by),
             ConversationCommand::SendMessage(c) => self.send(c, by),
             ConversationCommand::EditMessage(c) => self.edit(c, by),

@@ -7,7 +7,7 @@ use symbia_events::messaging::{
 
 use super::{
     ASSISTANT_PREFIX, ChangeParticipantRole, Conversation, CreateConversation, MAX_METADATA, MAX_PARTICIPANTS,
-    NewParticipant, Participant, conversation::sealed_with,
+    NewParticipant, Participant, RemoveParticipant, conversation::sealed_with,
 };
 use crate::{Actor, Decision, Rejection};
 
@@ -99,11 +99,29 @@ impl Conversation {
         Ok(others.into_iter().fold(decision, member))
     }
 
-    pub(super) fn add(&self, new: NewParticipant, by: &Actor) -> Result<Decision<ConversationEvent>, Rejection> {
-        self.led_by(by)?;
+    pub(super) fn add(
+        &self,
+        new: NewParticipant,
+        role: Option<ParticipantRole>,
+        by: &Actor,
+    ) -> Result<Decision<ConversationEvent>, Rejection> {
+        if !self.is_above(by) {
+            self.led_by(by)?;
+        }
+        self.exists()?;
         usable(&new)?;
-        if self.participant(&new.principal_id).is_some() {
-            return Ok(Decision::nothing());
+        if let Some(known) = self.participant(&new.principal_id) {
+            return match role {
+                Some(ParticipantRole::Owner) => self.transfer(new.principal_id, by),
+                Some(role) if role != known.role => {
+                    self.change_role(ChangeParticipantRole { principal_id: new.principal_id, role }, by)
+                }
+                _ => Ok(Decision::nothing()),
+            };
+        }
+        let role = role.unwrap_or(ParticipantRole::Member);
+        if role != ParticipantRole::Member {
+            self.owned_by(by)?;
         }
         if self.participants.len() >= MAX_PARTICIPANTS {
             return Err(Rejection::invalid(format!("a conversation has at most {MAX_PARTICIPANTS} participants")));
@@ -113,18 +131,47 @@ impl Conversation {
         if self.conversation_type == ConversationType::Private && person && people >= 2 {
             return Err(full());
         }
-        Ok(Decision::one(added(new, ParticipantRole::Member, by, "invite")))
+        if role != ParticipantRole::Owner {
+            return Ok(Decision::one(added(new, role, by, "invite")));
+        }
+        if !person {
+            return Err(owned_by_people());
+        }
+        let transferred = self.transferred(new.principal_id.clone(), by);
+        Ok(Decision::one(added(new, ParticipantRole::Member, by, "invite")).and(transferred))
     }
 
-    pub(super) fn remove(&self, principal_id: String, by: &Actor) -> Result<Decision<ConversationEvent>, Rejection> {
-        self.led_by(by)?;
-        let target = self.participant(&principal_id).ok_or_else(|| Rejection::not_found("participant"))?;
-        stays_owned_without(target)?;
-        Ok(Decision::one(ParticipantRemoved {
-            principal_id,
-            removed_by: by.subject().to_owned(),
-            via: "remove".to_owned(),
-        }))
+    pub(super) fn remove(&self, c: RemoveParticipant, by: &Actor) -> Result<Decision<ConversationEvent>, Rejection> {
+        let above = self.is_above(by);
+        if !above {
+            self.led_by(by)?;
+        }
+        self.exists()?;
+        let target = self.participant(&c.principal_id).ok_or_else(|| Rejection::not_found("participant"))?;
+        let succession = match target.role {
+            ParticipantRole::Owner if above && c.even_owner => self.heir(target).map(|heir| self.transferred(heir, by)),
+            _ => {
+                stays_owned_without(target)?;
+                None
+            }
+        };
+        let (principal_id, removed_by) = (c.principal_id, by.subject().to_owned());
+        let removed = ParticipantRemoved { principal_id, removed_by, via: "remove".to_owned() };
+        Ok(succession.map_or_else(Decision::nothing, Decision::one).and(removed))
+    }
+
+    // Who owns it after the owner: whoever leads it, else whoever has taken part the longest.
+    fn heir(&self, owner: &Participant) -> Option<String> {
+        let others = || self.participants.iter().filter(|p| p.principal_id != owner.principal_id);
+        let people = || others().filter(|p| p.principal_type == ParticipantType::User);
+        let heir = people().find(|p| p.role == ParticipantRole::Admin).or_else(|| people().next());
+        heir.map(|p| p.principal_id.clone())
+    }
+
+    fn transferred(&self, to: String, by: &Actor) -> OwnershipTransferred {
+        let owner = self.participants.iter().find(|p| p.role == ParticipantRole::Owner);
+        let from = owner.map_or_else(String::new, |p| p.principal_id.clone());
+        OwnershipTransferred { from, to, transferred_by: by.subject().to_owned() }
     }
 
     pub(super) fn leave(&self, by: &Actor) -> Result<Decision<ConversationEvent>, Rejection> {
@@ -177,14 +224,12 @@ impl Conversation {
         self.owned_by(by)?;
         let target = self.participant(&to).ok_or_else(|| Rejection::not_found("participant"))?;
         if target.principal_type != ParticipantType::User {
-            return Err(Rejection::invalid("toPrincipalId: a conversation is owned by a person"));
+            return Err(owned_by_people());
         }
-        let owner = self.participants.iter().find(|p| p.role == ParticipantRole::Owner);
-        let from = owner.map_or_else(String::new, |p| p.principal_id.clone());
-        if from == to {
+        if target.role == ParticipantRole::Owner {
             return Ok(Decision::nothing());
         }
-        Ok(Decision::one(OwnershipTransferred { from, to, transferred_by: by.subject().to_owned() }))
+        Ok(Decision::one(self.transferred(to, by)))
     }
 
     pub(super) fn led_by(&self, by: &Actor) -> Result<(), Rejection> {
@@ -195,6 +240,10 @@ impl Conversation {
         self.as_participant(by)?;
         Err(Rejection::new("INSUFFICIENT_ROLE", "only an owner or admin of the conversation may do this"))
     }
+}
+
+fn owned_by_people() -> Rejection {
+    Rejection::invalid("toPrincipalId: a conversation is owned by a person")
 }
 
 fn stays_owned_without(participant: &Participant) -> Result<(), Rejection> {
@@ -209,7 +258,8 @@ mod tests {
     use super::super::messages::testing::{ada, created, entered, people};
     use super::*;
     use crate::{
-        messaging::{AddParticipant, JoinConversation, LeaveConversation, RemoveParticipant, TransferOwnership},
+        Membership, Role,
+        messaging::{AddParticipant, JoinConversation, LeaveConversation, TransferOwnership},
         testing::given,
     };
     use symbia_events::SubjectKey;
@@ -256,9 +306,9 @@ mod tests {
         let key = SubjectKey::from_bytes("k1", [1; 32]);
         group.name = Some(key.seal(&"x".repeat(256)));
         given::<Conversation>([]).when(group, &ada()).rejected("VALIDATION_FAILED");
-        let bob = AddParticipant { participant: new("bob") };
+        let bob = AddParticipant { participant: new("bob"), role: None };
         given::<Conversation>(created()).when(bob, &ada()).then([entered("bob", "invite")]);
-        let eve = AddParticipant { participant: new("eve") };
+        let eve = AddParticipant { participant: new("eve"), role: None };
         let history = created().into_iter().chain([entered("bob", "invite")]);
         given::<Conversation>(history).when(eve, &ada()).rejected("PRIVATE_CONVERSATION");
     }
@@ -267,7 +317,7 @@ mod tests {
     fn an_assistant_is_an_agent() {
         let mut assistant = new("assistant:x");
         assistant.principal_type = ParticipantType::User;
-        let add = AddParticipant { participant: assistant };
+        let add = AddParticipant { participant: assistant, role: None };
         given::<Conversation>(created()).when(add, &ada()).rejected("VALIDATION_FAILED");
     }
 
@@ -275,12 +325,12 @@ mod tests {
     fn members_are_managed_by_those_who_lead() {
         let history = || created().into_iter().chain([entered("bob", "invite")]);
         let bob = people("bob", "org");
-        let add = AddParticipant { participant: new("assistant:other") };
+        let add = AddParticipant { participant: new("assistant:other"), role: None };
         given::<Conversation>(history()).when(add.clone(), &bob).rejected("INSUFFICIENT_ROLE");
         given::<Conversation>(history()).when(add, &people("eve", "org")).rejected("NOT_PARTICIPANT");
-        let again = AddParticipant { participant: new("bob") };
+        let again = AddParticipant { participant: new("bob"), role: None };
         given::<Conversation>(history()).when(again, &ada()).then([]);
-        let remove = |id: &str| RemoveParticipant { principal_id: id.into() };
+        let remove = |id: &str| RemoveParticipant { principal_id: id.into(), even_owner: false };
         given::<Conversation>(history()).when(remove("ada"), &ada()).rejected("OWNER_MUST_TRANSFER");
         given::<Conversation>(history()).when(remove("eve"), &ada()).rejected("NOT_FOUND");
         let gone = |by: &str, via: &str| ParticipantRemoved {
@@ -292,6 +342,48 @@ mod tests {
         given::<Conversation>(history()).when(LeaveConversation {}, &bob).then([gone("bob", "leave").into()]);
         given::<Conversation>(history()).when(LeaveConversation {}, &ada()).rejected("OWNER_MUST_TRANSFER");
         given::<Conversation>([]).when(remove("bob"), &ada()).rejected("CONVERSATION_NOT_FOUND");
+    }
+
+    #[test]
+    fn an_admin_of_the_organization_gives_any_role_and_removes_anyone_but_leaves_an_owner() {
+        let history = || created().into_iter().chain([entered("bob", "invite")]);
+        let orgs = vec![Membership { id: "org".parse().unwrap(), role: Role::Admin }];
+        let above = Actor { orgs, ..people("root", "org") };
+        let (admin, owner) = (ParticipantRole::Admin, ParticipantRole::Owner);
+        let add = |id: &str, role| AddParticipant { participant: new(id), role: Some(role) };
+        let group = || {
+            let mut events: Vec<_> = history().collect();
+            let ConversationEvent::ConversationCreated(e) = &mut events[0] else { unreachable!() };
+            e.conversation_type = ConversationType::Group;
+            events
+        };
+        let entered = |role| added(new("eve"), role, &above, "invite").into();
+        let given_away = |to: &str| -> ConversationEvent {
+            OwnershipTransferred { from: "ada".into(), to: to.into(), transferred_by: "root".into() }.into()
+        };
+        given::<Conversation>(group()).when(add("eve", admin), &above).then([entered(admin)]);
+        let owned = [entered(ParticipantRole::Member), given_away("eve")];
+        given::<Conversation>(group()).when(add("eve", owner), &above).then(owned);
+        given::<Conversation>(group()).when(add("assistant:x", owner), &above).rejected("VALIDATION_FAILED");
+        let raised = ParticipantRoleChanged {
+            principal_id: "bob".into(),
+            from: ParticipantRole::Member,
+            to: admin,
+            changed_by: "root".into(),
+        };
+        given::<Conversation>(group()).when(add("bob", admin), &above).then([raised.clone().into()]);
+        // An admin of the conversation adds members, and no more.
+        let led = || group().into_iter().chain([raised.clone().into()]);
+        given::<Conversation>(led()).when(add("eve", admin), &people("bob", "org")).rejected("INSUFFICIENT_ROLE");
+
+        let remove = |even_owner| RemoveParticipant { principal_id: "ada".into(), even_owner };
+        let removed = |by: &str| -> ConversationEvent {
+            ParticipantRemoved { principal_id: "ada".into(), removed_by: by.into(), via: "remove".into() }.into()
+        };
+        given::<Conversation>(group()).when(remove(false), &above).rejected("OWNER_MUST_TRANSFER");
+        given::<Conversation>(group()).when(remove(true), &ada()).rejected("OWNER_MUST_TRANSFER");
+        given::<Conversation>(group()).when(remove(true), &above).then([given_away("bob"), removed("root")]);
+        given::<Conversation>(created()).when(remove(true), &above).then([removed("root")]);
     }
 
     #[test]

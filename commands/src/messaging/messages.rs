@@ -8,7 +8,7 @@ use uuid::Uuid;
 
 use super::{
     ASSISTANT_PREFIX, Conversation, DeleteMessage, EditMessage, MAX_CONTENT, MAX_METADATA, SendMessage,
-    conversation::Message,
+    conversation::{Message, sealed_with},
 };
 use crate::{Actor, Decision, Rejection};
 
@@ -58,7 +58,7 @@ impl Conversation {
         if c.content_type.is_empty() || labels.into_iter().flatten().any(|label| label.len() > MAX_LABEL) {
             return Err(Rejection::invalid("contentType, runId and traceId: 1 to 255 bytes"));
         }
-        self.is_sealed([Some(&c.content), c.metadata.as_ref()])?;
+        self.is_said_by(by, &c.content, c.metadata.as_ref())?;
         says_something(&c.content)?;
         if c.metadata.as_ref().is_some_and(|m| m.text_len() > MAX_METADATA) {
             return Err(Rejection::new("TOO_LARGE", "metadata: at most 32 kB"));
@@ -104,7 +104,7 @@ impl Conversation {
             let text = format!("the message is at version {}: read it and edit again", message.version);
             return Err(Rejection::new("VERSION_CONFLICT", text));
         }
-        self.is_sealed([Some(&c.content)])?;
+        self.is_said_by(by, &c.content, None)?;
         says_something(&c.content)?;
         Ok(Decision::one(MessageEdited {
             message_id: c.message_id,
@@ -129,6 +129,14 @@ impl Conversation {
             deleted_by: by.subject().to_owned(),
             reason: c.reason,
         }))
+    }
+
+    // Sealed under the author's own key in the conversation, or under the conversation's; all of it under one.
+    fn is_said_by(&self, by: &Actor, content: &Personal, metadata: Option<&Personal>) -> Result<(), Rejection> {
+        let named = content.kid.strip_prefix(&self.content_key_id).and_then(|rest| rest.strip_prefix('>'));
+        let author = named.and_then(|named| named.split('>').next());
+        let kid = if author == Some(by.subject()) { &content.kid } else { &self.content_key_id };
+        sealed_with(kid, [Some(content), metadata])
     }
 
     fn standing(&self, message_id: &str) -> Result<&Message, Rejection> {
@@ -313,6 +321,24 @@ mod tests {
         };
         refused(edit.into());
         refused(DeleteMessage { message_id: id(1), reason: Some(foreign.seal("x")) }.into());
+    }
+
+    #[test]
+    fn what_is_said_is_sealed_under_the_authors_own_key_or_the_conversations() {
+        let under = |kid: &str| SubjectKey::from_bytes(kid, [2; 32]);
+        let says = |kid: &str| SendMessage { content: under(kid).seal("hi"), ..say(1, "hi") };
+        let accepted = |c: SendMessage| {
+            let state: Conversation = given_state(created());
+            state.decide(c.into(), &ada(), crate::testing::AT).map(drop).map_err(|r| r.code.into_owned())
+        };
+        for own in ["k1", "k1>ada", "k1>ada>2"] {
+            assert_eq!(accepted(says(own)), Ok(()), "{own}");
+        }
+        for foreign in ["k1>bob", "k1>adam", "k2>ada", "k1ada", "k1>"] {
+            assert_eq!(accepted(says(foreign)), Err("WRONG_KEY".to_owned()), "{foreign}");
+        }
+        let mixed = SendMessage { metadata: Some(key().seal("{}")), ..says("k1>ada") };
+        assert_eq!(accepted(mixed), Err("WRONG_KEY".to_owned()));
     }
 
     #[test]

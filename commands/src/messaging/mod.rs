@@ -1,6 +1,8 @@
 //! Commands and aggregates of the messaging service (messaging.md §13).
 
 mod answering;
+mod author;
+mod channel_link;
 mod control;
 mod conversation;
 #[cfg(test)]
@@ -11,5 +13,7 @@ mod read_cursor;
 mod settings;
 
 pub use answering::*;
+pub use author::*;
+pub use channel_link::*;
 pub use conversation::*;
 pub use read_cursor::*;

@@ -4,11 +4,18 @@ use symbia_events::{
     Personal,
     messaging::{
         ConversationDeleted, ConversationErased, ConversationEvent, ConversationSettingsChanged, ConversationType,
+        RetentionScheduled,
     },
 };
 
-use super::{Conversation, MAX_METADATA, UpdateConversationSettings, conversation::Ending, membership::MAX_NAME};
+use super::{
+    Conversation, ExpireConversation, MAX_METADATA, UpdateConversationSettings, conversation::Ending,
+    membership::MAX_NAME,
+};
 use crate::{Actor, Decision, Rejection};
+
+/// Longest time, in days, for which what was said may be kept; for ever is longer.
+const MAX_RETENTION: u32 = 36_500;
 
 impl Conversation {
     pub(super) fn update(
@@ -51,8 +58,41 @@ impl Conversation {
         if self.end == Some(Ending::Erased) {
             return Ok(Decision::nothing());
         }
-        let (erased_by, content_key_id) = (by.subject().to_owned(), self.content_key_id.clone());
-        Ok(Decision::one(ConversationErased { erased_by, content_key_id }))
+        Ok(Decision::one(self.erased(by)))
+    }
+
+    fn erased(&self, by: &Actor) -> ConversationErased {
+        ConversationErased { erased_by: by.subject().to_owned(), content_key_id: self.content_key_id.clone() }
+    }
+
+    pub(super) fn retain(&self, days: u32, by: &Actor) -> Result<Decision<ConversationEvent>, Rejection> {
+        self.owned_by(by)?;
+        self.is_readable()?;
+        if days > MAX_RETENTION {
+            return Err(Rejection::invalid(format!("days: at most {MAX_RETENTION}; 0 keeps it for ever")));
+        }
+        if days == self.retention {
+            return Ok(Decision::nothing());
+        }
+        Ok(Decision::one(self.scheduled(days, by)))
+    }
+
+    fn scheduled(&self, days: u32, by: &Actor) -> RetentionScheduled {
+        RetentionScheduled { days, last_sequence: self.last_sequence, by: by.subject().to_owned() }
+    }
+
+    // A timer knows what was last said when it was set: whatever was said since puts the end off.
+    pub(super) fn expire(&self, c: &ExpireConversation, by: &Actor) -> Result<Decision<ConversationEvent>, Rejection> {
+        if !by.is_platform() {
+            return Err(Rejection::forbidden("conversations expire by a timer; erase it to have it gone now"));
+        }
+        if self.is_readable().is_err() || self.retention == 0 || c.days != self.retention {
+            return Ok(Decision::nothing());
+        }
+        if self.last_sequence > c.last_sequence {
+            return Ok(Decision::one(self.scheduled(self.retention, by)));
+        }
+        Ok(Decision::one(self.erased(by)))
     }
 }
 
@@ -62,10 +102,15 @@ mod tests {
     use super::*;
     use crate::{
         Membership, Role,
-        messaging::{AddParticipant, DeleteConversation, EraseConversation, JoinConversation, NewParticipant},
+        messaging::{
+            AddParticipant, DeleteConversation, EraseConversation, JoinConversation, NewParticipant, SetRetention,
+        },
         testing::given,
     };
-    use symbia_events::{SubjectKey, messaging::ParticipantType};
+    use symbia_events::{
+        SubjectKey,
+        messaging::{MessageSent, ParticipantType, Priority, SenderType},
+    };
 
     fn rename(name: &str) -> UpdateConversationSettings {
         UpdateConversationSettings { name: Some(key().seal(name)), description: None, metadata: None }
@@ -123,7 +168,7 @@ mod tests {
         };
         let join = JoinConversation { participant: bob.clone() };
         given::<Conversation>(after()).when(join, &people("eve", "org")).rejected("CONVERSATION_NOT_FOUND");
-        let add = AddParticipant { participant: bob };
+        let add = AddParticipant { participant: bob, role: None };
         given::<Conversation>(after()).when(add, &ada()).rejected("CONVERSATION_NOT_FOUND");
     }
 
@@ -143,5 +188,45 @@ mod tests {
         given::<Conversation>(gone()).when(erase(), &Actor::system("timer")).then([due.clone().into()]);
         let done = gone().chain([due.into()]);
         given::<Conversation>(done).when(rename("x"), &ada()).rejected("CONVERSATION_NOT_FOUND");
+    }
+    #[test]
+    fn what_nobody_adds_to_is_erased_after_its_days_and_whatever_is_said_puts_that_off() {
+        let scheduled = |days, last_sequence, by: &str| RetentionScheduled { days, last_sequence, by: by.into() };
+        let set = |days| SetRetention { days };
+        given::<Conversation>(group()).when(set(30), &ada()).then([scheduled(30, 0, "ada").into()]);
+        given::<Conversation>(group()).when(set(0), &ada()).then([]);
+        given::<Conversation>(group()).when(set(40_000), &ada()).rejected("VALIDATION_FAILED");
+        given::<Conversation>(group()).when(set(30), &people("bob", "org")).rejected("INSUFFICIENT_ROLE");
+        let kept = || group().into_iter().chain([scheduled(30, 0, "ada").into()]);
+        let (timer, due) = (Actor::system("timer"), |days, last_sequence| ExpireConversation { days, last_sequence });
+        given::<Conversation>(kept()).when(due(30, 0), &ada()).rejected("FORBIDDEN");
+        let erased = ConversationErased { erased_by: timer.id.clone(), content_key_id: "k1".into() };
+        given::<Conversation>(kept()).when(due(30, 0), &timer).then([erased.clone().into()]);
+        given::<Conversation>(kept()).when(due(7, 0), &timer).then([]);
+        let said = || kept().chain([sent(1)]);
+        given::<Conversation>(said()).when(due(30, 0), &timer).then([scheduled(30, 1, &timer.id).into()]);
+        given::<Conversation>(said()).when(due(30, 1), &timer).then([erased.into()]);
+        let for_ever = said().chain([scheduled(0, 1, "ada").into()]);
+        given::<Conversation>(for_ever).when(due(30, 1), &timer).then([]);
+    }
+
+    fn sent(sequence: u64) -> ConversationEvent {
+        MessageSent {
+            message_id: format!("m{sequence}"),
+            sequence,
+            sender_id: "ada".into(),
+            sender_type: SenderType::User,
+            content: key().seal("hi"),
+            content_digest: key().digest("hi"),
+            content_type: "text".into(),
+            reply_to: None,
+            run_id: None,
+            trace_id: None,
+            priority: Priority::Normal,
+            interruptible: true,
+            preempted_by: None,
+            metadata: None,
+        }
+        .into()
     }
 }

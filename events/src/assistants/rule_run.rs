@@ -26,6 +26,15 @@ pub struct ConditionResult {
     pub error: Option<String>,
 }
 
+/// The beginning of an answer that was stopped is kept as a message (messaging.md §8.8).
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct KeepPartial {
+    /// What it was given up for: a message or a signal.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub preempted_by: Option<String>,
+}
+
 domain_events! {
     /// What can have happened to a rule run. It ends with exactly one of completed, failed and cancelled.
     RuleRunEvent: Assistants / "rule-run" {
@@ -128,6 +137,9 @@ domain_events! {
             by: String,
             reason: String,
             duration_ms: u64,
+            /// Absent: what the model had said is dropped.
+            #[serde(default, skip_serializing_if = "Option::is_none")]
+            keep_partial: Option<KeepPartial>,
         }
     }
 }

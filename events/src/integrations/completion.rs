@@ -202,7 +202,8 @@ pub struct DroppedParam {
 }
 
 domain_events! {
-    /// What can have happened to a completion. It ends with exactly one of completed, failed and cancelled.
+    /// What can have happened to a completion. It ends with exactly one of completed, failed and cancelled; what was said until
+    /// it was cancelled may follow.
     CompletionEvent: Integrations / "completion" {
         /// A model is to answer.
         CompletionRequested = "symbia.integrations.completion.completion-requested.v1" {
@@ -338,6 +339,17 @@ domain_events! {
             requested_by: Option<String>,
             #[serde(default)]
             budgets: Vec<String>,
+            /// Who stopped it wants what the model had said.
+            #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+            keep_partial: bool,
+        }
+        /// What the model had said when it was stopped.
+        CompletionPartialKept = "symbia.integrations.completion.completion-partial-kept.v1" {
+            request_id: String,
+            content: Personal,
+            /// Keyed digest of the content.
+            content_digest: String,
+            context: CompletionContext,
         }
     }
 }

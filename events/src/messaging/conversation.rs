@@ -14,6 +14,26 @@ pub fn content_key_id(org: &str, conversation_id: &str) -> String {
     format!("conversation:{org}:{conversation_id}")
 }
 
+/// Id of the key that seals what one principal says in a conversation: destroying it takes their words away and nobody else's.
+/// `generation`: how often what they said in the organization was erased before.
+#[must_use]
+pub fn author_key_id(org: &str, conversation_id: &str, author: &str, generation: u32) -> String {
+    let key = format!("{}>{author}", content_key_id(org, conversation_id));
+    if generation == 0 { key } else { format!("{key}>{generation}") }
+}
+
+/// Id of the conversation's own key, of one of its keys. No id of an organization or a conversation has a `>`.
+#[must_use]
+pub fn conversation_key_of(kid: &str) -> &str {
+    kid.split('>').next().unwrap_or_default()
+}
+
+/// Whether a key is a conversation's own or one of its authors'.
+#[must_use]
+pub fn is_content_key(kid: &str, org: &str, conversation_id: &str) -> bool {
+    conversation_key_of(kid) == content_key_id(org, conversation_id)
+}
+
 /// Kind of conversation.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
@@ -239,6 +259,14 @@ domain_events! {
             erased_by: String,
             content_key_id: String,
         }
+        /// What is said is to be erased when nothing was said for so many days; whether that is so is looked at then.
+        RetentionScheduled = "symbia.messaging.conversation.retention-scheduled.v1" {
+            /// 0: it is kept for ever.
+            days: u32,
+            /// The last thing that was said so far.
+            last_sequence: u64,
+            by: String,
+        }
         /// A participant may do more, or less.
         ParticipantRoleChanged = "symbia.messaging.conversation.participant-role-changed.v1" {
             principal_id: String,
@@ -270,6 +298,9 @@ domain_events! {
             preempted_by: Option<String>,
             /// A sealed JSON object.
             metadata: Option<Personal>,
+            /// What was said of answers that it cancels is kept; a preemption always keeps it.
+            #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+            keep_partial: bool,
         }
         /// Another assistant answers from now on, beginning with a message that was asked already.
         ConversationRouted = "symbia.messaging.conversation.conversation-routed.v1" {

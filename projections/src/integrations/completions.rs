@@ -157,7 +157,9 @@ fn apply(row: &mut Option<Row>, event: &Event, change: CompletionEvent) {
     }
     let Some(row) = row else { return };
     match change {
-        CompletionEvent::CompletionRequested(_) | CompletionEvent::CompletionAdmitted(_) => {}
+        CompletionEvent::CompletionRequested(_)
+        | CompletionEvent::CompletionAdmitted(_)
+        | CompletionEvent::CompletionPartialKept(_) => {}
         CompletionEvent::CompletionAttemptStarted(e) => {
             row.credential_id = e.credential_id.map(text);
             row.credential_source = Some(text(e.credential_source));

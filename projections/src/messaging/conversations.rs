@@ -12,6 +12,8 @@ pub struct Access {
     pub conversation: Conversation,
     /// The asker's role: `owner`, `admin` or `member`; `None` when it takes no part.
     pub asker_role: Option<String>,
+    /// How often what the asker said in the organization was erased.
+    pub asker_generation: i32,
 }
 
 /// Counters of the service.
@@ -32,9 +34,10 @@ pub async fn access(
     asker: &str,
 ) -> Result<Option<Access>, sqlx::Error> {
     sqlx::query_as(
-        "SELECT c.*, p.role AS asker_role FROM messaging.conversations c
+        "SELECT c.*, p.role AS asker_role, coalesce(e.generation, 0) AS asker_generation FROM messaging.conversations c
          LEFT JOIN messaging.participants p
              ON p.org_id = c.org_id AND p.conversation_id = c.id AND p.user_id = $3
+         LEFT JOIN messaging.author_erasures e ON e.org_id = c.org_id AND e.user_id = $3
          WHERE c.id = $1 AND c.org_id = ANY($2) ORDER BY p.role IS NULL, c.org_id LIMIT 1",
     )
     .bind(id)
@@ -42,6 +45,17 @@ pub async fn access(
     .bind(asker)
     .fetch_optional(conn)
     .await
+}
+
+/// How often what somebody said in an organization was erased.
+pub async fn generation_of(conn: &mut PgConnection, org: &str, user: &str) -> Result<u32, sqlx::Error> {
+    let found: Option<i32> =
+        sqlx::query_scalar("SELECT generation FROM messaging.author_erasures WHERE org_id = $1 AND user_id = $2")
+            .bind(org)
+            .bind(user)
+            .fetch_optional(conn)
+            .await?;
+    Ok(found.and_then(|generation| u32::try_from(generation).ok()).unwrap_or_default())
 }
 
 /// A conversation.

@@ -1,8 +1,10 @@
-//! What happens to all rows of a conversation at once: they go, or say nothing any more.
+//! What happens to many rows at once: those of a conversation go, or say nothing any more, and so do those of an author.
 
 use sqlx::PgConnection;
+use symbia_events::{Event, messaging::AuthorErased};
 
 use super::{ERASED, rows::Place};
+use crate::columns::text;
 
 /// The conversation is gone, with all that was in it.
 pub(super) async fn delete(conn: &mut PgConnection, (org, conversation): &Place) -> Result<(), sqlx::Error> {
@@ -27,5 +29,19 @@ pub(super) async fn erase(conn: &mut PgConnection, (org, conversation): &Place) 
                        content = CASE WHEN deleted_at IS NULL THEN $3 ELSE '' END
                    WHERE org_id = $1 AND conversation_id = $2";
     sqlx::query(silence).bind(org).bind(conversation).bind(ERASED).execute(&mut *conn).await?;
+    Ok(())
+}
+
+/// What an author said in an organization can be read no more.
+pub(super) async fn erase_author(conn: &mut PgConnection, event: &Event, e: &AuthorErased) -> Result<(), sqlx::Error> {
+    let (org, author) = (event.orgid.as_str(), text(e.principal_id.clone()));
+    let silence = "UPDATE messages SET erased = true, metadata = '{}',
+                       content = CASE WHEN deleted_at IS NULL THEN $3 ELSE '' END
+                   WHERE org_id = $1 AND sender_id = $2 AND content_type <> 'event'";
+    sqlx::query(silence).bind(org).bind(&author).bind(ERASED).execute(&mut *conn).await?;
+    let note = "INSERT INTO author_erasures (org_id, user_id, generation, erased_at) VALUES ($1, $2, $3, $4)
+                ON CONFLICT (org_id, user_id) DO UPDATE SET generation = excluded.generation, erased_at = excluded.erased_at";
+    let generation = i32::try_from(e.generation).unwrap_or(i32::MAX);
+    sqlx::query(note).bind(org).bind(author).bind(generation).bind(event.time).execute(conn).await?;
     Ok(())
 }

@@ -7,14 +7,14 @@ use sqlx::PgConnection;
 use symbia_events::{
     DomainEvent, Event, Personal, SubjectKey,
     messaging::{
-        ControlIssued, ConversationEvent, ConversationRead, MessageSent, ParticipantRole, ReadCursorEvent,
-        read_cursor_id,
+        AuthorEvent, ChannelLinkEvent, ControlIssued, ConversationEvent, ConversationRead, MessageSent,
+        ParticipantRole, ReadCursorEvent, author_id, is_content_key, read_cursor_id,
     },
 };
 use time::format_description::BorrowedFormatItem;
 
 use super::{
-    ERASED, content_key_id, end, open,
+    ERASED, channels, content_key_id, end, open,
     rows::{Conversation, Inner, Message, Participant, Place, ReadCursor, State},
 };
 use crate::{
@@ -30,6 +30,8 @@ const MILLISECONDS: &[BorrowedFormatItem<'_>] =
 enum Change {
     Conversation(ConversationEvent),
     Cursor(ReadCursorEvent),
+    Link(ChannelLinkEvent),
+    Author(AuthorEvent),
 }
 
 pub(super) async fn fold(
@@ -42,12 +44,17 @@ pub(super) async fn fold(
         match event.aggregatetype.as_str() {
             ConversationEvent::AGGREGATE => changes.push((event, Change::Conversation(read(event)?))),
             ReadCursorEvent::AGGREGATE => changes.push((event, Change::Cursor(read_cursor(event)?))),
+            ChannelLinkEvent::AGGREGATE => changes.push((event, Change::Link(event.decode()?))),
+            AuthorEvent::AGGREGATE => changes.push((event, Change::Author(author(event)?))),
             _ => {}
         }
     }
-    let conversations = changes.iter().filter(|(_, change)| matches!(change, Change::Conversation(_)));
-    let kids: BTreeSet<String> = conversations.map(|(event, _)| key_of(&place(event))).collect();
-    let keys = secrets.subject_keys(&kids.into_iter().collect::<Vec<_>>()).await?;
+    let kids = changes.iter().filter_map(|(event, change)| match change {
+        Change::Conversation(change) => Some(key_of(&place(event), change)),
+        _ => None,
+    });
+    let kids: BTreeSet<String> = kids.collect();
+    let keys = secrets.recent_subject_keys(&kids.into_iter().collect::<Vec<_>>()).await?;
     // What ends a conversation concerns all its rows: it is done where they are, after what came before it.
     let mut pending = Vec::with_capacity(changes.len());
     for (event, change) in changes {
@@ -59,6 +66,10 @@ pub(super) async fn fold(
             Change::Conversation(ConversationEvent::ConversationErased(_)) => {
                 rows(conn, std::mem::take(&mut pending), &keys).await?;
                 end::erase(conn, &place(event)).await?;
+            }
+            Change::Author(AuthorEvent::AuthorErased(e)) => {
+                rows(conn, std::mem::take(&mut pending), &keys).await?;
+                end::erase_author(conn, event, &e).await?;
             }
             change => pending.push((event, change)),
         }
@@ -90,10 +101,13 @@ async fn rows(
     let mut state = State::load(conn, &conversations, &participants, &messages).await?;
     for (event, change) in changes {
         match change {
+            Change::Link(change) => channels::fold(conn, event, change).await?,
+            // Done where they are.
+            Change::Author(_) => {}
             Change::Cursor(ReadCursorEvent::ConversationRead(e)) => state.read(event, e),
             Change::Conversation(change) => {
                 let place = place(event);
-                let key = keys.get(&key_of(&place));
+                let key = keys.get(&key_of(&place, &change));
                 state.apply(event, place, change, key);
             }
         }
@@ -114,8 +128,23 @@ fn place(event: &Event) -> Place {
     (event.orgid.to_string(), event.aggregateid.clone())
 }
 
-fn key_of((org, conversation): &Place) -> String {
-    content_key_id(org, conversation)
+// The key that an event's texts are sealed under: another conversation's opens nothing here.
+fn key_of((org, conversation): &Place, change: &ConversationEvent) -> String {
+    let named = match change {
+        ConversationEvent::MessageSent(e) => Some(&e.content.kid),
+        ConversationEvent::MessageEdited(e) => Some(&e.content.kid),
+        _ => None,
+    };
+    let own = named.filter(|kid| is_content_key(kid, org, conversation));
+    own.cloned().unwrap_or_else(|| content_key_id(org, conversation))
+}
+
+fn author(event: &Event) -> Result<AuthorEvent, FoldError> {
+    let AuthorEvent::AuthorErased(e) = event.decode::<AuthorEvent>()?;
+    if author_id(&e.principal_id) != event.aggregateid || e.org_id != event.orgid.as_str() {
+        return Err(FoldError::Event(format!("{} names author {} of {}", event.subject, e.principal_id, e.org_id)));
+    }
+    Ok(e.into())
 }
 
 // The ids in a payload came with a command; the address was authorized. Only when both agree is the payload believed.
@@ -177,6 +206,7 @@ impl State {
                 metadata: object(key, e.metadata.as_ref()),
                 content_key_id: e.content_key_id,
                 last_sequence: 0,
+                retention_days: None,
             });
             return;
         }
@@ -230,6 +260,9 @@ impl State {
                 if e.metadata.is_some() {
                     conversation.metadata = object(key, e.metadata.as_ref());
                 }
+            }
+            ConversationEvent::RetentionScheduled(e) => {
+                conversation.retention_days = i32::try_from(e.days).ok().filter(|days| *days > 0);
             }
             ConversationEvent::ParticipantRoleChanged(e) => self.give(inner(&e.principal_id), e.to),
             ConversationEvent::OwnershipTransferred(e) => {

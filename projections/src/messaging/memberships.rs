@@ -35,6 +35,23 @@ pub async fn conversation_with(
     .await
 }
 
+/// Whether another conversation of the organization has a message of this id.
+pub async fn is_elsewhere(
+    conn: &mut PgConnection,
+    org: &str,
+    conversation: &str,
+    message: &str,
+) -> Result<bool, sqlx::Error> {
+    sqlx::query_scalar(
+        "SELECT EXISTS (SELECT FROM messaging.messages WHERE org_id = $1 AND id = $2 AND conversation_id <> $3)",
+    )
+    .bind(org)
+    .bind(message)
+    .bind(conversation)
+    .fetch_one(conn)
+    .await
+}
+
 /// What somebody may have missed of a conversation.
 #[derive(Clone, Debug, PartialEq, Eq, FromRow)]
 pub struct Missed {

@@ -1,6 +1,7 @@
 //! Read model of the messaging service: conversations, who takes part, and what was said.
 
 mod administration;
+mod channels;
 mod conversations;
 mod end;
 mod fold;
@@ -11,14 +12,15 @@ mod rows;
 pub use administration::{
     OrgCounts, conversation_of_orgs, conversations_of_orgs, conversations_of_user, counts_of_orgs,
 };
+pub use channels::{ChannelLink, channel_links, channels_of};
 pub use conversations::{
-    Access, Counts, Listed, Listing, UNREAD_MAX, access, conversation, conversations_of, counts, participant,
-    participants, read_cursor,
+    Access, Counts, Listed, Listing, UNREAD_MAX, access, conversation, conversations_of, counts, generation_of,
+    participant, participants, read_cursor,
 };
-pub use memberships::{Missed, conversation_with, memberships, missed_since};
+pub use memberships::{Missed, conversation_with, is_elsewhere, memberships, missed_since};
 pub use messages::{Anchor, Page, Search, message, messages, open_questions, search};
 pub use rows::{Conversation, Message, Participant, ReadCursor};
-pub use symbia_events::messaging::content_key_id;
+pub use symbia_events::messaging::{author_key_id, content_key_id, is_content_key};
 
 use async_trait::async_trait;
 use sqlx::PgConnection;
@@ -60,7 +62,7 @@ impl Projection for Messaging {
     }
 
     fn tables(&self) -> &'static [&'static str] {
-        &["conversations", "participants", "messages", "read_cursors"]
+        &["conversations", "participants", "messages", "read_cursors", "channel_links", "author_erasures"]
     }
 
     fn migrations(&self) -> &'static [Migration] {
@@ -75,5 +77,13 @@ impl Projection for Messaging {
 const MIGRATIONS: &[Migration] = &[
     Migration { version: 1, name: "messaging", sql: include_str!("../../../migrations/messaging/0001_messaging.sql") },
     Migration { version: 2, name: "reading", sql: include_str!("../../../migrations/messaging/0002_reading.sql") },
+    Migration { version: 3, name: "channels", sql: include_str!("../../../migrations/messaging/0003_channels.sql") },
+    Migration {
+        version: 4,
+        name: "message_ids",
+        sql: include_str!("../../../migrations/messaging/0004_message_ids.sql"),
+    },
+    Migration { version: 5, name: "authors", sql: include_str!("../../../migrations/messaging/0005_authors.sql") },
+    Migration { version: 6, name: "retention", sql: include_str!("../../../migrations/messaging/0006_retention.sql") },
     Migration { version: 7, name: "who_reads", sql: include_str!("../../../migrations/messaging/0007_who_reads.sql") },
 ];

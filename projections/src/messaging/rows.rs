@@ -25,6 +25,7 @@ pub struct Conversation {
     pub metadata: String,
     pub content_key_id: String,
     pub last_sequence: i64,
+    pub retention_days: Option<i32>,
 }
 
 /// Who takes part in a conversation (messaging.md §3.2).
@@ -162,13 +163,15 @@ impl State {
         write_columns!(
             conn, self.conversations.into_values().flatten().collect::<Vec<_>>(),
             (org_id, id, kind, name, description, created_by, created_at, updated_at, metadata, content_key_id,
-             last_sequence),
+             last_sequence, retention_days),
             "INSERT INTO conversations (org_id, id, type, name, description, created_by, created_at, updated_at, metadata,
-                                        content_key_id, last_sequence)
+                                        content_key_id, last_sequence, retention_days)
              SELECT * FROM unnest($1::text[], $2::text[], $3::text[], $4::text[], $5::text[], $6::text[],
-                                  $7::timestamptz[], $8::timestamptz[], $9::text[], $10::text[], $11::bigint[])
+                                  $7::timestamptz[], $8::timestamptz[], $9::text[], $10::text[], $11::bigint[],
+                                  $12::int[])
              ON CONFLICT (org_id, id) DO UPDATE SET name = excluded.name, description = excluded.description,
-                 updated_at = excluded.updated_at, metadata = excluded.metadata, last_sequence = excluded.last_sequence"
+                 updated_at = excluded.updated_at, metadata = excluded.metadata, last_sequence = excluded.last_sequence,
+                 retention_days = excluded.retention_days"
         );
         let gone = self.participants.iter().filter(|(_, row)| row.is_none()).map(|(key, _)| key);
         let (orgs, conversations, users) = arrays3(gone);

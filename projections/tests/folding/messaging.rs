@@ -7,10 +7,11 @@ use proptest::{
 use symbia_events::{
     KeyRing, Position, Service, SubjectKey,
     messaging::{
-        ControlIssued, ConversationCreated, ConversationDeleted, ConversationErased, ConversationEvent,
-        ConversationRead, ConversationSettingsChanged, ConversationType, MessageDeleted, MessageEdited, MessageSent,
+        AuthorErased, AuthorEvent, ChannelLinkEvent, ChannelLinked, ChannelUnlinked, ControlIssued,
+        ConversationCreated, ConversationDeleted, ConversationErased, ConversationEvent, ConversationRead,
+        ConversationSettingsChanged, ConversationType, MessageDeleted, MessageEdited, MessageSent,
         OwnershipTransferred, ParticipantAdded, ParticipantRemoved, ParticipantRole, ParticipantRoleChanged,
-        ParticipantType, Priority, ReadCursorEvent, SenderType, Signal, read_cursor_id,
+        ParticipantType, Priority, ReadCursorEvent, RetentionScheduled, SenderType, Signal, author_id, read_cursor_id,
     },
 };
 use symbia_projections::{
@@ -42,6 +43,10 @@ enum Step {
     Read(u8, u8),
     Erase(u8),
     Delete(u8),
+    Retain(u8),
+    Forget(u8),
+    Link(u8, u8),
+    Unlink(u8, u8),
 }
 
 fn step() -> impl Strategy<Value = Step> {
@@ -57,7 +62,11 @@ fn step() -> impl Strategy<Value = Step> {
         2 => said.prop_map(|(c, n)| Step::Hide(c, n)),
         2 => one.clone().prop_map(Step::Settings),
         2 => one.clone().prop_map(Step::Signal),
-        3 => two.prop_map(|(c, u)| Step::Read(c, u)),
+        3 => two.clone().prop_map(|(c, u)| Step::Read(c, u)),
+        1 => two.clone().prop_map(|(_, u)| Step::Forget(u)),
+        1 => two.clone().prop_map(|(c, l)| Step::Link(c, l)),
+        1 => two.prop_map(|(c, l)| Step::Unlink(c, l)),
+        1 => one.clone().prop_map(Step::Retain),
         1 => one.clone().prop_map(Step::Erase),
         1 => one.prop_map(Step::Delete),
     ]
@@ -149,12 +158,14 @@ fn conversation_event(step: Step, n: u32, key: &SubjectKey) -> Option<(u8, Conve
                 trace_id: None,
                 preempted_by: None,
                 metadata: None,
+                keep_partial: false,
             };
             (c, issued.into())
         }
         Step::Erase(c) => (c, ConversationErased { erased_by: by(), content_key_id: key.kid().to_owned() }.into()),
         Step::Delete(c) => (c, ConversationDeleted { deleted_by: by(), reason: None }.into()),
-        Step::Read(..) => return None,
+        Step::Retain(c) => (c, RetentionScheduled { days: n, last_sequence: 0, by: by() }.into()),
+        Step::Read(..) | Step::Forget(_) | Step::Link(..) | Step::Unlink(..) => return None,
     })
 }
 
@@ -164,6 +175,8 @@ fn events(ring: &KeyRing, keys: &[SubjectKey], steps: &[Step]) -> Vec<FoldEvent>
         let of = |c: u8| &keys[usize::from(c)];
         let key = match *step {
             Step::Open(c) | Step::Settings(c) | Step::Signal(c) | Step::Erase(c) | Step::Delete(c) => of(c),
+            Step::Retain(c) | Step::Link(c, _) | Step::Unlink(c, _) => of(c),
+            Step::Forget(_) => of(0),
             Step::Join(c, _) | Step::Leave(c, _) | Step::Role(c, _) | Step::Owner(c, _) => of(c),
             Step::Say(c, _) | Step::Edit(c, _) | Step::Hide(c, _) | Step::Read(c, _) => of(c),
         };
@@ -174,6 +187,29 @@ fn events(ring: &KeyRing, keys: &[SubjectKey], steps: &[Step]) -> Vec<FoldEvent>
                 let id = read_cursor_id(&conversation_id, &principal_id);
                 let read = ConversationRead { conversation_id, principal_id, up_to_sequence: number.into() };
                 log.extend(sign(ring, ORG, &id, number, &[ReadCursorEvent::from(read)]));
+            }
+            (None, Step::Forget(u)) => {
+                let (principal_id, org_id, erased_by) = (format!("u{u}"), ORG.into(), "t".into());
+                let id = author_id(&principal_id);
+                let erased = AuthorErased { principal_id, org_id, erased_by, generation: number };
+                log.extend(sign(ring, ORG, &id, number, &[AuthorEvent::from(erased)]));
+            }
+            (None, Step::Link(c, l)) => {
+                let linked = ChannelLinked {
+                    link_id: format!("l{l}"),
+                    org_id: ORG.into(),
+                    channel_type: "telegram".into(),
+                    connection_id: format!("k{number}"),
+                    chat_id: key.seal("chat"),
+                    conversation_id: format!("c{c}"),
+                    linked_by: "t".into(),
+                };
+                log.extend(sign(ring, ORG, &format!("l{l}"), number, &[ChannelLinkEvent::from(linked)]));
+            }
+            (None, Step::Unlink(c, l)) => {
+                let (link_id, conversation_id, unlinked_by) = (format!("l{l}"), format!("c{c}"), "t".into());
+                let unlinked = ChannelUnlinked { link_id, conversation_id, unlinked_by };
+                log.extend(sign(ring, ORG, &format!("l{l}"), number, &[ChannelLinkEvent::from(unlinked)]));
             }
             _ => {}
         }

@@ -23,6 +23,13 @@ async fn answered(events: &mut Events, question: &Value) -> Vec<Sse> {
     events.until(|e| e.name == "message" && e.data["reply_to"] == question["id"]).await
 }
 
+/// A question whose answer has begun, and the id of the message that it will be.
+async fn begun(house: &House, who: &Person, id: &str, events: &mut Events) -> (Value, Value) {
+    let question = house.say(who, id, "@symbia wait").await;
+    let seen = events.until(|e| e.name == "message:delta").await;
+    (question, seen.last().unwrap().data["messageId"].clone())
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn nothing_is_answered_while_it_is_paused_and_the_open_question_afterwards() {
     let house = House::open().await;
@@ -132,6 +139,47 @@ async fn what_is_urgent_takes_the_place_of_what_may_be_interrupted() {
     assert_eq!(done["applied"], true);
     let seen = events.until(run_is("cancelled")).await;
     assert_eq!(seen.last().unwrap().data["messageId"], firm["id"]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_was_said_before_a_preemption_stays_and_a_cancellation_leaves_nothing_unless_asked() {
+    let house = House::open().await;
+    let ada = house.register("ada").await;
+    let id = house.talk(&ada, &[ASSISTANT]).await;
+    let mut events = house.follow(&ada, &id, "latest").await;
+    let (question, promised) = begun(&house, &ada, &id, &mut events).await;
+    let preempted = signal(&house, &ada, &id, json!({ "event": "preempt" })).await.with(201);
+    let seen = answered(&mut events, &question).await;
+    let partial = &seen.last().unwrap().data;
+    assert_eq!((&partial["id"], &partial["content"]), (&promised, &json!("one")));
+    assert_eq!((&partial["preempted_by"], &partial["sender_id"]), (&preempted["id"], &json!(ASSISTANT)));
+    assert_eq!(partial["metadata"]["partial"], true);
+
+    let (question, promised) = begun(&house, &ada, &id, &mut events).await;
+    let keep = json!({ "event": "cancel", "metadata": { "keepPartial": true } });
+    signal(&house, &ada, &id, keep).await.with(201);
+    let seen = answered(&mut events, &question).await;
+    let partial = &seen.last().unwrap().data;
+    assert_eq!((&partial["id"], &partial["content"]), (&promised, &json!("one")));
+    assert_eq!(partial["preempted_by"], Value::Null);
+
+    // What is urgent has the same effect.
+    let (slow, _) = begun(&house, &ada, &id, &mut events).await;
+    let urgent = json!({ "content": "@symbia count", "priority": "high" });
+    let urgent = house.post(&ada, &format!("/api/conversations/{id}/messages"), urgent).await.with(201);
+    let seen = answered(&mut events, &slow).await;
+    assert_eq!(seen.last().unwrap().data["preempted_by"], urgent["id"]);
+
+    let (dropped, _) = begun(&house, &ada, &id, &mut events).await;
+    signal(&house, &ada, &id, json!({ "event": "cancel" })).await.with(201);
+    events.until(run_is("cancelled")).await;
+    let last = house.say(&ada, &id, "@symbia count").await;
+    answered(&mut events, &last).await;
+    let said = messages(&house, &ada, &id).await;
+    assert!(!said.iter().any(|m| m["reply_to"] == dropped["id"]), "nothing of it stays: {said:?}");
+    let sequences: Vec<u64> = said.iter().filter_map(|m| m["sequence"].as_u64()).collect();
+    assert_eq!(sequences, (1..=sequences.len() as u64).collect::<Vec<_>>());
+    house.read_models_are_what_the_log_says().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

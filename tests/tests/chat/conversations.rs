@@ -13,6 +13,10 @@ fn sequences(messages: &Value) -> Vec<u64> {
     messages.as_array().unwrap().iter().filter_map(|m| m["sequence"].as_u64()).collect()
 }
 
+fn deep(levels: usize) -> Value {
+    (0..levels).fold(json!(1), |inner, _| json!({ "a": inner }))
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn messages_have_one_dense_order_and_a_repetition_changes_nothing() {
     let house = House::open().await;
@@ -64,6 +68,9 @@ async fn messages_have_one_dense_order_and_a_repetition_changes_nothing() {
         (json!({ "content": "x", "contentType": "event" }), (400, "VALIDATION_FAILED")),
         (json!({ "content": "x", "priority": "loud" }), (400, "VALIDATION_FAILED")),
         (json!({ "content": "x", "metadata": [] }), (400, "VALIDATION_FAILED")),
+        (json!({ "content": "x", "metadata": { "x": "x".repeat(33_000) } }), (413, "TOO_LARGE")),
+        (json!({ "content": "x", "metadata": { "deep": deep(40) } }), (400, "VALIDATION_FAILED")),
+        (json!({ "content": "x", "metadata": { "deep": deep(200) } }), (400, "VALIDATION_FAILED")),
         (json!({ "content": "x".repeat(64 * 1024 + 1) }), (413, "TOO_LARGE")),
         (json!({ "content": "x", "replyTo": "0b5b8a1e-7c0e-4a53-9d5e-3c8a2f6f1a99" }), (404, "MESSAGE_NOT_FOUND")),
     ] {
@@ -134,7 +141,7 @@ async fn without_its_key_a_conversation_cannot_be_read_or_written_any_more() {
     let id = house.talk(&ada, &[]).await;
     house.say(&ada, &id, "between us").await;
     let kid = content_key_id(&ada.org, &id);
-    assert!(house.platform.secrets.destroy_subject_key(&kid).await.unwrap());
+    assert_eq!(house.platform.secrets.destroy_conversation_keys(&kid).await.unwrap(), 2, "its own, and hers in it");
     let path = format!("/api/conversations/{id}/messages");
     assert_eq!(house.post(&ada, &path, json!({ "content": "x" })).await.refused(), (410, "CONVERSATION_ERASED"));
 

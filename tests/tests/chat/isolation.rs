@@ -54,15 +54,16 @@ async fn a_conversation_is_not_there_for_another_organization_and_closed_to_who_
         assert_eq!(house.ask(&ada, method, &path, &[], body).await.refused(), (404, "MESSAGE_NOT_FOUND"), "{method}");
     }
     let taken = json!({ "content": "help", "id": message });
-    let copied = house.post(&ada, &format!("/api/conversations/{own}/messages"), taken).await.with(201);
-    assert_eq!(
-        (&copied["conversation_id"], &copied["sequence"]),
-        (&json!(own), &json!(1)),
-        "nothing is told of the other"
-    );
+    let refused = house.post(&ada, &format!("/api/conversations/{own}/messages"), taken.clone()).await;
+    assert_eq!(refused.refused(), (409, "MESSAGE_ID_CONFLICT"));
+    assert!(!refused.body.to_string().contains(&id), "nothing is told of the other: {}", refused.body);
+    // In another organization, the same id is another message's.
+    let of_eve = house.talk(&eve, &[]).await;
+    let copied = house.post(&eve, &format!("/api/conversations/{of_eve}/messages"), taken).await.with(201);
+    assert_eq!((&copied["conversation_id"], &copied["sequence"]), (&json!(of_eve), &json!(1)));
     let named = [("x-org-id", ada.org.as_str())];
     assert_eq!(house.ask(&eve, "GET", "/api/conversations", &named, None).await.status, 403);
-    assert_eq!(house.get(&eve, "/api/conversations").await.with(200), json!([]));
+    assert_eq!(house.get(&eve, "/api/conversations").await.with(200).as_array().unwrap().len(), 1);
     assert_eq!(house.get(&colleague, "/api/conversations").await.with(200), json!([]));
     let foreign = json!({ "type": "private", "orgId": ada.org });
     assert_eq!(house.post(&eve, "/api/conversations", foreign).await.refused(), (403, "ORG_ACCESS_DENIED"));

@@ -1,11 +1,11 @@
 //! Conversations over Socket.IO: what is said and done in one socket shows in the others, and only there.
 
 use serde_json::{Value, json};
-use symbia_api::http::rate::Quota;
+use symbia_api::http::{rate::Quota, server::ServerConfig};
 use symbia_events::Service;
 use symbia_tests::socketio::{Options, SocketClient, Told};
 
-use super::stage::{House, Person};
+use super::stage::{House, Person, eventually};
 
 fn named<'t>(told: &'t [Told], name: &str) -> Vec<&'t Value> {
     told.iter().filter(|t| t.name == name).map(|t| &t.data).collect()
@@ -59,6 +59,22 @@ async fn nobody_is_refused_and_every_credential_counts() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn nobody_has_more_sockets_than_are_allowed() {
+    let house = House::open().await;
+    let (ada, grace) = (house.register("ada").await, house.register("grace").await);
+    let mut config = ServerConfig::default();
+    config.sockets.per_principal = 2;
+    let base = house.another_with(config).await;
+    let (first, second) = (house.socket_at(&base, &ada, None).await, house.socket_at(&base, &ada, None).await);
+    let refused = SocketClient::open(&base, &ada.token, None).await.err().expect("one more is refused");
+    assert_eq!(refused.to_string(), "Too many connections: 2 are open already, close one first");
+    let others = house.socket_at(&base, &grace, None).await;
+    drop(first);
+    eventually("a seat is free again", || async { SocketClient::open(&base, &ada.token, None).await.ok() }).await;
+    drop((second, others));
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn what_is_said_edited_deleted_and_signalled_shows_in_every_socket_of_the_room() {
     let house = House::open().await;
     let (ada, _, id, hers, mut graces) = two(&house).await;
@@ -101,6 +117,9 @@ async fn what_may_not_be_said_is_refused_and_stored_nowhere() {
     let (ada, grace, id, hers, _) = two(&house).await;
     let eve = house.register("eve").await;
     let eves = house.socket(&eve).await;
+    let other = house.talk(&ada, &[]).await;
+    let elsewhere = house.say(&ada, &other, "said elsewhere").await;
+    let deep = (0..40).fold(json!(1), |inner, _| json!({ "a": inner }));
     let send = |more: Value| {
         let mut message = json!({ "conversationId": id, "content": "x" });
         message.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
@@ -113,6 +132,9 @@ async fn what_may_not_be_said_is_refused_and_stored_nowhere() {
         (send(json!({ "contentType": "event" })), "VALIDATION_FAILED"),
         (send(json!({ "content": "x".repeat(70_000) })), "TOO_LARGE"),
         (send(json!({ "metadata": [1] })), "VALIDATION_FAILED"),
+        (send(json!({ "metadata": { "x": "x".repeat(33_000) } })), "TOO_LARGE"),
+        (send(json!({ "metadata": { "deep": deep } })), "VALIDATION_FAILED"),
+        (send(json!({ "id": elsewhere["id"] })), "MESSAGE_ID_CONFLICT"),
         (send(json!({ "conversationId": "7d2c4a9e-3b0f-4c55-9a53-2f0f5c6f1a01" })), "NOT_PARTICIPANT"),
         (json!("no object"), "VALIDATION_FAILED"),
     ] {

@@ -40,7 +40,7 @@ use symbia_workers::{
     command::{CommandWorker, Decider, Handlers, Options},
     content_keys::ContentKeys,
     integrations::{LlmRouter, Providers, RouterOptions},
-    messaging::Eraser,
+    messaging::{Eraser, Periods},
     reactor::{Reactor, ReactorRunner},
     sender::Sender,
     timer::TimerWorker,
@@ -146,8 +146,9 @@ impl House {
         let sender = Sender::new(bus.clone(), Arc::clone(&keys)).deciding(decider);
         let engine = RuleEngine::open(nats.clone(), Arc::clone(&keys), sender.clone(), content_keys.clone());
         let router = LlmRouter::open(nats.clone(), Arc::clone(&keys), sender, content_keys, providers, router);
-        // What is deleted here is erased at once.
-        let eraser = Eraser::new(nats.clone(), secrets.clone(), time::Duration::ZERO);
+        // What is deleted here is erased at once, and a day is short.
+        let periods = Periods { deleted: time::Duration::ZERO, day: time::Duration::milliseconds(300) };
+        let eraser = Eraser::open(nats.clone(), Arc::clone(&keys), secrets.clone(), periods).await.unwrap();
         tokio::spawn(TimerWorker::new(nats.clone(), Arc::clone(&keys)).run(stop.clone()));
         let reactors: [Arc<dyn Reactor>; 3] =
             [Arc::new(engine.await.unwrap()), Arc::new(router.await.unwrap()), Arc::new(eraser)];
@@ -201,8 +202,12 @@ impl House {
 
     /// Serves messaging once more, as another process would: with nothing in common but the log and the read models.
     pub async fn another(&self) -> String {
-        let feed = self.feed.clone();
-        let (health, config) = (Health::new(Service::Messaging, "test"), ServerConfig::default());
+        self.another_with(ServerConfig::default()).await
+    }
+
+    /// The same with settings of its own.
+    pub async fn another_with(&self, config: ServerConfig) -> String {
+        let (feed, health) = (self.feed.clone(), Health::new(Service::Messaging, "test"));
         health.set_ready(true);
         let app = messaging::service(self.platform.clone(), &feed, health, config);
         let listener = TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
@@ -239,8 +244,10 @@ impl House {
         body: Option<Value>,
     ) -> Response {
         let service = match path.split(['/', '?']).nth(2) {
-            Some("admin") if path.starts_with("/api/admin/conversations") => Service::Messaging,
-            Some("conversations" | "messages" | "stats") => Service::Messaging,
+            Some("admin") if path.starts_with("/api/admin/conversations") || path.contains("/erase?") => {
+                Service::Messaging
+            }
+            Some("conversations" | "messages" | "stats" | "internal") => Service::Messaging,
             Some("assistants" | "runs" | "rules") => Service::Assistants,
             _ => Service::Identity,
         };

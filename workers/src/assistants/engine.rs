@@ -13,7 +13,7 @@ use symbia_commands::{
     Outcome, OutcomeStatus,
     assistants::{
         RuleRun,
-        control::routed,
+        control::{on_partial, routed},
         reactions::{Cause, Inputs, Reaction, on_cancelled, on_completion, on_message, on_refused, on_reply, run_id},
         rules::LLM_INVOKE,
     },
@@ -21,11 +21,10 @@ use symbia_commands::{
 use symbia_events::{
     AggregateRef, Event, KeyRing, OrgId, Position, Service, SubjectKey,
     assistants::{RuleRunEvent, RuleRunStarted},
-    integrations::{CompletionContext, CompletionEvent},
-    messaging::{ConversationEvent, MessageSent, SenderType},
+    integrations::{CompletionContext, CompletionEvent, CompletionPartialKept},
+    messaging::{ConversationEvent, MessageSent, SenderType, content_key_id, conversation_key_of},
 };
 use symbia_nats::store::{EventStore, StoreOptions};
-use symbia_projections::messaging::content_key_id;
 
 use super::{
     definitions::Definitions,
@@ -111,11 +110,16 @@ impl RuleEngine {
             return Ok(true);
         }
         let sent = &scene.message;
-        if sent.content.kid != content_key_id(cause.tenant.as_str(), &conversation.id) {
+        let kid = content_key_id(cause.tenant.as_str(), &conversation.id);
+        if conversation_key_of(&sent.content.kid) != kid {
             tracing::warn!(event = %event.id, kid = sent.content.kid, "a text under another conversation's key: no answer");
             return Ok(true);
         }
-        let Some(key) = self.content_key(event, &sent.content.kid).await? else { return Ok(true) };
+        // What was erased asks nothing any more, be it all of the conversation or what its author said.
+        let Some(key) = self.content_key(event, &kid).await? else { return Ok(true) };
+        if self.content_key(event, &sent.content.kid).await?.is_none() {
+            return Ok(true);
+        }
         let definitions = self.definitions.of(&cause.tenant, &scene.assistants).await?;
         let candidates =
             scene.assistants.iter().zip(&definitions).map(|(key, definition)| definition.candidate(key)).collect();
@@ -142,7 +146,8 @@ impl RuleEngine {
         let cause = cause(event);
         let Some(run_id) = &sent.run_id else { return Ok(()) };
         let Some(started) = self.started(&cause.tenant, run_id).await? else { return Ok(()) };
-        let Some(key) = self.content_key(event, &sent.content.kid).await? else { return Ok(()) };
+        let kid = conversation_key_of(&sent.content.kid);
+        let Some(key) = self.content_key(event, kid).await? else { return Ok(()) };
         let reactions = match on_reply(&cause, &started, sent, None, &key) {
             Ok(reactions) => reactions,
             Err(_) => {
@@ -158,10 +163,23 @@ impl RuleEngine {
         let Some(run_id) = context(&what).and_then(|c| c.rule_run_id.as_deref()) else { return Ok(()) };
         let cause = cause(event);
         let Some(started) = self.started(&cause.tenant, run_id).await? else { return Ok(()) };
+        if let CompletionEvent::CompletionPartialKept(kept) = &what {
+            return self.kept(event, &started, kept).await;
+        }
         let Some(inputs) = self.inputs_of(&cause, &started, Some(&what)).await? else { return Ok(()) };
         let Some(key) = self.key_of(event, &started).await? else { return Ok(()) };
         let reactions = on_completion(&cause, &started, &what, &inputs, &key);
         self.follow(event, Some(&started), reactions, &key).await
+    }
+
+    // A run that was stopped leaves what was said.
+    async fn kept(&self, event: &Event, started: &RuleRunStarted, e: &CompletionPartialKept) -> anyhow::Result<()> {
+        let Some(key) = self.key_of(event, started).await? else { return Ok(()) };
+        let Ok(text) = key.open(&e.content) else { return Ok(()) };
+        let run = AggregateRef::new(Service::Assistants, event.orgid.clone(), "rule-run", &started.rule_run_id)?;
+        let run = self.store.load::<RuleRun>(&run).await?.state;
+        let message = on_partial(&cause(event), &run, &e.context, &text, &key);
+        self.follow(event, Some(started), message.into_iter().collect(), &key).await
     }
 
     async fn run(&self, event: &Event) -> anyhow::Result<()> {
@@ -233,7 +251,7 @@ impl RuleEngine {
         let conversation = conversation(&event.orgid, started)?;
         let scene = self.transcripts.scene(&conversation, &started.message_id, When::Since).await?;
         match scene {
-            Some(scene) => self.content_key(event, &scene.message.content.kid).await,
+            Some(scene) => self.content_key(event, conversation_key_of(&scene.message.content.kid)).await,
             None => Ok(None),
         }
     }
@@ -328,6 +346,7 @@ impl Reactor for RuleEngine {
             "symbia.integrations.completion.completion-completed.",
             "symbia.integrations.completion.completion-failed.",
             "symbia.integrations.completion.completion-cancelled.",
+            "symbia.integrations.completion.completion-partial-kept.",
         ]
     }
 
@@ -369,6 +388,7 @@ pub(super) fn context(event: &CompletionEvent) -> Option<&CompletionContext> {
         CompletionEvent::CompletionCompleted(e) => Some(&e.context),
         CompletionEvent::CompletionFailed(e) => Some(&e.context),
         CompletionEvent::CompletionCancelled(e) => Some(&e.context),
+        CompletionEvent::CompletionPartialKept(e) => Some(&e.context),
         _ => None,
     }
 }

@@ -18,7 +18,7 @@ use symbia_events::{
     AggregateRef, DomainEvent, Event, InvalidToken, KeyRing, OrgId, Service,
     assistants::{AssistantEvent, RuleRunEvent, RuleRunStarted, RuleSetEvent},
     integrations::CompletionEvent,
-    messaging::ConversationEvent,
+    messaging::{ConversationEvent, conversation_key_of},
 };
 use symbia_projections::secrets::{SecretError, SecretStore};
 use time::OffsetDateTime;
@@ -149,8 +149,8 @@ pub async fn replay(
     }
 
     let content_keys = ContentKeys::new(secrets.clone());
-    let kid = &scene.message.content.kid;
-    let key = content_keys.key(kid).await?.ok_or_else(|| ReplayError::Erased(kid.clone()))?;
+    let kid = conversation_key_of(&scene.message.content.kid);
+    let key = content_keys.key(kid).await?.ok_or_else(|| ReplayError::Erased(kid.to_owned()))?;
     let mut inputs = scene.inputs(&started.conversation_id, &content_keys).await?;
     let candidates = scene.assistants.iter().zip(&definitions).map(|(key, d)| d.candidate(key)).collect();
     let candidates = routed(candidates, addressing(&trigger, &inputs), scene.routed_to.as_deref());

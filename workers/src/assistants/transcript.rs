@@ -9,19 +9,19 @@ use std::{
 use async_nats::Client;
 use moka::sync::Cache;
 use symbia_commands::{
-    assistants::reactions::{Inputs, Text},
+    assistants::reactions::{Inputs, Seal, Text},
     messaging::{ASSISTANT_PREFIX, Answering},
 };
 use symbia_events::{
     AggregateRef, Event, KeyRing, Personal, Service,
-    messaging::{ConversationEvent, MessageSent, SenderType, Signal},
+    messaging::{ConversationEvent, MessageSent, SenderType, Signal, conversation_key_of},
 };
 use symbia_projections::secrets::SecretError;
 use tokio::sync::Mutex;
 use uuid::Uuid;
 
 use super::log::{self, LogError, Logged};
-use crate::content_keys::ContentKeys;
+use crate::content_keys::{ContentKeys, kids};
 
 /// Earlier messages that a run gets.
 pub const HISTORY: usize = 50;
@@ -66,9 +66,15 @@ pub struct Scene {
 impl Scene {
     /// The inputs of a run, its texts opened; the run's assistant and answers are added by who knows them.
     pub async fn inputs(&self, conversation_id: &str, keys: &ContentKeys) -> Result<Inputs, SecretError> {
-        // One conversation, one key: a text under another is somebody else's, brought in to be read aloud.
-        let opener = keys.opener(vec![self.message.content.kid.clone()]).await?;
-        let open = |sent: &MessageSent, sealed| opener.open(sealed).ok().map(|text| Text::new(sent, text));
+        // The keys of one conversation: a text under another's is somebody else's, brought in to be read aloud.
+        let conversation = conversation_key_of(&self.message.content.kid);
+        let ours = |sealed: &Personal| conversation_key_of(&sealed.kid) == conversation;
+        let sealed = self.history.iter().map(|m| &m.text).chain([&self.message.content]);
+        let opener = keys.opener(kids(sealed.filter(|sealed| ours(sealed)))).await?;
+        let open = |sent: &MessageSent, sealed: &Personal| {
+            let text = opener.open(sealed).ok().filter(|_| ours(sealed))?;
+            Some(Text { seal: opener.key(&sealed.kid).cloned().map(Seal), ..Text::new(sent, text) })
+        };
         let message = open(&self.message, &self.message.content);
         Ok(Inputs {
             conversation_id: conversation_id.to_owned(),

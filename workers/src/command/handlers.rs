@@ -51,6 +51,8 @@ impl Handlers {
             .with::<logging::LogSeal>()
             .with::<messaging::Conversation>()
             .with::<messaging::ReadCursor>()
+            .with::<messaging::ChannelLink>()
+            .with::<messaging::Author>()
             .with::<assistants::Assistant>()
             .with::<assistants::RuleSet>()
             .with::<assistants::RuleRun>()

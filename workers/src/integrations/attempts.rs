@@ -6,7 +6,7 @@ use symbia_commands::{
     OutcomeStatus,
     integrations::{
         CancelCompletion, CompleteCompletion, Completion, CompletionCommand, FailCompletion, FailCompletionAttempt,
-        Phase, StartCompletionAttempt,
+        KeepPartialAnswer, Phase, StartCompletionAttempt,
     },
 };
 use symbia_events::{
@@ -357,8 +357,21 @@ impl LlmRouter {
             reason: "user".to_owned(),
             partial_content: (!text.is_empty()).then(|| work.key.seal(text)),
             usage: asked.map(|prompt| work.used(prompt, text)),
+            keep_partial: false,
         };
-        self.record(work, cancel.into(), "cancelled").await.map(|_| ())
+        if self.record(work, cancel.into(), "cancelled").await? || text.is_empty() {
+            return Ok(());
+        }
+        // Whoever stopped it was quicker, and may want to have what was said.
+        if !self.store.load::<Completion>(&work.to).await?.state.wants_partial() {
+            return Ok(());
+        }
+        let keep = KeepPartialAnswer {
+            request_id: work.request.request_id.clone(),
+            content: work.key.seal(text),
+            content_digest: work.key.digest(text),
+        };
+        self.record(work, keep.into(), "partial").await.map(|_| ())
     }
 
     // Whether it was accepted: what is refused came too late, or belongs to an attempt that was given up.

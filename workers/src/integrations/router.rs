@@ -29,6 +29,7 @@ use symbia_events::{
     integrations::{
         Balance, CompletionEvent, CompletionRequested, ErrorCategory, PromptMessage, PromptMore, PromptOptions, Target,
     },
+    messaging::conversation_key_of,
 };
 use symbia_nats::{
     limits::Limits,
@@ -192,8 +193,10 @@ impl LlmRouter {
         let more = request.messages.iter().filter_map(|message| message.more.as_ref());
         let sealed = request.messages.iter().map(|m| &m.content).chain(more).chain(&request.options);
         let opener = self.content_keys.opener(kids(sealed)).await?;
-        let kid = request.messages.first().map(|m| m.content.kid.clone()).unwrap_or_default();
-        let Some(key) = self.content_keys.key(&kid).await? else {
+        let kid = request.messages.first().map_or("", |m| m.content.kid.as_str());
+        // What is answered in a conversation is the conversation's, whoever asked.
+        let kid = if request.context.conversation_id.is_some() { conversation_key_of(kid) } else { kid };
+        let Some(key) = self.content_keys.key(kid).await? else {
             return self.refuse(event, &to, request, &erased(), None).await;
         };
         let (turns, options) = match opened(&opener, &request.messages, request.options.as_ref()) {

@@ -2,4 +2,4 @@
 
 mod eraser;
 
-pub use eraser::{Eraser, RETENTION};
+pub use eraser::{Eraser, Periods};

@@ -39,6 +39,12 @@ impl Teller<'_> {
                 ConversationEvent::ConversationErased(e) => {
                     format!("{} had everything erased that was said", self.name(&e.erased_by).await?)
                 }
+                ConversationEvent::RetentionScheduled(e) if e.days == 0 => {
+                    format!("{} had it kept for ever", self.name(&e.by).await?)
+                }
+                ConversationEvent::RetentionScheduled(e) => {
+                    format!("it is erased after {} days without a word: {}", e.days, self.name(&e.by).await?)
+                }
                 ConversationEvent::ParticipantRoleChanged(e) => {
                     let who = self.name(&e.principal_id).await?;
                     format!("{who} is {} now, not {}", name_of(&e.to), name_of(&e.from))

@@ -32,7 +32,7 @@ type Socket = WebSocketStream<MaybeTlsStream<TcpStream>>;
 
 /// Measures the rows.
 pub async fn run(bench: &mut Bench) -> Result<()> {
-    let Some(symbia) = process::Symbia::start().await? else { return Ok(()) };
+    let Some(symbia) = process::Symbia::start_with(&[("SOCKETS_PER_PRINCIPAL", "20000")]).await? else { return Ok(()) };
     let (identity, messaging) = (symbia.base(5001), symbia.base(5005));
     let http = reqwest::Client::new();
     let ada = register(&http, &identity).await?;

@@ -1,7 +1,11 @@
 //! One exchange through the whole house: what follows from what.
 
 use serde_json::json;
-use symbia_events::{assistants::RuleRunEvent, integrations::PromptRole, messaging::ConversationEvent};
+use symbia_events::{
+    assistants::{KeepPartial, RuleRunEvent},
+    integrations::PromptRole,
+    messaging::ConversationEvent,
+};
 
 use super::{
     house::{Happened, House, Model, ada, set_of},
@@ -10,6 +14,7 @@ use super::{
 use crate::{
     assistants::{
         RunEnd,
+        control::on_partial,
         replay::{Recorded, redecide},
         rules::Rules,
         seed,
@@ -164,7 +169,7 @@ fn without_a_matching_rule_the_run_ends_in_silence_and_the_log_says_why() {
 fn whoever_asked_stops_the_run_and_the_model_is_stopped() {
     let mut house = House::new(Model::Waits);
     house.asks("tell me a story");
-    let cancel = Command::RuleRun(CancelRuleRun { reason: "user".into() }.into());
+    let cancel = Command::RuleRun(CancelRuleRun { reason: "user".into(), keep_partial: None }.into());
     let stranger = Actor { id: "eve".into(), ..ada() };
     let refused = house.send(cancel.clone(), &stranger, CommandId(Uuid::from_u128(7))).unwrap_err();
     assert_eq!(refused.code, "FORBIDDEN");
@@ -176,10 +181,37 @@ fn whoever_asked_stops_the_run_and_the_model_is_stopped() {
 }
 
 #[test]
+fn what_was_said_before_a_preemption_becomes_the_message_that_its_pieces_named() {
+    let mut house = House::new(Model::Waits);
+    house.asks("tell me a story");
+    let before = house.runs.values().next().cloned().unwrap();
+    let keep = KeepPartial { preempted_by: Some("m2".into()) };
+    let cancel = CancelRuleRun { reason: "stream.preempt".into(), keep_partial: Some(keep) };
+    house.send(Command::RuleRun(cancel.into()), &ada(), CommandId(Uuid::from_u128(8))).unwrap();
+    house.settle();
+    let wanted = house.log.iter().find_map(|(_, _, event)| match event {
+        Happened::Completion(CompletionEvent::CompletionCancelled(e)) => Some(e.keep_partial),
+        _ => None,
+    });
+    assert_eq!(wanted, Some(true));
+    let (recorded, run) = (house.recorded(), house.runs.values().next().cloned().unwrap());
+    let context = recorded.requests[0].context.clone();
+    let kept = |run, text| on_partial(&recorded.cause, run, &context, text, &house.key);
+    let reaction = kept(&run, "Once upon a ").unwrap();
+    let Command::Conversation(ConversationCommand::SendMessage(message)) = &reaction.command else { unreachable!() };
+    assert_eq!(Some(&message.message_id), context.reply_message_id.as_ref());
+    assert_eq!(house.key.open(&message.content).unwrap(), "Once upon a");
+    assert_eq!(message.preempted_by.as_deref(), Some("m2"));
+    let metadata = house.key.open(message.metadata.as_ref().unwrap()).unwrap();
+    assert!(metadata.contains("\"partial\":true"), "{metadata}");
+    assert_eq!((kept(&run, " "), kept(&before, "Once")), (None, None));
+}
+
+#[test]
 fn a_reply_that_is_refused_fails_the_run() {
     let mut house = House::new(Model::Waits);
     house.asks("hello");
-    let remove = RemoveParticipant { principal_id: "assistant:coordinator".into() };
+    let remove = RemoveParticipant { principal_id: "assistant:coordinator".into(), even_owner: false };
     house.send(Command::Conversation(remove.into()), &ada(), CommandId(Uuid::from_u128(7))).unwrap();
     house.model = Model::Answers("hi");
     let asked = house.recorded().requests[0].clone();
@@ -235,6 +267,7 @@ fn a_mention_chooses_and_otherwise_priority_then_the_smaller_key() {
             sender_type: SenderType::User,
             content_type: "text".into(),
             text: text.into(),
+            seal: None,
         };
         let inputs = Inputs {
             conversation_id: "c1".into(),
@@ -270,7 +303,7 @@ fn a_run_decided_again_from_the_log_comes_out_the_same() {
 fn a_stopped_run_is_told_apart_from_a_divergence() {
     let mut house = House::new(Model::Waits);
     house.asks("tell me a story");
-    let cancel = Command::RuleRun(CancelRuleRun { reason: "user".into() }.into());
+    let cancel = Command::RuleRun(CancelRuleRun { reason: "user".into(), keep_partial: None }.into());
     house.send(cancel, &ada(), CommandId(Uuid::from_u128(8))).unwrap();
     house.settle();
     let replay = redecide(&house.recorded(), &house.key);

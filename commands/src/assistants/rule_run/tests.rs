@@ -138,9 +138,9 @@ fn a_failure_ends_the_run() {
 fn a_run_is_driven_by_the_engine_and_stopped_by_who_asked() {
     let person = |id: &str| Actor { id: id.into(), kind: symbia_events::ActorType::User, ..engine() };
     given::<RuleRun>([]).when(start(Some(1), Next::Do(planned(0))), &person("ada")).rejected("FORBIDDEN");
-    let cancel = CancelRuleRun { reason: "user".into() };
+    let cancel = CancelRuleRun { reason: "user".into(), keep_partial: None };
     given::<RuleRun>(running()).when(cancel.clone(), &person("eve")).rejected("FORBIDDEN");
-    let cancelled = RuleRunCancelled { by: "ada".into(), reason: "user".into(), duration_ms: 0 };
+    let cancelled = RuleRunCancelled { by: "ada".into(), reason: "user".into(), duration_ms: 0, keep_partial: None };
     given::<RuleRun>(running()).when(cancel.clone(), &person("ada")).then([cancelled.into()]);
     given::<RuleRun>([]).when(cancel, &engine()).rejected("NOT_FOUND");
 }
@@ -156,7 +156,7 @@ fn any_command() -> impl Strategy<Value = RuleRunCommand> {
         4 => (action.clone(), any_next()).prop_map(|(action, next)| done(&action, next).into()),
         1 => action.prop_map(|action| failed_action(&action).into()),
         1 => Just(FailRuleRun { failure: failure() }.into()),
-        1 => Just(CancelRuleRun { reason: "user".into() }.into()),
+        1 => Just(CancelRuleRun { reason: "user".into(), keep_partial: None }.into()),
     ]
 }
 

@@ -136,6 +136,15 @@ domain_commands! {
             partial_content: Option<Personal>,
             #[serde(default)]
             usage: Option<Usage>,
+            /// Whoever works on it is to hand in what the model had said.
+            #[serde(default)]
+            keep_partial: bool,
+        }
+        /// Hands in what the model had said when it was stopped, where that is wanted.
+        KeepPartialAnswer = "symbia.cmd.integrations.keep-partial-answer.v1" {
+            request_id: String,
+            content: Personal,
+            content_digest: String,
         }
     }
 }

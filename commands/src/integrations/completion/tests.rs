@@ -107,7 +107,13 @@ fn fail_attempt(attempt: u32) -> FailCompletionAttempt {
 }
 
 fn cancel() -> CancelCompletion {
-    CancelCompletion { request_id: "r1".into(), reason: "user".into(), partial_content: None, usage: None }
+    CancelCompletion {
+        request_id: "r1".into(),
+        reason: "user".into(),
+        partial_content: None,
+        usage: None,
+        keep_partial: false,
+    }
 }
 
 // The events of commands that are all accepted.
@@ -202,6 +208,29 @@ fn only_the_platform_works_on_it_and_only_its_requester_stops_it() {
     given::<Completion>(running()).when(cancel(), &person("eve")).rejected("NOT_FOUND");
     let requested = Completion::default().decide(of_ada().into(), &person("ada"), AT).unwrap().events;
     assert!(given_state(&requested).decide(cancel().into(), &person("ada"), AT).is_ok());
+}
+
+#[test]
+fn what_was_said_is_handed_in_once_and_only_where_it_is_wanted() {
+    let running = || history([request().into(), start(1).into()]);
+    let keep = || KeepPartialAnswer {
+        request_id: "r1".into(),
+        content: key().seal("hel"),
+        content_digest: key().digest("hel"),
+    };
+    let kept = |cancel: CancelCompletion| {
+        let mut events = running();
+        events.extend(given_state(&events).decide(cancel.into(), &worker(), AT).unwrap().events);
+        events
+    };
+    given::<Completion>(running()).when(keep(), &worker()).rejected("COMPLETION_OVER");
+    given::<Completion>(kept(cancel())).when(keep(), &worker()).rejected("COMPLETION_OVER");
+    let wanted = kept(CancelCompletion { keep_partial: true, ..cancel() });
+    given::<Completion>(wanted.clone()).when(keep(), &person("ada")).rejected("FORBIDDEN");
+    let mut handed_in = wanted;
+    handed_in.extend(given_state(&handed_in).decide(keep().into(), &worker(), AT).unwrap().events);
+    assert_eq!(kinds(&handed_in), ["requested", "attempt-started", "cancelled", "partial-kept"]);
+    given::<Completion>(handed_in).when(keep(), &worker()).rejected("COMPLETION_OVER");
 }
 
 #[test]

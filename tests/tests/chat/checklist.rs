@@ -1,0 +1,100 @@
+//! Rows of the acceptance checklist that are about many things at once (messaging.md §16).
+
+use futures::{StreamExt, stream};
+use serde_json::{Value, json};
+use symbia_events::Service;
+use symbia_tests::socketio::SocketClient;
+
+use super::stage::House;
+
+fn sequences(messages: &Value) -> Vec<u64> {
+    messages.as_array().unwrap().iter().filter_map(|m| m["sequence"].as_u64()).collect()
+}
+
+/// The messages that a socket is told, up to a sequence: id and sequence, as they come.
+async fn told(socket: &mut SocketClient, last: u64) -> Vec<(String, u64)> {
+    let told = socket.until(|t| t.name == "message:new" && t.data["sequence"].as_u64() == Some(last)).await.unwrap();
+    let messages = told.iter().filter(|t| t.name == "message:new");
+    messages.map(|t| (t.data["id"].as_str().unwrap().to_owned(), t.data["sequence"].as_u64().unwrap())).collect()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_thousand_messages_at_once_over_two_processes_have_one_dense_order_for_everybody() {
+    const MESSAGES: u64 = 1000;
+    let house = House::open().await;
+    let ada = house.register("ada").await;
+    let grace = house.colleague(&ada, "grace").await;
+    let id = house.talk(&ada, &[&grace.id]).await;
+    let bases = [house.base(Service::Messaging).to_owned(), house.another().await];
+    let mut listening = Vec::new();
+    for base in &bases {
+        for who in [&ada, &grace] {
+            listening.push(house.socket_at(base, who, None).await);
+        }
+    }
+    let writers = [house.socket_at(&bases[0], &ada, None).await, house.socket_at(&bases[1], &grace, None).await];
+    let (http, tokens) = (reqwest::Client::new(), [&ada.token, &grace.token]);
+    let sent = stream::iter(0..MESSAGES).map(|n| {
+        let side = usize::from(n % 2 == 1);
+        let message = json!({ "conversationId": id, "content": format!("number {n}") });
+        let url = format!("{}/api/conversations/{id}/messages", bases[side]);
+        // Half over REST, half over sockets, at both processes. A socket's calls wait for one another, 64 at most.
+        let rest = (n % 4 < 2).then(|| http.post(url).bearer_auth(tokens[side]).json(&message));
+        let socket = writers[side].call("message:send", &[message]);
+        async move {
+            let answer: Value = match rest {
+                Some(request) => request.send().await.unwrap().json().await.unwrap(),
+                None => socket.await.unwrap()["message"].clone(),
+            };
+            answer["sequence"].as_u64().unwrap_or_else(|| panic!("{answer}"))
+        }
+    });
+    let mut sent: Vec<u64> = sent.buffer_unordered(64).collect().await;
+    sent.sort_unstable();
+    let expected: Vec<u64> = (1..=MESSAGES).collect();
+    assert_eq!(sent, expected);
+    let mut orders = Vec::new();
+    for socket in &mut listening {
+        orders.push(told(socket, MESSAGES).await);
+    }
+    assert_eq!(orders[0].iter().map(|(_, sequence)| *sequence).collect::<Vec<_>>(), expected);
+    assert!(orders.iter().all(|order| *order == orders[0]), "everybody sees the same order");
+    house.read_models_are_what_the_log_says().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn pages_of_the_past_adjoin_without_gap_or_overlap() {
+    const MESSAGES: u64 = 130;
+    let house = House::open().await;
+    let ada = house.register("ada").await;
+    let id = house.talk(&ada, &[]).await;
+    let path = format!("/api/conversations/{id}/messages");
+    // At once, so that they are microseconds apart.
+    let written = stream::iter(0..MESSAGES).map(|_| house.say(&ada, &id, "said"));
+    written.buffer_unordered(32).collect::<Vec<Value>>().await;
+    let newest = house.get(&ada, &path).await.with(200);
+    assert_eq!(sequences(&newest), (MESSAGES - 49..=MESSAGES).collect::<Vec<_>>(), "the newest fifty, in order");
+    for by_id in [true, false] {
+        let (mut page, mut seen) = (newest.clone(), sequences(&newest));
+        while let Some(first) = page.as_array().unwrap().first() {
+            let before =
+                if by_id { first["id"].as_str().unwrap().to_owned() } else { format!("seq:{}", first["sequence"]) };
+            page = house.get(&ada, &format!("{path}?before={before}&limit=33")).await.with(200);
+            seen.splice(0..0, sequences(&page));
+        }
+        assert_eq!(seen, (1..=MESSAGES).collect::<Vec<_>>());
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_was_opened_a_moment_ago_is_written_to_over_a_socket_that_is_older() {
+    let house = House::open().await;
+    let ada = house.register("ada").await;
+    let socket = house.socket(&ada).await;
+    for _ in 0..5 {
+        let id = house.talk(&ada, &[]).await;
+        assert_eq!(socket.call("join:conversation", &[json!(id)]).await.unwrap()["success"], true);
+        let message = json!({ "conversationId": id, "content": "first" });
+        assert_eq!(socket.call("message:send", &[message]).await.unwrap()["message"]["sequence"], 1);
+    }
+}
