@@ -16,8 +16,8 @@ use symbia_workers::{
     directory::DirectoryKeeper,
     identity::Housekeeping,
     integrations::{
-        Accounts, Anthropic, Books, EmbeddingRouter, Enquiries, LlmRouter, LocalProvider, Meter, OpenAi,
-        Providers, RouterOptions,
+        Accounts, Anthropic, Books, EmbeddingRouter, Enquiries, LlmRouter, LocalProvider, Meter, OpenAi, Providers,
+        RouterOptions,
     },
     messaging::{Eraser, Periods},
     models::{

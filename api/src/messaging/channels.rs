@@ -124,7 +124,7 @@ impl Messaging {
         scope: &RequestScope,
     ) -> ApiResult<String> {
         chat.check()?;
-        let (link_id, key) = (self.link_id(chat), self.key(place).await?);
+        let (link_id, key) = (self.link_id(chat), self.key(&place.address).await?);
         let link = LinkChannel {
             link_id: link_id.clone(),
             org_id: place.tenant.to_string(),

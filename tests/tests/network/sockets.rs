@@ -196,12 +196,12 @@ async fn a_member_does_on_a_socket_what_its_capabilities_say_and_nobody_does_not
     let forged = Options { auth: json!({ "token": "forged" }), ..Options::default() };
     let forged = SocketClient::connect(&mesh.base, forged).await.unwrap();
     for (call, argument, needed) in calls {
-        let answer = member.call(call, &[argument.clone()]).await.unwrap();
+        let answer = member.call(call, std::slice::from_ref(&argument)).await.unwrap();
         let error = if needed.is_some() { "insufficient_permissions" } else { "node_owned" };
         assert_eq!((&answer["ok"], &answer["error"]), (&json!(false), &json!(error)), "{call}: {answer}");
         assert_eq!(answer["requiredPermission"].as_str(), needed, "{call}: {answer}");
         for nobody in [&strangers, &forged] {
-            let answer = nobody.call(call, &[argument.clone()]).await.unwrap();
+            let answer = nobody.call(call, std::slice::from_ref(&argument)).await.unwrap();
             assert_eq!((&answer["ok"], &answer["error"]), (&json!(false), &json!("authentication_required")), "{call}");
         }
     }
