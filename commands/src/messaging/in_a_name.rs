@@ -43,6 +43,7 @@ fn say(n: u128) -> SendMessage {
 
 fn cancel() -> SendControl {
     SendControl {
+        keep_partial: false,
         control_id: Uuid::from_u128(9).to_string(),
         event: Signal::Cancel,
         target: None,
