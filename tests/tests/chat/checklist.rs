@@ -40,11 +40,11 @@ async fn a_thousand_messages_at_once_over_two_processes_have_one_dense_order_for
         let url = format!("{}/api/conversations/{id}/messages", bases[side]);
         // Half over REST, half over sockets, at both processes. A socket's calls wait for one another, 64 at most.
         let rest = (n % 4 < 2).then(|| http.post(url).bearer_auth(tokens[side]).json(&message));
-        let socket = writers[side].call("message:send", &[message]);
+        let writer = &writers[side];
         async move {
             let answer: Value = match rest {
                 Some(request) => request.send().await.unwrap().json().await.unwrap(),
-                None => socket.await.unwrap()["message"].clone(),
+                None => writer.call("message:send", &[message]).await.unwrap()["message"].clone(),
             };
             answer["sequence"].as_u64().unwrap_or_else(|| panic!("{answer}"))
         }

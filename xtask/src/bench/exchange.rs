@@ -16,7 +16,7 @@ use symbia_commands::{
 };
 use symbia_events::{
     ActorType, AggregateRef, CommandId, OrgId, Position, Service, SubjectKey,
-    integrations::{DroppedParam, FinishReason, Usage},
+    integrations::DroppedParam,
     messaging::{ConversationType, ParticipantType, Priority},
 };
 use symbia_nats::{broker::Durability, bus::CommandBus, log::LogReader};

@@ -182,12 +182,12 @@ impl Asker {
     }
 
     async fn streams(&self) -> Result<Vec<Heard>> {
-        let beginnings = stream::iter(0..STREAMS).then(|_| async {
+        let mut streams = Vec::with_capacity(STREAMS);
+        for _ in 0..STREAMS {
             tokio::time::sleep(APART).await;
             let asker = self.clone();
-            tokio::spawn(async move { asker.stream().await })
-        });
-        let streams: Vec<_> = beginnings.collect().await;
+            streams.push(tokio::spawn(async move { asker.stream().await }));
+        }
         let mut heard = Vec::with_capacity(streams.len());
         for stream in streams {
             heard.push(stream.await??);

@@ -57,12 +57,7 @@ pub struct Symbia {
 }
 
 impl Symbia {
-    /// Starts it; `None` when there is no release build.
-    pub async fn start() -> Result<Option<Self>> {
-        Self::start_with(&[]).await
-    }
-
-    /// The same with further variables.
+    /// Starts it, with these variables besides; `None` when there is no release build.
     pub async fn start_with(variables: &[(&str, &str)]) -> Result<Option<Self>> {
         let Some(binary) = binary()? else { return Ok(None) };
         let dir = ground::directory()?;
