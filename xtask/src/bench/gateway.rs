@@ -5,7 +5,7 @@
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, ensure};
-use futures::{StreamExt, stream};
+use futures::StreamExt;
 use serde_json::{Value, json};
 use tokio::task::JoinSet;
 
