@@ -50,23 +50,21 @@ impl<S: Send + Sync> FromRequestParts<S> for Access {
 impl Access {
     /// The tenant to follow: the one asked for by name, else as for every request. An operator says why it is another's.
     pub fn tenant(&self, asked: Option<&str>, reason: Option<&str>) -> ApiResult<OrgId> {
+        let named = asked.or_else(|| self.headers.get(X_ORG_ID)?.to_str().ok());
+        if named == Some(OrgId::GLOBAL) {
+            self.caller.require_super_admin()?;
+            return Ok(OrgId::global());
+        }
         let mut headers = self.headers.clone();
         if let Some(reason) = reason.and_then(|reason| HeaderValue::from_str(reason).ok()) {
             headers.insert(X_ACCESS_REASON, reason);
         }
         if let Some(asked) = asked {
-            if asked == OrgId::GLOBAL {
-                self.caller.require_super_admin()?;
-                return Ok(OrgId::global());
-            }
             let value = HeaderValue::from_str(asked).map_err(|_| ApiError::org_access_denied())?;
             headers.insert(X_ORG_ID, value);
         }
         let org =
             self.caller.org(&RequestScope::new(&parts(&headers, &self.authenticator), &TrustedProxies::default()))?;
-        if org == OrgId::GLOBAL {
-            self.caller.require_super_admin()?;
-        }
         org.parse().map_err(|_| ApiError::org_access_denied())
     }
 

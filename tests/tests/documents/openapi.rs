@@ -98,6 +98,10 @@ fn described(service: Service, document: &Value) -> Tested {
                 folders.push(path);
                 continue;
             }
+            // What identity serves at other services' doors is in their documents.
+            if path.ends_with("identity/front.rs") {
+                continue;
+            }
             let code = fs::read_to_string(&path)?;
             for attribute in code.split("#[utoipa::path(").skip(1) {
                 let method = attribute.split(',').next().unwrap_or_default().trim();
