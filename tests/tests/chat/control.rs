@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use super::stage::{Answer, Events, House, Person, Sse, run_is, texts};
+use super::stage::{Answer, Events, House, Person, Sse, eventually, run_is, texts};
 
 const ASSISTANT: &str = "assistant:coordinator";
 
@@ -59,7 +59,10 @@ async fn nothing_is_answered_while_it_is_paused_and_the_open_question_afterwards
     signal(&house, &ada, &id, json!({ "event": "resume" })).await.with(201);
     let next = house.say(&ada, &id, "help").await;
     answered(&mut events, &next).await;
-    let said = messages(&house, &ada, &id).await;
+    // An event may be told before the read model has it.
+    let said =
+        eventually("all of them", || async { Some(messages(&house, &ada, &id).await).filter(|said| said.len() == 8) })
+            .await;
     let sequences: Vec<u64> = said.iter().filter_map(|m| m["sequence"].as_u64()).collect();
     assert_eq!(sequences, (1..=8).collect::<Vec<_>>(), "signals have their places: {said:?}");
     let answers = said.iter().filter(|m| m["sender_id"] == ASSISTANT).count();

@@ -70,7 +70,7 @@ async fn messages_have_one_dense_order_and_a_repetition_changes_nothing() {
         (json!({ "content": "x", "metadata": [] }), (400, "VALIDATION_FAILED")),
         (json!({ "content": "x", "metadata": { "x": "x".repeat(33_000) } }), (413, "TOO_LARGE")),
         (json!({ "content": "x", "metadata": { "deep": deep(40) } }), (400, "VALIDATION_FAILED")),
-        (json!({ "content": "x", "metadata": { "deep": deep(200) } }), (400, "VALIDATION_FAILED")),
+        (json!({ "content": "x", "metadata": { "deep": deep(200) } }), (400, "MALFORMED_JSON")),
         (json!({ "content": "x".repeat(64 * 1024 + 1) }), (413, "TOO_LARGE")),
         (json!({ "content": "x", "replyTo": "0b5b8a1e-7c0e-4a53-9d5e-3c8a2f6f1a99" }), (404, "MESSAGE_NOT_FOUND")),
     ] {
