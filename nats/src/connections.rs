@@ -127,7 +127,9 @@ impl Connections {
     /// We have no connection ourselves.
     pub async fn end(&self, connection: &Connection) -> Result<(), ConnectionsError> {
         let request = json!({ "cid": connection.id }).to_string();
-        Ok(self.0.publish(END.replace('*', &connection.server), request.into()).await?)
+        // A server does nothing for who wants no answer.
+        let inbox = self.0.new_inbox();
+        Ok(self.0.publish_with_reply(END.replace('*', &connection.server), inbox, request.into()).await?)
     }
 
     async fn ask(&self, subject: &str, offset: usize) -> Result<Subscriber, ConnectionsError> {

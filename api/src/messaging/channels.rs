@@ -200,10 +200,10 @@ async fn by_channel(
     scope: RequestScope,
     headers: HeaderMap,
     caller: Result<OptionalCaller, ApiError>,
-    Query(wanted): Query<Wanted>,
+    wanted: ApiResult<Query<Wanted>>,
 ) -> ApiResult<Json<OfChannel>> {
     service_of(&messaging.platform.keys, Service::Messaging, &headers, caller?.0.as_ref())?;
-    let Wanted { channel_type, connection_id, chat_id, org_id } = wanted;
+    let Query(Wanted { channel_type, connection_id, chat_id, org_id }) = wanted?;
     let chat = Chat { channel_type, connection_id, chat_id };
     chat.check()?;
     let org = org_id.or_else(|| scope.org_id.clone());

@@ -43,7 +43,7 @@ async fn it_says_who_what_why_by_which_model_and_on_which_evidence() {
     assert!(story.doubts().count() > 0 && !story.text().contains("count, please"));
 
     let kid = symbia_projections::messaging::content_key_id(&ada.org, &id);
-    secrets.destroy_subject_key(&kid).await.unwrap();
+    secrets.destroy_conversation_keys(&kid).await.unwrap();
     let text = tell(client, &house.keys, secrets, &id).await.unwrap().text();
     assert!(text.contains("[erased]") && !text.contains("count, please"), "{text}");
     assert!(tell(client, &house.keys, secrets, "nowhere").await.is_err());
