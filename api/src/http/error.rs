@@ -211,7 +211,7 @@ pub(super) fn complete(mut response: Response, request_id: &str, trace_id: &str,
     let status = response.status();
     let error = match response.extensions_mut().remove::<ApiError>() {
         Some(error) => error,
-        None if !(status.is_client_error() || status.is_server_error()) || is_json(response.headers()) => {
+        None if !(status.is_client_error() || status.is_server_error()) || is_told(response.headers()) => {
             return response;
         }
         None => of_status(status, route),
@@ -224,10 +224,11 @@ pub(super) fn complete(mut response: Response, request_id: &str, trace_id: &str,
     Response::from_parts(parts, completed.into_body())
 }
 
-fn is_json(headers: &HeaderMap) -> bool {
+// Whether a body says already what is wrong, to a program or, as a page, to a person.
+fn is_told(headers: &HeaderMap) -> bool {
     let kind = headers.get(header::CONTENT_TYPE).and_then(|v| v.to_str().ok()).unwrap_or_default();
     let essence = kind.split(';').next().unwrap_or_default().trim();
-    essence.eq_ignore_ascii_case("application/json") || essence.ends_with("+json")
+    ["application/json", "text/html"].iter().any(|own| essence.eq_ignore_ascii_case(own)) || essence.ends_with("+json")
 }
 
 fn of_status(status: StatusCode, route: &str) -> ApiError {

@@ -1,7 +1,7 @@
 //! Who a request acts for (platform.md §4.2, 4.5).
 
 use serde::{Deserialize, Serialize};
-use symbia_commands::{Approved, Level};
+use symbia_commands::{Approved, Level, integrations::MODEL_SCOPE};
 use symbia_events::Service;
 
 /// What kind of actor a principal is.
@@ -161,6 +161,9 @@ impl Principal {
     #[must_use]
     pub fn reaches(&self, service: Service) -> bool {
         let within = |scope: &String| {
+            if service == Service::Integrations && scope.starts_with(MODEL_SCOPE) {
+                return true;
+            }
             let capability = scope.strip_prefix("cap:").unwrap_or_default();
             [domain(service), "global"].contains(&capability.split('.').next().unwrap_or_default())
         };

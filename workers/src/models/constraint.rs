@@ -46,10 +46,10 @@ impl Shapes {
                 TopLevelGrammar::from_lark(calls(&tools, &format!("{CALL}\n")))
             }
             (Format::Text, _) => return Ok(None),
-            (Format::Json, _) => TopLevelGrammar::from_json_schema(serde_json::json!({ "type": "object" })),
+            (Format::Json, _) => TopLevelGrammar::from_json_schema(dense(serde_json::json!({ "type": "object" }))),
             (Format::Schema(schema), _) => {
                 check_size(schema)?;
-                TopLevelGrammar::from_json_schema(schema.clone())
+                TopLevelGrammar::from_json_schema(dense(schema.clone()))
             }
             (Format::Grammar(text), _) => {
                 let lark =
@@ -131,6 +131,16 @@ impl Constraint {
     pub(super) fn is_complete(&self) -> bool {
         self.0.is_stopped()
     }
+}
+
+/// A schema whose values are written on one line: where any white space may stand, a small model writes line breaks until it is
+/// cut off.
+fn dense(mut schema: Value) -> Value {
+    if let Value::Object(schema) = &mut schema {
+        let how = serde_json::json!({ "whitespace_flexible": false, "item_separator": ", ", "key_separator": ": " });
+        schema.entry("x-guidance").or_insert(how);
+    }
+    schema
 }
 
 #[cfg(test)]
