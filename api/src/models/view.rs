@@ -6,12 +6,12 @@ use std::collections::BTreeMap;
 use axum::http::StatusCode;
 use symbia_commands::models::MANAGE;
 use symbia_events::models::{ModelDefaults, ModelSettings};
-use symbia_nats::inference::{Details, Message, ModelStatus, Request};
+use symbia_nats::inference::{AskError, Details, Message, ModelStatus, Request};
 use symbia_projections::{Scope, models as model};
 
 use super::{
     Models,
-    error::{error, invalid, shaped},
+    error::{error, invalid, shaped, unanswered},
 };
 use crate::http::{ApiError, ApiResult, Caller, RequestScope};
 
@@ -60,7 +60,12 @@ impl Models {
             return Err(invalid("model", "must name a model"));
         }
         let view = self.view(caller, scope).await?;
-        let id = view.find(name)?.id.clone();
+        let found = view.find(name);
+        if found.is_err() && self.census.workers().is_empty() {
+            // Nobody is there to know better.
+            return Err(unanswered(AskError::Nobody));
+        }
+        let id = found?.id.clone();
         let settings = view.settings(&id);
         if !settings.enabled {
             let message = format!("model {name:?} is switched off: ask those who manage the models");
