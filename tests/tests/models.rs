@@ -4,7 +4,15 @@
 
 #[path = "models/answers.rs"]
 mod answers;
+#[path = "models/clients.rs"]
+mod clients;
+#[path = "models/downloads.rs"]
+mod downloads;
+#[path = "models/hub.rs"]
+mod hub;
 #[path = "models/lifecycle.rs"]
 mod lifecycle;
+#[path = "models/settings.rs"]
+mod settings;
 #[path = "models/stage.rs"]
 mod stage;

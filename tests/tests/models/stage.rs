@@ -31,7 +31,9 @@ use symbia_workers::{
     command::{CommandWorker, Decider, Handlers, Options},
     models::{
         InferenceWorker,
+        downloader::{Downloader, serve_searches},
         keeper::{ModelKeeper, record},
+        pull::{self, Puller},
     },
     reactor::ReactorRunner,
 };
@@ -95,6 +97,15 @@ impl House {
 
     /// With an engine of choice.
     pub async fn with(engine: symbia_workers::models::Options) -> Self {
+        Self::build(engine, None).await
+    }
+
+    /// The same, with models got over the network.
+    pub async fn getting(engine: symbia_workers::models::Options, pull: pull::Options) -> Self {
+        Self::build(engine, Some(pull)).await
+    }
+
+    async fn build(engine: symbia_workers::models::Options, pull: Option<pull::Options>) -> Self {
         let servers = TestServers::start().await.unwrap();
         let nats = async_nats::connect(servers.nats_url()).await.unwrap();
         let jetstream = async_nats::jetstream::new(nats.clone());
@@ -119,6 +130,13 @@ impl House {
         let keeper = Arc::new(ModelKeeper::open(nats.clone(), Arc::clone(&keys)).await.unwrap());
         tokio::spawn(ReactorRunner::new(nats.clone(), Arc::clone(&keys), keeper).run(stop.clone()));
         tokio::spawn(record(nats.clone(), bus.clone(), Arc::clone(&keys), stop.clone()));
+        if let Some(pull) = pull {
+            let puller = Puller::new(pull).unwrap();
+            let downloader = Downloader::open(nats.clone(), Arc::clone(&keys), puller.clone()).await.unwrap();
+            let downloader = ReactorRunner::new(nats.clone(), Arc::clone(&keys), Arc::new(downloader));
+            tokio::spawn(downloader.run(stop.clone()));
+            tokio::spawn(serve_searches(nats.clone(), puller, stop.clone()));
+        }
         tokio::spawn(InferenceWorker::start(nats.clone(), engine).unwrap().run(inference.clone()));
 
         let generous = Quota::per_minute(100_000);
@@ -159,6 +177,11 @@ impl House {
         House { nats, pool, keys, identity, models, http, stop, inference, _projectors, _servers }
     }
 
+    /// Where the models service is.
+    pub fn address(&self) -> &str {
+        &self.models
+    }
+
     /// Ends the inference process.
     pub fn end_inference(&self) {
         self.inference.cancel();
@@ -187,6 +210,12 @@ impl House {
     pub async fn get(&self, path: &str, token: &str) -> Answer {
         let answer = self.send("GET", path, token, None).await;
         Answer { status: answer.status(), body: answer.json().await.unwrap_or_default() }
+    }
+
+    /// What the identity service answers.
+    pub async fn identity_get(&self, path: &str, token: &str) -> Value {
+        let answer = self.http.get(format!("{}{path}", self.identity)).bearer_auth(token).send().await.unwrap();
+        answer.json().await.unwrap()
     }
 
     pub async fn post(&self, path: &str, token: &str, body: Value) -> Answer {

@@ -14,6 +14,10 @@ use symbia_nats::inference::{
 
 use super::{Answered, Event, Handle, Options, Service};
 
+mod acceptance;
+mod hostile;
+mod memory;
+
 const PICO: &str = "pico-chat.q8_0";
 
 fn shipped() -> PathBuf {
