@@ -214,6 +214,18 @@ mod tests {
     }
 
     #[test]
+    fn the_policies_of_a_mesh_and_what_goes_over_it_are_not_heard() {
+        let member = ada("member");
+        assert!(hears(&member, "symbia.evt.network.o1.node.*") && !hears(&member, "symbia.evt.network.o1.>"));
+        assert!(!hears(&member, "symbia.evt.network.o1.policy.*"));
+        let reader = Principal { entitlements: vec!["cap:network.policies.read".into()], ..ada("member") };
+        assert!(hears(&reader, "symbia.evt.network.o1.policy.*"));
+        assert!(!hears(&reader, "symbia.evt.network.o1.routed-event.*"));
+        let live = |principal: &Principal| of(principal).subscribe.iter().any(|s| s.starts_with("symbia.mesh."));
+        assert!(!live(&ada("admin")));
+    }
+
+    #[test]
     fn a_credential_with_scopes_sends_commands_and_hears_their_outcomes() {
         let scoped = Principal { scopes: vec!["cap:identity.read".into()], ..ada("admin") };
         assert_eq!(of(&scoped).subscribe, ["symbia.out.o1.*", "symbia.out.o2.*"]);

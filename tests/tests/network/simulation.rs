@@ -1,8 +1,14 @@
 //! Simulation says what sending does, and a change of a policy is held against what was sent.
 
+use futures::{StreamExt, stream};
+use rand::{RngExt, SeedableRng, rngs::StdRng, seq::IndexedRandom};
 use serde_json::{Value, json};
 
 use crate::stage::{Mesh, event};
+
+fn verdicts(list: &Value, id: &str) -> Vec<(Value, Value)> {
+    list.as_array().unwrap().iter().map(|hop| (hop[id].clone(), hop["verdict"].clone())).collect()
+}
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_simulated_event_fares_as_a_sent_one() {
@@ -25,13 +31,61 @@ async fn a_simulated_event_fares_as_a_sent_one() {
         let (_, trace) = mesh.send(&ada, event(source, target)).await;
         let reached = matches!(trace["status"].as_str(), Some("pending" | "delivered"));
         assert_eq!(simulated["wouldSucceed"], reached, "{source} {target:?}");
-        let verdicts = |list: &Value, id: &str| -> Vec<(Value, Value)> {
-            list.as_array().unwrap().iter().map(|hop| (hop[id].clone(), hop["verdict"].clone())).collect()
-        };
         assert_eq!(verdicts(&simulated["targets"], "id"), verdicts(&trace["path"], "node"));
     }
     let unknown = mesh.post("/api/sdn/simulate", &ada, event("nobody", None)).await.ok();
     assert_eq!((&unknown["wouldSucceed"], &unknown["reason"]), (&json!(false), &json!("source_not_found")));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn simulation_is_right_about_a_thousand_random_events() {
+    const NODES: [&str; 5] = ["a", "b", "c", "d", "e"];
+    const TYPES: [&str; 4] = ["message.new", "message.old", "order.paid", "typing.start"];
+    let mesh = Mesh::open().await;
+    let ada = mesh.house.register("ada").await;
+    mesh.register(&ada, &NODES).await;
+    let seed = rand::random();
+    println!("seed {seed}");
+    let mut random = StdRng::seed_from_u64(seed);
+    for (from, to) in [("a", "*"), ("b", "c"), ("b", "d"), ("c", "a"), ("d", "*"), ("e", "b")] {
+        let types = ["*", "message.*", "order.paid"].choose(&mut random).unwrap();
+        let boundaries = [json!(["intra"]), json!(["intra", "inter"]), json!(["extra"])];
+        let boundaries = boundaries.choose(&mut random).unwrap();
+        let body = json!({ "from": from, "to": to, "allowedEventTypes": [types], "boundaries": boundaries });
+        mesh.made("/api/registry/contracts", &ada, body).await;
+    }
+    for number in 0..12 {
+        let field = ["source", "target", "eventType", "boundary", "runId"].choose(&mut random).unwrap();
+        let operator = ["eq", "neq", "contains", "startsWith", "regex"].choose(&mut random).unwrap();
+        let value = ["a", "c", "message.new", "inter", "run-1", "^[bd]"].choose(&mut random).unwrap();
+        let actions = [
+            json!({ "type": "allow" }),
+            json!({ "type": "deny" }),
+            json!({ "type": "log", "level": "info" }),
+            json!({ "type": "route", "to": "c" }),
+            json!({ "type": "transform", "mapping": { "m": "n" } }),
+        ];
+        let action = actions.choose(&mut random).unwrap().clone();
+        mesh.policy(&ada, number, json!([{ "field": field, "operator": operator, "value": value }]), action).await;
+    }
+    let events: Vec<Value> = (0..1000)
+        .map(|_| {
+            let target = [None, None, Some("a"), Some("c"), Some("e"), Some("nobody")].choose(&mut random).unwrap();
+            let mut event = event(NODES.choose(&mut random).unwrap(), *target);
+            event["payload"]["type"] = json!(TYPES.choose(&mut random).unwrap());
+            event["boundary"] = json!(["intra", "inter", "extra"].choose(&mut random).unwrap());
+            event["runId"] = json!(format!("run-{}", random.random_range(0..500)));
+            event
+        })
+        .collect();
+    let compared = stream::iter(events).map(async |event| {
+        let simulated = mesh.post("/api/sdn/simulate", &ada, event.clone()).await.ok();
+        let (_, trace) = mesh.send(&ada, event.clone()).await;
+        assert_eq!(verdicts(&simulated["targets"], "id"), verdicts(&trace["path"], "node"), "{event}");
+        usize::from(simulated["wouldSucceed"] == true)
+    });
+    let succeed: Vec<usize> = compared.buffer_unordered(8).collect().await;
+    assert_eq!(succeed.len(), 1000);
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -1,6 +1,6 @@
 //! Nodes that speak through sockets, in several processes: each event once, what waited first, in order; and who hears what.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 
 use serde_json::{Value, json};
 use symbia_tests::socketio::{Options, SocketClient, Told};
@@ -256,4 +256,43 @@ async fn a_socket_that_acknowledges_is_asked_again_when_it_does_not() {
     }
     let trace = mesh.get(&format!("/api/events/{id}/trace"), &ada).await;
     assert_eq!((&trace["status"], &trace["path"][0]["attempt"]), (&json!("pending"), &json!(2)), "{trace}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn two_routers_lose_nothing_and_keep_the_order_of_each_run() {
+    const RUNS: usize = 10;
+    const EACH: usize = 20;
+    let mesh = Mesh::open().await;
+    let ada = mesh.house.register("ada").await;
+    let other = mesh.serve().await;
+    mesh.register(&ada, &["a"]).await;
+    let mut targets = [mesh.speaker(&mesh.base, &ada, "b").await, mesh.speaker(&other, &ada, "c").await];
+    mesh.contract(&ada, "a", "*").await;
+    let routers = [mesh.socket(&ada).await, SocketClient::open(&other, &ada.token, None).await.unwrap()];
+    // Within a run one after another, by turns through both; the runs at once.
+    let run = async |run: usize| {
+        for n in 0..EACH {
+            let mut event = event("a", None);
+            event["runId"] = json!(format!("run-{run}"));
+            event["payload"]["data"] = json!({ "n": n });
+            let sent = routers[(run + n) % 2].call("event:send", &[event]).await.unwrap();
+            assert_eq!(sent["ok"], true, "{sent}");
+        }
+    };
+    futures::future::join_all((0..RUNS).map(run)).await;
+    for target in &mut targets {
+        let mut received: HashMap<String, Vec<usize>> = HashMap::new();
+        for _ in 0..RUNS * EACH {
+            let event = target.event("event:received").await.unwrap().data;
+            let run = event["wrapper"]["runId"].as_str().unwrap().to_owned();
+            received
+                .entry(run)
+                .or_default()
+                .push(usize::try_from(event["payload"]["data"]["n"].as_u64().unwrap()).unwrap());
+        }
+        assert_eq!(received.len(), RUNS);
+        for (run, numbers) in received {
+            assert_eq!(numbers, (0..EACH).collect::<Vec<_>>(), "{run}");
+        }
+    }
 }

@@ -9,7 +9,7 @@ use symbia_commands::network::{EVENTS_READ, POLICIES_READ, TOPOLOGY_READ};
 use tracing::Instrument;
 use uuid::Uuid;
 
-use super::{NetworkSockets, hub::Seat, watch::Filter};
+use super::{NetworkSockets, seats::Seat, watch::Filter};
 use crate::{
     http::{ApiError, ApiResult, Caller, RequestScope, principal::PrincipalKind},
     network::{Network, nodes::NewNode},

@@ -13,7 +13,7 @@ use std::{
 use async_nats::Subscriber;
 use futures::StreamExt;
 use serde_json::{Value, json};
-use socketioxide::{extract::SocketRef, socket::Sid};
+use socketioxide::socket::Sid;
 use symbia_events::{DomainEvent, Event, OrgId, Position, Service, network::RoutingEvent};
 use symbia_nats::mesh::{self, WORDS, Word};
 use symbia_projections::{Scope, network as model};
@@ -27,13 +27,11 @@ use super::{
         Network,
         shapes::{self, Trace},
     },
+    seats::{Seat, Seats},
     signs::{Audience, signs},
-    watch::{Filter, Seen, Watch},
+    watch::{Filter, Seen},
 };
-use crate::{
-    feed::source::{Chunk, Entry, Source},
-    socket::emit,
-};
+use crate::feed::source::{Chunk, Entry, Source};
 
 const SUBJECTS: &str = "symbia.evt.network.>";
 /// How often those are told again who were too slow.
@@ -46,18 +44,6 @@ const PAUSE: Duration = Duration::from_secs(1);
 const UNDER_WAY_MAX: usize = 50_000;
 /// Events that are not kept, of all organizations, that can still be listed.
 const PASSED_MAX: usize = 1_000;
-
-/// A socket, and what it may be told.
-pub(super) struct Seat {
-    pub socket: SocketRef,
-    pub org: OrgId,
-    /// It sees who is on the mesh.
-    pub topology: bool,
-    /// It sees the policies.
-    pub policies: bool,
-    /// It may watch.
-    pub events: bool,
-}
 
 /// What the hub is asked for.
 pub(super) enum Order {
@@ -100,7 +86,7 @@ impl Hub {
             place: Arc::clone(&hub.place),
             passed: Arc::clone(&hub.passed),
             network,
-            seats: HashMap::new(),
+            seats: Seats::default(),
             under_way: HashMap::new(),
         };
         tokio::spawn(running.run(taken));
@@ -145,16 +131,11 @@ impl Hub {
     }
 }
 
-struct Seated {
-    seat: Seat,
-    watches: Vec<Watch>,
-}
-
 struct Running {
     network: Network,
     place: Arc<AtomicU64>,
     passed: Passed,
-    seats: HashMap<Sid, Seated>,
+    seats: Seats,
     /// Targets whose first attempt has not ended, by event.
     under_way: HashMap<(OrgId, String), HashSet<String>>,
 }
@@ -198,7 +179,7 @@ impl Running {
                     None => return,
                 },
                 Some(order) = orders.recv() => self.order(order),
-                _ = flush.tick() => self.flush(|_| true),
+                _ = flush.tick() => self.seats.flush(),
                 _ = renew.tick() => {
                     tokio::spawn(self.network.gateway.clone().renew());
                 }
@@ -209,46 +190,11 @@ impl Running {
     fn order(&mut self, order: Order) {
         // Who asked may have gone meanwhile.
         match order {
-            Order::Enter(seat) => {
-                // One that went while it was on its way here has said so before, or will.
-                if !seat.socket.connected() {
-                    return;
-                }
-                let before = self.seats.remove(&seat.socket.id).filter(|before| before.seat.org == seat.org);
-                let watches = before.map(|before| before.watches).filter(|_| seat.events).unwrap_or_default();
-                self.seats.insert(seat.socket.id, Seated { seat, watches });
-            }
-            Order::Gone(sid) => _ = self.seats.remove(&sid),
-            Order::Watch { sid, id, filter, reply } => {
-                let seated = self.seats.get_mut(&sid).filter(|seated| seated.seat.events);
-                let may = seated.map(|seated| seated.watches.push(Watch::new(id, filter))).is_some();
-                let _ = reply.send(may);
-            }
-            Order::Unwatch { sid, id, reply } => {
-                let watches = self.seats.get_mut(&sid).map(|seated| &mut seated.watches);
-                let ended = watches.is_some_and(|watches| {
-                    let before = watches.len();
-                    watches.retain(|watch| watch.id != id);
-                    watches.len() < before
-                });
-                let _ = reply.send(ended);
-            }
+            Order::Enter(seat) => self.seats.enter(seat),
+            Order::Gone(sid) => self.seats.leave(sid),
+            Order::Watch { sid, id, filter, reply } => _ = reply.send(self.seats.watch(sid, id, filter)),
+            Order::Unwatch { sid, id, reply } => _ = reply.send(self.seats.unwatch(sid, &id)),
             Order::Listens(reply) => _ = reply.send(true),
-        }
-    }
-
-    fn watched(&self, org: &OrgId) -> bool {
-        self.seats.values().any(|seated| seated.seat.org == *org && !seated.watches.is_empty())
-    }
-
-    fn flush(&mut self, which: impl Fn(&OrgId) -> bool) {
-        for seated in self.seats.values_mut().filter(|seated| which(&seated.seat.org)) {
-            for watch in &mut seated.watches {
-                // One that is slow is told later; one that has gone is about to be left out.
-                if watch.flush(&seated.seat.socket).is_err() {
-                    break;
-                }
-            }
         }
     }
 
@@ -277,7 +223,7 @@ impl Running {
         let key = (event.orgid.clone(), event.aggregateid.clone());
         let target = match what {
             RoutingEvent::EventRouted(routed) => {
-                if !self.watched(&key.0) {
+                if !self.seats.watched(&key.0) {
                     return None;
                 }
                 let delivering = routed.candidates.into_iter().filter(|candidate| candidate.verdict.delivers());
@@ -323,7 +269,7 @@ impl Running {
         platform.positions.wait_for(Service::Network.name(), at, platform.settings.visible_within).await;
         for (org, id) in ready {
             match self.seen(&org, &id).await {
-                Ok(Some(seen)) => self.tell(&org, &Arc::new(seen)),
+                Ok(Some(seen)) => self.seats.tell(&org, &Arc::new(seen)),
                 Ok(None) => {}
                 Err(error) => tracing::warn!(%error, "those who watch are not told of an event"),
             }
@@ -338,29 +284,12 @@ impl Running {
         Ok(Some(Seen { event: shapes::event(&row, key.as_ref()), trace: json!(Trace::from(&row)) }))
     }
 
-    fn tell(&mut self, org: &OrgId, seen: &Arc<Seen>) {
-        let here = self.seats.values_mut().filter(|seated| seated.seat.org == *org);
-        here.flat_map(|seated| &mut seated.watches).for_each(|watch| watch.push(seen));
-        self.flush(|of| of == org);
-    }
-
     fn registry(&self, event: &Event) {
         if event.event_type.starts_with("symbia.network.node.node-unregistered.") {
             self.network.gateway.left(&(event.orgid.clone(), event.aggregateid.clone()));
         }
         for (audience, name, data) in signs(event) {
-            self.sign(&event.orgid, audience, &name, &data);
-        }
-    }
-
-    fn sign(&self, org: &OrgId, audience: Audience, name: &str, data: &Value) {
-        let may = |seat: &Seat| match audience {
-            Audience::Topology => seat.topology,
-            Audience::Policies => seat.policies,
-        };
-        for seated in self.seats.values().filter(|seated| seated.seat.org == *org && may(&seated.seat)) {
-            // A slow one asks for the topology when it wants to know.
-            let _ = emit(&seated.seat.socket, name, data);
+            self.seats.sign(&event.orgid, audience, &name, &data);
         }
     }
 
@@ -368,7 +297,7 @@ impl Running {
         let org = mesh::org_of_word(subject).and_then(|org| org.parse::<OrgId>().ok());
         let (Some(org), Ok(word)) = (org, serde_json::from_slice(payload)) else { return };
         match word {
-            Word::Sign { name, data } => self.sign(&org, Audience::Topology, &name, &data),
+            Word::Sign { name, data } => self.seats.sign(&org, Audience::Topology, &name, &data),
             Word::Passing { event, trace } => {
                 let seen = Arc::new(Seen { event, trace });
                 let mut passed = self.passed.lock().unwrap_or_else(PoisonError::into_inner);
@@ -377,7 +306,7 @@ impl Running {
                 }
                 passed.push_back((org.clone(), Arc::clone(&seen)));
                 drop(passed);
-                self.tell(&org, &seen);
+                self.seats.tell(&org, &seen);
             }
         }
     }

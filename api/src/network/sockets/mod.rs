@@ -4,6 +4,7 @@
 mod calls;
 mod gateway;
 mod hub;
+mod seats;
 mod signs;
 mod watch;
 
