@@ -38,6 +38,8 @@ pub fn catalog() -> Vec<MessageType> {
         integrations::BudgetCommand::types(),
         integrations::CircuitCommand::types(),
         integrations::PriceCommand::types(),
+        integrations::IntegrationCommand::types(),
+        integrations::InvocationCommand::types(),
         models::ModelCommand::types(),
         models::DownloadCommand::types(),
         models::UsageCommand::types(),

@@ -6,7 +6,9 @@
 //! environment are not used, since they would look names up themselves.
 
 mod address;
+mod call;
 mod errand;
+pub mod mcp;
 mod resolver;
 mod rules;
 
@@ -15,6 +17,7 @@ use std::{sync::Arc, time::Duration};
 use reqwest::{Client, Method, RequestBuilder, Url, redirect::Policy};
 
 pub use address::is_public;
+pub use call::{InvalidCall, Request};
 pub use errand::{Errand, Reply, read};
 pub use resolver::LookUp;
 pub use rules::{Blocked, Rules, leads_to};
@@ -122,5 +125,11 @@ impl Egress {
     pub fn request(&self, method: Method, url: Url) -> Result<RequestBuilder, Blocked> {
         self.rules.check(&url)?;
         Ok(self.http.request(method, url))
+    }
+
+    // For a library that makes its requests itself, to this address and no other.
+    fn client_for(&self, url: &Url) -> Result<Client, Blocked> {
+        self.rules.check(url)?;
+        Ok(self.http.clone())
     }
 }

@@ -61,6 +61,8 @@ catalog! {
     integrations::BudgetEvent,
     integrations::CircuitEvent,
     integrations::PriceEvent,
+    integrations::IntegrationEvent,
+    integrations::InvocationEvent,
     models::ModelEvent,
     models::DownloadEvent,
     models::UsageEvent,

@@ -403,6 +403,13 @@ impl Config {
         })
     }
 
+    /// Where each service answers to the others.
+    #[must_use]
+    pub fn services(&self) -> Vec<(Service, String)> {
+        let host = if self.host == "0.0.0.0" { "127.0.0.1" } else { &self.host };
+        Service::ALL.map(|service| (service, format!("http://{host}:{}", self.port(service)))).to_vec()
+    }
+
     /// Port of a service.
     #[must_use]
     pub fn port(&self, service: Service) -> u16 {

@@ -109,7 +109,7 @@ fn app(config: &Config, platform: &Platform, feed: &Feed, service: Service, heal
         Service::Assistants => assistants::service(platform.clone(), health.clone(), server),
         Service::Integrations => {
             let providers = config.models.described(inference::provider(config));
-            integrations::service(platform.clone(), providers, health.clone(), server)
+            integrations::service(platform.clone(), providers, config.services(), health.clone(), server)
         }
         Service::Models => models::service(platform.clone(), health.clone(), server),
         Service::Network => network::service(platform.clone(), feed, config.network(), health.clone(), server),

@@ -3,6 +3,7 @@
 use std::{process::ExitCode, sync::Arc, time::Duration};
 
 use anyhow::Context;
+use symbia_egress::Egress;
 use symbia_nats::{
     append::Grouping,
     bus::CommandBus,
@@ -16,8 +17,8 @@ use symbia_workers::{
     directory::DirectoryKeeper,
     identity::Housekeeping,
     integrations::{
-        Accounts, Anthropic, Books, EmbeddingRouter, Enquiries, LlmRouter, LocalProvider, Meter, OpenAi, Providers,
-        RouterOptions,
+        Accounts, Anthropic, Books, Discoverer, EmbeddingRouter, Enquiries, Invoker, LlmRouter, LocalProvider, Meter,
+        OpenAi, Providers, RouterOptions,
     },
     messaging::{Eraser, Periods},
     models::{
@@ -141,7 +142,13 @@ pub async fn start(
                 let (providers, content_keys) = (providers(config, house)?, ContentKeys::new(secrets.clone()));
                 tracing::info!(providers = providers.names(), "language models");
                 let reader = ReadPool::new(house.database.clone(), BOOK_CONNECTIONS);
-                let books: Arc<dyn Accounts> = Arc::new(Books::new(reader, secrets.clone(), sender.clone()));
+                let books = Arc::new(Books::new(reader.clone(), secrets.clone(), sender.clone()));
+                let egress = Egress::new(config.egress.clone())?;
+                let discoverer = Discoverer::new(sender.clone(), egress.clone(), books.clone());
+                workers.spawn(react(house.clone(), discoverer, stop.clone()));
+                let invoker = Invoker::new(sender.clone(), content_keys.clone(), reader, egress, books.clone());
+                workers.spawn(react(house.clone(), invoker, stop.clone()));
+                let books: Arc<dyn Accounts> = books;
                 let options = RouterOptions::default();
                 let (texts, read) = (content_keys.clone(), providers.clone());
                 let (of, ring, lent) = (client.clone(), Arc::clone(keys), Arc::clone(&books));

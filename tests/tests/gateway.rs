@@ -1,5 +1,5 @@
 //! The gateway to language models as those see it who use it: with OpenAI's and Anthropic's own Python clients, with keys of
-//! the vault, with budgets; and what others may not see of it.
+//! the vault, with budgets; the registry and its tools; and what others may not see of it.
 #![allow(missing_docs, reason = "tests")]
 
 #[path = "gateway/clients.rs"]
@@ -9,6 +9,10 @@ mod limits;
 #[cfg(feature = "llama")]
 #[path = "gateway/local.rs"]
 mod local;
+#[path = "gateway/mcp.rs"]
+mod mcp;
+#[path = "gateway/registry.rs"]
+mod registry;
 #[path = "gateway/stage.rs"]
 mod stage;
 #[path = "gateway/use.rs"]

@@ -31,7 +31,7 @@ pub(super) fn routes() -> OpenApiRouter<Integrations> {
 /// What to execute.
 #[derive(Debug, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
-struct ExecuteRequest {
+pub(super) struct ExecuteRequest {
     /// `openai`, `anthropic`, `huggingface`, `symbia-labs` or another.
     provider: String,
     /// `chat.completions`, `messages`, `text.generation` or `embeddings`.
@@ -101,7 +101,7 @@ struct Params {
         (status = 422, description = "The provider declined the content"), (status = 429, description = "Asked too often"),
         (status = 502, description = "The provider failed"), (status = 503, description = "It is left alone for a while"),
         (status = 504, description = "It took too long")))]
-async fn execute(
+pub(super) async fn execute(
     State(service): State<Integrations>,
     scope: RequestScope,
     caller: Caller,

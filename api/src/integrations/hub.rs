@@ -8,7 +8,7 @@ use std::{
 };
 
 use async_nats::{Client, Message};
-use futures::{StreamExt, stream::select_all};
+use futures::{StreamExt, future::try_join_all, stream::select_all};
 use serde_json::Value;
 use symbia_events::{AggregateRef, Event, KeyRing, commit};
 use symbia_nats::read;
@@ -66,11 +66,15 @@ impl Hub {
 
     async fn listen(self) {
         const LIVE: &str = "symbia.live.*.completion.*";
-        const EVENTS: [&str; 2] = ["symbia.evt.integrations.*.completion.*", "symbia.evt.integrations.*.embedding.*"];
+        const EVENTS: [&str; 3] = [
+            "symbia.evt.integrations.*.completion.*",
+            "symbia.evt.integrations.*.embedding.*",
+            "symbia.evt.integrations.*.invocation.*",
+        ];
         loop {
             let subscribed = async {
                 let live = self.client.subscribe(LIVE).await?;
-                let events = [self.client.subscribe(EVENTS[0]).await?, self.client.subscribe(EVENTS[1]).await?];
+                let events = try_join_all(EVENTS.map(|subject| self.client.subscribe(subject))).await?;
                 Ok::<_, async_nats::SubscribeError>((live, select_all(events)))
             };
             if let Ok((mut live, mut events)) = subscribed.await {

@@ -13,9 +13,11 @@ mod executions;
 mod following;
 mod hub;
 mod listing;
+mod mcp;
 mod messages;
 mod prices;
 mod providers;
+mod registry;
 mod reply;
 mod responses;
 mod said;
@@ -29,8 +31,8 @@ use moka::sync::Cache;
 use symbia_events::{Service, SubjectKey};
 use utoipa_axum::router::OpenApiRouter;
 
-use self::hub::Hub;
 pub use self::providers::ProviderInfo;
+use self::{hub::Hub, registry::Registry};
 use crate::{
     http::{
         Health, ServiceApp,
@@ -55,18 +57,27 @@ struct Integrations {
     platform: Platform,
     hub: Hub,
     providers: Arc<[ProviderInfo]>,
+    registry: Registry,
     kept_keys: Cache<String, SubjectKey>,
 }
 
-/// The service, to be built and served; `providers` are those that the routers of this installation ask.
+/// The service, to be built and served; `providers` are those that the routers of this installation ask, `services` the base
+/// URLs of its services.
 #[must_use]
-pub fn service(platform: Platform, providers: Vec<ProviderInfo>, health: Health, config: ServerConfig) -> ServiceApp {
+pub fn service(
+    platform: Platform,
+    providers: Vec<ProviderInfo>,
+    services: Vec<(Service, String)>,
+    health: Health,
+    config: ServerConfig,
+) -> ServiceApp {
     platform.watch(&health, Service::Integrations);
     let directory = ApiKeysAsBearer(Directory::new(platform.clone()));
     let buckets = Arc::new(TokenBuckets::default());
     let limits =
         RateLimits::new(Service::Integrations, buckets, rates(platform.settings.rates), |_, _| RouteClass::Standard);
     let service = Integrations {
+        registry: Registry::new(&platform, services),
         hub: Hub::open(platform.nats.clone(), Arc::clone(&platform.keys)),
         platform,
         providers: providers.into(),
@@ -81,7 +92,9 @@ pub fn service(platform: Platform, providers: Vec<ProviderInfo>, health: Health,
         .merge(usage::routes())
         .merge(circuits::routes())
         .merge(budgets::routes())
-        .merge(prices::routes());
+        .merge(prices::routes())
+        .merge(registry::routes())
+        .merge(mcp::routes(&service));
     let root = OpenApiRouter::new()
         .merge(chat::routes())
         .merge(messages::routes())

@@ -3,6 +3,7 @@
 use axum::extract::State;
 use serde::Serialize;
 use serde_json::{Map, Value, json};
+use symbia_commands::integrations::builtin::BUILTINS;
 use symbia_projections::{Scope, identity::credential_for};
 use utoipa::ToSchema;
 use utoipa_axum::{router::OpenApiRouter, routes};
@@ -158,5 +159,9 @@ async fn status(State(service): State<Integrations>) -> Json<Value> {
     responses((status = 200, description = "How many there are, and how many can be asked", body = Object)))]
 async fn stats(State(service): State<Integrations>) -> Json<Value> {
     let configured = service.providers.iter().filter(|p| p.configured).count();
-    Json(json!({ "totalProviders": service.providers.len(), "configuredProviders": configured }))
+    // Those that everybody has: how many others registered is nobody's business.
+    let integrations = BUILTINS.len();
+    Json(json!({
+        "totalProviders": service.providers.len(), "configuredProviders": configured, "totalIntegrations": integrations,
+    }))
 }

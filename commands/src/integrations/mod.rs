@@ -1,15 +1,23 @@
 //! Commands and aggregates of the integrations service (integrations.md §25).
 
 mod budget;
+pub mod builtin;
 mod circuit;
 mod completion;
 mod embedding;
+mod invocation;
 mod model_scope;
+pub mod openapi;
 mod price;
+mod registry;
+mod tools;
 
 pub use budget::*;
 pub use circuit::*;
 pub use completion::*;
 pub use embedding::*;
+pub use invocation::*;
 pub use model_scope::*;
 pub use price::*;
+pub use registry::*;
+pub use tools::tool_operation;

@@ -4,12 +4,16 @@ mod budget;
 mod circuit;
 mod completion;
 mod embedding;
+mod invocation;
 mod price;
 mod prompt;
+mod registry;
 
 pub use budget::*;
 pub use circuit::*;
 pub use completion::*;
 pub use embedding::*;
+pub use invocation::*;
 pub use price::*;
 pub use prompt::*;
+pub use registry::*;

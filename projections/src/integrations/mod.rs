@@ -1,15 +1,20 @@
-//! Read model of the integrations service: which models were asked, what it took, and what limits it.
+//! Read model of the integrations service: which models were asked, what it took and what limits it; which other APIs there
+//! are, and who called them.
 
 mod budgets;
 mod circuits;
 mod completions;
+mod invocations;
 mod prices;
+mod registry;
 mod usage;
 
 pub use budgets::{Budget, budget, budgets};
 pub use circuits::{Circuit, circuits};
 pub use completions::{Completion, completion, completions_of_run};
+pub use invocations::{Invocation, invocations};
 pub use prices::{Price, price, prices};
+pub use registry::{Integration, integration, integrations};
 pub use usage::{Filter, Grouped, Summary, executions, summary, usage_by};
 
 use async_trait::async_trait;
@@ -33,7 +38,7 @@ impl Projection for Integrations {
     }
 
     fn tables(&self) -> &'static [&'static str] {
-        &["completions", "budgets", "prices", "circuits"]
+        &["completions", "budgets", "prices", "circuits", "integrations", "invocations"]
     }
 
     fn migrations(&self) -> &'static [Migration] {
@@ -44,7 +49,9 @@ impl Projection for Integrations {
         completions::fold(conn, events).await?;
         budgets::fold(conn, events).await?;
         prices::fold(conn, events).await?;
-        circuits::fold(conn, events).await
+        circuits::fold(conn, events).await?;
+        registry::fold(conn, events).await?;
+        invocations::fold(conn, events).await
     }
 }
 
@@ -56,4 +63,5 @@ const MIGRATIONS: &[Migration] = &[
     },
     Migration { version: 2, name: "gateway", sql: include_str!("../../../migrations/integrations/0002_gateway.sql") },
     Migration { version: 3, name: "circuits", sql: include_str!("../../../migrations/integrations/0003_circuits.sql") },
+    Migration { version: 4, name: "registry", sql: include_str!("../../../migrations/integrations/0004_registry.sql") },
 ];

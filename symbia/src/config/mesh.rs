@@ -5,7 +5,6 @@ use std::time::Duration;
 use symbia_api::{network::Options, platform::SecretText};
 use symbia_commands::network::Options as Routing;
 use symbia_egress::Rules;
-use symbia_events::Service;
 use symbia_workers::network::{DelivererOptions, Post};
 
 use super::{Config, ConfigError, egress::listed, invalid, number, text};
@@ -51,13 +50,12 @@ impl Mesh {
 impl Config {
     /// What the network service is served with.
     pub fn network(&self) -> Options {
-        let host = if self.host == "0.0.0.0" { "127.0.0.1" } else { &self.host };
         Options {
             routing: self.mesh.routing,
             tolerance: self.mesh.tolerance,
             lease: self.mesh.lease,
             legacy_hash: self.mesh.legacy_hash.clone(),
-            services: Service::ALL.map(|service| (service, format!("http://{host}:{}", self.port(service)))).to_vec(),
+            services: self.services(),
         }
     }
 }

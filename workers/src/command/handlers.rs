@@ -61,6 +61,8 @@ impl Handlers {
             .with::<integrations::Budget>()
             .with::<integrations::Circuit>()
             .with::<integrations::Price>()
+            .with::<integrations::Integration>()
+            .with::<integrations::Invocation>()
             .with::<models::Model>()
             .with::<models::Download>()
             .with::<models::Usage>()

@@ -11,7 +11,12 @@ use symbia_commands::{
     identity::{CredentialCommand, ReleaseCredential},
 };
 use symbia_events::{AggregateRef, CommandId, OrgId, Service};
-use symbia_projections::{ReadPool, Scope, identity, integrations as model, secrets::SecretStore};
+use symbia_projections::{
+    ReadPool, Scope,
+    identity::{self, Credential},
+    integrations as model,
+    secrets::SecretStore,
+};
 use zeroize::Zeroizing;
 
 use super::{
@@ -69,23 +74,24 @@ impl Books {
         }
         Ok(Actor { orgs, on_behalf_of: Some(asker.principal.to_owned()), ..Actor::service("integrations") })
     }
-}
 
-#[async_trait]
-impl Accounts for Books {
-    async fn lease(&self, asker: &Asker<'_>, provider: &str, named: Option<&str>) -> anyhow::Result<Option<Lease>> {
+    /// The asker's own credential for a provider, else one shared with the organization.
+    pub(super) async fn credential(&self, asker: &Asker<'_>, provider: &str) -> anyhow::Result<Option<Credential>> {
         let mut tx = self.reader.read(&Scope::platform()).await?;
-        let found = match named {
-            // A key is for its provider: another one's server must not see it.
-            Some(id) => identity::credential(&mut tx, id).await?.filter(|found| found.provider == provider),
-            None => identity::credential_for(&mut tx, asker.principal, Some(asker.org), provider).await?,
-        };
-        drop(tx);
-        let Some(found) = found else { return Ok(None) };
+        Ok(identity::credential_for(&mut tx, asker.principal, Some(asker.org), provider).await?)
+    }
+
+    /// Has identity release a credential, on record, and takes its secret.
+    pub(super) async fn release(
+        &self,
+        asker: &Asker<'_>,
+        found: Credential,
+        purpose: &str,
+    ) -> anyhow::Result<Option<Lease>> {
         let tenant =
             found.organization().map_or(Ok(OrgId::global()), str::parse).context("a credential's organization")?;
         let to = AggregateRef::new(Service::Identity, tenant, "credential", &found.id)?;
-        let release = ReleaseCredential { credential_id: found.id.clone(), purpose: Some(PURPOSE.to_owned()) };
+        let release = ReleaseCredential { credential_id: found.id.clone(), purpose: Some(purpose.to_owned()) };
         let actor = self.acting(asker).await?;
         let release = CredentialCommand::from(release);
         let outcome = self.sender.send(None, &to, &release, &actor, CommandId::random()).await?;
@@ -96,6 +102,22 @@ impl Accounts for Books {
         let secret: Option<Zeroizing<String>> = self.secrets.item(&found.secret_ref, &found.context()).await?;
         let is_proxy = found.owner_id != asker.principal;
         Ok(secret.map(|secret| Lease { key: ApiKey::new(secret), credential_id: found.id, is_proxy }))
+    }
+}
+
+#[async_trait]
+impl Accounts for Books {
+    async fn lease(&self, asker: &Asker<'_>, provider: &str, named: Option<&str>) -> anyhow::Result<Option<Lease>> {
+        let found = match named {
+            // A key is for its provider: another one's server must not see it.
+            Some(id) => {
+                let mut tx = self.reader.read(&Scope::platform()).await?;
+                identity::credential(&mut tx, id).await?.filter(|found| found.provider == provider)
+            }
+            None => self.credential(asker, provider).await?,
+        };
+        let Some(found) = found else { return Ok(None) };
+        self.release(asker, found, PURPOSE).await
     }
 
     async fn budgets(&self, org: &str) -> anyhow::Result<Arc<[BudgetTerms]>> {

@@ -1,4 +1,4 @@
-//! The LLM router and the providers that it asks (integrations.md §8, §19, §25.5).
+//! The LLM router and the providers that it asks (integrations.md §8, §19, §25.5), and what calls the world for the registry.
 
 mod accounts;
 mod admission;
@@ -17,6 +17,7 @@ mod meter;
 mod openai;
 mod provider;
 mod rates;
+mod registry;
 mod retry;
 mod router;
 mod sse;
@@ -31,5 +32,6 @@ pub use local::{LocalOptions, LocalProvider};
 pub use meter::Meter;
 pub use openai::{HUGGING_FACE, OPENAI, OpenAi, OpenAiOptions};
 pub use provider::{Answer, ApiKey, Delta, Deltas, Fault, Inputs, Prompt, Provider, Providers, Turn, Vectors};
+pub use registry::{Discoverer, Invoker, Lending, Vault};
 pub use retry::RetryOptions;
 pub use router::{LlmRouter, RouterOptions};

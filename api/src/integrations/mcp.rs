@@ -1,0 +1,231 @@
+//! The platform as a server of the Model Context Protocol (integrations.md §13.1): every operation of the registry that the
+//! caller may use is a tool.
+//!
+//! Streamable HTTP without sessions: each request stands for itself, so that any process answers it. Who calls is told by the
+//! platform's own tokens and API keys, as on every route.
+
+mod tools;
+
+use std::sync::Arc;
+
+use axum::{
+    body::{Body, Bytes},
+    extract::{Request, State},
+    http::{HeaderMap, HeaderValue, Method, StatusCode, header},
+    middleware::{Next, from_fn_with_state},
+    response::{IntoResponse, Response},
+};
+use rmcp::{
+    ErrorData, RoleServer, ServerHandler,
+    model::{
+        CallToolRequestParams, CallToolResponse, CallToolResult, ContentBlock, Implementation, ListToolsResult,
+        PaginatedRequestParams, ServerCapabilities, ServerConfig,
+    },
+    service::RequestContext,
+    transport::{
+        StreamableHttpServerConfig, StreamableHttpService, streamable_http_server::session::never::NeverSessionManager,
+    },
+};
+use serde::Deserialize;
+use serde_json::{Value, json};
+use utoipa::IntoParams;
+use utoipa_axum::{router::OpenApiRouter, routes};
+
+use self::tools::{Toolbox, inputs};
+use super::{
+    BODY, Integrations,
+    ask::PATIENCE,
+    registry::{Call, Called, Reader},
+};
+use crate::http::{ApiResult, Caller, Json, Query, RequestScope};
+
+const NAME: &str = "symbia-integrations";
+/// Tools on a page.
+const PAGE: usize = 50;
+/// What is read of a request, whichever of them a client accepts.
+const ACCEPTED: &str = "application/json, text/event-stream";
+
+pub(super) fn routes(service: &Integrations) -> OpenApiRouter<Integrations> {
+    let guarded = OpenApiRouter::new().routes(routes!(serve));
+    OpenApiRouter::new().merge(guarded.layer(from_fn_with_state(service.clone(), challenged))).routes(routes!(info))
+}
+
+/// Which tools.
+#[derive(Clone, Debug, Default, Deserialize, IntoParams)]
+#[into_params(parameter_in = Query)]
+struct Choice {
+    /// Only of these integrations: their keys, with commas.
+    integrations: Option<String>,
+    /// Only with one of these tags, with commas.
+    tags: Option<String>,
+}
+
+/// Who uses the tools.
+#[derive(Clone)]
+struct Tools {
+    service: Integrations,
+    caller: Caller,
+    scope: RequestScope,
+    headers: HeaderMap,
+    choice: Choice,
+}
+
+/// Use the operations of the registry as tools of the Model Context Protocol
+///
+/// JSON-RPC 2.0 over streamable HTTP, without sessions; protocol versions from 2024-11-05 on. `integrations` and `tags` choose
+/// among the tools.
+#[utoipa::path(post, path = "/integrations/mcp", tag = "MCP", params(Choice), request_body = Object,
+    responses((status = 200, description = "The answer", body = Object), (status = 202, description = "A notification was taken"),
+        (status = 400, description = "No JSON-RPC 2.0")))]
+async fn serve(
+    State(service): State<Integrations>,
+    scope: RequestScope,
+    caller: Caller,
+    Query(choice): Query<Choice>,
+    headers: HeaderMap,
+    body: Bytes,
+) -> Response {
+    if let Some(refused) = refused(&body) {
+        return refused;
+    }
+    let tools = Tools { service, caller, scope, headers: headers.clone(), choice };
+    let config = StreamableHttpServerConfig::default()
+        .with_legacy_session_mode(false)
+        .with_json_response(true)
+        // A page of another origin has no token of the platform; the edge keeps cookies from it.
+        .disable_allowed_hosts()
+        .with_max_request_body_bytes(BODY);
+    let protocol = StreamableHttpService::new(move || Ok(tools.clone()), Arc::<NeverSessionManager>::default(), config);
+    let mut request = Request::new(Body::from(body));
+    *request.method_mut() = Method::POST;
+    *request.headers_mut() = headers;
+    // Older clients accept nothing by name.
+    request.headers_mut().insert(header::ACCEPT, HeaderValue::from_static(ACCEPTED));
+    request.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    protocol.handle(request).await.map(Body::new)
+}
+
+// What is no request of JSON-RPC 2.0.
+fn refused(body: &[u8]) -> Option<Response> {
+    let (code, message) = match serde_json::from_slice::<Value>(body) {
+        Err(_) => (-32700, "this is no JSON"),
+        Ok(message) if message["jsonrpc"] == "2.0" && message["method"].is_string() => return None,
+        Ok(_) => (-32600, "this is no request of JSON-RPC 2.0: 'jsonrpc' and 'method' are needed"),
+    };
+    let error = json!({ "jsonrpc": "2.0", "id": null, "error": { "code": code, "message": message } });
+    Some((StatusCode::BAD_REQUEST, axum::Json(error)).into_response())
+}
+
+// Tells who is not signed in where to do that (RFC 9728 §5.1).
+async fn challenged(State(service): State<Integrations>, request: Request, next: Next) -> Response {
+    let mut response = next.run(request).await;
+    if response.status() == StatusCode::UNAUTHORIZED {
+        let identity = service.registry.identity(&service.platform.settings);
+        let challenge = format!("Bearer resource_metadata=\"{identity}/.well-known/oauth-protected-resource\"");
+        if let Ok(challenge) = challenge.parse() {
+            response.headers_mut().insert(header::WWW_AUTHENTICATE, challenge);
+        }
+    }
+    response
+}
+
+impl ServerHandler for Tools {
+    fn get_info(&self) -> ServerConfig {
+        let mut info = ServerConfig::new(ServerCapabilities::builder().enable_tools().build());
+        info.server_info = Implementation::new(NAME, env!("CARGO_PKG_VERSION"));
+        info.instructions = Some("Operations of the integrations that your organization can use.".to_owned());
+        info
+    }
+
+    async fn list_tools(
+        &self,
+        request: Option<PaginatedRequestParams>,
+        _context: RequestContext<RoleServer>,
+    ) -> Result<ListToolsResult, ErrorData> {
+        let cursor = request.and_then(|request| request.cursor);
+        let from = cursor.map_or(Ok(0), |cursor| cursor.parse::<usize>());
+        let from = from.map_err(|_| ErrorData::invalid_params("cursor: is none that was given", None))?;
+        let toolbox = self.toolbox().await?;
+        let tools = toolbox.page(from, PAGE);
+        let next = from + tools.len();
+        Ok(ListToolsResult {
+            next_cursor: (next < toolbox.len()).then(|| next.to_string()),
+            ..ListToolsResult::with_all_items(tools)
+        })
+    }
+
+    async fn call_tool(
+        &self,
+        request: CallToolRequestParams,
+        _context: RequestContext<RoleServer>,
+    ) -> Result<CallToolResponse, ErrorData> {
+        let toolbox = self.toolbox().await?;
+        let Some((entry, operation)) = toolbox.find(&request.name) else {
+            return Err(ErrorData::invalid_params(format!("there is no tool '{}'", request.name), None));
+        };
+        let input = inputs(operation, request.arguments.unwrap_or_default());
+        let reader = Reader::new(&self.caller, &self.scope).map_err(|error| internal(&error))?;
+        let (caller, scope, headers) = (&self.caller, &self.scope, &self.headers);
+        let call = Call { caller, scope, headers, reader: &reader, patience: PATIENCE };
+        // What went wrong with a call is for the model to read.
+        let result = match self.service.call(&call, entry, operation, input).await {
+            Ok(called) => answered(called),
+            Err(error) => CallToolResult::error(vec![ContentBlock::text(error.message())]),
+        };
+        Ok(result.into())
+    }
+}
+
+impl Tools {
+    async fn toolbox(&self) -> Result<Toolbox, ErrorData> {
+        let reader = Reader::new(&self.caller, &self.scope).map_err(|error| internal(&error))?;
+        let entries = self.service.entries(&reader).await.map_err(|error| internal(&error))?;
+        Ok(Toolbox::new(entries, self.choice.integrations.as_deref(), self.choice.tags.as_deref()))
+    }
+}
+
+fn internal(error: &crate::http::ApiError) -> ErrorData {
+    ErrorData::internal_error(error.message().to_owned(), Some(json!({ "code": error.code() })))
+}
+
+// An answer of a tool of another server is passed on; a model's is its text; all else is JSON.
+fn answered(called: Called) -> CallToolResult {
+    if called.kind.is_some()
+        && let Ok(result) = serde_json::from_value::<CallToolResult>(called.data.clone())
+    {
+        return result;
+    }
+    let text = match (&called.data["content"], &called.data) {
+        (Value::String(text), data) if data["usage"].is_object() => text.clone(),
+        (_, Value::String(text)) => text.clone(),
+        (_, data) => data.to_string(),
+    };
+    let text = called.error.map_or_else(|| text.clone(), |error| format!("{error}: {text}"));
+    let content = vec![ContentBlock::text(text)];
+    if !called.success {
+        return CallToolResult::error(content);
+    }
+    let mut result = CallToolResult::success(content);
+    result.structured_content = Some(called.data).filter(Value::is_object);
+    result
+}
+
+/// Describe the tools that everybody has
+#[utoipa::path(get, path = "/integrations/mcp/info", tag = "MCP", security(()),
+    responses((status = 200, description = "The server, and up to 50 of its tools", body = Object)))]
+async fn info(State(service): State<Integrations>) -> ApiResult<Json<Value>> {
+    let entries = service.own_entries().await;
+    let described = entries.iter().flat_map(|entry| {
+        entry.operations.iter().map(move |operation| {
+            let text = operation.description.as_ref().or(operation.summary.as_ref());
+            json!({ "integration": entry.key, "operation": operation.id, "description": text, "tags": operation.tags })
+        })
+    });
+    let described: Vec<Value> = described.collect();
+    Ok(Json(json!({
+        "server": { "name": NAME, "version": env!("CARGO_PKG_VERSION"), "protocol": "2024-11-05" },
+        "capabilities": { "tools": true, "resources": false, "prompts": false },
+        "toolCount": described.len(),
+        "tools": &described[..described.len().min(PAGE)],
+    })))
+}

@@ -1,0 +1,60 @@
+//! Tools of Model Context Protocol servers as operations (integrations.md §13.2).
+
+use serde_json::Value;
+use symbia_events::integrations::{Location, McpTool, Operation, Parameter};
+
+/// The operation that a tool is: `tool.<name>`, also found as its name, and as its name with dots between its words.
+#[must_use]
+pub fn tool_operation(
+    name: &str,
+    description: Option<String>,
+    input_schema: Value,
+    output_schema: Option<Value>,
+    read_only: bool,
+) -> Operation {
+    let required = input_schema["required"].as_array().cloned().unwrap_or_default();
+    let properties = input_schema["properties"].as_object();
+    let parameter = |(name, schema): (&String, &Value)| Parameter {
+        name: name.clone(),
+        location: Location::Body,
+        required: required.iter().any(|required| required == name.as_str()),
+        description: schema["description"].as_str().map(str::to_owned),
+        schema: Some(schema.clone()),
+    };
+    let dotted = name.replace('_', ".");
+    let mut aliases = vec![name.to_owned()];
+    if dotted != name {
+        aliases.extend([format!("tool.{dotted}"), dotted]);
+    }
+    Operation {
+        id: format!("tool.{name}"),
+        aliases,
+        operation_id: Some(name.to_owned()),
+        summary: description.as_deref().and_then(|text| text.lines().next()).map(str::to_owned),
+        description,
+        tags: if read_only { vec!["read-only".to_owned()] } else { Vec::new() },
+        parameters: properties.into_iter().flatten().map(parameter).collect(),
+        response_schema: output_schema,
+        mcp_tool: Some(McpTool { name: name.to_owned(), input_schema }),
+        ..Operation::default()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn a_tool_is_found_by_each_of_its_names() {
+        let schema =
+            json!({ "type": "object", "required": ["city"], "properties": { "city": { "type": "string" }, "n": {} } });
+        let operation = tool_operation("get_weather", Some("Tells.\nMore.".into()), schema, None, true);
+        assert_eq!(operation.id, "tool.get_weather");
+        assert_eq!(operation.aliases, ["get_weather", "tool.get.weather", "get.weather"]);
+        let parameters: Vec<_> = operation.parameters.iter().map(|p| (p.name.as_str(), p.required)).collect();
+        assert_eq!(parameters, [("city", true), ("n", false)]);
+        assert_eq!(operation.summary.as_deref(), Some("Tells."));
+    }
+}
