@@ -181,7 +181,7 @@ impl Integrations {
             Some(BuiltinCall::Chat(name)) => name,
             Some(BuiltinCall::Embed) => "embeddings",
             Some(BuiltinCall::Models) => {
-                let mut data = self.models(&call.caller, &call.scope).await?;
+                let mut data = self.models(call.caller, call.scope).await?;
                 data.retain(|model| model.provider == builtin.key);
                 let id = call.scope.request_id.clone();
                 return Ok(Called::of_provider(builtin, operation, json!({ "data": data, "requestId": id })));

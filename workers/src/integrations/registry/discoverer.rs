@@ -127,7 +127,7 @@ impl Discoverer {
             Err(invalid) => return Ok(Err(invalid.into())),
         };
         if let Some(provider) = unknown.auth.credential_key(&unknown.key) {
-            let asker = Asker { org: event.orgid.as_str(), principal: &unknown.by, assistant: None };
+            let asker = Asker { org: event.orgid.as_str(), principal: &unknown.by, assistant: None, key: None };
             let lending = self.vault.lend(&asker, provider, &request.url).await?;
             let lent = lending.or_fault(provider, &request.url);
             let keyed = lent.and_then(|lease| Ok(request.with_key(&unknown.auth, lease.key.reveal())?));

@@ -146,7 +146,7 @@ impl Work<'_> {
         let auth = &call.integration.auth;
         let Some(provider) = auth.credential_key(&call.integration.key) else { return Ok(Ok((request, None))) };
         let principal = self.request.user_id.as_deref().unwrap_or(&self.request.requested_by);
-        let asker = Asker { org: self.event.orgid.as_str(), principal, assistant: None };
+        let asker = Asker { org: self.event.orgid.as_str(), principal, assistant: None, key: None };
         let lending = self.invoker.vault.lend(&asker, provider, &request.url).await?;
         let lease = match lending.or_fault(provider, &request.url) {
             Ok(lease) => lease,
