@@ -20,10 +20,13 @@ use crate::{
 
 const KEY: &str = "pets-key-of-ada-86420";
 
+/// Paths, and the key that came with each.
+type Seen = Arc<Mutex<Vec<(String, Option<String>)>>>;
+
 /// A server that notes what it is asked: `GET /v1/pets/1`, and with what key.
 #[derive(Clone, Default)]
 struct Server {
-    seen: Arc<Mutex<Vec<(String, Option<String>)>>>,
+    seen: Seen,
     base: String,
     elsewhere: String,
 }
