@@ -50,6 +50,7 @@ struct Listing {
     /// `false` for events without traces.
     traces: Option<bool>,
     /// `durable` (default); or `ephemeral`: the newest that passed by and are not kept, as far as this process saw them.
+    #[param(inline)]
     lane: Option<Lane>,
 }
 
