@@ -61,7 +61,7 @@ said["refused"] = [
     refused(lambda: client.chat.completions.create(model="auto", messages=image)),
     refused(lambda: client.chat.completions.create(model="auto", messages=ask("hi"), extra_body={"grammar": 'root ::= "a'})),
     refused(lambda: client.embeddings.create(model="auto", input="a", dimensions=2)),
-    refused(lambda: client.chat.completions.create(model="auto", messages=ask("far too long " * 20000)))]
+    refused(lambda: client.chat.completions.create(model="auto", messages=ask("far too long " * 3000)))]
 print(json.dumps(said))
 "#;
 
