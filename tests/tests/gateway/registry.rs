@@ -157,7 +157,7 @@ async fn a_document_becomes_operations_that_are_called_and_recorded() -> Tested 
 
     // Intent before, result after, content under seal.
     until("the log has them", || async {
-        Ok(stage.house.run(&["log", "export"])?.expect(0)?.out.matches("invocation-completed").count() == 2)
+        Ok(stage.house.run(&["log", "export"])?.expect(0)?.out.matches(".invocation-completed.v1").count() == 2)
     })
     .await?;
     let log = stage.house.run(&["log", "export"])?.expect(0)?.out;
