@@ -23,6 +23,8 @@ async fn a_model_is_found_loaded_and_unloaded_and_all_of_it_is_in_the_log() {
     assert_eq!((&pico["owned_by"], &pico["quantization"]), (&json!("symbia-labs"), &json!("Q8_0")));
     assert_eq!(house.get("/v1/models/nothing", &eve).await.refused(), (404, "model_not_found"));
 
+    house.events(PICO, "model-described").await;
+
     // Whoever may not manage models changes nothing.
     for path in ["load", "unload"] {
         let refused = house.post(&format!("/api/models/{PICO}/{path}"), &eve, json!({})).await;

@@ -284,6 +284,8 @@ pub fn probe(path: &std::path::Path) -> anyhow::Result<()> {
     rustix::process::setrlimit(rustix::process::Resource::As, limit).context("memory not limited")?;
     let backend = super::service::backend()?;
     let model = LlamaModel::load_from_file(backend, path, &LlamaModelParams::default()).context("not loaded")?;
+    // The binding panics at a length that is none: better here than in the engine.
+    let _ = model.n_ctx_train();
     let tokens = model.vocab().tokenize(b"a", true, false);
     let params = LlamaContextParams::default().with_n_ctx(NonZeroU32::new(CONTEXT_STEP)).with_n_threads(1);
     let params = params.with_embeddings(!details.generates);

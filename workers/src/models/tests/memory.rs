@@ -31,7 +31,7 @@ async fn models_take_what_they_are_said_to_take() {
     let full = |n: usize| Request {
         max_tokens: Some(16),
         ignore_eos: true,
-        ..ask(&format!("{n} {}", "Anna likes tea. ".repeat(700)))
+        ..ask(&format!("{n} {}", "Anna likes tea. ".repeat(420)))
     };
     let all = futures::future::join_all((0..32).map(|n| answer(&handle, full(n)))).await;
     assert!(all.into_iter().all(|(_, end)| answered(end).usage.prompt_tokens > 3500));
