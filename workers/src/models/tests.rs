@@ -16,7 +16,6 @@ use super::{Answered, Event, Handle, Options, Service};
 
 mod acceptance;
 mod hostile;
-mod memory;
 
 const PICO: &str = "pico-chat.q8_0";
 

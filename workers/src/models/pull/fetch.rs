@@ -90,7 +90,12 @@ pub(super) async fn all(inner: &Inner, files: &[WantedFile], told: &mut impl Tol
         let mut part = if is_there { None } else { Some(Part::open(&from)?) };
         if let Some(part) = &mut part {
             let mut told = |bytes: u64, length: Option<u64>| told(before + bytes, total.or(length));
-            part.fetch(inner, file, &mut told).await?;
+            let fetched = part.fetch(inner, file, &mut told).await;
+            // Of what never came, there is nothing to go on with.
+            if fetched.is_err() && from.metadata().is_ok_and(|part| part.len() == 0) {
+                fs::remove_file(&from)?;
+            }
+            fetched?;
         }
         let digest = digest_of(from.clone()).await?;
         match (digest == file.sha256, is_there) {

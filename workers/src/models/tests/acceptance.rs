@@ -189,7 +189,7 @@ async fn a_third_model_makes_the_idle_one_go_and_never_the_busy_one() {
 }
 
 /// The small model with another length of context written into its file: what it says then is nothing, but it is counted alike.
-pub(super) fn stretched(directory: &Path, context: u32) {
+fn stretched(directory: &Path, context: u32) {
     let mut file = std::fs::read(shipped().join(format!("{PICO}.gguf"))).unwrap();
     let key = b"llama.context_length";
     let at = file.windows(key.len()).position(|window| window == key).unwrap() + key.len();
