@@ -4,7 +4,6 @@ pub mod apart;
 pub mod binary;
 pub mod cluster;
 pub mod load;
-pub mod node;
 pub mod python;
 pub mod socketio;
 pub mod stock;

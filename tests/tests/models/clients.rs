@@ -1,12 +1,9 @@
-//! OpenAI's own clients in two languages, with another base URL and nothing else.
+//! OpenAI's own client, with another base URL and nothing else.
 
-use std::{fs, path::Path, process::Command};
+use std::{fs, process::Command};
 
 use serde_json::{Value, json};
-use symbia_tests::{
-    node,
-    python::{python, run},
-};
+use symbia_tests::python::{python, run};
 
 use super::stage::House;
 
@@ -36,40 +33,11 @@ except NotFoundError as e: said["unknown"] = e.code
 print(json.dumps(said))
 "#;
 
-const NODE: &str = r#"
-import OpenAI from "openai";
-const client = new OpenAI({ baseURL: process.env.MODELS + "/v1", apiKey: process.env.TOKEN, maxRetries: 0 });
-const messages = [{ role: "user", content: "what is 2+2?" }];
-const said = {};
-const whole = await client.chat.completions.create({ model: "pico-chat", messages, temperature: 0 });
-said.whole = [whole.choices[0].message.content, whole.choices[0].finish_reason];
-let text = "", usage;
-for await (const chunk of await client.chat.completions.create({ model: "pico-chat", messages, temperature: 0, stream: true, stream_options: { include_usage: true } })) {
-  text += chunk.choices[0]?.delta.content ?? "";
-  usage = chunk.usage;
-}
-said.streamed = text;
-said.usage = usage.completion_tokens === whole.usage.completion_tokens;
-const tools = [{ type: "function", function: { name: "get_weather", parameters:
-  { type: "object", properties: { city: { type: "string" } }, required: ["city"], additionalProperties: false } } }];
-const asked = { model: "pico-chat", messages: [{ role: "user", content: "What is the weather in Paris?" }], tools, temperature: 0 };
-const call = (await client.chat.completions.create(asked)).choices[0];
-said.call = [call.message.tool_calls[0].function.name, JSON.parse(call.message.tool_calls[0].function.arguments), call.finish_reason];
-const final = await client.chat.completions.stream(asked).finalChatCompletion();
-said["streamed call"] = JSON.parse(final.choices[0].message.tool_calls[0].function.arguments);
-const made = await client.embeddings.create({ model: "all-minilm-l6-v2", input: ["a", "b"] });
-said.vectors = made.data.map((one) => one.embedding.length);
-said.models = (await client.models.list()).data.map((model) => model.id).sort();
-said.model = (await client.models.retrieve("pico-chat")).id;
-try { await client.chat.completions.create({ model: "nothing", messages }); } catch (error) { said.unknown = error.code; }
-console.log(JSON.stringify(said));
-"#;
-
 #[tokio::test(flavor = "multi_thread")]
-async fn stock_clients_in_two_languages_complete_stream_call_tools_and_embed() {
+async fn the_stock_client_completes_streams_calls_tools_and_embeds() {
     let house = House::open().await;
     let ada = house.register("ada").await;
-    let (python, node) = (python().unwrap(), node::directory().unwrap());
+    let python = python().unwrap();
     let expected = json!({
         "whole": ["2 + 2 = 4", "stop"],
         "streamed": "2 + 2 = 4",
@@ -81,14 +49,12 @@ async fn stock_clients_in_two_languages_complete_stream_call_tools_and_embed() {
         "model": "pico-chat-q8-0",
         "unknown": "model_not_found",
     });
-    let scratch = tempfile::tempdir_in(&node).unwrap();
-    for (program, name, code) in [(python.as_path(), "script.py", PYTHON), (Path::new("node"), "script.mjs", NODE)] {
-        let file = scratch.path().join(name);
-        fs::write(&file, code).unwrap();
-        let mut client = Command::new(program);
-        client.arg(&file).env("MODELS", house.address()).env("TOKEN", &ada);
-        let printed = tokio::task::block_in_place(|| run(&mut client, "the client failed")).unwrap();
-        let said: Value = serde_json::from_str(&printed).unwrap();
-        assert_eq!(said, expected, "{name}");
-    }
+    let scratch = tempfile::tempdir().unwrap();
+    let file = scratch.path().join("script.py");
+    fs::write(&file, PYTHON).unwrap();
+    let mut client = Command::new(python);
+    client.arg(&file).env("MODELS", house.address()).env("TOKEN", &ada);
+    let printed = tokio::task::block_in_place(|| run(&mut client, "the client failed")).unwrap();
+    let said: Value = serde_json::from_str(&printed).unwrap();
+    assert_eq!(said, expected);
 }
