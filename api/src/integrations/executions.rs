@@ -164,7 +164,7 @@ pub(super) fn days_ago(days: i64) -> OffsetDateTime {
 }
 
 impl Asker {
-    fn scope(&self) -> Scope {
+    pub(super) fn scope(&self) -> Scope {
         Scope::member(self.org.clone(), &self.user)
     }
 }

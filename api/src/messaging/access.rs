@@ -108,8 +108,8 @@ impl Messaging {
         Err(ApiError::new(StatusCode::FORBIDDEN, "NOT_PARTICIPANT", text))
     }
 
-    /// The address of a conversation that the caller took part in a moment ago. For a command, which the conversation decides
-    /// by what it knows itself.
+    /// The address of a conversation that the caller took part in a moment ago. For reading in the caller's own scope, in which
+    /// who takes part no longer finds nothing.
     ///
     /// # Errors
     /// Those of [`Messaging::place`].

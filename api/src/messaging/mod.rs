@@ -54,7 +54,7 @@ struct Messaging {
     seen: Seen,
 }
 
-/// Where the conversations are that somebody wrote in a moment ago, by principal and id.
+/// Where the conversations are that somebody read a moment ago, by principal and id.
 type Homes = moka::sync::Cache<(String, String), AggregateRef>;
 
 /// The service, to be built and served.

@@ -138,13 +138,13 @@ impl Conversation {
 
 #[cfg(test)]
 mod tests {
-    use super::super::messages::testing::{ada, created, entered, key, people};
+    use super::super::messages::testing::{ada, created, entered, key, people, say};
     use super::*;
     use crate::{
-        messaging::{Answering, EditMessage, SendMessage},
+        messaging::{Answering, EditMessage},
         testing::given,
     };
-    use symbia_events::messaging::{ConversationErased, Priority};
+    use symbia_events::messaging::ConversationErased;
 
     fn id(n: u128) -> String {
         Uuid::from_u128(n).to_string()
@@ -194,22 +194,6 @@ mod tests {
         created().into_iter().chain([entered("bob", "invite")]).collect()
     }
 
-    fn says(n: u128) -> SendMessage {
-        SendMessage {
-            message_id: id(n),
-            content: key().seal("x"),
-            content_digest: key().digest("x"),
-            content_type: "text".into(),
-            reply_to: None,
-            run_id: None,
-            trace_id: None,
-            priority: Priority::Normal,
-            interruptible: true,
-            preempted_by: None,
-            metadata: None,
-        }
-    }
-
     #[test]
     fn those_who_lead_or_hold_the_capability_signal_and_anyone_gives_up_their_own() {
         let pause = signal(Signal::Pause);
@@ -233,7 +217,7 @@ mod tests {
         let pause = signal(Signal::Pause);
         let after = || history().into_iter().chain([issued(&pause, "ada", None).into()]);
         given::<Conversation>(after()).when(pause.clone(), &ada()).then([]);
-        given::<Conversation>(after()).when(says(7), &ada()).rejected("MESSAGE_ID_CONFLICT");
+        given::<Conversation>(after()).when(say(7, "x"), &ada()).rejected("MESSAGE_ID_CONFLICT");
         let edit = EditMessage {
             message_id: id(7),
             content: key().seal("x"),
@@ -255,12 +239,12 @@ mod tests {
             (to(Signal::Pause, "assistant:symbia"), to(Signal::Resume, "assistant:symbia")),
         ] {
             let paused = || history().into_iter().chain([issued(&pause, "ada", None).into()]);
-            given::<Conversation>(paused()).when(says(1), &assistant).rejected("CONVERSATION_PAUSED");
+            given::<Conversation>(paused()).when(say(1, "x"), &assistant).rejected("CONVERSATION_PAUSED");
             let mut state = Conversation::default();
             paused().chain([issued(&resume, "ada", None).into()]).for_each(|e| crate::Aggregate::apply(&mut state, &e));
-            assert!(state.send(says(1), &assistant).is_ok());
+            assert!(state.send(say(1, "x"), &assistant).is_ok());
             paused().for_each(|e| crate::Aggregate::apply(&mut state, &e));
-            assert!(state.send(says(1), &ada()).is_ok());
+            assert!(state.send(say(1, "x"), &ada()).is_ok());
         }
     }
 

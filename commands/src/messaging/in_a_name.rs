@@ -2,15 +2,14 @@
 
 use symbia_events::{
     ActorType,
-    messaging::{ConversationEvent, ConversationType, ParticipantRole, ParticipantType, Priority, Signal},
+    messaging::{ConversationEvent, ConversationType, ParticipantRole, ParticipantType, Signal},
 };
 use uuid::Uuid;
 
 use super::{
     ChangeParticipantRole, Conversation, ConversationCommand, CreateConversation, DeleteMessage, EditMessage,
-    JoinConversation, LeaveConversation, MarkRead, NewParticipant, ReadCursor, SendControl, SendMessage,
-    TransferOwnership,
-    messages::testing::{created, entered, key, people},
+    JoinConversation, LeaveConversation, MarkRead, NewParticipant, ReadCursor, SendControl, TransferOwnership,
+    messages::testing::{created, entered, key, people, say},
 };
 use crate::{Actor, Aggregate, Authority, testing::AT};
 
@@ -22,22 +21,6 @@ fn in_the_name_of(person: &Actor) -> Actor {
         on_behalf_of: Some(person.id.clone()),
         authority: Some(Box::new(authority)),
         ..person.clone()
-    }
-}
-
-fn say(n: u128) -> SendMessage {
-    SendMessage {
-        message_id: Uuid::from_u128(n).to_string(),
-        content: key().seal("hi"),
-        content_digest: key().digest("hi"),
-        content_type: "text".into(),
-        reply_to: None,
-        run_id: None,
-        trace_id: None,
-        priority: Priority::Normal,
-        interruptible: true,
-        preempted_by: None,
-        metadata: None,
     }
 }
 
@@ -71,7 +54,7 @@ fn group() -> Conversation {
     opened.push(entered("bob", "invite"));
     opened.iter().for_each(|event| state.apply(event));
     for (n, who) in [(1, "ada"), (2, "bob")] {
-        let decided = state.decide(say(n).into(), &people(who, "org"), AT).unwrap();
+        let decided = state.decide(say(n, "hi").into(), &people(who, "org"), AT).unwrap();
         decided.events.iter().for_each(|event| state.apply(event));
     }
     state
@@ -87,8 +70,8 @@ fn commands() -> Vec<(&'static str, ConversationCommand)> {
     };
     let role = ChangeParticipantRole { principal_id: "bob".into(), role: ParticipantRole::Admin };
     vec![
-        ("send", say(3).into()),
-        ("send the same again", say(2).into()),
+        ("send", say(3, "hi").into()),
+        ("send the same again", say(2, "hi").into()),
         ("edit Ada's", edit(1).into()),
         ("edit Bob's", edit(2).into()),
         ("delete Ada's", DeleteMessage { message_id: message_id(1), reason: None }.into()),
@@ -130,6 +113,6 @@ fn an_agent_in_somebodys_name_may_what_they_may_and_what_follows_is_theirs() {
 #[test]
 fn the_agent_itself_is_nobody_there() {
     let agent = Actor { id: "agent:a".into(), kind: ActorType::Agent, ..people("ada", "org") };
-    let refused = group().decide(say(3).into(), &agent, AT).map_err(|rejection| rejection.code.into_owned());
+    let refused = group().decide(say(3, "hi").into(), &agent, AT).map_err(|rejection| rejection.code.into_owned());
     assert_eq!(refused.map(|decided| decided.events), Err("NOT_PARTICIPANT".to_owned()));
 }

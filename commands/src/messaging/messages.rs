@@ -167,7 +167,9 @@ pub(super) mod testing {
     use crate::{Membership, Role};
     use symbia_events::{
         ActorType, SubjectKey,
-        messaging::{ConversationCreated, ConversationType, ParticipantAdded, ParticipantRole, ParticipantType},
+        messaging::{
+            ConversationCreated, ConversationType, ParticipantAdded, ParticipantRole, ParticipantType, Priority,
+        },
     };
 
     pub(crate) fn people(id: &str, org: &str) -> Actor {
@@ -182,6 +184,23 @@ pub(super) mod testing {
 
     pub(crate) fn key() -> SubjectKey {
         SubjectKey::from_bytes("k1", [1; 32])
+    }
+
+    /// What says a text as the message of a number.
+    pub(crate) fn say(n: u128, text: &str) -> SendMessage {
+        SendMessage {
+            message_id: Uuid::from_u128(n).to_string(),
+            content: key().seal(text),
+            content_digest: key().digest(text),
+            content_type: "text".into(),
+            reply_to: None,
+            run_id: None,
+            trace_id: None,
+            priority: Priority::Normal,
+            interruptible: true,
+            preempted_by: None,
+            metadata: None,
+        }
     }
 
     pub(crate) fn entered(id: &str, via: &str) -> ConversationEvent {
@@ -215,30 +234,14 @@ pub(super) mod testing {
 
 #[cfg(test)]
 mod tests {
-    use super::testing::{ada, created, key, people};
+    use super::testing::{ada, created, key, people, say};
     use super::*;
     use crate::{Aggregate, messaging::ConversationCommand, testing::given};
     use proptest::prelude::*;
-    use symbia_events::{SubjectKey, messaging::Priority};
+    use symbia_events::SubjectKey;
 
     fn id(n: u128) -> String {
         Uuid::from_u128(n).to_string()
-    }
-
-    fn say(n: u128, text: &str) -> SendMessage {
-        SendMessage {
-            message_id: id(n),
-            content: key().seal(text),
-            content_digest: key().digest(text),
-            content_type: "text".into(),
-            reply_to: None,
-            run_id: None,
-            trace_id: None,
-            priority: Priority::Normal,
-            interruptible: true,
-            preempted_by: None,
-            metadata: None,
-        }
     }
 
     fn history(said: impl IntoIterator<Item = (SendMessage, Actor)>) -> Vec<ConversationEvent> {

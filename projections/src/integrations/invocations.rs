@@ -42,19 +42,10 @@ pub async fn invocations(
     limit: i64,
     offset: i64,
 ) -> Result<Vec<Invocation>, sqlx::Error> {
-    sqlx::query_as(
-        "SELECT * FROM integrations.invocations WHERE org_id = $1 AND requested_at >= $2
+    let select = "SELECT * FROM integrations.invocations WHERE org_id = $1 AND requested_at >= $2
              AND ($3::text IS NULL OR user_id = $3) AND ($4::text IS NULL OR integration_key = $4)
-         ORDER BY requested_at DESC, id LIMIT $5 OFFSET $6",
-    )
-    .bind(filter.org)
-    .bind(filter.since)
-    .bind(filter.user)
-    .bind(filter.provider)
-    .bind(limit)
-    .bind(offset)
-    .fetch_all(conn)
-    .await
+         ORDER BY requested_at DESC, id LIMIT $5 OFFSET $6";
+    filter.bind(sqlx::query_as(select)).bind(limit).bind(offset).fetch_all(conn).await
 }
 
 pub(super) async fn fold(conn: &mut PgConnection, events: &[FoldEvent]) -> Result<(), FoldError> {

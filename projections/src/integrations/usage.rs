@@ -1,6 +1,6 @@
 //! What was used: requests that have their end, counted and summed. Each has one row and one end, so none counts twice.
 
-use sqlx::{AssertSqlSafe, FromRow, PgConnection};
+use sqlx::{AssertSqlSafe, FromRow, PgConnection, Postgres, postgres::PgArguments, query::QueryAs};
 use time::OffsetDateTime;
 
 use super::Completion;
@@ -16,6 +16,16 @@ pub struct Filter<'a> {
     pub user: Option<&'a str>,
     /// Only at this provider.
     pub provider: Option<&'a str>,
+}
+
+impl<'a> Filter<'a> {
+    /// A query with this filter as its first four parameters: organization, beginning, user and provider.
+    pub(super) fn bind<O>(
+        &self,
+        query: QueryAs<'a, Postgres, O, PgArguments>,
+    ) -> QueryAs<'a, Postgres, O, PgArguments> {
+        query.bind(self.org).bind(self.since).bind(self.user).bind(self.provider)
+    }
 }
 
 /// Sums over requests.
@@ -55,13 +65,7 @@ const CHOSEN: &str = "FROM integrations.completions
 
 /// Sums over all of them.
 pub async fn summary(conn: &mut PgConnection, filter: &Filter<'_>) -> Result<Summary, sqlx::Error> {
-    sqlx::query_as(AssertSqlSafe(format!("SELECT {SUMS} {CHOSEN}")))
-        .bind(filter.org)
-        .bind(filter.since)
-        .bind(filter.user)
-        .bind(filter.provider)
-        .fetch_one(conn)
-        .await
+    filter.bind(sqlx::query_as(AssertSqlSafe(format!("SELECT {SUMS} {CHOSEN}")))).fetch_one(conn).await
 }
 
 /// Sums for each `user_id`, `assistant_id`, `model` or `provider`, those with most requests first.
@@ -75,14 +79,7 @@ pub async fn usage_by(
         "SELECT {column} AS key, {SUMS}, max(ended_at) AS last_at {CHOSEN}
          GROUP BY {column} ORDER BY count(*) DESC, {column} LIMIT $5"
     );
-    sqlx::query_as(AssertSqlSafe(select))
-        .bind(filter.org)
-        .bind(filter.since)
-        .bind(filter.user)
-        .bind(filter.provider)
-        .bind(limit)
-        .fetch_all(conn)
-        .await
+    filter.bind(sqlx::query_as(AssertSqlSafe(select))).bind(limit).fetch_all(conn).await
 }
 
 /// The requests themselves, ended or not, the newest first.
@@ -92,18 +89,9 @@ pub async fn executions(
     limit: i64,
     offset: i64,
 ) -> Result<Vec<Completion>, sqlx::Error> {
-    sqlx::query_as(
-        "SELECT * FROM integrations.completions
+    let select = "SELECT * FROM integrations.completions
          WHERE org_id = $1 AND requested_at >= $2
            AND ($3::text IS NULL OR user_id = $3) AND ($4::text IS NULL OR provider = $4)
-         ORDER BY requested_at DESC, id LIMIT $5 OFFSET $6",
-    )
-    .bind(filter.org)
-    .bind(filter.since)
-    .bind(filter.user)
-    .bind(filter.provider)
-    .bind(limit)
-    .bind(offset)
-    .fetch_all(conn)
-    .await
+         ORDER BY requested_at DESC, id LIMIT $5 OFFSET $6";
+    filter.bind(sqlx::query_as(select)).bind(limit).bind(offset).fetch_all(conn).await
 }

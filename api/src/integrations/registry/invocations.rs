@@ -2,7 +2,7 @@
 
 use axum::extract::State;
 use serde::Serialize;
-use symbia_projections::{Scope, integrations as model};
+use symbia_projections::integrations as model;
 use utoipa::ToSchema;
 use utoipa_axum::{router::OpenApiRouter, routes};
 
@@ -82,7 +82,7 @@ async fn list(
     let asker = Asker::new(&caller, &scope)?;
     let (limit, offset) = since.page()?;
     let filter = asker.filter(&since, 7)?;
-    let mut tx = service.platform.read(&Scope::member(asker.org.clone(), &asker.user)).await?;
+    let mut tx = service.platform.read(&asker.scope()).await?;
     let found = model::invocations(&mut tx, &filter, limit, offset).await?;
     Ok(Json(found.into_iter().map(Invocation::from).collect()))
 }
