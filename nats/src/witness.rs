@@ -29,7 +29,7 @@ const PATIENCE: Duration = Duration::from_secs(10);
 const OTHERS: &str = "*";
 
 /// The codes of refusals that mean a missing right, and not a missing thing or a wrong value.
-pub const DENIALS: [&str; 9] = [
+pub const DENIALS: [&str; 13] = [
     "FORBIDDEN",
     "ORG_ACCESS_DENIED",
     "INSUFFICIENT_ROLE",
@@ -39,6 +39,10 @@ pub const DENIALS: [&str; 9] = [
     "USER_PRINCIPAL_REQUIRED",
     "AGENT_PRINCIPAL_REQUIRED",
     "WRONG_TENANT",
+    "NODE_OWNED",
+    "AGENT_ID_MISMATCH",
+    "SOURCE_NOT_OWNED",
+    "SIGNATURE_INVALID",
 ];
 
 /// What was seen.

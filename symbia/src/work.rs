@@ -26,7 +26,7 @@ use symbia_workers::{
         keeper::{ModelKeeper, record},
         pull::Puller,
     },
-    network::{Liveness, MeshDeliverer},
+    network::{Liveness, MeshDeliverer, MeshKeeper},
     reactor::{Reactor, ReactorRunner},
     seal::Sealer,
     sender::Sender,
@@ -128,8 +128,10 @@ pub async fn start(
                 let reader = ReadPool::new(house.database.clone(), MESH_CONNECTIONS);
                 let (nats, ring) = (client.clone(), Arc::clone(keys));
                 let deliverer =
-                    MeshDeliverer::open(nats.clone(), ring.clone(), reader, secrets.clone(), options).await?;
+                    MeshDeliverer::open(nats.clone(), ring.clone(), reader.clone(), secrets.clone(), options).await?;
                 workers.spawn(react(house.clone(), deliverer, stop.clone()));
+                let keeper = MeshKeeper::open(nats.clone(), ring.clone(), reader).await?;
+                workers.spawn(react(house.clone(), keeper, stop.clone()));
                 let liveness = Liveness::open(nats, ring, config.mesh.lease).await?;
                 workers.spawn(async move {
                     liveness.run(stop).await;

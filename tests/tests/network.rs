@@ -1,6 +1,8 @@
 //! The network service end to end: real broker, real database, command worker, projectors, deliverer, REST on a port.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, missing_docs, reason = "tests")]
 
+#[path = "network/contracts.rs"]
+mod contracts;
 #[path = "network/deliveries.rs"]
 mod deliveries;
 #[allow(dead_code, reason = "the stage of identity's tests, of which these need a part")]

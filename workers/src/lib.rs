@@ -16,3 +16,4 @@ pub mod seal;
 pub mod sender;
 pub mod story;
 pub mod timer;
+mod vault;

@@ -81,6 +81,20 @@ impl<S: Send + Sync> FromRequestParts<S> for OptionalCaller {
 }
 
 impl Caller {
+    /// The same caller with the principal that is made of its own.
+    pub(crate) fn sharing(self, share: impl FnOnce(Arc<Principal>) -> Arc<Principal>) -> Self {
+        Caller { principal: share(self.principal), ..self }
+    }
+
+    /// Has it noted that the caller was refused something outside a request, where that is noted at all.
+    pub(crate) fn was_refused(&self, org: Option<String>, operation: &str, error: &ApiError) {
+        if let Some(authenticator) = self.authenticator.as_ref().filter(|_| error.is_denial()) {
+            let principal = self.acting.as_ref().map_or(&self.id, |acting| &acting.agent).clone();
+            let kind = AccessKind::Denied { code: error.code().to_owned() };
+            authenticator.witness(Seen { principal, org, operation: operation.to_owned(), kind });
+        }
+    }
+
     /// The organization that the request acts in: `X-Org-Id` if the caller belongs there or may act anywhere; without it
     /// the caller's only organization beside the operators', else its default.
     ///

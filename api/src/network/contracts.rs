@@ -37,6 +37,12 @@ pub(super) struct NewContract {
     /// RFC 3339; it counts for no call after that.
     #[serde(default)]
     expires_at: Option<String>,
+    /// At most so many events in a second, 1 to 10000; more are refused.
+    #[serde(default)]
+    max_events_per_second: Option<u32>,
+    /// Dotted paths in the data that neither the target nor who reads events is shown.
+    #[serde(default)]
+    redact: Vec<String>,
 }
 
 impl Network {
@@ -68,6 +74,8 @@ impl Network {
             allowed_event_types: new.allowed_event_types,
             boundaries: new.boundaries,
             expires_at: new.expires_at,
+            max_events_per_second: new.max_events_per_second,
+            redact: new.redact,
         });
         self.submit(&place, &address(&place.org, "contract", &id)?, &command, scope).await?;
         let mut tx = self.platform.read(&place.reading).await?;

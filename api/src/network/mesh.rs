@@ -73,6 +73,8 @@ impl Meshes {
             allowed_event_types: contract.allowed_event_types,
             boundaries: contract.boundaries,
             expires_at: contract.expires_at,
+            max_events_per_second: contract.max_events_per_second,
+            redact: contract.redact,
         });
         let contracts: Vec<ContractView> = contracts.collect();
         let bridges = model::bridges(conn, org).await?.into_iter().map(|bridge| BridgeView {

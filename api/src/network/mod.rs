@@ -4,9 +4,11 @@
 mod access;
 mod bridges;
 mod contracts;
+mod defaults;
 mod entity;
 mod events;
 mod hashing;
+mod limits;
 mod mesh;
 mod nodes;
 mod passing;
@@ -36,8 +38,9 @@ use crate::{
     http::{
         Authenticator, Health, ServiceApp,
         discovery::ServiceInfo,
-        rate::{RateLimits, RouteClass, TokenBuckets},
+        rate::{RateLimiter, RateLimits, RouteClass, TokenBuckets},
         server::ServerConfig,
+        shared_rate::SharedBuckets,
     },
     identity::Directory,
     platform::{Platform, SecretText},
@@ -81,6 +84,8 @@ struct Network {
     hub: Arc<OnceLock<sockets::Hub>>,
     options: Arc<Options>,
     leases: Leases,
+    /// Counts in all processes together.
+    flood: Arc<dyn RateLimiter>,
     meshes: mesh::Meshes,
     http: reqwest::Client,
 }
@@ -110,6 +115,7 @@ pub fn service(platform: Platform, feed: &Feed, options: Options, health: Health
         gateway: sockets::Gateway::new(platform.nats.clone(), leases.clone()),
         hub: Arc::default(),
         leases,
+        flood: Arc::new(SharedBuckets::new(platform.nats.clone())),
         meshes: mesh::Meshes::default(),
         http: reqwest::Client::new(),
         options: Arc::new(options),

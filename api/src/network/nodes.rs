@@ -105,6 +105,7 @@ impl Network {
     ) -> ApiResult<(Place, model::Node)> {
         let place = self.place(caller, scope)?;
         let new = new.of_agent(caller);
+        let is_service = new.node_type == NodeType::Service;
         let (id, to) = (new.id.clone(), address(&place.org, "node", &new.id)?);
         let command = NodeCommand::from(RegisterNode {
             node_id: new.id,
@@ -115,7 +116,10 @@ impl Network {
             endpoint: new.endpoint,
             metadata: new.metadata,
         });
-        self.submit(&place, &to, &command, scope).await?;
+        let done = self.submit(&place, &to, &command, scope).await?;
+        if is_service && done.has("node-registered") {
+            self.default_contracts(&place, scope, &id).await;
+        }
         if let Some(entity) = new.entity_id {
             self.bind(&place, scope, id.clone(), entity).await?;
         }

@@ -308,7 +308,8 @@ impl Network {
             return Err(ApiError::new(StatusCode::PAYLOAD_TOO_LARGE, "TOO_LARGE", text));
         }
         let (key_id, hash) = service_hash(&self.platform.keys, &event.bytes(org, &id, &timestamp, &data)?);
-        let decided = route(&event.routed(seen.reply_to.as_deref()), &seen.view, self.options.routing, now);
+        let mut decided = route(&event.routed(seen.reply_to.as_deref()), &seen.view, self.options.routing, now);
+        self.limit(&place.org, &event.source, &seen.view, &mut decided.candidates).await;
         let key = self.mesh_key(&place.org).await?;
         let command = RouteEvent {
             event_id: id.clone(),

@@ -2,6 +2,7 @@
 
 use serde::Serialize;
 use serde_json::{Map, Value, json};
+use symbia_commands::network::redacted;
 use symbia_events::{
     SubjectKey,
     network::{Boundary, BridgeType, Candidate, ContractCreated, NodeType, PolicyMode, Verdict},
@@ -80,6 +81,10 @@ pub(super) struct Contract {
     expires_at: Option<String>,
     /// `active`, or `expired`.
     status: &'static str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    max_events_per_second: Option<u32>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    redact: Vec<String>,
 }
 
 impl Contract {
@@ -96,6 +101,8 @@ impl Contract {
             created_at: at,
             created_by: e.by,
             expires_at,
+            max_events_per_second: e.max_events_per_second,
+            redact: e.redact,
         };
         Self::of(row, at)
     }
@@ -110,6 +117,8 @@ impl Contract {
             boundaries: row.boundaries,
             created_at: iso(row.created_at),
             expires_at: row.expires_at.map(iso),
+            max_events_per_second: row.max_events_per_second,
+            redact: row.redact,
         }
     }
 }
@@ -248,6 +257,7 @@ fn refusal(candidate: &Candidate) -> Option<&'static str> {
         Verdict::UnknownNode => Some("target_not_found"),
         Verdict::RouteCycle => Some("route_cycle"),
         Verdict::UnsupportedBridge => Some("unsupported_bridge_type"),
+        Verdict::RateLimited => Some("rate_limited"),
         Verdict::Deliver | Verdict::Redirect | Verdict::Transform => None,
     }
 }
@@ -305,6 +315,7 @@ impl From<&RoutedEvent> for Trace {
 pub(super) fn event(row: &RoutedEvent, key: Option<&SubjectKey>) -> Value {
     let data = key.and_then(|key| key.open(&row.data).ok());
     let data: Value = data.and_then(|text| serde_json::from_str(&text).ok()).unwrap_or_default();
+    let data = redacted(&data, row.candidates.iter().flat_map(|candidate| &candidate.redact));
     let reached = row.candidates.iter().filter(|c| row.deliveries.contains_key(&c.final_target));
     let mut path = vec![row.source.clone()];
     path.extend(reached.map(|candidate| candidate.final_target.clone()));

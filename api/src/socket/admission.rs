@@ -116,7 +116,7 @@ impl Sockets {
         let now = OffsetDateTime::now_utc().unix_timestamp();
         match peer.credential.caller(&self.0.ground.authenticator).await {
             Ok(caller) => {
-                if peer.seen(self.shared(caller.into()), now) {
+                if peer.seen(self.shared(caller), now) {
                     self.0.service.changed(socket, &peer).await;
                 }
             }

@@ -41,7 +41,7 @@ use self::{arguments::Arguments, handshake::Credential, peer::Call};
 use crate::{
     feed::Feed,
     http::{
-        ApiError, Authenticator, Principal,
+        ApiError, Authenticator, Caller, Principal,
         cors::CorsConfig,
         principal::{AuthType, PrincipalKind},
     },
@@ -194,8 +194,8 @@ impl Sockets {
             }
             Err(_) => return Err("Authentication required".to_owned()),
         };
-        let principal = self.seat(caller.into())?;
-        let peer = Arc::new(Peer::new(socket, credential, principal, &auth));
+        let caller = self.seat(caller)?;
+        let peer = Arc::new(Peer::new(socket, credential, caller, &auth));
         let hearing = self.clone();
         let speaker = Arc::clone(&peer);
         // Without a wait before it: calls are taken in the order in which they come.
@@ -259,24 +259,24 @@ impl Sockets {
     }
 
     /// Takes one more of the seats of a principal, or says that it has none left.
-    fn seat(&self, principal: Arc<Principal>) -> Result<Arc<Principal>, String> {
+    fn seat(&self, caller: Caller) -> Result<Caller, String> {
         let most = self.0.ground.times.per_principal;
         let mut known = self.0.principals.write().unwrap_or_else(PoisonError::into_inner);
-        let seated = known.entry(principal.id.clone()).or_default();
+        let seated = known.entry(caller.id.clone()).or_default();
         if seated.sockets >= most {
-            tracing::warn!(principal = %principal.id, most, "one more socket is refused");
+            tracing::warn!(principal = %caller.id, most, "one more socket is refused");
             return Err(format!("Too many connections: {most} are open already, close one first"));
         }
         seated.sockets += 1;
-        Ok(seated.share(principal))
+        Ok(caller.sharing(|principal| seated.share(principal)))
     }
 
     /// The same principal as another socket has, where they are equal.
-    fn shared(&self, principal: Arc<Principal>) -> Arc<Principal> {
+    fn shared(&self, caller: Caller) -> Caller {
         let mut known = self.0.principals.write().unwrap_or_else(PoisonError::into_inner);
-        match known.get_mut(&principal.id) {
-            Some(seated) => seated.share(principal),
-            None => principal,
+        match known.get_mut(&caller.id) {
+            Some(seated) => caller.sharing(|principal| seated.share(principal)),
+            None => caller,
         }
     }
 }

@@ -3,7 +3,7 @@
 use std::{
     collections::{HashSet, VecDeque},
     sync::{
-        Arc, Mutex, PoisonError, RwLock,
+        Mutex, PoisonError, RwLock,
         atomic::{AtomicBool, AtomicI64, Ordering},
     },
 };
@@ -17,7 +17,7 @@ use time::OffsetDateTime;
 
 use super::handshake::Credential;
 use crate::{
-    http::{Caller, Principal, RequestScope, principal::PrincipalKind, request::TrustedProxies},
+    http::{Caller, RequestScope, principal::PrincipalKind, request::TrustedProxies},
     identity::AGENTS,
 };
 
@@ -59,7 +59,7 @@ pub(crate) fn refused(error: &str, code: &str) -> Value {
 }
 
 impl Peer {
-    pub(super) fn new(socket: &SocketRef, credential: Credential, principal: Arc<Principal>, auth: &Value) -> Self {
+    pub(super) fn new(socket: &SocketRef, credential: Credential, caller: Caller, auth: &Value) -> Self {
         let parts = socket.req_parts();
         let scope = parts.extensions.get::<RequestScope>().cloned();
         Peer {
@@ -68,7 +68,7 @@ impl Peer {
             credential,
             org: auth.get("orgId").and_then(Value::as_str).filter(|org| !org.is_empty()).map(str::to_owned),
             scope: scope.unwrap_or_else(|| RequestScope::new(parts, &TrustedProxies::default())),
-            caller: RwLock::new(principal.into()),
+            caller: RwLock::new(caller),
             checked_at: AtomicI64::new(OffsetDateTime::now_utc().unix_timestamp()),
             ending: AtomicBool::new(false),
             calls: Mutex::new(Calls { served: true, waiting: VecDeque::new() }),
@@ -91,11 +91,11 @@ impl Peer {
     }
 
     /// True when it is another than before.
-    pub(super) fn seen(&self, principal: Arc<Principal>, now: i64) -> bool {
+    pub(super) fn seen(&self, caller: Caller, now: i64) -> bool {
         self.checked_at.store(now, Ordering::Relaxed);
         let mut known = self.caller.write().unwrap_or_else(PoisonError::into_inner);
-        let changed = **known != *principal;
-        *known = principal.into();
+        let changed = **known != *caller;
+        *known = caller;
         changed
     }
 

@@ -4,7 +4,7 @@
 use serde::{Deserialize, Serialize};
 use symbia_events::{
     AggregateRef, check_token,
-    network::{Boundary, ContractCreated, ContractDeleted, ContractEvent},
+    network::{Boundary, ContractCreated, ContractDeleted, ContractEvent, ContractExpired},
 };
 use time::{OffsetDateTime, format_description::well_known::Rfc3339};
 use uuid::Uuid;
@@ -12,8 +12,14 @@ use uuid::Uuid;
 use super::{
     pattern::check_patterns,
     rights::{CONTRACTS_WRITE, require},
+    transform::is_path,
 };
 use crate::{Actor, Aggregate, Decision, Rejection, domain_commands};
+
+/// Most events in a second that a contract can name.
+const MOST_PER_SECOND: u32 = 10_000;
+/// Most paths that a contract keeps from being shown.
+const MOST_REDACTED: usize = 50;
 
 domain_commands! {
     /// What a contract can be asked to do.
@@ -30,7 +36,15 @@ domain_commands! {
             /// RFC 3339.
             #[serde(default)]
             expires_at: Option<String>,
+            /// 1 to 10000.
+            #[serde(default)]
+            max_events_per_second: Option<u32>,
+            /// At most 50 dotted paths.
+            #[serde(default)]
+            redact: Vec<String>,
         }
+        /// Notes that its time is over.
+        ExpireContract = "symbia.cmd.network.expire-contract.v1" { contract_id: String }
         /// Lets it no longer.
         DeleteContract = "symbia.cmd.network.delete-contract.v1" { contract_id: String }
     }
@@ -58,6 +72,9 @@ pub struct Contract {
     /// Empty when there is none, or no longer.
     org_id: String,
     expires_at: Option<String>,
+    /// It was noted that its time is over.
+    #[serde(default)]
+    expired: bool,
 }
 
 fn ended(end: Option<&str>, at: OffsetDateTime) -> bool {
@@ -77,6 +94,12 @@ impl Contract {
         if c.expires_at.as_deref().is_some_and(|end| OffsetDateTime::parse(end, &Rfc3339).is_err()) {
             return Err(Rejection::invalid("expiresAt: an instant in RFC 3339"));
         }
+        if c.max_events_per_second.is_some_and(|most| !(1..=MOST_PER_SECOND).contains(&most)) {
+            return Err(Rejection::invalid("maxEventsPerSecond: 1 to 10000"));
+        }
+        if c.redact.len() > MOST_REDACTED || !c.redact.iter().all(|path| is_path(path)) {
+            return Err(Rejection::invalid("redact: at most 50 dotted paths"));
+        }
         if !self.org_id.is_empty() && !ended(self.expires_at.as_deref(), at) {
             return Ok(Decision::nothing());
         }
@@ -89,12 +112,25 @@ impl Contract {
             boundaries: sorted(&c.boundaries),
             expires_at: c.expires_at,
             by: by.id.clone(),
+            max_events_per_second: c.max_events_per_second,
+            redact: sorted(&c.redact),
         }))
+    }
+
+    fn expire(&self, c: ExpireContract, by: &Actor, at: OffsetDateTime) -> Result<Decision<ContractEvent>, Rejection> {
+        if !by.is_platform() {
+            return Err(Rejection::forbidden("the time of a contract is over by itself"));
+        }
+        // One that was made anew ends later, or not at all.
+        if self.expired || !ended(self.expires_at.as_deref(), at) {
+            return Ok(Decision::nothing());
+        }
+        Ok(Decision::one(ContractExpired { contract_id: c.contract_id }))
     }
 }
 
 impl Aggregate for Contract {
-    const STATE_VERSION: u32 = 1;
+    const STATE_VERSION: u32 = 2;
     const ID_FIELD: Option<&'static str> = Some("contractId");
     type Command = ContractCommand;
     type Event = ContractEvent;
@@ -113,8 +149,9 @@ impl Aggregate for Contract {
     fn apply(&mut self, event: &ContractEvent) {
         match event {
             ContractEvent::ContractCreated(e) => {
-                *self = Contract { org_id: e.org_id.clone(), expires_at: e.expires_at.clone() };
+                *self = Contract { org_id: e.org_id.clone(), expires_at: e.expires_at.clone(), expired: false };
             }
+            ContractEvent::ContractExpired(_) => self.expired = true,
             ContractEvent::ContractDeleted(_) => *self = Contract::default(),
         }
     }
@@ -127,6 +164,7 @@ impl Aggregate for Contract {
     ) -> Result<Decision<ContractEvent>, Rejection> {
         match command {
             ContractCommand::CreateContract(c) => self.create(c, by, at),
+            ContractCommand::ExpireContract(c) => self.expire(c, by, at),
             ContractCommand::DeleteContract(c) => {
                 if self.org_id.is_empty() {
                     return Err(Rejection::not_found("contract"));
@@ -164,6 +202,8 @@ mod tests {
             allowed_event_types: types,
             boundaries,
             expires_at: None,
+            max_events_per_second: None,
+            redact: vec![],
         }
     }
 
@@ -189,6 +229,14 @@ mod tests {
         let past = created(until(AT));
         given::<Contract>([past.clone()]).when(create(&["x"]), &ada()).then([created(create(&["x"]))]);
         given::<Contract>([created(until(AT + Duration::HOUR))]).when(create(&["x"]), &ada()).then([]);
+        let expire = ExpireContract { contract_id: create(&["x"]).contract_id };
+        let expired = ContractExpired { contract_id: expire.contract_id.clone() };
+        let network = Actor::service("network");
+        given::<Contract>([past.clone()]).when(expire.clone(), &network).then([expired.clone().into()]);
+        given::<Contract>([past.clone(), expired.clone().into()]).when(expire.clone(), &network).then([]);
+        given::<Contract>([created(create(&["x"]))]).when(expire.clone(), &network).then([]);
+        given::<Contract>([past.clone()]).when(expire, &ada()).rejected("FORBIDDEN");
+        given::<Contract>([past.clone(), expired.into()]).when(create(&["x"]), &ada()).then([created(create(&["x"]))]);
         let delete = DeleteContract { contract_id: create(&["x"]).contract_id };
         let deleted = ContractDeleted { contract_id: delete.contract_id.clone(), by: "ada".into() };
         given::<Contract>([past]).when(delete.clone(), &ada()).then([deleted.into()]);
@@ -206,6 +254,8 @@ mod tests {
             CreateContract { from: "*".into(), ..create(&["x"]) },
             CreateContract { boundaries: vec![], ..create(&["x"]) },
             CreateContract { expires_at: Some("soon".into()), ..create(&["x"]) },
+            CreateContract { max_events_per_second: Some(0), ..create(&["x"]) },
+            CreateContract { redact: vec!["a..b".into()], ..create(&["x"]) },
         ] {
             given::<Contract>([]).when(bad, &ada()).rejected("VALIDATION_FAILED");
         }

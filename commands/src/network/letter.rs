@@ -1,5 +1,5 @@
-//! An event as one target gets it: changed where a policy says so, hashed, and signed under the target's own key (network.md
-//! §3.8, 8.5).
+//! An event as one target gets it: changed where a policy or its contract says so, hashed, and signed under the target's own
+//! key (network.md §3.8, 8.5).
 
 use std::collections::BTreeMap;
 
@@ -9,7 +9,7 @@ use symbia_events::{
     network::{Candidate, EventRouted, HashedEvent, event_hash, service_hash, target_key},
 };
 
-use super::transformed;
+use super::{redacted, transformed};
 
 /// What is delivered.
 #[derive(Clone, Debug)]
@@ -33,7 +33,10 @@ impl Letter {
         data: &Value,
         candidate: &Candidate,
     ) -> Result<Self, serde_json::Error> {
-        let changed = candidate.mapping.as_ref().map(|mapping| transformed(data, mapping));
+        let mut changed = candidate.mapping.as_ref().map(|mapping| transformed(data, mapping));
+        if !candidate.redact.is_empty() {
+            changed = Some(redacted(changed.as_ref().unwrap_or(data), &candidate.redact));
+        }
         let data = changed.as_ref().unwrap_or(data);
         let hashed = HashedEvent {
             v: 1,

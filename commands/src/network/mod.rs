@@ -28,4 +28,4 @@ pub use routed_event::*;
 pub use routing::{
     BridgeView, ContractView, Decided, MeshEvent, MeshView, NodeView, Options, bridge_node, reconsider, route,
 };
-pub use transform::transformed;
+pub use transform::{redacted, transformed};

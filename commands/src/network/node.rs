@@ -170,6 +170,14 @@ impl Node {
     }
 }
 
+impl Node {
+    // Who is gone, or not there, has no entity that lives on it.
+    fn without_entity(&self, gone: impl Into<NodeEvent>, node_id: String, by: &Actor) -> Decision<NodeEvent> {
+        let Some(entity_id) = self.entity_id.clone() else { return Decision::one(gone) };
+        Decision::one(EntityUnbound { node_id, entity_id, by: by.id.clone() }).and(gone)
+    }
+}
+
 impl Aggregate for Node {
     const STATE_VERSION: u32 = 1;
     const ID_FIELD: Option<&'static str> = Some("nodeId");
@@ -220,14 +228,16 @@ impl Aggregate for Node {
                 if !by.is_platform() {
                     return Err(Rejection::forbidden("a lease ends by itself"));
                 }
-                Ok(match self.standing {
-                    Standing::Online => Decision::one(NodeExpired { node_id: c.node_id, last_seen: c.last_seen }),
-                    Standing::Offline | Standing::Absent => Decision::nothing(),
-                })
+                if self.standing != Standing::Online {
+                    return Ok(Decision::nothing());
+                }
+                let expired = NodeExpired { node_id: c.node_id.clone(), last_seen: c.last_seen };
+                Ok(self.without_entity(expired, c.node_id, by))
             }
             NodeCommand::UnregisterNode(c) => {
                 self.owned(by)?;
-                Ok(Decision::one(NodeUnregistered { node_id: c.node_id, by: by.id.clone() }))
+                let left = NodeUnregistered { node_id: c.node_id.clone(), by: by.id.clone() };
+                Ok(self.without_entity(left, c.node_id, by))
             }
             NodeCommand::BindEntityToNode(c) => self.bind(c, by),
             NodeCommand::UnbindEntityFromNode(c) => {

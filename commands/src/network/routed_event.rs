@@ -256,6 +256,7 @@ mod tests {
             final_target: target.into(),
             endpoint: String::new(),
             mapping: None,
+            redact: vec![],
             reason: None,
         }
     }

@@ -30,6 +30,8 @@ pub struct ContractView {
     pub allowed_event_types: Vec<String>,
     pub boundaries: Vec<Boundary>,
     pub expires_at: Option<OffsetDateTime>,
+    pub max_events_per_second: Option<u32>,
+    pub redact: Vec<String>,
 }
 
 /// A bridge as routing sees it.
@@ -94,6 +96,13 @@ impl MeshView {
     #[must_use]
     pub fn node(&self, id: &str) -> Option<&NodeView> {
         self.nodes.get(id)
+    }
+
+    /// How many events in a second a contract lets pass, if it says so.
+    #[must_use]
+    pub fn limit(&self, source: &str, contract: &str) -> Option<u32> {
+        let mut contracts = self.contracts.get(source).into_iter().flatten();
+        contracts.find(|known| known.id == contract)?.max_events_per_second
     }
 
     fn bridge(&self, node: &str) -> Option<&BridgeView> {
@@ -163,7 +172,7 @@ pub fn reconsider(
 ) -> Option<Candidate> {
     let asked = recorded.verdict.delivers()
         || matches!(recorded.verdict, Verdict::Deny | Verdict::RouteCycle)
-        || recorded.final_target != recorded.target;
+        || (recorded.final_target != recorded.target && recorded.verdict != Verdict::RateLimited);
     let case = Case { event, view, policies, options, at };
     asked.then(|| case.decide(recorded.target.clone(), Some(recorded)))
 }
@@ -235,22 +244,22 @@ struct Case<'c> {
 }
 
 /// The contract that lets the source send the event to a target.
-enum Permission {
-    By(String),
+enum Permission<'c> {
+    By(&'c ContractView),
     Reply,
     Ended(String),
     None,
 }
 
 impl Case<'_> {
-    fn permission(&self, target: &str, boundary: Boundary) -> Permission {
+    fn permission(&self, target: &str, boundary: Boundary) -> Permission<'_> {
         let mut ended_one = None;
         for contract in self.view.contracts.get(self.event.source).into_iter().flatten() {
             let fits = reaches(contract, target)
                 && contract.boundaries.contains(&boundary)
                 && covers_type(contract, self.event.event_type);
             if fits && !ended(contract, self.at) {
-                return Permission::By(contract.id.clone());
+                return Permission::By(contract);
             }
             if fits {
                 ended_one = Some(contract.id.clone());
@@ -268,8 +277,11 @@ impl Case<'_> {
         endpoint.clone_into(&mut found.endpoint);
         found.boundary = boundary_to(self.event, self.view, node);
         match self.permission(node, found.boundary) {
-            Permission::By(id) => found.contract_id = Some(id),
-            Permission::Reply => found.contract_id = None,
+            Permission::By(contract) => {
+                found.contract_id = Some(contract.id.clone());
+                found.redact.clone_from(&contract.redact);
+            }
+            Permission::Reply => (found.contract_id, found.redact) = (None, Vec::new()),
             Permission::Ended(id) => {
                 found.contract_id = Some(id);
                 return Err((Verdict::ExpiredContract, None));
@@ -298,6 +310,7 @@ impl Case<'_> {
             final_target: target.clone(),
             endpoint: String::new(),
             mapping: None,
+            redact: Vec::new(),
             reason: None,
             target,
         };

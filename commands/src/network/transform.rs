@@ -14,13 +14,15 @@ const LONGEST: usize = 256;
 /// Most parts of a path.
 const DEEPEST: usize = 16;
 
+/// Whether a text is a dotted path.
+pub(super) fn is_path(path: &str) -> bool {
+    let parts = path.split('.');
+    path.len() <= LONGEST && parts.clone().count() <= DEEPEST && parts.clone().all(|part| !part.is_empty())
+}
+
 pub(super) fn check_mapping(mapping: &BTreeMap<String, String>) -> Result<(), Rejection> {
-    let path = |path: &str| {
-        let parts = path.split('.');
-        path.len() <= LONGEST && parts.clone().count() <= DEEPEST && parts.clone().all(|part| !part.is_empty())
-    };
-    let source = |text: &str| text.is_empty() || (text.starts_with('=') && text.len() <= LONGEST) || path(text);
-    if (1..=MOST).contains(&mapping.len()) && mapping.iter().all(|(to, from)| path(to) && source(from)) {
+    let source = |text: &str| text.is_empty() || (text.starts_with('=') && text.len() <= LONGEST) || is_path(text);
+    if (1..=MOST).contains(&mapping.len()) && mapping.iter().all(|(to, from)| is_path(to) && source(from)) {
         return Ok(());
     }
     let rule = "1 to 100 dotted paths, each with a dotted path, '=literal' or '' to remove it";
@@ -42,6 +44,19 @@ pub fn transformed(data: &Value, mapping: &BTreeMap<String, String>) -> Value {
                     put(&mut result, &parts, found.clone());
                 }
             }
+        }
+    }
+    result
+}
+
+/// The data without what stands at some paths; it is said that something stood there.
+#[must_use]
+pub fn redacted<'p>(data: &Value, paths: impl IntoIterator<Item = &'p String>) -> Value {
+    let mut result = data.clone();
+    for path in paths {
+        let found = path.split('.').try_fold(&mut result, |value, part| value.get_mut(part));
+        if let Some(found) = found {
+            *found = Value::from("[redacted]");
         }
     }
     result
@@ -86,6 +101,14 @@ mod tests {
         assert_eq!(transformed(&data, &map), expected);
         assert_eq!(transformed(&json!("text"), &mapping(&[("a.b", "=1")])), json!({ "a": { "b": "1" } }));
         assert_eq!(transformed(&json!(null), &mapping(&[("a", "")])), json!(null));
+    }
+
+    #[test]
+    fn what_is_redacted_is_not_shown_and_nothing_else_changes() {
+        let data = json!({ "a": { "b": 1, "c": 2 }, "d": [3] });
+        let paths = ["a.b".to_owned(), "d".to_owned(), "no.such".to_owned()];
+        let expected = json!({ "a": { "b": "[redacted]", "c": 2 }, "d": "[redacted]" });
+        assert_eq!(redacted(&data, &paths), expected);
     }
 
     #[test]

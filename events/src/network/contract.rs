@@ -47,7 +47,15 @@ domain_events! {
             /// RFC 3339.
             expires_at: Option<String>,
             by: String,
+            /// At most so many events in a second; absent: any number.
+            #[serde(default, skip_serializing_if = "Option::is_none")]
+            max_events_per_second: Option<u32>,
+            /// Dotted paths in the data that neither the target nor who watches is shown.
+            #[serde(default, skip_serializing_if = "Vec::is_empty")]
+            redact: Vec<String>,
         }
+        /// Its time is over: it counts no longer.
+        ContractExpired = "symbia.network.contract.contract-expired.v1" { contract_id: String }
         /// It counts no longer.
         ContractDeleted = "symbia.network.contract.contract-deleted.v1" { contract_id: String, by: String }
     }

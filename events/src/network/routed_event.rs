@@ -31,6 +31,8 @@ pub enum Verdict {
     RouteCycle,
     /// The bridge is of a kind that forwards nothing yet.
     UnsupportedBridge,
+    /// More came in this second than the contract lets pass.
+    RateLimited,
 }
 
 impl Verdict {
@@ -74,6 +76,9 @@ pub struct Candidate {
     pub endpoint: String,
     /// How its data is changed.
     pub mapping: Option<BTreeMap<String, String>>,
+    /// What of its data is not shown, by the contract.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub redact: Vec<String>,
     pub reason: Option<String>,
 }
 

@@ -167,12 +167,12 @@ impl State {
 
     fn contract(&mut self, event: &Event, key: Key, change: ContractEvent) -> Result<(), FoldError> {
         let slot = self.contracts.slot(&key);
-        *slot = match change {
+        match change {
             ContractEvent::ContractCreated(e) => {
                 own(event, &e.contract_id, Some(&e.org_id))?;
                 let end = e.expires_at.as_deref().map(|end| OffsetDateTime::parse(end, &Rfc3339));
                 let end = end.transpose().map_err(|error| FoldError::Event(format!("expiresAt: {error}")))?;
-                Some(Contract {
+                *slot = Some(Contract {
                     org_id: key.0,
                     id: key.1,
                     source: e.from,
@@ -182,10 +182,14 @@ impl State {
                     created_at: event.time,
                     created_by: e.by,
                     expires_at: end,
-                })
+                    max_events_per_second: e.max_events_per_second,
+                    redact: e.redact,
+                });
             }
-            ContractEvent::ContractDeleted(_) => None,
-        };
+            // Its row says when that is.
+            ContractEvent::ContractExpired(_) => {}
+            ContractEvent::ContractDeleted(_) => *slot = None,
+        }
         Ok(())
     }
 
@@ -229,7 +233,7 @@ impl State {
         match change {
             BridgeEvent::BridgeRegistered(e) => {
                 own(event, &e.bridge_id, Some(&e.org_id))?;
-                let BridgeRegistered { name, bridge_type, endpoint, event_types, credential_ref, .. } = e;
+                let BridgeRegistered { name, bridge_type, endpoint, event_types, credential_ref, by, .. } = e;
                 *slot = Some(Bridge {
                     org_id: key.0,
                     id: key.1,
@@ -240,6 +244,7 @@ impl State {
                     active: true,
                     credential_ref,
                     created_at: event.time,
+                    created_by: by,
                 });
             }
             BridgeEvent::BridgeActivated(_) => slot.iter_mut().for_each(|row| row.active = true),

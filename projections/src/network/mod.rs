@@ -48,4 +48,5 @@ impl Projection for Network {
 const MIGRATIONS: &[Migration] = &[
     Migration { version: 1, name: "network", sql: include_str!("../../../migrations/network/0001_network.sql") },
     Migration { version: 2, name: "queue", sql: include_str!("../../../migrations/network/0002_queue.sql") },
+    Migration { version: 3, name: "terms", sql: include_str!("../../../migrations/network/0003_terms.sql") },
 ];

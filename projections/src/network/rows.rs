@@ -88,6 +88,8 @@ pub struct Contract {
     pub created_by: String,
     #[serde(with = "rfc3339::option")]
     pub expires_at: Option<OffsetDateTime>,
+    pub max_events_per_second: Option<u32>,
+    pub redact: Vec<String>,
 }
 
 /// A policy that somebody made, changed or removed.
@@ -139,6 +141,8 @@ pub struct Bridge {
     pub credential_ref: Option<String>,
     #[serde(with = "rfc3339")]
     pub created_at: OffsetDateTime,
+    /// Who registered it; empty for one of before this was kept.
+    pub created_by: String,
 }
 
 /// How far the delivery to a target is.

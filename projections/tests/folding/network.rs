@@ -88,6 +88,7 @@ fn routed(org: &str, id: &str, verdict: u8, key: &SubjectKey) -> EventRouted {
         final_target: "n1".into(),
         endpoint: String::new(),
         mapping: None,
+        redact: vec!["a.b".into()],
         reason: None,
     };
     EventRouted {
@@ -174,6 +175,8 @@ fn events(ring: &KeyRing, keys: &[SubjectKey], steps: &[Step]) -> Vec<FoldEvent>
                     boundaries: vec![Boundary::Intra],
                     expires_at: (number.is_multiple_of(2)).then(|| "2026-02-01T00:00:00Z".to_owned()),
                     by: by(),
+                    max_events_per_second: (number.is_multiple_of(3)).then_some(5),
+                    redact: vec!["a".into()],
                 }
                 .into(),
             ),

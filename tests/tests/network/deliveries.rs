@@ -162,3 +162,35 @@ async fn a_bridge_gets_what_goes_to_the_outside() {
     mesh.settled(&ada, &id, "delivered").await;
     assert!(!mesh.inbox.of("hook").is_empty());
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_bridge_presents_the_credential_that_its_organization_keeps() {
+    const SECRET: &str = "hook-CANARY-1c7e";
+    let mesh = Mesh::open().await;
+    let (ada, eve) = (mesh.house.register("ada").await, mesh.house.register("eve").await);
+    mesh.register(&ada, &["a"]).await;
+    let keep = async |who: &crate::identity::Person| {
+        let bearer = format!("Bearer {}", who.token);
+        let headers = [("authorization", bearer.as_str()), ("x-org-id", who.org.as_str())];
+        let body = json!({ "provider": "hook", "name": "hook", "apiKey": SECRET, "isOrgWide": true });
+        let kept = mesh.house.send("POST", "/api/credentials", &headers, Some(body)).await;
+        kept.body["id"].as_str().unwrap_or_else(|| panic!("{}", kept.body)).to_owned()
+    };
+    let bridge = async |credential: String, inbox: &str| {
+        let hook = json!({ "name": inbox, "type": "webhook", "endpoint": format!("{}/{inbox}", mesh.inbox.base),
+            "eventTypes": ["message.*"], "config": { "credentialRef": credential } });
+        let node = mesh.made("/api/registry/bridges", &ada, hook).await["nodeId"].clone();
+        let outside = json!({ "from": "a", "to": node, "allowedEventTypes": ["message.*"], "boundaries": ["extra"] });
+        mesh.made("/api/registry/contracts", &ada, outside).await;
+        let mut far = event("a", node.as_str());
+        far["boundary"] = json!("extra");
+        mesh.send(&ada, far).await.0
+    };
+    let own = bridge(keep(&ada).await, "own").await;
+    mesh.settled(&ada, &own, "delivered").await;
+    assert_eq!(mesh.inbox.of("own")[0].headers["authorization"], format!("Bearer {SECRET}"));
+    let foreign = bridge(keep(&eve).await, "foreign").await;
+    let trace = mesh.settled(&ada, &foreign, "error").await;
+    assert_eq!((&trace["path"][0]["reason"], mesh.inbox.of("foreign").len()), (&json!("credential_denied"), 0));
+    assert!(!mesh.get("/api/events", &ada).await.to_string().contains(SECRET));
+}

@@ -24,7 +24,7 @@ use symbia_events::{KeyRing, Service};
 use symbia_projections::{ProjectorHandle, ProjectorOptions, ReadPool, fixed_keys, migrate, network::Network};
 use symbia_tests::socketio::SocketClient;
 use symbia_workers::{
-    network::{DelivererOptions, Liveness, MeshDeliverer, Post},
+    network::{DelivererOptions, Liveness, MeshDeliverer, MeshKeeper, Post},
     reactor::ReactorRunner,
     timer::TimerWorker,
 };
@@ -128,6 +128,8 @@ impl Mesh {
         };
         let secrets = house.platform.secrets.clone();
         let reader = ReadPool::new(house.servers.database_url().parse().unwrap(), 8);
+        let keeper = MeshKeeper::open(nats.clone(), Arc::clone(&keys), reader.clone()).await.unwrap();
+        tokio::spawn(ReactorRunner::new(nats.clone(), Arc::clone(&keys), Arc::new(keeper)).run(stop.clone()));
         let deliverer =
             MeshDeliverer::open(nats.clone(), Arc::clone(&keys), reader, secrets, deliveries).await.unwrap();
         tokio::spawn(ReactorRunner::new(nats.clone(), Arc::clone(&keys), Arc::new(deliverer)).run(stop.clone()));

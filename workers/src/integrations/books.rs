@@ -6,39 +6,31 @@ use anyhow::Context;
 use async_trait::async_trait;
 use moka::sync::Cache;
 use serde_json::Value;
-use symbia_commands::{
-    Actor, Membership,
-    identity::{CredentialCommand, ReleaseCredential},
-};
-use symbia_events::{AggregateRef, CommandId, OrgId, Service};
+use symbia_commands::{Actor, Membership};
 use symbia_projections::{
     ReadPool, Scope,
     identity::{self, Credential},
     integrations as model,
     secrets::SecretStore,
 };
-use zeroize::Zeroizing;
 
 use super::{
     accounts::{Accounts, Asker, BudgetTerms, Lease, PriceTerms},
     provider::ApiKey,
 };
-use crate::sender::Sender;
+use crate::{sender::Sender, vault::Vault};
 
 /// How long what the read models said about budgets and prices counts.
 const KEPT: Duration = Duration::from_secs(1);
 const MOST: u64 = 10_000;
 /// What a credential is released for.
 const PURPOSE: &str = "llm call";
-/// The other answer is that it was denied.
-const RELEASED: &str = "symbia.identity.credential.credential-released.v1";
 
 /// The platform's accounts. Cheap to clone.
 #[derive(Clone)]
 pub struct Books {
     reader: ReadPool,
-    secrets: SecretStore,
-    sender: Sender,
+    vault: Vault,
     budgets: Cache<String, Arc<[BudgetTerms]>>,
     prices: Cache<(String, String), Option<PriceTerms>>,
     scopes: Cache<String, Arc<[String]>>,
@@ -50,8 +42,7 @@ impl Books {
     pub fn new(reader: ReadPool, secrets: SecretStore, sender: Sender) -> Self {
         Books {
             reader,
-            secrets,
-            sender,
+            vault: Vault::new(secrets, sender),
             budgets: Cache::builder().max_capacity(MOST).time_to_live(KEPT).build(),
             prices: Cache::builder().max_capacity(MOST).time_to_live(KEPT).build(),
             scopes: Cache::builder().max_capacity(MOST).time_to_live(KEPT).build(),
@@ -88,18 +79,7 @@ impl Books {
         found: Credential,
         purpose: &str,
     ) -> anyhow::Result<Option<Lease>> {
-        let tenant =
-            found.organization().map_or(Ok(OrgId::global()), str::parse).context("a credential's organization")?;
-        let to = AggregateRef::new(Service::Identity, tenant, "credential", &found.id)?;
-        let release = ReleaseCredential { credential_id: found.id.clone(), purpose: Some(purpose.to_owned()) };
-        let actor = self.acting(asker).await?;
-        let release = CredentialCommand::from(release);
-        let outcome = self.sender.send(None, &to, &release, &actor, CommandId::random()).await?;
-        if !outcome.events.iter().any(|event| event.event_type == RELEASED) {
-            tracing::warn!(credential = found.id, principal = asker.principal, "a credential is not released");
-            return Ok(None);
-        }
-        let secret: Option<Zeroizing<String>> = self.secrets.item(&found.secret_ref, &found.context()).await?;
+        let secret = self.vault.lend(&found, &self.acting(asker).await?, purpose).await?;
         let is_proxy = found.owner_id != asker.principal;
         Ok(secret.map(|secret| Lease { key: ApiKey::new(secret), credential_id: found.id, is_proxy }))
     }

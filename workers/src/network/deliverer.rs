@@ -33,8 +33,14 @@ use symbia_nats::{
 use symbia_projections::{ReadPool, network::EARLIER_WAITS, secrets::SecretStore};
 use time::OffsetDateTime;
 use uuid::Uuid;
+use zeroize::Zeroizing;
 
-use super::{Post, order::Order};
+use super::{
+    Post,
+    bridges::{Bridges, Presented},
+    metrics,
+    order::Order,
+};
 use crate::{
     assistants::log::{self, Logged},
     content_keys::ContentKeys,
@@ -74,6 +80,7 @@ pub struct MeshDeliverer {
     timers: Timers,
     sender: Sender,
     order: Order,
+    bridges: Bridges,
     options: DelivererOptions,
 }
 
@@ -108,10 +115,12 @@ impl MeshDeliverer {
         secrets: SecretStore,
         options: DelivererOptions,
     ) -> Result<Self, BusError> {
+        let sender = Sender::new(CommandBus::open(client.clone()).await?, Arc::clone(&keys));
         Ok(MeshDeliverer {
+            bridges: Bridges::new(reader.clone(), secrets.clone(), sender.clone()),
             content: ContentKeys::new(secrets),
             timers: Timers::new(jetstream::new(client.clone())),
-            sender: Sender::new(CommandBus::open(client.clone()).await?, Arc::clone(&keys)),
+            sender,
             order: Order::follow(client.clone(), reader),
             client,
             keys,
@@ -181,13 +190,19 @@ impl MeshDeliverer {
             }
             Offered::Absent => {}
         }
-        let headers = [
+        let bearer = match self.bridges.presented(&case.cause.orgid, target).await? {
+            Presented::Nothing => None,
+            Presented::Bearer(secret) => Some(Zeroizing::new(format!("Bearer {}", *secret))),
+            Presented::Denied => return Ok(Err(Failure::retry("credential_denied"))),
+        };
+        let mut headers = vec![
             ("x-symbia-event-id", routed.event_id.as_str()),
             ("x-symbia-run-id", &routed.run_id),
             ("x-symbia-timestamp", &routed.timestamp),
             ("x-symbia-hash", &letter.hash),
             ("x-symbia-signature", &letter.signature),
         ];
+        headers.extend(bearer.as_ref().map(|bearer| ("authorization", bearer.as_str())));
         Ok(self.options.post.send(&candidate.endpoint, &headers, &letter.body).await.map_err(Failure::retry))
     }
 
@@ -266,7 +281,9 @@ impl Reactor for MeshDeliverer {
     }
 
     async fn react(&self, event: &Event, at: Position) -> anyhow::Result<()> {
-        match event.decode()? {
+        let what = event.decode()?;
+        metrics::routing(event, &what);
+        match what {
             RoutingEvent::EventRouted(routed) => {
                 // Several candidates may end at one target, which gets the event once.
                 let mut targets: BTreeMap<&str, &Candidate> = BTreeMap::new();

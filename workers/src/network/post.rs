@@ -30,7 +30,8 @@ impl Post {
         let request = egress.request(Method::POST, url).map_err(|blocked| blocked.code().to_owned())?;
         let mut given = HeaderMap::new();
         for (name, value) in headers {
-            let value = HeaderValue::from_str(value).map_err(|_| "bad_header".to_owned())?;
+            let mut value = HeaderValue::from_str(value).map_err(|_| "bad_header".to_owned())?;
+            value.set_sensitive(*name == "authorization");
             given.insert(HeaderName::from_static(name), value);
         }
         match request.timeout(self.patience).headers(given).json(body).send().await {

@@ -121,12 +121,15 @@ impl NetworkSockets {
         let argument = arguments.into_iter().next().unwrap_or_default();
         let asked = Asked { socket, caller: peer.caller(), scope, argument };
         let answered = self.done(call, &asked).instrument(span).await;
-        answered.unwrap_or_else(|error| failed(&error))
+        answered.unwrap_or_else(|error| {
+            asked.caller.was_refused(asked.caller.org(&asked.scope).ok(), &asked.scope.operation, &error);
+            failed(&error)
+        })
     }
 
     async fn done(&self, call: &str, asked: &Asked<'_>) -> ApiResult<Value> {
         let (network, Asked { socket, caller, scope, argument }) = (&self.0, asked);
-        let ok = json!({ "ok": true });
+        network.admits_call(caller).await?;
         match call {
             "node:register" => return self.register(asked).await,
             "node:heartbeat" => {
@@ -178,7 +181,7 @@ impl NetworkSockets {
             }
             _ => return Err(ApiError::not_found("Event")),
         }
-        Ok(ok)
+        Ok(json!({ "ok": true }))
     }
 
     // From then on the socket gets what is for the node, what waited for it first.

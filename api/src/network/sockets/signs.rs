@@ -34,7 +34,12 @@ pub(super) fn signs(event: &Event) -> Vec<Sign> {
             Ok(ContractEvent::ContractCreated(e)) => {
                 topology("network:contract:created", json!(shapes::Contract::created(e, event.time)));
             }
-            Ok(_) => topology("network:contract:deleted", json!({ "contractId": id })),
+            Ok(ContractEvent::ContractExpired(_)) => {
+                topology("network:contract:expired", json!({ "contractId": id }));
+            }
+            Ok(ContractEvent::ContractDeleted(_)) => {
+                topology("network:contract:deleted", json!({ "contractId": id }));
+            }
             Err(_) => return signs,
         },
         BridgeEvent::AGGREGATE => {

@@ -19,6 +19,8 @@ fn contract(from: &str, to: &str, types: &str) -> ContractView {
         allowed_event_types: vec![types.into()],
         boundaries: vec![Boundary::Intra, Boundary::Inter],
         expires_at: None,
+        max_events_per_second: None,
+        redact: vec![],
     }
 }
 

@@ -1,0 +1,105 @@
+//! What the mesh counts, under the original's names (network.md §10). Ids and types are labels of nothing: clients choose them.
+
+use std::{collections::BTreeMap, sync::LazyLock};
+
+use symbia_events::{
+    Event,
+    network::{Candidate, EventRouted, RoutingEvent, Verdict},
+};
+use symbia_nats::telemetry::{
+    KeyValue, meter,
+    metrics::{Counter, Histogram},
+};
+
+/// Counters by the types of events that they count, without `symbia.network.` and version.
+const COUNTED: [(&str, &str); 9] = [
+    ("node.node-registered", "network.node.registered"),
+    ("node.node-unregistered", "network.node.unregistered"),
+    ("node.node-expired", "network.node.stale_cleanup"),
+    ("contract.contract-created", "network.contract.created"),
+    ("contract.contract-deleted", "network.contract.deleted"),
+    ("contract.contract-expired", "network.contract.expired"),
+    ("bridge.bridge-registered", "network.bridge.registered"),
+    ("bridge.bridge-deleted", "network.bridge.deleted"),
+    ("routed-event.event-redriven", "network.event.redriven"),
+];
+
+struct Metrics {
+    registry: BTreeMap<&'static str, Counter<u64>>,
+    routed: Counter<u64>,
+    dropped: Counter<u64>,
+    error: Counter<u64>,
+    success: Counter<u64>,
+    failure: Counter<u64>,
+    latency: Histogram<f64>,
+    evaluated: Counter<u64>,
+    denied: Counter<u64>,
+    allowed: Counter<u64>,
+}
+
+static METRICS: LazyLock<Metrics> = LazyLock::new(|| {
+    let counter = |name: &'static str| meter().u64_counter(name).build();
+    Metrics {
+        registry: COUNTED.into_iter().map(|(kind, name)| (kind, counter(name))).collect(),
+        routed: counter("network.event.routed"),
+        dropped: counter("network.event.dropped"),
+        error: counter("network.event.error"),
+        success: counter("network.event.delivery.success"),
+        failure: counter("network.event.delivery.failure"),
+        latency: meter().f64_histogram("network.event.latency_ms").with_unit("ms").build(),
+        evaluated: counter("network.policy.evaluated"),
+        denied: counter("network.policy.denied"),
+        allowed: counter("network.policy.allowed"),
+    }
+});
+
+/// A change of the registry.
+pub(super) fn registry(event: &Event) {
+    let kind = event.event_type.strip_prefix("symbia.network.").and_then(|rest| rest.rsplit_once(".v"));
+    if let Some(counter) = kind.and_then(|(kind, _)| METRICS.registry.get(kind)) {
+        counter.add(1, &[]);
+    }
+}
+
+/// What became of an event.
+pub(super) fn routing(event: &Event, what: &RoutingEvent) {
+    match what {
+        RoutingEvent::EventRouted(routed) => accepted(routed),
+        RoutingEvent::EventDelivered(e) => {
+            METRICS.success.add(1, &[]);
+            #[allow(clippy::cast_precision_loss, reason = "milliseconds")]
+            METRICS.latency.record(e.duration_ms as f64, &[]);
+        }
+        RoutingEvent::EventDeliveryFailed(e) => {
+            METRICS.failure.add(1, &[KeyValue::new("reason", e.error_code.clone())]);
+        }
+        RoutingEvent::EventDeadLettered(e) => {
+            METRICS.error.add(1, &[KeyValue::new("reason", e.error_code.clone())]);
+        }
+        RoutingEvent::EventRedriven(_) => registry(event),
+        RoutingEvent::EventHeld(_) => {}
+    }
+}
+
+fn accepted(routed: &EventRouted) {
+    let boundary = [KeyValue::new("boundary", routed.boundary.name())];
+    let delivers = |candidate: &Candidate| candidate.verdict.delivers();
+    if routed.candidates.iter().any(delivers) {
+        METRICS.routed.add(1, &boundary);
+    } else {
+        let reason = routed.candidates.first().map_or("no_targets", |candidate| match candidate.verdict {
+            Verdict::Deny => "policy_denied",
+            Verdict::UnknownNode => "target_not_found",
+            _ => "refused",
+        });
+        METRICS.dropped.add(1, &[KeyValue::new("reason", reason)]);
+    }
+    for candidate in &routed.candidates {
+        METRICS.evaluated.add(u64::try_from(candidate.applied.len()).unwrap_or(0), &[]);
+        match candidate.verdict {
+            Verdict::Deny => METRICS.denied.add(1, &boundary),
+            verdict if verdict.delivers() => METRICS.allowed.add(1, &boundary),
+            _ => {}
+        }
+    }
+}
