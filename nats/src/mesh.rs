@@ -7,6 +7,8 @@ use async_nats::{Client, Request, RequestErrorKind, Subscriber};
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
+use symbia_commands::network::Letter;
+use symbia_events::network::{Candidate, EventRouted};
 
 /// Processes with sockets of one node: one of them gets an event.
 const GROUP: &str = "mesh";
@@ -29,6 +31,45 @@ pub enum Word {
         /// Its trace.
         trace: Value,
     },
+}
+
+/// Where events go that are not kept and that no socket takes: a worker posts them.
+pub const PARCELS: &str = "symbia.mesh.parcel";
+/// The workers that do.
+pub const COURIERS: &str = "couriers";
+
+/// An event for the address of a node.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+#[allow(missing_docs, reason = "the names say it")]
+pub struct Parcel {
+    pub org: String,
+    pub node: String,
+    pub endpoint: String,
+    pub event_id: String,
+    pub run_id: String,
+    pub timestamp: String,
+    pub hash: String,
+    pub signature: String,
+    pub body: Value,
+}
+
+impl Parcel {
+    /// An event as one target gets it.
+    #[must_use]
+    pub fn of(routed: &EventRouted, candidate: &Candidate, letter: Letter) -> Self {
+        Parcel {
+            org: routed.org_id.clone(),
+            node: candidate.final_target.clone(),
+            endpoint: candidate.endpoint.clone(),
+            event_id: routed.event_id.clone(),
+            run_id: routed.run_id.clone(),
+            timestamp: routed.timestamp.clone(),
+            hash: letter.hash,
+            signature: letter.signature,
+            body: letter.body,
+        }
+    }
 }
 
 /// What came of offering an event.
@@ -94,9 +135,29 @@ pub async fn offer(
     event: Bytes,
     patience: Duration,
 ) -> Result<Offered, MeshError> {
+    asked(client, node_subject(org, node), node, event, patience).await
+}
+
+/// Hands an event over to be posted once. Absent: no worker is there to do it.
+///
+/// # Errors
+/// The broker is away.
+pub async fn post(client: &Client, parcel: &Parcel, patience: Duration) -> Result<Offered, MeshError> {
+    let fail = |reason: String| MeshError { node: parcel.node.clone(), reason };
+    let text = serde_json::to_vec(parcel).map_err(|e| fail(e.to_string()))?;
+    asked(client, PARCELS.to_owned(), &parcel.node, text.into(), patience).await
+}
+
+async fn asked(
+    client: &Client,
+    subject: String,
+    node: &str,
+    event: Bytes,
+    patience: Duration,
+) -> Result<Offered, MeshError> {
     let fail = |reason: String| MeshError { node: node.to_owned(), reason };
     let request = Request::new().payload(event).timeout(Some(patience));
-    match client.send_request(node_subject(org, node), request).await {
+    match client.send_request(subject, request).await {
         Ok(answer) if answer.payload.is_empty() => Ok(Offered::Taken),
         Ok(answer) if &*answer.payload == ABSENT => Ok(Offered::Absent),
         Ok(answer) => Ok(Offered::Refused(String::from_utf8_lossy(&answer.payload).into_owned())),

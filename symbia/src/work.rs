@@ -129,6 +129,11 @@ pub async fn start(
                 let (nats, ring) = (client.clone(), Arc::clone(keys));
                 let deliverer =
                     MeshDeliverer::open(nats.clone(), ring.clone(), reader.clone(), secrets.clone(), options).await?;
+                let (courier, ends) = (deliverer.courier(), stop.clone());
+                workers.spawn(async move {
+                    courier.run(ends).await;
+                    Ok(())
+                });
                 workers.spawn(react(house.clone(), deliverer, stop.clone()));
                 let keeper = MeshKeeper::open(nats.clone(), ring.clone(), reader).await?;
                 workers.spawn(react(house.clone(), keeper, stop.clone()));

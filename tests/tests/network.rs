@@ -16,6 +16,8 @@ mod policies;
 mod refusals;
 #[path = "network/registry.rs"]
 mod registry;
+#[path = "network/services.rs"]
+mod services;
 #[path = "network/simulation.rs"]
 mod simulation;
 #[path = "network/sockets.rs"]
@@ -26,3 +28,5 @@ mod sockets_stock;
 mod stage;
 #[path = "network/tenants.rs"]
 mod tenants;
+#[path = "network/three_ways.rs"]
+mod three_ways;

@@ -182,9 +182,12 @@ impl Principal {
         ["cap:global.read", "cap:global.admin"].into_iter().any(|c| self.has_capability(c))
     }
 
-    /// Belongs to the organization. A user's default counts only while it is a membership: it may be a former one.
+    /// Belongs to the organization; a service of the platform, to every one. A user's default counts only while it is a
+    /// membership: it may be a former one.
     #[must_use]
     pub fn belongs_to(&self, org: &str) -> bool {
-        self.role_in(org).is_some() || (self.kind != PrincipalKind::User && self.org_id.as_deref() == Some(org))
+        self.kind == PrincipalKind::Service
+            || self.role_in(org).is_some()
+            || (self.kind != PrincipalKind::User && self.org_id.as_deref() == Some(org))
     }
 }

@@ -16,6 +16,7 @@ mod policies;
 mod redriving;
 mod sdn;
 mod sending;
+mod services;
 mod shapes;
 mod simulation;
 mod sockets;
@@ -94,7 +95,10 @@ struct Network {
 #[must_use]
 pub fn service(platform: Platform, feed: &Feed, options: Options, health: Health, config: ServerConfig) -> ServiceApp {
     platform.watch(&health, Service::Network);
-    let authenticator: Arc<dyn Authenticator> = Arc::new(Directory::new(platform.clone()));
+    let authenticator: Arc<dyn Authenticator> = Arc::new(services::ServicesToo {
+        directory: Directory::new(platform.clone()),
+        keys: Arc::clone(&platform.keys),
+    });
     let buckets = Arc::new(TokenBuckets::default());
     // A transport that polls asks again and again, and who connects is authenticated.
     let limits = RateLimits::new(Service::Network, buckets, platform.settings.rates, |_, route| {

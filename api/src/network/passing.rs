@@ -1,4 +1,5 @@
-//! The ephemeral lane: events that reach whoever is connected, at most once, and are not stored (network.md §8.9).
+//! The ephemeral lane: events that reach a socket of their target or its address, at most once, and are not stored (network.md
+//! §8.9).
 
 use std::time::Duration;
 
@@ -9,7 +10,7 @@ use symbia_events::{
     SubjectKey,
     network::{Candidate, EventRouted},
 };
-use symbia_nats::mesh::{self, Offered, Word};
+use symbia_nats::mesh::{self, Offered, Parcel, Word};
 use symbia_projections::network as model;
 use time::OffsetDateTime;
 use uuid::Uuid;
@@ -21,7 +22,7 @@ use super::{
 };
 use crate::http::{ApiError, ApiResult};
 
-/// How long whoever is connected may take.
+/// How long a target may take.
 const PATIENCE: Duration = Duration::from_secs(6);
 
 impl Network {
@@ -61,7 +62,12 @@ impl Network {
         let Some(candidate) = routed.candidates.iter().find(to) else { return Ok(Offered::Absent) };
         let letter = Letter::of(&self.platform.keys, routed, data, candidate).map_err(ApiError::internal)?;
         let body = letter.body.to_string().into();
-        let offered = mesh::offer(&self.platform.nats, &routed.org_id, target, body, PATIENCE).await;
+        let offered = match mesh::offer(&self.platform.nats, &routed.org_id, target, body, PATIENCE).await {
+            Ok(Offered::Absent) if !candidate.endpoint.is_empty() => {
+                mesh::post(&self.platform.nats, &Parcel::of(routed, candidate, letter), PATIENCE).await
+            }
+            offered => offered,
+        };
         offered.map_err(|error| {
             tracing::warn!(%error, "an event that is not kept is lost");
             ApiError::unavailable("The event bus", 2)

@@ -356,8 +356,8 @@ impl Network {
 /// Send an event from a node of one's own (`cap:network.events.write`)
 ///
 /// It is routed at once, and delivered from then on: the trace says `pending` until a target has it. Events of the types
-/// `obs.*`, `typing.*`, `agent.ping`, `agent.pong`, `stream.chunk` and `capture.frame` reach those who are connected, once or
-/// not at all, and are not kept.
+/// `obs.*`, `typing.*`, `agent.ping`, `agent.pong`, `stream.chunk` and `capture.frame` reach a socket of their target, else
+/// its address, once or not at all, and are not kept.
 #[utoipa::path(post, path = "/events", tag = "Events", request_body = NewEvent,
     responses((status = 202, description = "It is routed", body = Sent),
         (status = 400, description = "A field is not valid, the source is unknown, or its clock is off"),

@@ -5,13 +5,16 @@ use symbia_events::{
     DomainEvent, Event,
     network::{BridgeEvent, BridgeRegistered, ContractEvent, NodeEvent, PolicyEvent, RoutingEvent},
 };
-use time::{OffsetDateTime, format_description::well_known::Rfc3339};
+use time::{Duration, OffsetDateTime, format_description::well_known::Rfc3339};
 
 use super::{
     rows::{Bridge, Contract, Delivery, Mesh, Node, Policy, PolicyVersion, RoutedEvent, Total},
     table::{Key, Table},
 };
 use crate::{FoldError, FoldEvent};
+
+/// How long a call is shown after it was made (network.md §8.10). The log keeps it.
+const SHOWN: Duration = Duration::days(30);
 
 /// The row of `meshes` that there is for each organization.
 pub(super) const MESH: &str = "mesh";
@@ -85,7 +88,11 @@ pub(super) async fn fold(conn: &mut PgConnection, events: &[FoldEvent]) -> Resul
             Change::Routing(change) => state.routing(event, place, key, *change)?,
         }
     }
-    state.save(conn).await
+    state.save(conn).await?;
+    if let Some(newest) = events.iter().map(|folded| folded.event.time).max() {
+        sqlx::query("DELETE FROM events WHERE routed_at < $1").bind(newest - SHOWN).execute(conn).await?;
+    }
+    Ok(())
 }
 
 // The ids in a payload came with a command; the address was authorized.
@@ -264,6 +271,10 @@ impl State {
     fn routing(&mut self, event: &Event, place: i64, key: Key, change: RoutingEvent) -> Result<(), FoldError> {
         let org = key.0.clone();
         let slot = self.events.slot(&key);
+        // Also where it goes only with the end of this batch.
+        if slot.as_ref().is_some_and(|row| row.routed_at < event.time - SHOWN) {
+            *slot = None;
+        }
         let before = slot.as_ref().map(|row| row.status.clone());
         match change {
             RoutingEvent::EventRouted(e) => {

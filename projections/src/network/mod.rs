@@ -49,4 +49,5 @@ const MIGRATIONS: &[Migration] = &[
     Migration { version: 1, name: "network", sql: include_str!("../../../migrations/network/0001_network.sql") },
     Migration { version: 2, name: "queue", sql: include_str!("../../../migrations/network/0002_queue.sql") },
     Migration { version: 3, name: "terms", sql: include_str!("../../../migrations/network/0003_terms.sql") },
+    Migration { version: 4, name: "retention", sql: include_str!("../../../migrations/network/0004_retention.sql") },
 ];

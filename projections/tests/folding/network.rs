@@ -270,3 +270,24 @@ fn meshes_and_their_calls_are_alike_in_batches_of_any_size() {
     });
     result.unwrap();
 }
+
+#[tokio::test]
+async fn a_call_goes_after_its_time_and_what_comes_later_for_it_counts_nothing() {
+    let server = database().await;
+    let pool = pool(&server.0).await;
+    migrate(&pool, &[]).await.unwrap();
+    schema::create_shadow(&mut pool.acquire().await.unwrap(), &Network, "scratch").await.unwrap();
+    let (ring, keys) = (KeyRing::generate(AT), ["o0", "o1"].map(|org| SubjectKey::generate(mesh_key_id(org))));
+    let mut events = events(&ring, &keys, &[Step::Route(0, 2), Step::Route(2, 2), Step::Deliver(0)]);
+    for later in &mut events[1..] {
+        later.event.time += time::Duration::days(31);
+    }
+    for sizes in [[1], [3]] {
+        folded(&pool, &Network, &events, &sizes).await;
+        let shown: Vec<String> = sqlx::query_scalar("SELECT id FROM scratch.events").fetch_all(&pool).await.unwrap();
+        assert_eq!(shown, ["e2"]);
+        let delivered = "SELECT coalesce(sum(value), 0)::bigint FROM scratch.totals WHERE id = 'delivered'";
+        let delivered: i64 = sqlx::query_scalar(delivered).fetch_one(&pool).await.unwrap();
+        assert_eq!(delivered, 0);
+    }
+}

@@ -194,3 +194,26 @@ async fn a_bridge_presents_the_credential_that_its_organization_keeps() {
     assert_eq!((&trace["path"][0]["reason"], mesh.inbox.of("foreign").len()), (&json!("credential_denied"), 0));
     assert!(!mesh.get("/api/events", &ada).await.to_string().contains(SECRET));
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_not_kept_is_posted_once_to_who_has_an_address_and_no_socket() {
+    let mesh = Mesh::open().await;
+    let ada = mesh.house.register("ada").await;
+    mesh.register(&ada, &["a", "b"]).await;
+    let all = json!({ "from": "a", "to": "b", "allowedEventTypes": ["*"], "boundaries": ["intra"] });
+    mesh.made("/api/registry/contracts", &ada, all).await;
+    let before = mesh.head().await;
+    let mut typing = event("a", Some("b"));
+    typing["payload"]["type"] = json!("typing.start");
+    let (id, trace) = mesh.send(&ada, typing.clone()).await;
+    assert_eq!(trace["status"], "delivered", "{trace}");
+    let posted = mesh.inbox.of("b");
+    assert_eq!(posted.len(), 1);
+    assert_eq!((&posted[0].body["wrapper"]["id"], &posted[0].headers["x-symbia-event-id"]), (&json!(id), &id));
+    assert_eq!(posted[0].body["hash"], posted[0].headers["x-symbia-hash"]);
+    mesh.inbox.refuse("b", &[500]);
+    let (_, trace) = mesh.send(&ada, typing).await;
+    assert_eq!((&trace["status"], &trace["path"][0]["reason"]), (&json!("error"), &json!("http_500")), "{trace}");
+    // Neither tried again nor kept.
+    assert_eq!((mesh.inbox.of("b").len(), mesh.head().await), (1, before));
+}

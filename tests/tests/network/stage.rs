@@ -132,6 +132,7 @@ impl Mesh {
         tokio::spawn(ReactorRunner::new(nats.clone(), Arc::clone(&keys), Arc::new(keeper)).run(stop.clone()));
         let deliverer =
             MeshDeliverer::open(nats.clone(), Arc::clone(&keys), reader, secrets, deliveries).await.unwrap();
+        tokio::spawn(deliverer.courier().run(stop.clone()));
         tokio::spawn(ReactorRunner::new(nats.clone(), Arc::clone(&keys), Arc::new(deliverer)).run(stop.clone()));
         let liveness = Liveness::open(nats.clone(), Arc::clone(&keys), options.lease).await.unwrap();
         tokio::spawn(liveness.run(stop.clone()));

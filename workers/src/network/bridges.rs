@@ -1,7 +1,6 @@
 //! How a bridge authenticates: with a credential that its organization keeps in identity's vault (network.md §8.13).
 
 use symbia_commands::{Actor, Membership, Role};
-use symbia_events::OrgId;
 use symbia_projections::{ReadPool, Scope, identity, network as model, secrets::SecretStore};
 use zeroize::Zeroizing;
 
@@ -21,6 +20,7 @@ pub(super) enum Presented {
 }
 
 /// The credentials of bridges.
+#[derive(Clone)]
 pub(super) struct Bridges {
     reader: ReadPool,
     vault: Vault,
@@ -32,17 +32,17 @@ impl Bridges {
     }
 
     /// What the bridge that a node's id stands for presents, in the name of whoever registered it.
-    pub async fn presented(&self, org: &OrgId, node: &str) -> anyhow::Result<Presented> {
+    pub async fn presented(&self, org: &str, node: &str) -> anyhow::Result<Presented> {
         let Some(id) = node.strip_prefix("bridge:") else { return Ok(Presented::Nothing) };
         let mut tx = self.reader.read(&Scope::platform()).await?;
-        let Some(bridge) = model::bridge(&mut tx, org.as_str(), id).await? else { return Ok(Presented::Nothing) };
+        let Some(bridge) = model::bridge(&mut tx, org, id).await? else { return Ok(Presented::Nothing) };
         let Some(reference) = bridge.credential_ref else { return Ok(Presented::Nothing) };
         let found = identity::credential(&mut tx, &reference).await?;
         drop(tx);
         // Another organization's is none of this one's.
-        let own = |found: &identity::Credential| found.organization().is_none_or(|of| of == org.as_str());
+        let own = |found: &identity::Credential| found.organization().is_none_or(|of| of == org);
         let Some(found) = found.filter(own) else { return Ok(Presented::Denied) };
-        let orgs = vec![Membership { id: org.clone(), role: Role::Member }];
+        let orgs = vec![Membership { id: org.parse()?, role: Role::Member }];
         let actor = Actor { orgs, on_behalf_of: Some(bridge.created_by), ..Actor::service("network") };
         let secret = self.vault.lend(&found, &actor, PURPOSE).await?;
         Ok(secret.map_or(Presented::Denied, Presented::Bearer))

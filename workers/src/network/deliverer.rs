@@ -27,20 +27,14 @@ use symbia_events::{
 };
 use symbia_nats::{
     bus::{BusError, CommandBus},
-    mesh::{self, Offered},
+    mesh::{self, Offered, Parcel},
     timers::{TimerCommand, Timers, When},
 };
 use symbia_projections::{ReadPool, network::EARLIER_WAITS, secrets::SecretStore};
 use time::OffsetDateTime;
 use uuid::Uuid;
-use zeroize::Zeroizing;
 
-use super::{
-    Post,
-    bridges::{Bridges, Presented},
-    metrics,
-    order::Order,
-};
+use super::{Post, bridges::Bridges, courier::Courier, metrics, order::Order};
 use crate::{
     assistants::log::{self, Logged},
     content_keys::ContentKeys,
@@ -80,7 +74,7 @@ pub struct MeshDeliverer {
     timers: Timers,
     sender: Sender,
     order: Order,
-    bridges: Bridges,
+    courier: Courier,
     options: DelivererOptions,
 }
 
@@ -117,7 +111,11 @@ impl MeshDeliverer {
     ) -> Result<Self, BusError> {
         let sender = Sender::new(CommandBus::open(client.clone()).await?, Arc::clone(&keys));
         Ok(MeshDeliverer {
-            bridges: Bridges::new(reader.clone(), secrets.clone(), sender.clone()),
+            courier: Courier {
+                client: client.clone(),
+                bridges: Bridges::new(reader.clone(), secrets.clone(), sender.clone()),
+                post: options.post.clone(),
+            },
             content: ContentKeys::new(secrets),
             timers: Timers::new(jetstream::new(client.clone())),
             sender,
@@ -126,6 +124,12 @@ impl MeshDeliverer {
             keys,
             options,
         })
+    }
+
+    /// Posts to addresses as this does.
+    #[must_use]
+    pub fn courier(&self) -> Courier {
+        self.courier.clone()
     }
 
     // Attempt `attempt` at one target: always ends in a report.
@@ -139,7 +143,7 @@ impl MeshDeliverer {
                 Some(key) => {
                     let data = serde_json::from_str(&key.open(&routed.data)?).context("an event's data")?;
                     let letter = Letter::of(&self.keys, routed, &data, candidate)?;
-                    self.deliver(case, candidate, &letter).await?.err()
+                    self.deliver(case, candidate, letter).await?.err()
                 }
                 // What it says was erased.
                 None => Some(Failure { code: "content_erased".to_owned(), then: Then::GiveUp }),
@@ -176,7 +180,7 @@ impl MeshDeliverer {
         &self,
         case: &Case<'_>,
         candidate: &Candidate,
-        letter: &Letter,
+        letter: Letter,
     ) -> anyhow::Result<Result<(), Failure>> {
         let (routed, target) = (case.routed, &candidate.final_target);
         let event = serde_json::to_vec(&letter.body)?.into();
@@ -190,20 +194,8 @@ impl MeshDeliverer {
             }
             Offered::Absent => {}
         }
-        let bearer = match self.bridges.presented(&case.cause.orgid, target).await? {
-            Presented::Nothing => None,
-            Presented::Bearer(secret) => Some(Zeroizing::new(format!("Bearer {}", *secret))),
-            Presented::Denied => return Ok(Err(Failure::retry("credential_denied"))),
-        };
-        let mut headers = vec![
-            ("x-symbia-event-id", routed.event_id.as_str()),
-            ("x-symbia-run-id", &routed.run_id),
-            ("x-symbia-timestamp", &routed.timestamp),
-            ("x-symbia-hash", &letter.hash),
-            ("x-symbia-signature", &letter.signature),
-        ];
-        headers.extend(bearer.as_ref().map(|bearer| ("authorization", bearer.as_str())));
-        Ok(self.options.post.send(&candidate.endpoint, &headers, &letter.body).await.map_err(Failure::retry))
+        let posted = self.courier.send(&Parcel::of(routed, candidate, letter)).await?;
+        Ok(posted.map_err(Failure::retry))
     }
 
     async fn again_at(&self, event: &Event, target: String, at: OffsetDateTime) -> anyhow::Result<()> {
