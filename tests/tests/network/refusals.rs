@@ -3,9 +3,13 @@
 
 use serde_json::{Value, json};
 use symbia_api::platform::SecretText;
+use symbia_tests::socketio::{Options, SocketClient};
 use time::{Duration, OffsetDateTime, format_description::well_known::Rfc3339};
 
-use crate::stage::{Mesh, event};
+use crate::{
+    identity::eventually,
+    stage::{Mesh, event},
+};
 
 fn with(mut event: Value, changes: Value) -> Value {
     event.as_object_mut().unwrap().extend(changes.as_object().unwrap().clone());
@@ -118,4 +122,32 @@ async fn the_originals_hash_is_given_where_the_deployment_has_its_secret() {
         "source": "messaging", "runId": "run_1", "target": "assistants" });
     let hash = mesh.post("/api/events/hash", &ada, body).await.ok()["hash"].clone();
     assert_eq!(hash, "0b95fd9b78049ea1bf57d254c732b82de35ce0ed25aaec00067146ec853ff35e");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_pretends_to_be_another_is_in_the_audit_trail_over_rest_and_sockets() {
+    let mesh = Mesh::open().await;
+    let ada = mesh.house.register("ada").await;
+    let (bob, cid) = (mesh.house.register("bob").await, mesh.house.register("cid").await);
+    let invite = format!("/api/orgs/{}/members/invite", ada.org);
+    for who in [&bob, &cid] {
+        mesh.house.call("POST", &invite, &ada.token, json!({ "email": who.email, "role": "admin" })).await.ok();
+    }
+    mesh.register(&ada, &["a"]).await;
+    let spoofed = mesh.ask("POST", "/api/events", &bob, &ada.org, Some(event("a", None))).await;
+    assert_eq!(spoofed.refused(), (403, "SOURCE_NOT_OWNED"));
+    let auth = json!({ "token": cid.token, "orgId": ada.org });
+    let socket = SocketClient::connect(&mesh.base, Options { auth, ..Options::default() }).await.unwrap();
+    let spoofed = socket.call("event:send", &[event("a", None)]).await.unwrap();
+    assert_eq!(spoofed["error"], "source_not_owned", "{spoofed}");
+    let trail = format!("/api/orgs/{}/audit-logs?action=access.denied", ada.org);
+    eventually("both are in the trail", async || {
+        let trail = mesh.house.get(&trail, &ada.token).await.body;
+        let noted = |who: &str| {
+            let of = |entry: &&Value| entry.to_string().contains(who);
+            trail.as_array()?.iter().find(of).map(|entry| entry.to_string().contains("SOURCE_NOT_OWNED"))
+        };
+        (noted(&bob.id) == Some(true) && noted(&cid.id) == Some(true)).then_some(())
+    })
+    .await;
 }
