@@ -168,9 +168,7 @@ impl Node {
             None => Decision::one(bound),
         })
     }
-}
 
-impl Node {
     // Who is gone, or not there, has no entity that lives on it.
     fn without_entity(&self, gone: impl Into<NodeEvent>, node_id: String, by: &Actor) -> Decision<NodeEvent> {
         let Some(entity_id) = self.entity_id.clone() else { return Decision::one(gone) };
