@@ -53,6 +53,14 @@ impl Role {
         fs::read_to_string(&self.log).unwrap_or_default()
     }
 
+    /// Bytes of memory that the process has (Linux).
+    pub fn resident(&self) -> anyhow::Result<u64> {
+        let id = self.process.as_ref().with_context(|| format!("{} does not run", self.name))?.id();
+        let status = fs::read_to_string(format!("/proc/{id}/status"))?;
+        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).context("no VmRSS")?;
+        Ok(line.trim().trim_end_matches(" kB").parse::<u64>()? * 1024)
+    }
+
     /// Whether the process runs.
     pub fn runs(&mut self) -> bool {
         self.process.as_mut().is_some_and(|process| matches!(process.try_wait(), Ok(None)))

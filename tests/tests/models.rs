@@ -12,6 +12,8 @@ mod downloads;
 mod hub;
 #[path = "models/lifecycle.rs"]
 mod lifecycle;
+#[path = "models/memory.rs"]
+mod memory;
 #[path = "models/settings.rs"]
 mod settings;
 #[path = "models/stage.rs"]

@@ -168,6 +168,9 @@ pub struct Details {
     pub vocabulary: u64,
     /// Numbers in a vector of it.
     pub embedding_length: u64,
+    /// Heads that look back over the context; 0 when nobody said.
+    #[serde(default)]
+    pub attention_heads: u64,
     /// Whether it generates text; otherwise it embeds.
     pub generates: bool,
     /// `chat`, `completion`, `embedding`, `function_calling`, `reasoning`.

@@ -211,6 +211,7 @@ fn details(stem: &str, headers: &[gguf::Header]) -> Result<Option<Details>, Stri
         context_length,
         vocabulary,
         embedding_length: of("embedding_length").unwrap_or_default(),
+        attention_heads: of("attention.head_count").unwrap_or_default(),
         generates,
         capabilities: abilities.into_iter().filter(|(_, able)| *able).map(|(name, _)| name.to_owned()).collect(),
         cache_bytes_per_token: if generates { cache_bytes_per_token(of) } else { 0 },

@@ -25,6 +25,10 @@ use super::totals;
 const FLASH_ATTENTION_OFF: i32 = 0;
 /// llama.cpp pads a sequence's context to it.
 const CONTEXT_STEP: u32 = 256;
+/// Vectors that llama.cpp keeps of a token while it computes a layer.
+const ACTIVATIONS: u64 = 8;
+/// Text, number and rank of a piece of the vocabulary in llama.cpp's tables.
+const PIECE_BYTES: u64 = 200;
 /// A thread wakes up so often at least; without an end there would be no time to wait for.
 const LONGEST_WAIT: Duration = Duration::from_secs(3600);
 
@@ -254,16 +258,31 @@ fn ended(mut process: std::process::Child, patience: Duration) -> std::io::Resul
 /// What a model will take in memory.
 pub(super) fn estimate(details: &Details, context_tokens: u32, parallel: u32) -> LoadedModel {
     let limit = u64::from(context_tokens).min(details.context_length);
-    let cells = limit.div_ceil(CONTEXT_STEP.into()).saturating_mul(CONTEXT_STEP.into()).saturating_mul(parallel.into());
-    // Activations of a batch, a row of odds for every sequence among them.
-    let rows = BATCH_TOKENS as u64;
-    let row = details.embedding_length.saturating_mul(8).saturating_mul(4);
-    let odds = if details.generates { details.vocabulary.saturating_mul(4) } else { 0 };
+    let padded = limit.div_ceil(CONTEXT_STEP.into()).saturating_mul(CONTEXT_STEP.into());
+    let parallel = u64::from(parallel);
     LoadedModel {
-        cache_bytes: details.cache_bytes_per_token.saturating_mul(cells),
-        compute_bytes: row.saturating_mul(rows).saturating_add(odds.saturating_mul(parallel.into())),
+        cache_bytes: details.cache_bytes_per_token.saturating_mul(padded).saturating_mul(parallel),
+        compute_bytes: compute_bytes(details, padded, parallel),
         ..LoadedModel::default()
     }
+}
+
+/// What llama.cpp computes a step in, without flash attention; and what it and we know of each piece of the vocabulary.
+fn compute_bytes(details: &Details, context: u64, parallel: u64) -> u64 {
+    let (rows, seen, outputs) = if details.generates {
+        (BATCH_TOKENS as u64, context, parallel)
+    } else {
+        let room = context.max(embedder::BATCH_TOKENS.into());
+        (room, room, 0)
+    };
+    let bytes = |numbers: u64| numbers.saturating_mul(4);
+    // Of every token how each head weighs every earlier one, and which of them it may see.
+    let attention = rows.saturating_mul(seen).saturating_mul(details.attention_heads.max(1) + 1);
+    let activations = rows.saturating_mul(details.embedding_length).saturating_mul(ACTIVATIONS);
+    // Where they are computed, and where they are read.
+    let odds = details.vocabulary.saturating_mul(outputs).saturating_mul(2);
+    let numbers = attention.saturating_add(activations).saturating_add(odds);
+    bytes(numbers).saturating_add(details.vocabulary.saturating_mul(PIECE_BYTES))
 }
 
 pub(super) fn told(told: &Told) -> MutexGuard<'_, Option<LoadedModel>> {
