@@ -12,6 +12,7 @@ use symbia_nats::inference::{Embed, Failure, FailureKind};
 use super::job::{Job, Task};
 use super::lane::Lane;
 use super::prompt::Prompts;
+use super::turns::Turns;
 use super::{Event, totals};
 
 /// Texts of a batch at most.
@@ -39,14 +40,18 @@ impl<'m> Embedder<'m> {
 
     /// Works until the model is to be unloaded.
     pub(super) fn run(mut self, jobs: &Receiver<Job>) {
-        let mut waiting = VecDeque::new();
+        let (mut waiting, mut turns) = (VecDeque::new(), Turns::default());
         loop {
             waiting.extend(jobs.try_iter());
             if self.lane.stop.is_cancelled() {
                 return waiting.into_iter().for_each(|job: Job| job.fail(self.lane.stopping()));
             }
-            match waiting.pop_front().or_else(|| self.lane.wait(jobs)) {
-                Some(job) => self.take(job),
+            let next = turns.next(waiting.iter().map(Job::organization).enumerate());
+            match next.and_then(|index| waiting.remove(index)).or_else(|| self.lane.wait(jobs)) {
+                Some(job) => {
+                    turns.took(job.organization(), waiting.is_empty());
+                    self.take(job);
+                }
                 None => return,
             }
         }

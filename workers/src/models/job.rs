@@ -52,6 +52,16 @@ impl Job {
         Self { task, arrived: Instant::now(), events, cancel, ticket: Some(ticket) }
     }
 
+    /// Whom it is for; empty when nobody said.
+    pub(super) fn organization(&self) -> &str {
+        let organization = match &self.task {
+            Task::Generate(request) => &request.org,
+            Task::Embed(embed) => &embed.org,
+            Task::Inspect(_) | Task::Load => &None,
+        };
+        organization.as_deref().unwrap_or_default()
+    }
+
     /// Whether nobody wants the answer any more.
     pub(super) fn is_cancelled(&self) -> bool {
         self.cancel.is_cancelled() || self.events.is_closed()

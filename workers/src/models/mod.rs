@@ -51,6 +51,8 @@ mod text;
 #[cfg(feature = "llama")]
 mod totals;
 #[cfg(feature = "llama")]
+mod turns;
+#[cfg(feature = "llama")]
 mod worker;
 
 use std::ffi::OsString;

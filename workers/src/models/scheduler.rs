@@ -17,6 +17,7 @@ use super::job::{Job, Task};
 use super::lane::Lane;
 use super::prompt::Prompts;
 use super::sequence::{Next, Sequence};
+use super::turns::Turns;
 use super::{Event, totals};
 
 /// Tokens of a batch at most. More than there are sequences: a token of each always fits.
@@ -50,6 +51,12 @@ struct Waiting {
     prompt: Vec<LlamaToken>,
 }
 
+impl Waiting {
+    fn organization(&self) -> &str {
+        self.request.org.as_deref().unwrap_or_default()
+    }
+}
+
 pub(super) struct Scheduler<'m> {
     lane: &'m Lane,
     prompts: Prompts<'m>,
@@ -58,6 +65,7 @@ pub(super) struct Scheduler<'m> {
     batch: LlamaBatch<'static>,
     slots: Vec<Slot>,
     waiting: VecDeque<Waiting>,
+    turns: Turns,
     /// Prompt tokens of a step.
     chunk: usize,
     /// Tokens that a sequence may have.
@@ -69,7 +77,18 @@ impl<'m> Scheduler<'m> {
         let slots = (0..lane.parallel).map(|_| Slot::default()).collect();
         let batch = LlamaBatch::new(BATCH_TOKENS, 1);
         let (shapes, waiting) = (None, VecDeque::new());
-        Self { lane, prompts, shapes, context, batch, slots, waiting, chunk: FIRST_CHUNK, limit }
+        Self {
+            lane,
+            prompts,
+            shapes,
+            context,
+            batch,
+            slots,
+            waiting,
+            turns: Turns::default(),
+            chunk: FIRST_CHUNK,
+            limit,
+        }
     }
 
     /// Works until the model is to be unloaded.
@@ -137,16 +156,14 @@ impl<'m> Scheduler<'m> {
         }
     }
 
-    /// Gives waiting jobs to free slots.
+    /// Gives waiting jobs to free slots, the organizations in turn.
     fn admit(&mut self) {
-        let mut index = 0;
         while self.slots.iter().any(|slot| slot.running.is_none()) {
-            let Some(waiting) = self.waiting.get(index) else { return };
-            if self.is_being_computed(&waiting.prompt) {
-                index += 1;
-            } else if let Some(waiting) = self.waiting.remove(index) {
-                self.start(waiting);
-            }
+            let ready = self.waiting.iter().enumerate().filter(|(_, waiting)| !self.is_being_computed(&waiting.prompt));
+            let next = self.turns.next(ready.map(|(index, waiting)| (index, waiting.organization())));
+            let Some(waiting) = next.and_then(|index| self.waiting.remove(index)) else { return };
+            self.turns.took(waiting.organization(), self.waiting.is_empty());
+            self.start(waiting);
         }
     }
 

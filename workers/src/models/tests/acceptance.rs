@@ -43,6 +43,22 @@ async fn thirty_two_streams_on_four_slots_all_end_and_none_overtakes_far() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn the_many_requests_of_one_organization_do_not_keep_another_waiting() {
+    let (_service, handle) = start(|options| options.parallel = 1);
+    answer(&handle, ask("hello")).await;
+    let asked = |organization: &str| {
+        let request = Request { max_tokens: Some(24), ignore_eos: true, ..ask("Tell me a story.") };
+        generate(&handle, Request { org: Some(organization.to_owned()), ..request }).unwrap()
+    };
+    let all: Vec<_> = ["many"; 8].into_iter().chain(["few"; 2]).map(asked).collect();
+    let mut queued = Vec::new();
+    for stream in all {
+        queued.push(answered(events(stream).await.pop().unwrap()).timings.queue_ms);
+    }
+    assert!(queued[8] < queued[3] && queued[9] < queued[5], "{queued:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn whatever_the_odds_answers_have_the_shape_that_is_asked_for() {
     let (_service, handle) = start(|_| {});
     let schema = json!({
