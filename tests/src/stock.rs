@@ -1,6 +1,6 @@
-//! The stock client: scripts that use `socket.io-client` from npm.
+//! Stock clients: scripts that use `socket.io-client` and `openai` from npm.
 //!
-//! `SYMBIA_TEST_NODE_MODULES` names a directory that has it; without one, it is installed once under the target directory.
+//! `SYMBIA_TEST_NODE_MODULES` names a directory that has them; without one, they are installed once under the target directory.
 
 use std::{
     fs::{self, File},
@@ -12,6 +12,7 @@ use anyhow::{Context, Result, ensure};
 use serde_json::Value;
 
 const FILES: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/socketio");
+const PACKAGES: [&str; 2] = ["socket.io-client", "openai"];
 
 fn modules() -> Result<PathBuf> {
     if let Some(given) = std::env::var_os("SYMBIA_TEST_NODE_MODULES") {
@@ -24,7 +25,7 @@ fn modules() -> Result<PathBuf> {
     // Tests run in processes of their own.
     let lock = File::create(place.join("lock"))?;
     lock.lock()?;
-    if !modules.join("socket.io-client").exists() {
+    if PACKAGES.iter().any(|package| !modules.join(package).exists()) {
         for file in ["package.json", "package-lock.json"] {
             fs::copy(Path::new(FILES).join(file), place.join(file))?;
         }

@@ -1,9 +1,12 @@
-//! OpenAI's own client, with another base URL and nothing else.
+//! OpenAI's own clients in two languages, with another base URL and nothing else.
 
 use std::{fs, process::Command};
 
 use serde_json::{Value, json};
-use symbia_tests::python::{python, run};
+use symbia_tests::{
+    python::{python, run},
+    stock,
+};
 
 use super::stage::House;
 
@@ -33,12 +36,9 @@ except NotFoundError as e: said["unknown"] = e.code
 print(json.dumps(said))
 "#;
 
-#[tokio::test(flavor = "multi_thread")]
-async fn the_stock_client_completes_streams_calls_tools_and_embeds() {
-    let house = House::open().await;
-    let ada = house.register("ada").await;
-    let python = python().unwrap();
-    let expected = json!({
+/// What a client is told.
+fn expected() -> Value {
+    json!({
         "whole": ["2 + 2 = 4", "stop"],
         "streamed": "2 + 2 = 4",
         "usage": true,
@@ -48,7 +48,14 @@ async fn the_stock_client_completes_streams_calls_tools_and_embeds() {
         "models": ["all-minilm-l6-v2-q8-0", "pico-chat-q8-0"],
         "model": "pico-chat-q8-0",
         "unknown": "model_not_found",
-    });
+    })
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_python_client_completes_streams_calls_tools_and_embeds() {
+    let house = House::open().await;
+    let ada = house.register("ada").await;
+    let python = python().unwrap();
     let scratch = tempfile::tempdir().unwrap();
     let file = scratch.path().join("script.py");
     fs::write(&file, PYTHON).unwrap();
@@ -56,5 +63,13 @@ async fn the_stock_client_completes_streams_calls_tools_and_embeds() {
     client.arg(&file).env("MODELS", house.address()).env("TOKEN", &ada);
     let printed = tokio::task::block_in_place(|| run(&mut client, "the client failed")).unwrap();
     let said: Value = serde_json::from_str(&printed).unwrap();
-    assert_eq!(said, expected);
+    assert_eq!(said, expected());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_node_client_completes_streams_calls_tools_and_embeds() {
+    let house = House::open().await;
+    let ada = house.register("ada").await;
+    let said = stock::run("openai.cjs", &[("MODELS", house.address()), ("TOKEN", &ada)]).await.unwrap();
+    assert_eq!(said, expected());
 }
