@@ -4,6 +4,9 @@
 
 #[path = "exchange/front.rs"]
 mod front;
+#[cfg(feature = "llama")]
+#[path = "exchange/inference.rs"]
+mod inference;
 #[path = "exchange/stage.rs"]
 mod stage;
 #[path = "exchange/steps.rs"]

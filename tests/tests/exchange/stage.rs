@@ -260,6 +260,18 @@ impl Watch {
         }
     }
 
+    /// The attempt with which an answer outside of conversations begins anew.
+    #[cfg(feature = "llama")]
+    pub async fn reset(&mut self) -> anyhow::Result<u64> {
+        loop {
+            let message = self.live.next().await.context("the subscription ended")?;
+            let what: Value = serde_json::from_slice(&message.payload).unwrap_or_default();
+            if what["type"] == "reset" {
+                return what["attempt"].as_u64().context("a reset without attempt");
+            }
+        }
+    }
+
     /// The next event of this type, of whatever.
     pub async fn of_type(&mut self, event_type: &str) -> anyhow::Result<()> {
         let waiting = async {

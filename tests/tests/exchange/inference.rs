@@ -1,0 +1,92 @@
+//! A request through the gateway's front, with the inference process killed (SIGKILL) while it generates: another attempt answers,
+//! readers of the live stream are told, the log has one end, and the usage one request.
+
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, ensure};
+use futures::StreamExt;
+use serde_json::{Value, json};
+use symbia_events::Service;
+use symbia_tests::apart::Plan;
+
+use crate::{Tested, stage::Stage};
+
+const PLAN: &Plan = &[
+    ("command", &["work", "--roles", "command"]),
+    ("router", &["work", "--roles", "llm-router"]),
+    ("inference", &["work", "--roles", "inference"]),
+    ("projector", &["project"]),
+    ("API", &["serve", "--services", "identity,integrations"]),
+];
+const PATIENCE: Duration = Duration::from_secs(60);
+/// Kills, each after so many pieces of an answer.
+const KILLS: [usize; 2] = [1, 4];
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_inference_process_killed_in_mid_stream_leaves_one_end_and_a_whole_answer() -> Tested {
+    let mut stage = Stage::open(PLAN, &[]).await?;
+    let (undisturbed, mut tokens) = streamed(&mut stage, None).await?;
+    for kill in KILLS {
+        let mut watch = stage.watch("none").await?;
+        let answer = tokio::time::timeout(PATIENCE, streamed(&mut stage, Some(kill))).await;
+        let answer = answer.with_context(|| format!("no end, killed after {kill}\n{}", stage.apart.logs()))??;
+        ensure!(answer.0 == undisturbed, "killed after {kill}: {answer:?}, not {undisturbed:?}");
+        tokens += answer.1;
+        let told = tokio::time::timeout(PATIENCE, watch.reset()).await.context("no reader was told")??;
+        ensure!(told == 2, "attempt {told}");
+    }
+    let requests = 1 + KILLS.len();
+    let events = stage.log(Service::Integrations).await?;
+    let kinds: Vec<&str> = events.iter().filter_map(|e| e.event_type.rsplit('.').nth(1)).collect();
+    let count = |kind: &str| kinds.iter().filter(|k| **k == kind).count();
+    let ends = count("completion-completed") + count("completion-failed") + count("completion-cancelled");
+    ensure!((count("completion-requested"), ends) == (requests, requests), "{kinds:?}");
+    ensure!(count("completion-attempt-started") == requests + KILLS.len(), "each began anew once: {kinds:?}");
+    let began = Instant::now();
+    loop {
+        let usage = stage.rest.usage().await.unwrap_or_default();
+        if usage["summary"]["totalRequests"] == requests {
+            ensure!(usage["summary"]["completionTokens"] == tokens, "{usage}, not {tokens}");
+            return Ok(());
+        }
+        ensure!(began.elapsed() < PATIENCE, "the usage is {usage}");
+        tokio::time::sleep(Duration::from_millis(150)).await;
+    }
+}
+
+// One streamed request, the process killed after so many pieces; the text that its reader got, and its tokens.
+async fn streamed(stage: &mut Stage, kill: Option<usize>) -> anyhow::Result<(String, u64)> {
+    // So long that it does not come to its end before the process does.
+    let list = json!({ "type": "array", "items": { "enum": ["tea"] }, "minItems": 80, "maxItems": 80 });
+    let shape = json!({ "type": "json_schema", "json_schema": { "name": "list", "schema": list } });
+    let body = json!({ "model": "symbia-labs/pico-chat", "stream": true, "temperature": 0, "response_format": shape,
+        "stream_options": { "include_usage": true }, "messages": [{ "role": "user", "content": "Tell me a story." }] });
+    let response = stage.rest.clone().stream(body).await?;
+    ensure!(response.status() == 200, "{}: {}", response.status(), response.text().await?);
+    let (mut text, mut pieces, mut rest, mut tokens) = (String::new(), 0, String::new(), None);
+    let mut bytes = response.bytes_stream();
+    while let Some(piece) = bytes.next().await {
+        rest.push_str(std::str::from_utf8(&piece?)?);
+        while let Some((frame, behind)) = rest.split_once("\n\n") {
+            let (frame, behind) = (frame.to_owned(), behind.to_owned());
+            rest = behind;
+            let Some(data) = frame.strip_prefix("data: ") else { continue };
+            if data == "[DONE]" {
+                return Ok((text, tokens.context("an end without usage")?));
+            }
+            let chunk: Value = serde_json::from_str(data)?;
+            ensure!(chunk["error"].is_null(), "{chunk}");
+            tokens = tokens.or(chunk["usage"]["completion_tokens"].as_u64());
+            if let Some(said) = chunk["choices"][0]["delta"]["content"].as_str().filter(|said| !said.is_empty()) {
+                text.push_str(said);
+                pieces += 1;
+                if kill == Some(pieces) {
+                    let role = stage.apart.role("inference")?;
+                    role.kill();
+                    role.start()?;
+                }
+            }
+        }
+    }
+    anyhow::bail!("the stream broke off after {text:?}")
+}
