@@ -19,6 +19,7 @@ mod stream;
 mod tokens;
 mod turns;
 mod view;
+mod vision;
 
 use std::{sync::Arc, time::Duration};
 
@@ -70,6 +71,7 @@ pub fn service(platform: Platform, health: Health, mut config: ServerConfig) -> 
         .merge(settings::routes())
         .merge(downloads::routes())
         .merge(tokens::routes())
+        .merge(vision::routes())
         .merge(execute::routes());
     let root = OpenApiRouter::new().merge(chat::routes()).merge(embeddings::routes()).merge(rerank::routes());
     let root = root.merge(listing::root_routes());

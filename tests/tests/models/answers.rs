@@ -185,3 +185,19 @@ async fn texts_become_vectors_and_the_gateway_s_shape_is_spoken() {
     assert_eq!(refused["retryable"], false);
     assert!(refused["error"].is_string());
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_picture_is_refused_with_a_reason_and_named() {
+    let house = House::open().await;
+    let ada = house.register("ada").await;
+    let missing = json!(["VISION_MODEL", "VISION_MMPROJ"]);
+    let status = house.get("/api/vision/status", &ada).await.with(200);
+    assert_eq!(status, json!({ "ready": false, "missing": missing }));
+    let picture = json!({ "imageBase64": "data:image/png;base64,AQI=", "prompt": "what is it?" });
+    assert_eq!(house.post("/api/vision/classify", "", picture.clone()).await.status, 401);
+    let refused = house.post("/api/vision/classify", &ada, picture).await.with(200);
+    assert_eq!((&refused["ok"], &refused["arena"], &refused["missing"]), (&json!(false), &json!("REFUSED"), &missing));
+    assert_eq!((&refused["imageDigest"], &refused["bytes"]), (&json!("a12871fee210fb86"), &json!(2)));
+    let wrong = house.post("/api/vision/classify", &ada, json!({ "imageBase64": "?" })).await;
+    assert_eq!(wrong.status, 400, "{wrong:?}");
+}
