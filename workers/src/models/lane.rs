@@ -29,6 +29,8 @@ const CONTEXT_STEP: u32 = 256;
 const ACTIVATIONS: u64 = 8;
 /// Text, number and rank of a piece of the vocabulary in llama.cpp's tables.
 const PIECE_BYTES: u64 = 200;
+/// What a context takes whatever the model: its graphs and their plans (measured).
+const GRAPH_BYTES: u64 = 8 << 20;
 /// A thread wakes up so often at least; without an end there would be no time to wait for.
 const LONGEST_WAIT: Duration = Duration::from_secs(3600);
 
@@ -269,20 +271,21 @@ pub(super) fn estimate(details: &Details, context_tokens: u32, parallel: u32) ->
 
 /// What llama.cpp computes a step in, without flash attention; and what it and we know of each piece of the vocabulary.
 fn compute_bytes(details: &Details, context: u64, parallel: u64) -> u64 {
+    // Odds of a sequence's next token lie where they are computed and where they are read; an encoder has room for those of
+    // every token of a batch.
     let (rows, seen, outputs) = if details.generates {
-        (BATCH_TOKENS as u64, context, parallel)
+        (BATCH_TOKENS as u64, context, parallel.saturating_mul(2))
     } else {
         let room = context.max(embedder::BATCH_TOKENS.into());
-        (room, room, 0)
+        (room, room, room)
     };
     let bytes = |numbers: u64| numbers.saturating_mul(4);
     // Of every token how each head weighs every earlier one, and which of them it may see.
     let attention = rows.saturating_mul(seen).saturating_mul(details.attention_heads.max(1) + 1);
     let activations = rows.saturating_mul(details.embedding_length).saturating_mul(ACTIVATIONS);
-    // Where they are computed, and where they are read.
-    let odds = details.vocabulary.saturating_mul(outputs).saturating_mul(2);
+    let odds = details.vocabulary.saturating_mul(outputs);
     let numbers = attention.saturating_add(activations).saturating_add(odds);
-    bytes(numbers).saturating_add(details.vocabulary.saturating_mul(PIECE_BYTES))
+    bytes(numbers).saturating_add(details.vocabulary.saturating_mul(PIECE_BYTES)).saturating_add(GRAPH_BYTES)
 }
 
 pub(super) fn told(told: &Told) -> MutexGuard<'_, Option<LoadedModel>> {
