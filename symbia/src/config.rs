@@ -15,7 +15,7 @@ use std::{
 use symbia_api::mail::SmtpOptions;
 use symbia_api::{
     http::{cors::CorsConfig, request::TrustedProxies, server::ServerConfig},
-    integrations::ProviderInfo,
+    integrations::{LinkingOptions, ProviderInfo},
     platform::EnrolmentMode,
 };
 use symbia_egress::Rules;
@@ -106,6 +106,8 @@ pub struct Config {
     pub downloads: Downloads,
     /// Where calls to addresses that others chose may go.
     pub egress: Rules,
+    /// Where people come back to who link an account.
+    pub linking: LinkingOptions,
     /// The mesh.
     pub mesh: mesh::Mesh,
     /// All refusals on.
@@ -380,6 +382,10 @@ impl Config {
             models: ModelProviders::of_environment()?,
             inference: InferenceLimits::of_environment()?,
             downloads: Downloads::of_environment()?,
+            linking: LinkingOptions {
+                callback_base: text("OAUTH_CALLBACK_BASE_URL")?.or(text("INTEGRATIONS_SERVICE_URL")?),
+                interface: text("OAUTH_ERROR_REDIRECT_URL")?.or(text("WEBSITE_URL")?),
+            },
             mesh: mesh::Mesh::of_environment(&egress)?,
             egress,
             production,

@@ -109,7 +109,8 @@ fn app(config: &Config, platform: &Platform, feed: &Feed, service: Service, heal
         Service::Assistants => assistants::service(platform.clone(), health.clone(), server),
         Service::Integrations => {
             let providers = config.models.described(inference::provider(config));
-            integrations::service(platform.clone(), providers, config.services(), health.clone(), server)
+            let (services, linking) = (config.services(), config.linking.clone());
+            integrations::service(platform.clone(), providers, services, linking, health.clone(), server)
         }
         Service::Models => models::service(platform.clone(), health.clone(), server),
         Service::Network => network::service(platform.clone(), feed, config.network(), health.clone(), server),

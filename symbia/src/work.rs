@@ -17,8 +17,8 @@ use symbia_workers::{
     directory::DirectoryKeeper,
     identity::Housekeeping,
     integrations::{
-        Accounts, Anthropic, Books, Discoverer, EmbeddingRouter, Enquiries, Invoker, LlmRouter, LocalProvider, Meter,
-        OpenAi, Providers, RouterOptions,
+        AccountLinker, Accounts, Anthropic, Books, Discoverer, EmbeddingRouter, Enquiries, Invoker, LlmRouter,
+        LocalProvider, Meter, OpenAi, Providers, RouterOptions,
     },
     messaging::{Eraser, Periods},
     models::{
@@ -153,6 +153,10 @@ pub async fn start(
                 let egress = Egress::new(config.egress.clone())?;
                 let discoverer = Discoverer::new(sender.clone(), egress.clone(), books.clone());
                 workers.spawn(react(house.clone(), discoverer, stop.clone()));
+                let (of, ring, vault) = (client.clone(), Arc::clone(keys), secrets.clone());
+                let (lender, out) = (books.clone(), egress.clone());
+                let linker = AccountLinker::new(of, ring, sender.clone(), reader.clone(), vault, out, lender);
+                workers.spawn(react(house.clone(), linker, stop.clone()));
                 let invoker = Invoker::new(sender.clone(), content_keys.clone(), reader, egress, books.clone());
                 workers.spawn(react(house.clone(), invoker, stop.clone()));
                 let books: Arc<dyn Accounts> = books;

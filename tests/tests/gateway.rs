@@ -11,6 +11,8 @@ mod limits;
 mod local;
 #[path = "gateway/mcp.rs"]
 mod mcp;
+#[path = "gateway/oauth.rs"]
+mod oauth;
 #[path = "gateway/registry.rs"]
 mod registry;
 #[path = "gateway/stage.rs"]

@@ -10,7 +10,7 @@ use serde::Serialize;
 use serde_json::json;
 
 /// A page that sends forms to these origins and does nothing else.
-pub(super) fn page(body: &str, form_action: &str) -> impl IntoResponse + use<> {
+pub(crate) fn page(body: &str, form_action: &str) -> impl IntoResponse + use<> {
     let policy = format!("default-src 'none'; form-action {form_action}; frame-ancestors 'none'; base-uri 'none'");
     let page =
         format!("<!doctype html><html lang=en><meta charset=utf-8><title>Symbia</title><body>{body}</body></html>");
@@ -18,7 +18,7 @@ pub(super) fn page(body: &str, form_action: &str) -> impl IntoResponse + use<> {
 }
 
 /// Text as it may stand anywhere in a page.
-pub(super) fn escaped(text: &str) -> String {
+pub(crate) fn escaped(text: &str) -> String {
     text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;").replace('"', "&quot;").replace('\'', "&#39;")
 }
 

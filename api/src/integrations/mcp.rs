@@ -1,9 +1,10 @@
 //! The platform as a server of the Model Context Protocol (integrations.md §13.1): every operation of the registry that the
-//! caller may use is a tool.
+//! caller may use is a tool, and what there is to use can be read.
 //!
 //! Streamable HTTP without sessions: each request stands for itself, so that any process answers it. Who calls is told by the
 //! platform's own tokens and API keys, as on every route.
 
+mod resources;
 mod tools;
 
 use std::sync::Arc;
@@ -18,8 +19,9 @@ use axum::{
 use rmcp::{
     ErrorData, RoleServer, ServerHandler,
     model::{
-        CallToolRequestParams, CallToolResponse, CallToolResult, ContentBlock, Implementation, ListToolsResult,
-        PaginatedRequestParams, ServerCapabilities, ServerConfig,
+        CallToolRequestParams, CallToolResponse, CallToolResult, ContentBlock, Implementation, ListResourcesResult,
+        ListToolsResult, PaginatedRequestParams, ReadResourceRequestParams, ReadResourceResponse, ServerCapabilities,
+        ServerConfig,
     },
     service::RequestContext,
     transport::{
@@ -35,7 +37,7 @@ use self::tools::{Toolbox, inputs};
 use super::{
     BODY, Integrations,
     ask::PATIENCE,
-    registry::{Call, Called, Reader},
+    registry::{Call, Called},
 };
 use crate::http::{ApiResult, Caller, Json, Query, RequestScope};
 
@@ -131,7 +133,7 @@ async fn challenged(State(service): State<Integrations>, request: Request, next:
 
 impl ServerHandler for Tools {
     fn get_info(&self) -> ServerConfig {
-        let mut info = ServerConfig::new(ServerCapabilities::builder().enable_tools().build());
+        let mut info = ServerConfig::new(ServerCapabilities::builder().enable_tools().enable_resources().build());
         info.server_info = Implementation::new(NAME, env!("CARGO_PKG_VERSION"));
         info.instructions = Some("Operations of the integrations that your organization can use.".to_owned());
         info
@@ -142,9 +144,7 @@ impl ServerHandler for Tools {
         request: Option<PaginatedRequestParams>,
         _context: RequestContext<RoleServer>,
     ) -> Result<ListToolsResult, ErrorData> {
-        let cursor = request.and_then(|request| request.cursor);
-        let from = cursor.map_or(Ok(0), |cursor| cursor.parse::<usize>());
-        let from = from.map_err(|_| ErrorData::invalid_params("cursor: is none that was given", None))?;
+        let from = from(request)?;
         let toolbox = self.toolbox().await?;
         let tools = toolbox.page(from, PAGE);
         let next = from + tools.len();
@@ -152,6 +152,29 @@ impl ServerHandler for Tools {
             next_cursor: (next < toolbox.len()).then(|| next.to_string()),
             ..ListToolsResult::with_all_items(tools)
         })
+    }
+
+    async fn list_resources(
+        &self,
+        request: Option<PaginatedRequestParams>,
+        _context: RequestContext<RoleServer>,
+    ) -> Result<ListResourcesResult, ErrorData> {
+        let from = from(request)?;
+        let all = self.resources().await?;
+        let page: Vec<_> = all.iter().skip(from).take(PAGE).cloned().collect();
+        let next = from.saturating_add(page.len());
+        Ok(ListResourcesResult {
+            next_cursor: (next < all.len()).then(|| next.to_string()),
+            ..ListResourcesResult::with_all_items(page)
+        })
+    }
+
+    async fn read_resource(
+        &self,
+        request: ReadResourceRequestParams,
+        _context: RequestContext<RoleServer>,
+    ) -> Result<ReadResourceResponse, ErrorData> {
+        Ok(self.resource(&request.uri).await?.into())
     }
 
     async fn call_tool(
@@ -164,7 +187,7 @@ impl ServerHandler for Tools {
             return Err(ErrorData::invalid_params(format!("there is no tool '{}'", request.name), None));
         };
         let input = inputs(operation, request.arguments.unwrap_or_default());
-        let reader = Reader::new(&self.caller, &self.scope).map_err(|error| internal(&error))?;
+        let reader = self.reader()?;
         let (caller, scope, headers) = (&self.caller, &self.scope, &self.headers);
         let call = Call { caller, scope, headers, reader: &reader, patience: PATIENCE };
         // What went wrong with a call is for the model to read.
@@ -178,10 +201,17 @@ impl ServerHandler for Tools {
 
 impl Tools {
     async fn toolbox(&self) -> Result<Toolbox, ErrorData> {
-        let reader = Reader::new(&self.caller, &self.scope).map_err(|error| internal(&error))?;
+        let reader = self.reader()?;
         let entries = self.service.entries(&reader).await.map_err(|error| internal(&error))?;
         Ok(Toolbox::new(entries, self.choice.integrations.as_deref(), self.choice.tags.as_deref()))
     }
+}
+
+// Where a page begins.
+fn from(request: Option<PaginatedRequestParams>) -> Result<usize, ErrorData> {
+    let cursor = request.and_then(|request| request.cursor);
+    let from = cursor.map_or(Ok(0), |cursor| cursor.parse::<usize>());
+    from.map_err(|_| ErrorData::invalid_params("cursor: is none that was given", None))
 }
 
 fn internal(error: &crate::http::ApiError) -> ErrorData {
@@ -224,7 +254,7 @@ async fn info(State(service): State<Integrations>) -> ApiResult<Json<Value>> {
     let described: Vec<Value> = described.collect();
     Ok(Json(json!({
         "server": { "name": NAME, "version": env!("CARGO_PKG_VERSION"), "protocol": "2024-11-05" },
-        "capabilities": { "tools": true, "resources": false, "prompts": false },
+        "capabilities": { "tools": true, "resources": true, "prompts": false },
         "toolCount": described.len(),
         "tools": &described[..described.len().min(PAGE)],
     })))

@@ -15,6 +15,7 @@ mod hub;
 mod listing;
 mod mcp;
 mod messages;
+mod oauth;
 mod prices;
 mod providers;
 mod registry;
@@ -31,8 +32,8 @@ use moka::sync::Cache;
 use symbia_events::{Service, SubjectKey};
 use utoipa_axum::router::OpenApiRouter;
 
-pub use self::providers::ProviderInfo;
 use self::{hub::Hub, registry::Registry};
+pub use self::{oauth::LinkingOptions, providers::ProviderInfo};
 use crate::{
     http::{
         Health, ServiceApp,
@@ -58,6 +59,7 @@ struct Integrations {
     hub: Hub,
     providers: Arc<[ProviderInfo]>,
     registry: Registry,
+    linking: Arc<LinkingOptions>,
     kept_keys: Cache<String, SubjectKey>,
 }
 
@@ -68,6 +70,7 @@ pub fn service(
     platform: Platform,
     providers: Vec<ProviderInfo>,
     services: Vec<(Service, String)>,
+    mut linking: LinkingOptions,
     health: Health,
     config: ServerConfig,
 ) -> ServiceApp {
@@ -76,7 +79,10 @@ pub fn service(
     let buckets = Arc::new(TokenBuckets::default());
     let limits =
         RateLimits::new(Service::Integrations, buckets, rates(platform.settings.rates), |_, _| RouteClass::Standard);
+    let own = services.iter().find(|(service, _)| *service == Service::Integrations);
+    linking.callback_base = linking.callback_base.or_else(|| own.map(|(_, base)| base.clone()));
     let service = Integrations {
+        linking: linking.into(),
         registry: Registry::new(&platform, services),
         hub: Hub::open(platform.nats.clone(), Arc::clone(&platform.keys)),
         platform,
@@ -94,7 +100,8 @@ pub fn service(
         .merge(budgets::routes())
         .merge(prices::routes())
         .merge(registry::routes())
-        .merge(mcp::routes(&service));
+        .merge(mcp::routes(&service))
+        .merge(oauth::routes());
     let root = OpenApiRouter::new()
         .merge(chat::routes())
         .merge(messages::routes())

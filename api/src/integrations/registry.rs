@@ -61,7 +61,8 @@ impl Registry {
         if public.is_empty() { &self.identity } else { public }
     }
 
-    fn egress(&self) -> ApiResult<&Egress> {
+    /// What calls addresses that others chose.
+    pub fn egress(&self) -> ApiResult<&Egress> {
         self.egress.as_ref().ok_or_else(|| ApiError::unavailable("The HTTP client", 60))
     }
 }
@@ -69,7 +70,7 @@ impl Registry {
 /// Who uses the registry of which organization.
 pub(super) struct Reader {
     pub org: OrgId,
-    user: String,
+    pub user: String,
     configures: bool,
 }
 

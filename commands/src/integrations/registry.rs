@@ -103,7 +103,7 @@ impl Source {
     }
 }
 
-fn configures(by: &Actor, org: &str) -> Result<(), Rejection> {
+pub(super) fn configures(by: &Actor, org: &str) -> Result<(), Rejection> {
     let role = by.orgs.iter().find(|m| m.id.as_str() == org).map(|m| m.role);
     if role == Some(Role::Admin) || by.super_admin || (role.is_some() && by.holds(CONFIGURE_CAPABILITY)) {
         return Ok(());
@@ -126,7 +126,7 @@ fn check_key(key: &str) -> Result<(), Rejection> {
 }
 
 // A URL with a user or password in it would lay a secret open in the log.
-fn check_url(field: &str, url: Option<&String>) -> Result<(), Rejection> {
+pub(super) fn check_url(field: &str, url: Option<&String>) -> Result<(), Rejection> {
     let Some(url) = url else { return Ok(()) };
     let rest = url.strip_prefix("https://").or_else(|| url.strip_prefix("http://"));
     let host = rest.and_then(|rest| rest.split(['/', '?', '#']).next()).unwrap_or_default();

@@ -5,6 +5,7 @@ mod budgets;
 mod circuits;
 mod completions;
 mod invocations;
+mod oauth;
 mod prices;
 mod registry;
 mod usage;
@@ -13,6 +14,10 @@ pub use budgets::{Budget, budget, budgets};
 pub use circuits::{Circuit, circuits};
 pub use completions::{Completion, completion, completions_of_run};
 pub use invocations::{Invocation, invocations};
+pub use oauth::{
+    OauthClient, OauthConnection, OauthFlow, SealedAccount, oauth_client, oauth_clients, oauth_code_context,
+    oauth_connections, oauth_flow, oauth_secret_context,
+};
 pub use prices::{Price, price, prices};
 pub use registry::{Integration, integration, integrations};
 pub use usage::{Filter, Grouped, Summary, executions, summary, usage_by};
@@ -38,7 +43,17 @@ impl Projection for Integrations {
     }
 
     fn tables(&self) -> &'static [&'static str] {
-        &["completions", "budgets", "prices", "circuits", "integrations", "invocations"]
+        &[
+            "completions",
+            "budgets",
+            "prices",
+            "circuits",
+            "integrations",
+            "invocations",
+            "oauth_clients",
+            "oauth_flows",
+            "oauth_connections",
+        ]
     }
 
     fn migrations(&self) -> &'static [Migration] {
@@ -51,7 +66,8 @@ impl Projection for Integrations {
         prices::fold(conn, events).await?;
         circuits::fold(conn, events).await?;
         registry::fold(conn, events).await?;
-        invocations::fold(conn, events).await
+        invocations::fold(conn, events).await?;
+        oauth::fold(conn, events).await
     }
 }
 
@@ -64,4 +80,5 @@ const MIGRATIONS: &[Migration] = &[
     Migration { version: 2, name: "gateway", sql: include_str!("../../../migrations/integrations/0002_gateway.sql") },
     Migration { version: 3, name: "circuits", sql: include_str!("../../../migrations/integrations/0003_circuits.sql") },
     Migration { version: 4, name: "registry", sql: include_str!("../../../migrations/integrations/0004_registry.sql") },
+    Migration { version: 5, name: "oauth", sql: include_str!("../../../migrations/integrations/0005_oauth.sql") },
 ];

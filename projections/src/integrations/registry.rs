@@ -135,7 +135,7 @@ async fn discovered(conn: &mut PgConnection, event: &Event, e: IntegrationDiscov
 }
 
 // As PostgreSQL can hold it: every character but NUL.
-fn storable(value: &impl Serialize) -> Json<Value> {
+pub(super) fn storable(value: &impl Serialize) -> Json<Value> {
     fn clean(value: Value) -> Value {
         match value {
             Value::String(words) => Value::String(text(words)),

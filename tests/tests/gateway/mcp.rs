@@ -145,6 +145,19 @@ async fn a_server_is_asked_for_its_tools_and_they_are_called_with_its_key() -> T
     let name = format!("adas_tools_tool_{TOOL}");
     let said = client.ask("tools/call", json!({ "name": name, "arguments": body })).await?;
     ensure!(said["result"]["content"][0]["text"] == "2 + 3 = 5 ✓", "{said}");
+    // What is bob's is his to read, and nobody else's.
+    let uri = json!({ "uri": "symbia://integrations/adas_tools" });
+    let said = client.ask("resources/read", uri.clone()).await?;
+    let text = said["result"]["contents"][0]["text"].as_str().context("no text")?;
+    ensure!(serde_json::from_str::<Value>(text)?["operations"].as_array().map(Vec::len) == Some(3), "{said}");
+    let listed = client.ask("resources/list", json!({})).await?["result"]["resources"].to_string();
+    ensure!(listed.contains("adas_tools") && listed.contains("symbia://integrations/openai"), "{listed}");
+    let hers = Client { who: &ada, ..client };
+    ensure!(hers.ask("resources/read", uri).await?["error"]["code"] == -32002, "ada reads it");
+    let listed = hers.ask("resources/list", json!({})).await?["result"]["resources"].to_string();
+    ensure!(!listed.contains("adas_tools") && listed.contains("symbia://models"), "{listed}");
+    let models = hers.ask("resources/read", json!({ "uri": "symbia://models" })).await?;
+    ensure!(models["result"]["contents"][0]["text"].as_str().is_some_and(|text| text.contains("openai")), "{models}");
     let log = stage.house.run(&["log", "export"])?.expect(0)?.out;
     ensure!(!log.contains(&ada.token), "the token is in the log");
     Ok(())

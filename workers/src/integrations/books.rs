@@ -50,7 +50,7 @@ impl Books {
     }
 
     // The integrations service in the name of the principal, with its present organizations. The credential decides by them.
-    async fn acting(&self, asker: &Asker<'_>) -> anyhow::Result<Actor> {
+    pub(super) async fn acting(&self, asker: &Asker<'_>) -> anyhow::Result<Actor> {
         let mut tx = self.reader.read(&Scope::platform()).await?;
         let orgs = identity::organizations_of(&mut tx, asker.principal).await?;
         let membership = |org: identity::OrgRef| {
