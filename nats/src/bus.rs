@@ -1,18 +1,24 @@
 //! The command bus, from the sender's side: publish a command, wait for its outcome.
+//!
+//! Where the sender's process decides commands itself, the way over the queue makes nothing safer: nothing is acknowledged
+//! before its events are stored, and a sender that saw no outcome repeats the command with the same id, whoever decides it.
+//! So it is decided on the spot, and goes over the queue when that fails or takes long.
 
 use std::{
     collections::HashMap,
-    sync::{Arc, Mutex, PoisonError},
+    sync::{Arc, Mutex, OnceLock, PoisonError},
     time::Duration,
 };
 
 use async_nats::{Client, HeaderMap, Message, RequestError, connection::State};
-use futures::StreamExt;
+use futures::{StreamExt, future::BoxFuture};
 use serde_json::Value;
 use symbia_commands::{CommandEnvelope, Outcome};
 use symbia_events::{AggregateRef, CommandId, OrgId};
 use tokio::sync::oneshot;
 use uuid::Uuid;
+
+use crate::store::StoreError;
 
 /// Names the subject on which the sender awaits the outcome: `symbia.out.<tenant>.<any>` with the command's tenant, or one
 /// of the sender's bus.
@@ -50,12 +56,26 @@ pub enum BusError {
 /// Those who wait, by command: a command that is sent twice at once has two of them, and one outcome is for all.
 type Waiting = Arc<Mutex<HashMap<CommandId, Vec<oneshot::Sender<Outcome>>>>>;
 
+/// Who decides commands in the process that sends them.
+pub trait DecideHere: Send + Sync {
+    /// Whether it is for this process to decide the commands of an aggregate.
+    fn takes(&self, aggregate: &AggregateRef) -> bool;
+
+    /// Decides a command and stores what follows. An error means: not now; the same command may be given again.
+    fn decide<'a>(
+        &'a self,
+        aggregate: &'a AggregateRef,
+        envelope: CommandEnvelope,
+    ) -> BoxFuture<'a, Result<Outcome, StoreError>>;
+}
+
 /// Sends commands and receives their outcomes over one subscription. Cheap to clone.
 #[derive(Clone)]
 pub struct CommandBus {
     client: Client,
     inbox: String,
     waiting: Waiting,
+    here: Arc<OnceLock<Arc<dyn DecideHere>>>,
 }
 
 impl CommandBus {
@@ -64,7 +84,7 @@ impl CommandBus {
         let inbox = format!("{OUTCOME_PREFIX}{}", Uuid::new_v4().simple());
         let mut outcomes = client.subscribe(format!("{inbox}.*")).await.map_err(|_| BusError::Unavailable)?;
         let waiting = Waiting::default();
-        let bus = CommandBus { client, inbox, waiting: Arc::clone(&waiting) };
+        let bus = CommandBus { client, inbox, waiting: Arc::clone(&waiting), here: Arc::default() };
         tokio::spawn(async move {
             while let Some(message) = outcomes.next().await {
                 let Ok(outcome) = serde_json::from_slice::<Outcome>(&message.payload) else { continue };
@@ -77,7 +97,13 @@ impl CommandBus {
         Ok(bus)
     }
 
-    /// Publishes a command and waits for its outcome, at most `patience`.
+    /// From now on this bus and its clones have commands decided in this process, where `decider` takes them. The first one
+    /// told stays.
+    pub fn decide_here(&self, decider: Arc<dyn DecideHere>) {
+        self.here.get_or_init(|| decider);
+    }
+
+    /// Sends a command and waits for its outcome, at most `patience`.
     pub async fn send(
         &self,
         aggregate: &AggregateRef,
@@ -87,13 +113,30 @@ impl CommandBus {
         if self.client.connection_state() != State::Connected {
             return Err(BusError::Unavailable);
         }
+        let deadline = tokio::time::Instant::now() + patience;
+        if let Some(decider) = self.here.get().filter(|decider| decider.takes(aggregate)) {
+            let soon = deadline.min(tokio::time::Instant::now() + REPEAT);
+            match tokio::time::timeout_at(soon, decider.decide(aggregate, envelope.clone())).await {
+                Ok(Ok(outcome)) => return Ok(outcome),
+                Ok(Err(error)) => tracing::warn!(command = %envelope.id, %aggregate, %error, "not decided here"),
+                Err(_) => tracing::warn!(command = %envelope.id, %aggregate, "deciding takes long"),
+            }
+        }
+        self.send_over_queue(aggregate, envelope, deadline).await
+    }
+
+    async fn send_over_queue(
+        &self,
+        aggregate: &AggregateRef,
+        envelope: &CommandEnvelope,
+        deadline: tokio::time::Instant,
+    ) -> Result<Outcome, BusError> {
         let payload: bytes::Bytes = serde_json::to_vec(envelope)?.into();
         let (sender, outcome) = oneshot::channel();
         self.waiting.lock().unwrap_or_else(PoisonError::into_inner).entry(envelope.id).or_default().push(sender);
         let _forget = Forget(&self.waiting, envelope.id);
         // Declared after `_forget`, so that it is closed when its entry is looked for.
         let mut outcome = outcome;
-        let deadline = tokio::time::Instant::now() + patience;
         let mut not_stored = None;
         for attempt in 0.. {
             // Without a message id: the broker must not drop a repetition whose outcome got lost, and need not remember any.

@@ -6,7 +6,6 @@ use anyhow::{Context, bail};
 use serde_json::value::RawValue;
 use symbia_commands::{Actor, CommandEnvelope, OutcomeStatus};
 use symbia_events::{ActorType, AggregateRef, CommandId};
-use symbia_nats::bus::CommandBus;
 use time::OffsetDateTime;
 
 use crate::{Ended, cli::CommandCommand, config::Config, connect::Connected, exit};
@@ -34,7 +33,7 @@ pub async fn run(config: &Config, command: CommandCommand) -> Ended {
         source: "symbia/cli".to_owned(),
         ..CommandEnvelope::of_data(&house.keys, &aggregate, &command_type, data, &actor, id, now)
     };
-    let bus = CommandBus::open(house.client.clone()).await?;
+    let bus = house.bus.clone();
     let outcome = bus.send(&aggregate, &envelope, Duration::from_secs(15)).await?;
     if config.json {
         println!("{}", serde_json::to_string(&outcome)?);

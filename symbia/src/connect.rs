@@ -9,6 +9,7 @@ use sqlx::{
     postgres::{PgConnectOptions, PgPoolOptions},
 };
 use symbia_events::KeyRing;
+use symbia_nats::bus::CommandBus;
 use zeroize::Zeroizing;
 
 use crate::{config::Config, home::Home};
@@ -60,6 +61,8 @@ pub struct Connected {
     pub pool: PgPool,
     /// Its connect options.
     pub database: PgConnectOptions,
+    /// Sends commands; those of a process share it, so that they are decided here when a command worker is part of it.
+    pub bus: CommandBus,
     /// The key ring.
     pub keys: Arc<KeyRing>,
     /// Broker, for who answers it when it asks about clients.
@@ -98,6 +101,7 @@ impl Connected {
         })?;
         Ok(Connected {
             js: jetstream::new(client.clone()),
+            bus: CommandBus::open(client.clone()).await?,
             client,
             pool,
             database,

@@ -15,7 +15,6 @@ use symbia_api::{
 };
 use symbia_commands::identity::LIFETIME as SESSION_LIFETIME;
 use symbia_events::Service;
-use symbia_nats::bus::CommandBus;
 use symbia_projections::{Positions, ReadPool, fixed_keys};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
@@ -144,7 +143,7 @@ async fn platform(config: &Config, home: &Home, house: &Connected, durability: &
     Ok(Platform::new(Parts {
         nats: house.client.clone(),
         keys: Arc::clone(&house.keys),
-        bus: CommandBus::open(house.client.clone()).await?,
+        bus: house.bus.clone(),
         positions: Positions::follow(house.client.clone(), reader.clone()),
         reader,
         secrets: secrets(home, house).await?,

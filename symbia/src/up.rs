@@ -15,7 +15,6 @@ use symbia_events::Service;
 use symbia_nats::{
     append::Grouping,
     broker::{Broker, BrokerOptions, Durability, StoreKey},
-    bus::CommandBus,
     callout::SUBJECT,
     connections::{END, OF_ALL, OF_ONE},
     process::port_is_free,
@@ -83,7 +82,7 @@ pub async fn run(mut config: Config, options: UpOptions) -> Ended {
 
     let took = started.elapsed();
     // The rule engine loads it too, whenever it starts; ready means that the assistant is there.
-    if let Err(error) = load_seed(CommandBus::open(house.client.clone()).await?, Arc::clone(&house.keys)).await {
+    if let Err(error) = load_seed(house.bus.clone(), Arc::clone(&house.keys)).await {
         tracing::warn!(%error, "the first assistant is not loaded yet");
     }
     let mut ended = Ok(ExitCode::SUCCESS);

@@ -6,13 +6,12 @@ use anyhow::Context;
 use symbia_egress::Egress;
 use symbia_nats::{
     append::Grouping,
-    bus::CommandBus,
     store::{EventStore, StoreOptions},
 };
 use symbia_projections::{ReadPool, secrets::SecretStore};
 use symbia_workers::{
     assistants::{RuleEngine, load_seed},
-    command::{CommandWorker, Decider, Handlers, Options},
+    command::{CommandWorker, Decider, Handlers, Options, Share},
     content_keys::ContentKeys,
     directory::DirectoryKeeper,
     identity::Housekeeping,
@@ -80,6 +79,9 @@ pub async fn start(
     let mut workers = JoinSet::new();
     let options = StoreOptions { grouping, ..StoreOptions::default() };
     let decider = Decider::new(EventStore::new(client.clone(), Arc::clone(keys), &options), Handlers::all());
+    let share = if roles.contains(&WorkRole::Command) { Share::All } else { Share::ReactorsOwn };
+    house.bus.decide_here(decider.here(share));
+    let (bus, sender) = (&house.bus, Sender::new(house.bus.clone(), Arc::clone(keys)));
     for role in roles {
         let stop = stop.clone();
         match role {
@@ -111,16 +113,13 @@ pub async fn start(
                 });
             }
             WorkRole::RuleEngine => {
-                let bus = CommandBus::open(client.clone()).await?;
                 let content_keys = ContentKeys::new(secrets.clone());
-                let sender = Sender::new(bus.clone(), Arc::clone(keys)).deciding(decider.clone());
-                let engine = RuleEngine::open(client.clone(), Arc::clone(keys), sender, content_keys).await?;
+                let engine = RuleEngine::open(client.clone(), Arc::clone(keys), sender.clone(), content_keys).await?;
                 workers.spawn(react(house.clone(), engine, stop.clone()));
-                workers.spawn(seed(bus, house.clone(), stop));
+                workers.spawn(seed(house.clone(), stop));
             }
             WorkRole::Directory => {
-                let bus = CommandBus::open(client.clone()).await?;
-                let keeper = DirectoryKeeper::new(bus, Arc::clone(keys), secrets.clone());
+                let keeper = DirectoryKeeper::new(bus.clone(), Arc::clone(keys), secrets.clone());
                 workers.spawn(react(house.clone(), keeper, stop));
             }
             WorkRole::Mesh => {
@@ -128,24 +127,26 @@ pub async fn start(
                 let reader = ReadPool::new(house.database.clone(), MESH_CONNECTIONS);
                 let (nats, ring) = (client.clone(), Arc::clone(keys));
                 let deliverer =
-                    MeshDeliverer::open(nats.clone(), ring.clone(), reader.clone(), secrets.clone(), options).await?;
+                    MeshDeliverer::new(nats.clone(), ring, sender.clone(), reader.clone(), secrets.clone(), options);
                 let (courier, ends) = (deliverer.courier(), stop.clone());
                 workers.spawn(async move {
                     courier.run(ends).await;
                     Ok(())
                 });
                 workers.spawn(react(house.clone(), deliverer, stop.clone()));
-                let keeper = MeshKeeper::open(nats.clone(), ring.clone(), reader).await?;
-                workers.spawn(react(house.clone(), keeper, stop.clone()));
-                let liveness = Liveness::open(nats, ring, config.mesh.lease).await?;
+                workers.spawn(react(
+                    house.clone(),
+                    MeshKeeper::new(nats.clone(), sender.clone(), reader),
+                    stop.clone(),
+                ));
+                let liveness = Liveness::new(nats, sender.clone(), config.mesh.lease);
                 workers.spawn(async move {
                     liveness.run(stop).await;
                     Ok(())
                 });
             }
             WorkRole::LlmRouter => {
-                let bus = CommandBus::open(client.clone()).await?;
-                let sender = Sender::new(bus, Arc::clone(keys)).deciding(decider.clone());
+                let sender = sender.clone();
                 let (providers, content_keys) = (providers(config, house)?, ContentKeys::new(secrets.clone()));
                 tracing::info!(providers = providers.names(), "language models");
                 let reader = ReadPool::new(house.database.clone(), BOOK_CONNECTIONS);
@@ -192,7 +193,7 @@ pub async fn start(
                     // Another process may have one.
                     Err(error) => tracing::warn!(%error, "no model directory here: this process gets no models"),
                 }
-                let (client, bus, keys) = (client.clone(), CommandBus::open(client.clone()).await?, Arc::clone(keys));
+                let (client, bus, keys) = (client.clone(), bus.clone(), Arc::clone(keys));
                 workers.spawn(async move {
                     record(client, bus, keys, stop).await;
                     Ok(())
@@ -213,9 +214,9 @@ async fn react<R: Reactor>(house: Connected, reactor: R, stop: CancellationToken
 }
 
 // A command worker may come later than this engine.
-async fn seed(bus: CommandBus, house: Connected, stop: CancellationToken) -> anyhow::Result<()> {
+async fn seed(house: Connected, stop: CancellationToken) -> anyhow::Result<()> {
     let load = async {
-        while let Err(error) = load_seed(bus.clone(), Arc::clone(&house.keys)).await {
+        while let Err(error) = load_seed(house.bus.clone(), Arc::clone(&house.keys)).await {
             tracing::warn!(%error, "trying again");
             tokio::time::sleep(SEED_AGAIN).await;
         }

@@ -19,7 +19,10 @@ struct Metrics {
 }
 
 static METRICS: LazyLock<Metrics> = LazyLock::new(|| Metrics {
-    taken: meter().u64_counter("symbia.commands.taken").with_description("Commands taken from the bus").build(),
+    taken: meter()
+        .u64_counter("symbia.commands.taken")
+        .with_description("Commands that came, over the queue or within the process")
+        .build(),
     decided: seconds(
         "symbia.command.duration",
         "Time from a command's arrival at the worker to its outcome, by outcome",

@@ -12,7 +12,6 @@ use symbia_events::{
     commit,
     logging::SealEvent,
 };
-use symbia_nats::bus::CommandBus;
 use symbia_projections::{Projection, list};
 use symbia_workers::seal::Sealer;
 use time::OffsetDateTime;
@@ -225,7 +224,7 @@ fn write(out: Option<&Path>, text: &str) -> anyhow::Result<()> {
 
 async fn seal(config: &Config) -> Ended {
     let (_, house): (Home, Connected) = Connected::open(config).await?;
-    let bus = CommandBus::open(house.client.clone()).await?;
+    let bus = house.bus.clone();
     let sealed = Sealer::new(house.client.clone(), house.keys.clone()).seal_all(&bus).await?;
     if config.json {
         println!("{}", json!({ "sealed": sealed }));

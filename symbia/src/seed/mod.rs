@@ -20,7 +20,6 @@ use symbia_events::{
     AggregateRef, CommandId, KeyRing, OrgId, Service, SubjectKey,
     messaging::{ConversationType, ParticipantType, content_key_id},
 };
-use symbia_nats::bus::CommandBus;
 use symbia_projections::secrets::{SecretError, SecretStore};
 use symbia_workers::sender::Sender;
 use uuid::Uuid;
@@ -48,7 +47,7 @@ pub async fn run(config: &Config) -> Ended {
     }
     let (home, house) = Connected::open(config).await?;
     let secrets = checked_secrets(&home, &house).await?;
-    let bus = CommandBus::open(house.client.clone()).await?;
+    let bus = house.bus.clone();
     let (keys, sender) = (Arc::clone(&house.keys), Sender::new(bus, house.keys));
     let mut seeding =
         Seeding { keys, sender, secrets, cost: config.bcrypt_cost, absent: Vec::new(), done: Report::default() };

@@ -37,7 +37,7 @@ use symbia_projections::{
 use symbia_tests::{cluster::TestServers, socketio::SocketClient};
 use symbia_workers::{
     assistants::{RuleEngine, load_seed},
-    command::{CommandWorker, Decider, Handlers, Options},
+    command::{CommandWorker, Decider, Handlers, Options, Share},
     content_keys::ContentKeys,
     integrations::{LlmRouter, Providers, RouterOptions},
     messaging::{Eraser, Periods},
@@ -139,11 +139,12 @@ impl House {
         let projectors = projections.into_iter().map(|projection| options().build(projection).start()).collect();
 
         let bus = CommandBus::open(nats.clone()).await.unwrap();
+        bus.decide_here(decider.here(Share::All));
         load_seed(bus.clone(), Arc::clone(&keys)).await.unwrap();
         let content_keys = ContentKeys::new(secrets.clone());
         let (model, router) = (Scripted::default(), RouterOptions::default());
         let providers = Providers::default().with(model.clone());
-        let sender = Sender::new(bus.clone(), Arc::clone(&keys)).deciding(decider);
+        let sender = Sender::new(bus.clone(), Arc::clone(&keys));
         let engine = RuleEngine::open(nats.clone(), Arc::clone(&keys), sender.clone(), content_keys.clone());
         let router = LlmRouter::open(nats.clone(), Arc::clone(&keys), sender, content_keys, providers, router);
         // What is deleted here is erased at once, and a day is short.

@@ -26,6 +26,7 @@ use symbia_tests::socketio::SocketClient;
 use symbia_workers::{
     network::{DelivererOptions, Liveness, MeshDeliverer, MeshKeeper, Post},
     reactor::ReactorRunner,
+    sender::Sender,
     timer::TimerWorker,
 };
 use tokio::net::TcpListener;
@@ -128,13 +129,14 @@ impl Mesh {
         };
         let secrets = house.platform.secrets.clone();
         let reader = ReadPool::new(house.servers.database_url().parse().unwrap(), 8);
-        let keeper = MeshKeeper::open(nats.clone(), Arc::clone(&keys), reader.clone()).await.unwrap();
+        let sender = Sender::new(house.platform.bus.clone(), Arc::clone(&keys));
+        let keeper = MeshKeeper::new(nats.clone(), sender.clone(), reader.clone());
         tokio::spawn(ReactorRunner::new(nats.clone(), Arc::clone(&keys), Arc::new(keeper)).run(stop.clone()));
         let deliverer =
-            MeshDeliverer::open(nats.clone(), Arc::clone(&keys), reader, secrets, deliveries).await.unwrap();
+            MeshDeliverer::new(nats.clone(), Arc::clone(&keys), sender.clone(), reader, secrets, deliveries);
         tokio::spawn(deliverer.courier().run(stop.clone()));
         tokio::spawn(ReactorRunner::new(nats.clone(), Arc::clone(&keys), Arc::new(deliverer)).run(stop.clone()));
-        let liveness = Liveness::open(nats.clone(), Arc::clone(&keys), options.lease).await.unwrap();
+        let liveness = Liveness::new(nats.clone(), sender, options.lease);
         tokio::spawn(liveness.run(stop.clone()));
         tokio::spawn(TimerWorker::new(nats, keys).run(stop.clone()));
 

@@ -1,27 +1,34 @@
 //! Deciding a command: who asks, which aggregate answers, in the command's own span.
 //!
-//! The worker decides what comes over the bus. A reactor decides what follows from its event itself, where it concerns
-//! aggregates that others hardly write to ([`crate::sender::Sender`]): the event comes again until it is handled, so that a
-//! queue between the two would make nothing safer.
+//! The worker decides what comes over the queue; the buses of its process have theirs decided on the spot ([`Decider::here`]).
 
 use std::{
+    hash::{DefaultHasher, Hash, Hasher},
     sync::{Arc, OnceLock},
     time::Instant,
 };
 
+use futures::future::BoxFuture;
 use symbia_commands::{Actor, CommandEnvelope, Outcome, OutcomeStatus, Rejection, identity::AccessKind};
-use symbia_events::{AggregateRef, OrgId};
+use symbia_events::{AggregateRef, OrgId, Service};
 use symbia_nats::{
-    bus::CommandBus,
+    bus::{CommandBus, DecideHere},
     store::{EventStore, StoreError},
     telemetry::{self, KeyValue, SpanExt},
     witness::{DENIALS, Seen, Witness},
 };
 use time::OffsetDateTime;
+use tokio::sync::Mutex;
 use tracing::{Instrument, Span};
 
 use super::Handlers;
 use crate::metrics;
+
+/// Lines in which commands stand, so that those of an aggregate are decided one after the other; few enough to be kept, and
+/// enough that hardly two aggregates share one.
+const LINES: usize = 4096;
+/// What reactors write, one after the other: a way over the queue would cost a delivery and keep nobody from a conflict.
+const REACTORS_OWN: [(Service, &str); 2] = [(Service::Assistants, "rule-run"), (Service::Integrations, "completion")];
 
 /// Decides commands. Cheap to clone; those of a process share one, so that each finds in memory what another stored.
 #[derive(Clone)]
@@ -29,13 +36,30 @@ pub struct Decider {
     store: EventStore,
     handlers: Arc<Handlers>,
     witness: Arc<OnceLock<Witness>>,
+    lines: Arc<[Mutex<()>]>,
+}
+
+/// Which commands of its own a process decides itself.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Share {
+    /// All: it is a command worker, too.
+    All,
+    /// Those of runs and completions, which hardly anybody writes to but who acts on their events.
+    ReactorsOwn,
 }
 
 impl Decider {
     /// Decides for these aggregates.
     #[must_use]
     pub fn new(store: EventStore, handlers: Handlers) -> Self {
-        Decider { store, handlers: Arc::new(handlers), witness: Arc::default() }
+        let lines = std::iter::repeat_with(Mutex::default).take(LINES).collect();
+        Decider { store, handlers: Arc::new(handlers), witness: Arc::default(), lines }
+    }
+
+    /// For the buses of this process, which then have these commands decided where they are sent.
+    #[must_use]
+    pub fn here(&self, share: Share) -> Arc<dyn DecideHere> {
+        Arc::new(Here { decider: self.clone(), share })
     }
 
     /// From now on what is refused for lack of a right is noted for the audit trail.
@@ -57,8 +81,10 @@ impl Decider {
         mut envelope: CommandEnvelope,
         received: OffsetDateTime,
     ) -> Result<Outcome, StoreError> {
+        metrics::command_taken();
         let since = Instant::now();
         let span = span(aggregate, &mut envelope);
+        let _turn = self.line(aggregate).lock().await;
         let outcome = self.execute(aggregate, &envelope, received).instrument(span.clone()).await;
         let ended = ending(&outcome);
         metrics::command_ended(self.knows(aggregate).then_some(aggregate), ended, since.elapsed());
@@ -67,6 +93,13 @@ impl Decider {
             span.add_event("symbia.event", vec![KeyValue::new("type", event.event_type.clone())]);
         }
         outcome
+    }
+
+    fn line(&self, aggregate: &AggregateRef) -> &Mutex<()> {
+        let mut hasher = DefaultHasher::new();
+        aggregate.hash(&mut hasher);
+        // At most LINES - 1, whatever the width.
+        &self.lines[usize::try_from(hasher.finish() % LINES as u64).unwrap_or_default()]
     }
 
     async fn execute(
@@ -108,6 +141,29 @@ impl Decider {
     /// Writes the snapshots that are due, now.
     pub async fn flush(&self) {
         self.store.flush().await;
+    }
+}
+
+struct Here {
+    decider: Decider,
+    share: Share,
+}
+
+impl DecideHere for Here {
+    fn takes(&self, aggregate: &AggregateRef) -> bool {
+        match self.share {
+            // What nobody knows is refused by whoever takes it from the queue.
+            Share::All => self.decider.knows(aggregate),
+            Share::ReactorsOwn => REACTORS_OWN.contains(&(aggregate.service, aggregate.kind.as_str())),
+        }
+    }
+
+    fn decide<'a>(
+        &'a self,
+        aggregate: &'a AggregateRef,
+        envelope: CommandEnvelope,
+    ) -> BoxFuture<'a, Result<Outcome, StoreError>> {
+        Box::pin(self.decider.decide(aggregate, envelope, OffsetDateTime::now_utc()))
     }
 }
 

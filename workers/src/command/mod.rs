@@ -9,7 +9,7 @@ mod handlers;
 mod lanes;
 mod worker;
 
-pub use decider::Decider;
+pub use decider::{Decider, Share};
 pub use handlers::Handlers;
 pub(crate) use lanes::Lanes;
 pub use worker::{CommandWorker, MAX_DELIVERIES, Options};

@@ -146,12 +146,12 @@ impl CommandWorker {
             self.bury(&message, "its subject names no aggregate").await;
             return;
         };
-        metrics::command_taken();
         let since = Instant::now();
         let known = self.decider.knows(&aggregate).then_some(&aggregate);
         let envelope = match CommandEnvelope::parse(&message.payload) {
             Ok(envelope) => envelope,
             Err(error) => {
+                metrics::command_taken();
                 metrics::command_ended(known, "dead", since.elapsed());
                 self.bury(&message, &error.to_string()).await;
                 // Whoever waits for it can be told, when it has at least an id.
@@ -163,6 +163,7 @@ impl CommandWorker {
             }
         };
         if deliveries > MAX_DELIVERIES {
+            metrics::command_taken();
             metrics::command_ended(known, "dead", since.elapsed());
             self.bury(&message, "it could not be decided in 5 deliveries").await;
             let rejection =

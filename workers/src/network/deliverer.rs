@@ -26,7 +26,6 @@ use symbia_events::{
     network::{Candidate, EventRouted, RoutingEvent},
 };
 use symbia_nats::{
-    bus::{BusError, CommandBus},
     mesh::{self, Offered, Parcel},
     timers::{TimerCommand, Timers, When},
 };
@@ -99,18 +98,16 @@ struct Case<'c> {
 
 impl MeshDeliverer {
     /// Over a connection, the read models, and the store that holds the meshes' keys.
-    ///
-    /// # Errors
-    /// The command bus cannot be opened.
-    pub async fn open(
+    #[must_use]
+    pub fn new(
         client: Client,
         keys: Arc<KeyRing>,
+        sender: Sender,
         reader: ReadPool,
         secrets: SecretStore,
         options: DelivererOptions,
-    ) -> Result<Self, BusError> {
-        let sender = Sender::new(CommandBus::open(client.clone()).await?, Arc::clone(&keys));
-        Ok(MeshDeliverer {
+    ) -> Self {
+        MeshDeliverer {
             courier: Courier {
                 client: client.clone(),
                 bridges: Bridges::new(reader.clone(), secrets.clone(), sender.clone()),
@@ -123,7 +120,7 @@ impl MeshDeliverer {
             client,
             keys,
             options,
-        })
+        }
     }
 
     /// Posts to addresses as this does.

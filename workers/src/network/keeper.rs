@@ -3,8 +3,6 @@
 //!
 //! Error policy: retry. Ids of timers and commands are derived, so that doing it again changes nothing.
 
-use std::sync::Arc;
-
 use async_nats::{Client, jetstream};
 use async_trait::async_trait;
 use symbia_commands::{
@@ -13,13 +11,10 @@ use symbia_commands::{
     network::{ContractCommand, ExpireContract},
 };
 use symbia_events::{
-    AggregateRef, CommandId, DomainEvent, Event, KeyRing, OrgId, Position, Service,
+    AggregateRef, CommandId, DomainEvent, Event, OrgId, Position, Service,
     network::{ContractEvent, NodeEvent},
 };
-use symbia_nats::{
-    bus::{BusError, CommandBus},
-    timers::{TimerCommand, Timers, When},
-};
+use symbia_nats::timers::{TimerCommand, Timers, When};
 use symbia_projections::{ReadPool, Scope, identity};
 use time::{OffsetDateTime, format_description::well_known::Rfc3339};
 use uuid::Uuid;
@@ -39,12 +34,9 @@ pub struct MeshKeeper {
 
 impl MeshKeeper {
     /// Over a connection and the read models.
-    ///
-    /// # Errors
-    /// The command bus cannot be opened.
-    pub async fn open(client: Client, keys: Arc<KeyRing>, reader: ReadPool) -> Result<Self, BusError> {
-        let sender = Sender::new(CommandBus::open(client.clone()).await?, keys);
-        Ok(MeshKeeper { reader, timers: Timers::new(jetstream::new(client)), sender })
+    #[must_use]
+    pub fn new(client: Client, sender: Sender, reader: ReadPool) -> Self {
+        MeshKeeper { reader, timers: Timers::new(jetstream::new(client)), sender }
     }
 
     async fn ends(&self, event: &Event, contract_id: String, end: &str) -> anyhow::Result<()> {

@@ -1,7 +1,7 @@
 //! Gives up nodes that fell silent: the server leaves a marker where a lease ran out, and each becomes a command
 //! (network.md §8.3).
 
-use std::{convert::Infallible, sync::Arc, time::Duration};
+use std::{convert::Infallible, time::Duration};
 
 use async_nats::{
     Client,
@@ -15,12 +15,8 @@ use symbia_commands::{
     Actor,
     network::{ExpireNode, NodeCommand},
 };
-use symbia_events::{AggregateRef, CommandId, KeyRing, OrgId, Service};
-use symbia_nats::{
-    bus::{BusError, CommandBus},
-    leases,
-    topology::LEASES_BUCKET,
-};
+use symbia_events::{AggregateRef, CommandId, OrgId, Service};
+use symbia_nats::{leases, topology::LEASES_BUCKET};
 use time::format_description::well_known::Rfc3339;
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
@@ -39,12 +35,9 @@ pub struct Liveness {
 
 impl Liveness {
     /// Over a connection; leases have this length.
-    ///
-    /// # Errors
-    /// The command bus cannot be opened.
-    pub async fn open(client: Client, keys: Arc<KeyRing>, lease: Duration) -> Result<Self, BusError> {
-        let sender = Sender::new(CommandBus::open(client.clone()).await?, keys);
-        Ok(Liveness { client, sender, lease })
+    #[must_use]
+    pub fn new(client: Client, sender: Sender, lease: Duration) -> Self {
+        Liveness { client, sender, lease }
     }
 
     /// Works until `stop`. What could not be done is done again.

@@ -36,7 +36,7 @@ use symbia_projections::{
 };
 use symbia_workers::{
     assistants::{RuleEngine, load_seed},
-    command::{CommandWorker, Decider, Handlers, Options},
+    command::{CommandWorker, Decider, Handlers, Options, Share},
     content_keys::ContentKeys,
     integrations::{
         Accounts, LlmRouter, LocalOptions, LocalProvider, Meter, OpenAi, OpenAiOptions, Providers, RetryOptions,
@@ -393,7 +393,8 @@ async fn parts(plan: &Plan) -> (Client, Sender, ContentKeys) {
     let pool = PgPoolOptions::new().max_connections(8).connect(&plan.database).await.unwrap();
     let keys = Arc::clone(&plan.keys);
     let store = EventStore::new(client.clone(), Arc::clone(&keys), &StoreOptions::default());
-    let sender = Sender::new(bus, keys).deciding(Decider::new(store, Handlers::all()));
+    bus.decide_here(Decider::new(store, Handlers::all()).here(Share::ReactorsOwn));
+    let sender = Sender::new(bus, keys);
     (client, sender, ContentKeys::new(secret_store(pool).await))
 }
 

@@ -29,7 +29,7 @@ use symbia_projections::{
     secrets::{KeyEncryptionKey, SecretStore},
     server::{DatabaseServer, DatabaseServerOptions},
 };
-use symbia_workers::command::Handlers;
+use symbia_workers::command::{Handlers, Share};
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 use zeroize::Zeroizing;
@@ -78,8 +78,10 @@ impl Apis {
         let reader = ReadPool::new(database.url().parse()?, READERS);
         let open = Quota::per_minute(1_000_000_000);
         let rates = RatePolicy { auth: open, admin: open, verify: open, upload: open, standard: open, messages: open };
+        let bus = CommandBus::open(nats.clone()).await?;
+        bus.decide_here(worker.decider.here(Share::All));
         let platform = Platform::new(Parts {
-            bus: CommandBus::open(nats.clone()).await?,
+            bus,
             positions: Positions::follow(nats.clone(), reader.clone()),
             tokens: Tokens::new(SigningKeys::generate()?, "symbia-bench", time::Duration::days(1)),
             keys: Arc::clone(&ground.keys),

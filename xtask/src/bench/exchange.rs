@@ -32,7 +32,7 @@ use symbia_projections::{
 };
 use symbia_workers::{
     assistants::{RuleEngine, load_seed},
-    command::Handlers,
+    command::{Handlers, Share},
     content_keys::ContentKeys,
     integrations::{Answer, ApiKey, Delta, Deltas, Fault, LlmRouter, Prompt, Provider, Providers, RouterOptions},
     reactor::{Reactor, ReactorRunner},
@@ -128,17 +128,18 @@ impl House {
         migrate(&pool, &[&messaging, &Assistants, &Integrations]).await?;
         let worker = ground.worker(Handlers::all()).await?;
         let bus = CommandBus::open(ground.connect().await?).await?;
+        bus.decide_here(worker.decider.here(Share::All));
         load_seed(bus.clone(), Arc::clone(&ground.keys)).await?;
 
         let (keys, stop, mut tasks) = (Arc::clone(&ground.keys), CancellationToken::new(), JoinSet::new());
         let (model, content_keys) = (Instantly::default(), ContentKeys::new(secrets.clone()));
         let client = ground.connect().await?;
         let sender = Sender::new(bus, Arc::clone(&keys));
-        let own = sender.clone().deciding(worker.decider.clone());
-        let engine = RuleEngine::open(client.clone(), Arc::clone(&keys), own.clone(), content_keys.clone()).await?;
+        let (by, texts) = (sender.clone(), content_keys.clone());
+        let engine = RuleEngine::open(client.clone(), Arc::clone(&keys), by.clone(), texts).await?;
         let providers = Providers::default().with(model.clone());
         let options = RouterOptions::default();
-        let router = LlmRouter::open(client.clone(), Arc::clone(&keys), own, content_keys, providers, options).await?;
+        let router = LlmRouter::open(client.clone(), Arc::clone(&keys), by, content_keys, providers, options).await?;
         let reactors: [Arc<dyn Reactor>; 2] = [Arc::new(engine), Arc::new(router)];
         for reactor in reactors {
             let runner = ReactorRunner::new(client.clone(), Arc::clone(&keys), reactor);

@@ -27,7 +27,7 @@ use symbia_projections::{
     secrets::{KeyEncryptionKey, SecretStore},
     server::{DatabaseServer, DatabaseServerOptions},
 };
-use symbia_workers::command::Handlers;
+use symbia_workers::command::{Handlers, Share};
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 use zeroize::Zeroizing;
@@ -79,8 +79,10 @@ impl House {
         let reader = ReadPool::new(database.url().parse()?, CONNECTIONS);
         let unlimited = Quota::per_minute(1_000_000_000);
         let rates = RatePolicy { auth: unlimited, verify: unlimited, standard: unlimited, ..RatePolicy::default() };
+        let bus = CommandBus::open(nats.clone()).await?;
+        bus.decide_here(worker.decider.here(Share::All));
         let platform = Platform::new(Parts {
-            bus: CommandBus::open(nats.clone()).await?,
+            bus,
             positions: Positions::follow(nats.clone(), reader.clone()),
             tokens: Tokens::new(SigningKeys::generate()?, "symbia-bench", time::Duration::days(7)),
             keys: Arc::clone(&ground.keys),
