@@ -9,9 +9,17 @@ use aes_gcm::{
     aead::{Aead, KeyInit, Payload},
 };
 use sha2::{Digest, Sha256};
-use sqlx::PgPool;
+use sqlx::{
+    PgPool,
+    postgres::{PgConnectOptions, PgPoolOptions},
+};
 use symbia_events::SubjectKey;
 use zeroize::Zeroizing;
+
+use crate::read::ended;
+
+/// Connections on which keys are looked up.
+const READS: u32 = 8;
 
 /// Subject keys that a projection has just used are kept in mind, and for how long: one that was destroyed elsewhere opens
 /// nothing any more soon after.
@@ -146,6 +154,8 @@ struct StaleRow {
 #[derive(Clone)]
 pub struct SecretStore {
     pub(crate) pool: PgPool,
+    /// Keys are looked up for each thing that is said: here no connection is tested first.
+    reads: PgPool,
     keks: Arc<HashMap<i32, Kek>>,
     pub(crate) version: i32,
     known: moka::sync::Cache<String, SubjectKey>,
@@ -180,7 +190,9 @@ impl SecretStore {
         given.insert(active.id.clone(), active);
         let keks = stored.into_iter().filter_map(|(version, id)| Some((version, given.remove(&id)?))).collect();
         let known = moka::sync::Cache::builder().max_capacity(KNOWN_MAX).time_to_live(KNOWN_FOR).build();
-        let store = SecretStore { pool, keks: Arc::new(keks), version, known };
+        let reads = PgPoolOptions::new().max_connections(READS).test_before_acquire(false);
+        let reads = reads.connect_lazy_with(PgConnectOptions::clone(&pool.connect_options()));
+        let store = SecretStore { pool, reads, keks: Arc::new(keks), version, known };
         store.wrap_anew().await?;
         Ok(store)
     }
@@ -351,11 +363,15 @@ impl SecretStore {
     }
 
     async fn rows(&self, kind: &str, references: &[String]) -> Result<Vec<Row>, sqlx::Error> {
-        sqlx::query_as("SELECT ref, nonce, wrapped, kek_version FROM vault.secrets WHERE kind = $1 AND ref = ANY($2)")
-            .bind(kind)
-            .bind(references)
-            .fetch_all(&self.pool)
-            .await
+        let select = "SELECT ref, nonce, wrapped, kek_version FROM vault.secrets WHERE kind = $1 AND ref = ANY($2)";
+        let mut dead = 0;
+        loop {
+            match sqlx::query_as(select).bind(kind).bind(references).fetch_all(&self.reads).await {
+                // Since it was used last, the server has ended it; so it may have all others.
+                Err(error) if ended(&error) && dead < READS => dead += 1,
+                rows => return rows,
+            }
+        }
     }
 
     async fn destroy(&self, kind: &str, reference: &str) -> Result<bool, SecretError> {

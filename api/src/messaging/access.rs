@@ -34,6 +34,14 @@ pub(super) struct Place {
     pub address: AggregateRef,
 }
 
+/// Where a conversation is that the caller took part in a moment ago.
+#[derive(Clone)]
+pub(super) struct Home {
+    pub address: AggregateRef,
+    /// How often what the caller said in the organization had been erased then.
+    generation: u32,
+}
+
 /// 404 for a conversation that is not there, or is another organization's: the two look the same.
 pub(super) fn unknown() -> ApiError {
     ApiError::new(StatusCode::NOT_FOUND, "CONVERSATION_NOT_FOUND", "There is no such conversation")
@@ -108,20 +116,40 @@ impl Messaging {
         Err(ApiError::new(StatusCode::FORBIDDEN, "NOT_PARTICIPANT", text))
     }
 
-    /// The address of a conversation that the caller took part in a moment ago. For reading in the caller's own scope, in which
-    /// who takes part no longer finds nothing.
+    /// Where a conversation is that the caller took part in a moment ago. For reading in the caller's own scope, in which who
+    /// takes part no longer finds nothing, and for commands, which the conversation decides.
     ///
     /// # Errors
     /// Those of [`Messaging::place`].
-    pub(super) async fn home(&self, caller: &Caller, id: &str) -> ApiResult<AggregateRef> {
+    pub(super) async fn home(&self, caller: &Caller, id: &str) -> ApiResult<Home> {
         let key = (caller.id.clone(), id.to_owned());
-        let is_own = |home: &AggregateRef| caller.organizations.iter().any(|org| org.id == home.tenant.as_str());
+        let is_own = |home: &Home| caller.organizations.iter().any(|org| org.id == home.address.tenant.as_str());
         if let Some(home) = self.homes.get(&key).filter(is_own) {
             return Ok(home);
         }
-        let home = self.place(caller, id).await?.address;
+        let place = self.place(caller, id).await?;
+        let home = Home { address: place.address, generation: place.generation };
         self.homes.insert(key, home.clone());
         Ok(home)
+    }
+
+    /// Where the caller is about to speak, with the key of what they say there.
+    ///
+    /// # Errors
+    /// Those of [`Messaging::place`]; 410 when the conversation was erased.
+    pub(super) async fn voice(&self, caller: &Caller, id: &str) -> ApiResult<(AggregateRef, SubjectKey)> {
+        let home = self.home(caller, id).await?;
+        match self.author_key(&home.address, home.generation, caller).await {
+            Ok(key) => Ok((home.address, key)),
+            Err(error) if error.status() == StatusCode::GONE => {
+                // Perhaps only what the caller said before was erased.
+                self.homes.invalidate(&(caller.id.clone(), id.to_owned()));
+                let home = self.home(caller, id).await?;
+                let key = self.author_key(&home.address, home.generation, caller).await?;
+                Ok((home.address, key))
+            }
+            Err(error) => Err(error),
+        }
     }
 
     /// The conversation in one of the caller's organizations, whether or not the caller takes part in it.
@@ -190,9 +218,9 @@ impl Messaging {
     ///
     /// # Errors
     /// 410 when the conversation was erased.
-    pub(super) async fn author_key(&self, place: &Place, caller: &Caller) -> ApiResult<SubjectKey> {
-        let (org, id) = (place.tenant.as_str(), &place.conversation.id);
-        let (conversation, own) = (content_key_id(org, id), author_key_id(org, id, &caller.id, place.generation));
+    async fn author_key(&self, of: &AggregateRef, generation: u32, caller: &Caller) -> ApiResult<SubjectKey> {
+        let (org, id) = (of.tenant.as_str(), of.id.as_str());
+        let (conversation, own) = (content_key_id(org, id), author_key_id(org, id, &caller.id, generation));
         let mut keys = self.platform.secrets.subject_keys(&[conversation.clone(), own.clone()]).await?;
         if !keys.contains_key(&conversation) {
             return Err(erased());

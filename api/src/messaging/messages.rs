@@ -4,7 +4,10 @@ use axum::{extract::State, http::StatusCode};
 use serde::Deserialize;
 use serde_json::{Map, Value};
 use symbia_commands::messaging::{DeleteMessage, EditMessage, MAX_CONTENT, SendMessage};
-use symbia_events::messaging::{ConversationEvent, Priority};
+use symbia_events::{
+    AggregateRef,
+    messaging::{ConversationEvent, Priority},
+};
 use symbia_projections::{
     Scope,
     messaging::{self as model, Anchor, Page},
@@ -44,12 +47,11 @@ impl Messaging {
         new: NewMessage,
     ) -> ApiResult<MessageRow> {
         says_something(&new.content)?;
-        let place = self.place(caller, id).await?;
-        self.admits_another(caller, &place.address).await?;
+        let (address, key) = self.voice(caller, id).await?;
+        self.admits_another(caller, &address).await?;
         if let Some(id) = new.id {
-            self.is_own_id(&place, &id.to_string()).await?;
+            self.is_own_id(&address, &id.to_string()).await?;
         }
-        let key = self.author_key(&place, caller).await?;
         let request = scope.command_id(&caller.id);
         let message_id = new.id.unwrap_or_else(|| Uuid::new_v5(&request, b"message")).to_string();
         let command = SendMessage {
@@ -65,19 +67,20 @@ impl Messaging {
             preempted_by: new.preempted_by,
             metadata: seal_object(&key, &new.metadata)?,
         };
-        if let Some(event) = self.submit_for_event(&place.address, command, caller, scope).await?
+        if let Some(event) = self.submit_for_event(&address, command, caller, scope).await?
             && let ConversationEvent::MessageSent(sent) = event.decode().map_err(ApiError::internal)?
         {
             return Ok(model::Message::sent(&event, sent, Some(&key)).into());
         }
         // Sent before: as it is now.
+        let place = self.place(caller, id).await?;
         Ok(self.message(&place, caller, &message_id).await?.into())
     }
 
     // Each conversation tells its own repetitions; a client that mixes up conversations is told, and nothing else.
-    async fn is_own_id(&self, place: &Place, message: &str) -> ApiResult<()> {
+    async fn is_own_id(&self, of: &AggregateRef, message: &str) -> ApiResult<()> {
         let mut tx = self.platform.read(&Scope::platform()).await?;
-        if model::is_elsewhere(&mut tx, place.tenant.as_str(), &place.conversation.id, message).await? {
+        if model::is_elsewhere(&mut tx, of.tenant.as_str(), &of.id, message).await? {
             let text = "This message id is in use: send the message under a new one";
             return Err(ApiError::new(StatusCode::CONFLICT, "MESSAGE_ID_CONFLICT", text));
         }
@@ -93,15 +96,15 @@ impl Messaging {
         new: Correction,
     ) -> ApiResult<MessageRow> {
         says_something(&new.content)?;
-        let place = self.place(caller, id).await?;
-        let key = self.author_key(&place, caller).await?;
+        let (address, key) = self.voice(caller, id).await?;
         let command = EditMessage {
             message_id: message_id.clone(),
             content: key.seal(&new.content),
             content_digest: key.digest(&new.content),
             expected_version: new.expected_version,
         };
-        self.submit(&place.address, command, caller, scope).await?;
+        self.submit(&address, command, caller, scope).await?;
+        let place = self.place(caller, id).await?;
         Ok(self.message(&place, caller, &message_id).await?.into())
     }
 
@@ -191,7 +194,7 @@ async fn list(
         limit,
     };
     let newest = page.before.is_none() && page.after.is_none() && page.reply_to.is_none();
-    let home = messaging.home(&caller, &id).await?;
+    let home = messaging.home(&caller, &id).await?.address;
     let mut tx = messaging.platform.read(&Scope::member(home.tenant.clone(), &caller.id)).await?;
     let found = model::messages(&mut tx, home.tenant.as_str(), &id, &page).await?;
     if found.as_ref().is_none_or(Vec::is_empty) {

@@ -17,8 +17,8 @@ mod words;
 
 use std::{sync::Arc, time::Duration};
 
-use self::{reading::Seen, sockets::MessagingSockets, words::ContentKeys};
-use symbia_events::{AggregateRef, Service};
+use self::{access::Home, reading::Seen, sockets::MessagingSockets, words::ContentKeys};
+use symbia_events::Service;
 use tokio_util::sync::CancellationToken;
 use utoipa_axum::router::OpenApiRouter;
 
@@ -54,8 +54,8 @@ struct Messaging {
     seen: Seen,
 }
 
-/// Where the conversations are that somebody read a moment ago, by principal and id.
-type Homes = moka::sync::Cache<(String, String), AggregateRef>;
+/// Where the conversations are that somebody read or wrote to a moment ago, by principal and id.
+type Homes = moka::sync::Cache<(String, String), Home>;
 
 /// The service, to be built and served.
 #[must_use]
