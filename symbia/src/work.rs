@@ -48,6 +48,8 @@ const SEED_AGAIN: Duration = Duration::from_secs(2);
 const MESH_CONNECTIONS: u32 = 8;
 /// Connections on which the LLM router looks up keys, budgets and prices.
 const BOOK_CONNECTIONS: u32 = 8;
+/// Connections on which the provider of local models looks up how they are set.
+const SETTING_CONNECTIONS: u32 = 2;
 
 /// Runs the subcommand.
 pub async fn run(config: Config, options: WorkOptions) -> Ended {
@@ -229,7 +231,8 @@ async fn seed(house: Connected, stop: CancellationToken) -> anyhow::Result<()> {
 fn providers(config: &Config, house: &Connected) -> anyhow::Result<Providers> {
     let mut providers = Providers::default();
     if let Some(options) = inference::provider(config) {
-        providers = providers.with(LocalProvider::new(house.client.clone(), options));
+        let reader = ReadPool::new(house.database.clone(), SETTING_CONNECTIONS);
+        providers = providers.with(LocalProvider::new(house.client.clone(), options).set_by(reader));
     }
     let models = config.models.clone();
     let openai = OpenAi::new(models.openai).map_err(anyhow::Error::msg).context("OPENAI_BASE_URL cannot be used")?;

@@ -83,6 +83,7 @@ fn key() -> ApiKey {
 
 fn prompt(model: &str) -> Prompt {
     Prompt {
+        org: "acme".to_owned(),
         request_id: "r1".to_owned(),
         attempt: 1,
         model: model.to_owned(),
@@ -242,6 +243,7 @@ async fn streamed_tool_calls_of_openai_are_put_together() {
 #[tokio::test]
 async fn embeddings_come_in_the_order_of_their_texts_and_hugging_face_is_asked_where_it_has_them() {
     let inputs = |dimensions| Inputs {
+        org: "acme".to_owned(),
         request_id: "r1".into(),
         model: "m/e".into(),
         texts: vec!["one".into(), "two".into()],

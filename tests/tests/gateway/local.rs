@@ -1,10 +1,14 @@
 //! The models on this machine through the gateway, with no provider configured: what OpenAI's own client asks of them.
 
 use anyhow::ensure;
-use serde_json::json;
+use serde_json::{Value, json};
 use symbia_tests::python::python;
 
-use crate::{Tested, clients::script, stage::Stage};
+use crate::{
+    Tested,
+    clients::script,
+    stage::{Person, Stage},
+};
 
 const OPENAI: &str = r#"
 import json, math, os
@@ -87,4 +91,61 @@ async fn openais_client_calls_tools_shapes_answers_and_embeds_without_a_provider
     });
     ensure!(said == expected, "{said:#}\nexpected: {expected:#}");
     Ok(())
+}
+
+impl Stage {
+    async fn set(&self, root: &Person, patch: Value) -> anyhow::Result<()> {
+        let path = format!("{}/api/models/pico-chat", self.models);
+        self.http.patch(path).bearer_auth(&root.token).json(&patch).send().await?.error_for_status()?;
+        Ok(())
+    }
+}
+
+fn asks(model: &str) -> Value {
+    json!({ "model": model, "messages": [{ "role": "user", "content": "what is 2+2?" }], "temperature": 0 })
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_model_of_this_machine_is_there_for_whom_it_is_set_under_every_name() -> Tested {
+    let (stage, root) = Stage::administered().await?;
+    let (ada, eve) = (stage.register("ada").await?, stage.register("eve").await?);
+    stage.set(&root, json!({ "aliases": ["small"], "hiddenFrom": [eve.org], "defaults": { "maxTokens": 3 } })).await?;
+
+    let mut short = asks("symbia-labs/small");
+    let answered = loop {
+        // What is set counts within a moment.
+        let answered = stage.ask(&ada, "POST", "/v1/chat/completions", Some(short.clone())).await?;
+        if answered.status == 200 {
+            break answered;
+        }
+        ensure!(answered.status == 404, "{}", answered.body);
+    };
+    let usage = &answered.body["usage"]["completion_tokens"];
+    ensure!(answered.body["model"] == "pico-chat-q8-0" && *usage == 3, "{}", answered.body);
+    short["max_tokens"] = json!(50);
+    let answered = stage.ask(&ada, "POST", "/v1/chat/completions", Some(short)).await?;
+    ensure!(answered.body["choices"][0]["message"]["content"] == "2 + 2 = 4", "{}", answered.body);
+
+    for name in ["auto", "pico-chat", "symbia-labs/pico-chat", "local/pico-chat-q8-0", "symbia-labs/small"] {
+        let refused = stage.ask(&eve, "POST", "/v1/chat/completions", Some(asks(name))).await?;
+        ensure!(refused.status == 404, "{name}: {} {}", refused.status, refused.body);
+        let counted = stage.ask(&eve, "POST", "/v1/messages/count_tokens", Some(asks(name))).await?;
+        ensure!(counted.status == 404, "{name}: {} {}", counted.status, counted.body);
+    }
+    let embed = json!({ "model": "symbia-labs/pico-chat", "input": "a" });
+    let refused = stage.ask(&eve, "POST", "/v1/embeddings", Some(embed)).await?;
+    ensure!(refused.status == 404, "{} {}", refused.status, refused.body);
+    let (hers, listed) =
+        (stage.ask(&eve, "GET", "/v1/models", None).await?, stage.ask(&ada, "GET", "/v1/models", None).await?);
+    let names = |list: &Value| list.to_string().contains("pico");
+    ensure!(!names(&hers.body) && names(&listed.body), "{}\n{}", hers.body, listed.body);
+
+    stage.set(&root, json!({ "enabled": false })).await?;
+    loop {
+        let answered = stage.ask(&ada, "POST", "/v1/chat/completions", Some(asks("pico-chat"))).await?;
+        if answered.status != 200 {
+            ensure!(answered.status == 403, "{} {}", answered.status, answered.body);
+            return Ok(());
+        }
+    }
 }

@@ -11,6 +11,7 @@ pub struct Stage {
     pub vendor: Vendor,
     pub identity: String,
     pub gateway: String,
+    pub models: String,
     pub http: reqwest::Client,
 }
 
@@ -30,38 +31,61 @@ pub struct Answered {
 impl Stage {
     pub async fn open() -> anyhow::Result<Self> {
         let vendor = Vendor::start().await?;
-        Self::with(vendor.clone(), &vendor.variables()).await
+        Self::with(Installation::new()?, &["--skip-admin"], vendor.clone(), &vendor.variables())
     }
 
     /// Without a vendor: nobody asks the one that is there.
     #[cfg(feature = "llama")]
     pub async fn alone() -> anyhow::Result<Self> {
-        Self::with(Vendor::start().await?, &[]).await
+        Self::with(Installation::new()?, &["--skip-admin"], Vendor::start().await?, &[])
     }
 
-    async fn with(vendor: Vendor, variables: &[(&str, &str)]) -> anyhow::Result<Self> {
-        let mut house = Installation::new()?;
-        let ready = house.start_with(&["--skip-admin"], variables)?;
+    /// The same, with a super admin.
+    #[cfg(feature = "llama")]
+    pub async fn administered() -> anyhow::Result<(Self, Person)> {
+        let house = Installation::new()?;
+        let password = house.file("password");
+        std::fs::write(&password, "root's password")?;
+        let file = password.to_str().context("a path")?;
+        let admin = ["--admin-name", "root", "--admin-email", "root@example.test", "--admin-org", "root"];
+        let stage =
+            Self::with(house, &[&admin[..], &["--admin-password-file", file]].concat(), Vendor::start().await?, &[])?;
+        let body = json!({ "email": "root@example.test", "password": "root's password" });
+        let root = stage.enter("login", body).await?;
+        Ok((stage, root))
+    }
+
+    fn with(
+        mut house: Installation,
+        arguments: &[&str],
+        vendor: Vendor,
+        variables: &[(&str, &str)],
+    ) -> anyhow::Result<Self> {
+        let ready = house.start_with(arguments, variables)?;
         let base = |service: &str| -> anyhow::Result<String> {
             Ok(ready["services"][service]
                 .as_str()
                 .with_context(|| format!("no address of {service}: {ready}"))?
                 .to_owned())
         };
-        let (identity, gateway) = (base("identity")?, base("integrations")?);
-        Ok(Stage { house, vendor, identity, gateway, http: reqwest::Client::new() })
+        let (identity, gateway, models) = (base("identity")?, base("integrations")?, base("models")?);
+        Ok(Stage { house, vendor, identity, gateway, models, http: reqwest::Client::new() })
     }
 
     pub async fn register(&self, name: &str) -> anyhow::Result<Person> {
         let body = json!({ "email": format!("{name}@example.test"), "password": format!("{name}'s password"),
             "name": name, "orgName": name });
-        let request = self.http.post(format!("{}/api/auth/register", self.identity)).json(&body);
+        self.enter("register", body).await
+    }
+
+    async fn enter(&self, door: &str, body: Value) -> anyhow::Result<Person> {
+        let request = self.http.post(format!("{}/api/auth/{door}", self.identity)).json(&body);
         let said: Value = request.send().await?.error_for_status()?.json().await?;
         let text = |value: &Value| value.as_str().map(str::to_owned).context("a registration without it");
         Ok(Person {
             id: text(&said["user"]["id"])?,
             token: text(&said["token"])?,
-            org: text(&said["organization"]["id"])?,
+            org: text(&said["organization"]["id"]).or_else(|_| text(&said["user"]["organizations"][0]["id"]))?,
         })
     }
 

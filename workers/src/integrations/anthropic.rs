@@ -112,7 +112,7 @@ impl Provider for Anthropic {
         reading.end()
     }
 
-    async fn models(&self, key: Option<&ApiKey>) -> Result<Vec<ListedModel>, Fault> {
+    async fn models(&self, _org: &str, key: Option<&ApiKey>) -> Result<Vec<ListedModel>, Fault> {
         let call = self.call(key)?;
         let response = call.get(format!("{}/models?limit=1000", call.base_url()), |r| authorized(r, call)).await?;
         let said = call.json(response, MAX_BODY).await?;

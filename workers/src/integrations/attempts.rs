@@ -71,6 +71,7 @@ pub(super) fn not_lent(credential: &str, provider: &str) -> Fault {
 impl Work<'_> {
     pub(super) fn prompt(&self, attempt: u32, model: String) -> Prompt {
         Prompt {
+            org: self.event.orgid.to_string(),
             request_id: self.request.request_id.clone(),
             attempt,
             model,

@@ -124,8 +124,8 @@ impl EmbeddingRouter {
                 return self.failed(event, request, &fault, Some(&key), Vec::new()).await;
             }
         };
-        let (request_id, dimensions) = (request.request_id.clone(), request.dimensions);
-        let inputs = Inputs { request_id, model, texts, dimensions };
+        let (org, request_id, dimensions) = (event.orgid.to_string(), request.request_id.clone(), request.dimensions);
+        let inputs = Inputs { org, request_id, model, texts, dimensions };
         let made = self.made(event, request, &asker, &**provider, inputs).await?;
         let spent = made.as_ref().map_or(0, |made| made.vectors.usage.total_tokens);
         self.rates.settle(charged, Some(spent)).await;

@@ -82,7 +82,10 @@ impl Enquiries {
                 let list = tokio::time::timeout(LIST_PATIENCE, self.models(&asker, provider)).await;
                 let late = |_| Err(Fault::timeout("the provider told no models", LIST_PATIENCE));
                 let list = list.unwrap_or_else(late).unwrap_or_else(failed);
-                self.lists.insert(key, list.clone());
+                // What our own models are, and for whom, changes at once.
+                if self.providers.find(Some(provider)).is_ok_and(|provider| provider.takes_key()) {
+                    self.lists.insert(key, list.clone());
+                }
                 list
             }
             What::Tokens(prompt) => self.tokens(&asker, prompt).await.unwrap_or_else(failed),
@@ -92,7 +95,7 @@ impl Enquiries {
     async fn models(&self, asker: &Asker<'_>, provider: &str) -> Result<Found, Fault> {
         let provider = self.providers.find(Some(provider))?;
         let lease = self.lease(asker, &**provider).await?;
-        Ok(Found::Models(provider.models(lease.as_ref().map(|lease| &lease.key)).await?))
+        Ok(Found::Models(provider.models(asker.org, lease.as_ref().map(|lease| &lease.key)).await?))
     }
 
     async fn tokens(&self, asker: &Asker<'_>, asked: &Asked) -> Result<Found, Fault> {
@@ -103,6 +106,7 @@ impl Enquiries {
         let opener = self.content_keys.opener(kids(sealed)).await.map_err(|_| erased())?;
         let (turns, options) = opened(&opener, &asked.messages, asked.options.as_ref())?;
         let prompt = Prompt {
+            org: asker.org.to_owned(),
             request_id: String::new(),
             attempt: 0,
             model: model.unwrap_or_else(|| provider.default_model().to_owned()),

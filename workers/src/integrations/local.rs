@@ -1,5 +1,7 @@
 //! The models on this machine, through the inference processes. The protocol is in [`symbia_nats::inference`].
 
+mod models;
+
 use std::time::Duration;
 
 use async_nats::Client;
@@ -16,9 +18,11 @@ use symbia_nats::{
     },
     telemetry,
 };
+use symbia_projections::ReadPool;
 use tracing::Span;
 use uuid::Uuid;
 
+use self::models::{Admitted, Models};
 use super::provider::{Answer, ApiKey, Delta, Deltas, Fault, Inputs, Prompt, Provider, Turn, Vectors, append};
 
 /// How the models on this machine are asked.
@@ -46,7 +50,7 @@ impl Default for LocalOptions {
 #[derive(Clone, Debug)]
 pub struct LocalProvider {
     inference: Inference,
-    census: Census,
+    models: Models,
     options: LocalOptions,
 }
 
@@ -54,8 +58,14 @@ impl LocalProvider {
     /// A provider over a connection; it listens to the inference processes from now on.
     #[must_use]
     pub fn new(client: Client, options: LocalOptions) -> Self {
-        let census = Census::listen(client.clone());
-        LocalProvider { inference: Inference::new(client, options.patience), census, options }
+        let models = Models::new(Census::listen(client.clone()), options.patience);
+        LocalProvider { inference: Inference::new(client, options.patience), models, options }
+    }
+
+    /// The same with what operators set for the models: names, defaults, and for whom they are there.
+    #[must_use]
+    pub fn set_by(self, reader: ReadPool) -> Self {
+        LocalProvider { models: self.models.set_by(reader), ..self }
     }
 }
 
@@ -99,9 +109,10 @@ impl Provider for LocalProvider {
     }
 
     async fn complete(&self, prompt: &Prompt, _key: Option<&ApiKey>, deltas: Deltas<'_>) -> Result<Answer, Fault> {
+        let model = self.models.admit(&prompt.org, &prompt.model).await?;
         let job = Job {
             id: format!("{}-{}-{}", prompt.request_id, prompt.attempt, Uuid::new_v4().simple()),
-            work: Work::Generate(Box::new(request(prompt)?)),
+            work: Work::Generate(Box::new(request(prompt, &model)?)),
             traceparent: telemetry::traceparent(&Span::current()),
         };
         let mut frames = self.inference.ask(&job).await?;
@@ -111,10 +122,10 @@ impl Provider for LocalProvider {
                 Frame::Delta { choice, piece } => {
                     let Some(of) = heard.get_mut(choice as usize) else { continue };
                     if !of.take(piece, &mut |delta| deltas(choice, delta)) {
-                        return Ok(cut(prompt, heard));
+                        return Ok(cut(model.name, heard));
                     }
                 }
-                Frame::Completed(completed) => return Ok(answer(prompt, *completed)),
+                Frame::Completed(completed) => return Ok(answer(model.name, *completed)),
                 Frame::Failed(failure) => return Err(fault(failure)),
                 Frame::Cancelled => return Err(lost("the inference process gave the answer up")),
                 _ => {}
@@ -122,9 +133,8 @@ impl Provider for LocalProvider {
         }
     }
 
-    async fn models(&self, _key: Option<&ApiKey>) -> Result<Vec<ListedModel>, Fault> {
-        self.census.settle().await;
-        let models = self.census.models();
+    async fn models(&self, org: &str, _key: Option<&ApiKey>) -> Result<Vec<ListedModel>, Fault> {
+        let models = self.models.seen_by(org).await?;
         let names: Vec<&str> = models.values().map(|model| short(&model.name)).collect();
         let listed = |model: &ModelStatus| {
             let details = model.details.as_ref()?;
@@ -147,7 +157,8 @@ impl Provider for LocalProvider {
     }
 
     async fn count(&self, prompt: &Prompt, _key: Option<&ApiKey>) -> Result<u64, Fault> {
-        let work = Work::Generate(Box::new(Request { max_tokens: Some(1), ..request(prompt)? }));
+        let model = self.models.admit(&prompt.org, &prompt.model).await?;
+        let work = Work::Generate(Box::new(Request { max_tokens: Some(1), ..request(prompt, &model)? }));
         let mut frames = self.inference.ask(&Job { id: Uuid::new_v4().to_string(), work, traceparent: None }).await?;
         loop {
             // Known before the first token is computed; who goes stops the model.
@@ -164,7 +175,8 @@ impl Provider for LocalProvider {
     }
 
     async fn embed(&self, inputs: &Inputs, _key: Option<&ApiKey>) -> Result<Vectors, Fault> {
-        let embed = Embed { model: Some(inputs.model.clone()), inputs: inputs.texts.clone(), ..Embed::default() };
+        let (model, org) = self.models.admit(&inputs.org, &inputs.model).await?.address();
+        let embed = Embed { model, org, inputs: inputs.texts.clone(), ..Embed::default() };
         let (model, vectors, tokens) = self.inference.embed(embed).await?;
         let length = vectors.first().map_or(0, Vec::len);
         if inputs.dimensions.is_some_and(|dimensions| dimensions as usize != length) {
@@ -211,22 +223,23 @@ fn likely(tokens: Vec<inference::TokenLogprob>) -> Vec<TokenLogprob> {
     tokens.into_iter().map(token).collect()
 }
 
-fn request(prompt: &Prompt) -> Result<Request, Fault> {
-    let (asked, options) = (&prompt.sampling, &prompt.options);
+fn request(prompt: &Prompt, model: &Admitted) -> Result<Request, Fault> {
+    let (asked, options, set) = (&prompt.sampling, &prompt.options, &model.settings.defaults);
     let defaults = Sampling::default();
     let tool = |tool: &symbia_events::integrations::Tool| Tool {
         name: tool.name.clone(),
         description: tool.description.clone(),
         parameters: tool.parameters.to_string(),
     };
-    Ok(Request {
-        model: Some(prompt.model.clone()),
-        max_tokens: asked.max_tokens,
+    let request = Request {
+        max_tokens: asked.max_tokens.or(set.max_tokens),
         stop: asked.stop.clone(),
         sampling: Sampling {
-            temperature: asked.temperature.map_or(defaults.temperature, |t| t as f32),
-            top_p: asked.top_p.filter(|p| *p > 0.0).map_or(defaults.top_p, |p| p as f32),
-            top_k: asked.top_k.unwrap_or(defaults.top_k),
+            temperature: asked.temperature.or(set.temperature).map_or(defaults.temperature, |t| t as f32),
+            top_p: asked.top_p.or(set.top_p).filter(|p| *p > 0.0).map_or(defaults.top_p, |p| p as f32),
+            top_k: asked.top_k.or(set.top_k).unwrap_or(defaults.top_k),
+            min_p: set.min_p.map_or(defaults.min_p, |p| p as f32),
+            repeat_penalty: set.repeat_penalty.map_or(defaults.repeat_penalty, |p| p as f32),
             frequency_penalty: asked.frequency_penalty.map_or(defaults.frequency_penalty, |p| p as f32),
             presence_penalty: asked.presence_penalty.map_or(defaults.presence_penalty, |p| p as f32),
             seed: asked.seed.map(|seed| seed as u32),
@@ -248,7 +261,8 @@ fn request(prompt: &Prompt) -> Result<Request, Fault> {
         choices: prompt.choices(),
         logprobs: options.logprobs,
         ..Request::new(prompt.turns.iter().map(message).collect::<Result<_, _>>()?)
-    })
+    };
+    Ok(model.direct(request))
 }
 
 fn message(turn: &Turn) -> Result<Message, Fault> {
@@ -290,7 +304,7 @@ fn choice(choice: Choice) -> AnswerChoice {
     }
 }
 
-fn answer(prompt: &Prompt, completed: Completed) -> Answer {
+fn answer(model: String, completed: Completed) -> Answer {
     let Completed { choices, usage, .. } = completed;
     let (prompt_tokens, completion_tokens) = (usage.prompt_tokens.into(), usage.completion_tokens.into());
     let usage = Usage {
@@ -305,11 +319,11 @@ fn answer(prompt: &Prompt, completed: Completed) -> Answer {
     let raw_finish_reason = Some(first.finish_reason.name().to_owned());
     let AnswerChoice { text, reasoning, tool_calls, finish_reason, logprobs } = choice(first);
     let others = choices.map(choice).collect();
-    let said = Answer { text, reasoning, tool_calls, finish_reason, logprobs, others, ..Answer::empty(&prompt.model) };
+    let said = Answer { text, reasoning, tool_calls, finish_reason, logprobs, others, ..Answer::empty(model) };
     Answer { raw_finish_reason, usage, ..said }
 }
 
-fn cut(prompt: &Prompt, heard: Vec<Heard>) -> Answer {
+fn cut(model: String, heard: Vec<Heard>) -> Answer {
     let completion_tokens = (heard.iter().map(|of| of.text.len()).sum::<usize>() as u64).div_ceil(4);
     let mut texts = heard.into_iter().map(|of| of.text);
     let text = texts.next().unwrap_or_default();
@@ -328,7 +342,7 @@ fn cut(prompt: &Prompt, heard: Vec<Heard>) -> Answer {
         usage: Usage { completion_tokens, total_tokens: completion_tokens, estimated: true, ..Usage::default() },
         warnings: vec!["the answer was longer than 128 kB and is cut off".to_owned()],
         others: texts.map(other).collect(),
-        ..Answer::empty(&prompt.model)
+        ..Answer::empty(model)
     }
 }
 

@@ -200,7 +200,7 @@ impl Provider for OpenAi {
         reading.end()
     }
 
-    async fn models(&self, key: Option<&ApiKey>) -> Result<Vec<ListedModel>, Fault> {
+    async fn models(&self, _org: &str, key: Option<&ApiKey>) -> Result<Vec<ListedModel>, Fault> {
         let call = self.call(key)?;
         let response = call.get(format!("{}/models", call.base_url()), |r| authorized(r, call)).await?;
         let said = call.json(response, MAX_VECTORS).await?;

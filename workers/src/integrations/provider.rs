@@ -64,6 +64,8 @@ impl Turn {
 /// A prompt for a model.
 #[derive(Clone, Debug)]
 pub struct Prompt {
+    /// The organization that asks.
+    pub org: String,
     /// Id of the request; attempts have the same.
     pub request_id: String,
     /// Which attempt.
@@ -97,6 +99,8 @@ impl Prompt {
 /// Texts for an embedding model.
 #[derive(Clone, Debug)]
 pub struct Inputs {
+    /// The organization that asks.
+    pub org: String,
     /// Id of the request.
     pub request_id: String,
     /// The model, as the provider names it.
@@ -267,8 +271,8 @@ pub trait Provider: Send + Sync + 'static {
     /// Asks the model, with this key if there is one, else with its own. No retry: the router decides about that, and
     /// records it.
     async fn complete(&self, prompt: &Prompt, key: Option<&ApiKey>, deltas: Deltas<'_>) -> Result<Answer, Fault>;
-    /// The models that it has. One that keeps no list has none to tell.
-    async fn models(&self, _key: Option<&ApiKey>) -> Result<Vec<ListedModel>, Fault> {
+    /// The models that it has for an organization. One that keeps no list has none to tell.
+    async fn models(&self, _org: &str, _key: Option<&ApiKey>) -> Result<Vec<ListedModel>, Fault> {
         Ok(Vec::new())
     }
     /// Whether it counts the tokens of a prompt without answering it.

@@ -196,6 +196,7 @@ mod tests {
 
     fn prompt(turns: Vec<Turn>) -> Prompt {
         Prompt {
+            org: "acme".to_owned(),
             request_id: "r".to_owned(),
             attempt: 1,
             model: "claude-3-5-haiku-20241022".to_owned(),

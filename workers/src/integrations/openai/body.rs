@@ -155,6 +155,7 @@ mod tests {
 
     fn prompt(model: &str) -> Prompt {
         Prompt {
+            org: "acme".to_owned(),
             request_id: "r".to_owned(),
             attempt: 1,
             model: model.to_owned(),
