@@ -15,8 +15,8 @@ use symbia_commands::{
     Rejection, TenantRule, check_address, claim,
 };
 use symbia_events::{
-    AggregateRef, CommandId, Context, DecodeError, DomainEvent, EncodeError, Event, GENESIS, KeyRing, Position, Signed,
-    canonical, commit, sign_commit, sign_data,
+    AggregateRef, CommandId, Context, DecodeError, DomainEvent, EncodeError, Event, GENESIS, KeyRing, MAX_DATA,
+    Position, Signed, canonical, commit, sign_commit, sign_data,
 };
 
 /// How often a decision is taken anew after the aggregate moved on, or an append repeated that got no answer.
@@ -289,6 +289,11 @@ impl EventStore {
                     slot.put(loaded);
                     return Ok(Outcome::rejected(envelope.id, rejection));
                 }
+                // No repetition makes it smaller.
+                Err(StoreError::Encode(EncodeError::TooLarge(bytes))) => {
+                    slot.put(loaded);
+                    return Ok(Outcome::rejected(envelope.id, too_large(bytes)));
+                }
                 Err(StoreError::Append(AppendError::Conflict)) => unanswered = None,
                 Err(StoreError::Append(AppendError::Unavailable(reason))) => {
                     tracing::warn!(%aggregate, attempt, reason, "append not answered, looking whether it was stored");
@@ -442,6 +447,11 @@ fn reference(event: &Event) -> EventRef {
 
 fn untrusted(aggregate: &AggregateRef, sequence: u64, error: DecodeError) -> StoreError {
     StoreError::Untrusted { aggregate: aggregate.to_string(), sequence, error }
+}
+
+fn too_large(bytes: usize) -> Rejection {
+    let text = format!("what is to be stored has {bytes} bytes, sealed and written out; the limit is {MAX_DATA}");
+    Rejection::new("TOO_LARGE", text)
 }
 
 fn unreadable(error: &DecodeError) -> Rejection {

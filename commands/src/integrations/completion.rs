@@ -27,7 +27,7 @@ pub const MAX_MESSAGES: usize = 500;
 /// Most bytes of a conversation's text and of an answer: sealed, each must fit into an event.
 pub const MAX_TEXT: usize = 128 * 1024;
 /// Most bytes of a prompt with its images and tools: sealed, it must fit into an event.
-pub const MAX_PROMPT: usize = 2 * 1024 * 1024;
+pub const MAX_PROMPT: usize = 180 * 1024;
 /// Most models that are asked one after another.
 pub const MAX_FALLBACKS: usize = 8;
 

@@ -114,3 +114,21 @@ async fn keys_usage_and_budgets_are_an_organizations_own() -> Tested {
     ensure!(logged.out.contains("completion-completed") && !logged.out.contains(KEY), "the key is in the log");
     Ok(())
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_prompt_that_no_event_holds_is_refused_as_too_large() -> Tested {
+    let stage = Stage::open().await?;
+    let ada = stage.register("ada").await?;
+    for (path, kind) in [("/v1/chat/completions", "invalid_request_error"), ("/v1/messages", "request_too_large")] {
+        let messages = json!([{ "role": "user", "content": "x".repeat(200_000) }]);
+        let body = json!({ "model": "openai/fake", "max_tokens": 9, "messages": messages });
+        let refused = stage.ask(&ada, "POST", path, Some(body)).await?;
+        ensure!(refused.status == 413 && refused.body["error"]["type"] == kind, "{} {}", refused.status, refused.body);
+    }
+    // Many small turns are more than their text.
+    let turn = json!({ "role": "user", "content": "x".repeat(300) });
+    let many = json!({ "model": "openai/fake", "messages": vec![turn; 490] });
+    let refused = stage.ask(&ada, "POST", "/v1/chat/completions", Some(many)).await?;
+    ensure!(refused.status == 413 && stage.vendor.asked().is_empty(), "{} {}", refused.status, refused.body);
+    Ok(())
+}
