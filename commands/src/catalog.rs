@@ -30,6 +30,8 @@ pub fn catalog() -> Vec<MessageType> {
         logging::SealCommand::types(),
         messaging::ConversationCommand::types(),
         messaging::ReadCursorCommand::types(),
+        messaging::WebhookCommand::types(),
+        messaging::RetentionPolicyCommand::types(),
         assistants::AssistantCommand::types(),
         assistants::RuleSetCommand::types(),
         assistants::RuleRunCommand::types(),

@@ -53,6 +53,8 @@ catalog! {
     messaging::ReadCursorEvent,
     messaging::ChannelLinkEvent,
     messaging::AuthorEvent,
+    messaging::WebhookEvent,
+    messaging::RetentionPolicyEvent,
     assistants::AssistantEvent,
     assistants::RuleSetEvent,
     assistants::RuleRunEvent,

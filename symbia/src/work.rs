@@ -10,7 +10,7 @@ use symbia_nats::{
 };
 use symbia_projections::{ReadPool, secrets::SecretStore};
 use symbia_workers::{
-    assistants::{RuleEngine, load_seed},
+    assistants::{Outside, RuleEngine, load_seed},
     command::{CommandWorker, Decider, Handlers, Options, Share},
     content_keys::ContentKeys,
     directory::DirectoryKeeper,
@@ -19,7 +19,7 @@ use symbia_workers::{
         AccountLinker, Accounts, Anthropic, Books, Discoverer, EmbeddingRouter, Enquiries, Invoker, LlmRouter,
         LocalProvider, Meter, OpenAi, Providers, RouterOptions,
     },
-    messaging::{Eraser, Periods},
+    messaging::{Eraser, Periods, Retention},
     models::{
         downloader::{Downloader, serve_searches},
         keeper::{ModelKeeper, record},
@@ -46,6 +46,10 @@ use crate::{
 const SEED_AGAIN: Duration = Duration::from_secs(2);
 /// Connections on which the mesh's deliverer looks up what goes first.
 const MESH_CONNECTIONS: u32 = 8;
+/// Connections on which the rule engine looks up who lives outside.
+const OUTSIDE_CONNECTIONS: u32 = 4;
+/// Connections on which it is looked for what is kept no longer.
+const RETENTION_CONNECTIONS: u32 = 1;
 /// Connections on which the LLM router looks up keys, budgets and prices.
 const BOOK_CONNECTIONS: u32 = 8;
 /// Connections on which the provider of local models looks up how they are set.
@@ -102,6 +106,10 @@ pub async fn start(
                 let eraser =
                     Eraser::open(client.clone(), Arc::clone(keys), secrets.clone(), Periods::default()).await?;
                 workers.spawn(react(house.clone(), eraser, stop.clone()));
+                let reader = ReadPool::new(house.database.clone(), RETENTION_CONNECTIONS);
+                let day = Periods::default().day;
+                let retention = Retention::open(client.clone(), Arc::clone(keys), reader, day).await?;
+                workers.spawn(react(house.clone(), retention, stop.clone()));
                 workers.spawn(async move {
                     timers.run(stop).await;
                     Ok(())
@@ -116,8 +124,10 @@ pub async fn start(
             }
             WorkRole::RuleEngine => {
                 let content_keys = ContentKeys::new(secrets.clone());
+                let reader = ReadPool::new(house.database.clone(), OUTSIDE_CONNECTIONS);
+                let outside = Outside::new(reader, Arc::clone(keys), content_keys.clone(), sender.clone());
                 let engine = RuleEngine::open(client.clone(), Arc::clone(keys), sender.clone(), content_keys).await?;
-                workers.spawn(react(house.clone(), engine, stop.clone()));
+                workers.spawn(react(house.clone(), engine.telling(outside), stop.clone()));
                 workers.spawn(seed(house.clone(), stop));
             }
             WorkRole::Directory => {

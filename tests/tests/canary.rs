@@ -111,6 +111,10 @@ async fn live(house: &mut House) -> anyhow::Result<Vec<(&'static str, String, &'
     let agent = json!({ "agentId": "agent:canary", "credential": CREDENTIAL });
     house.identity(Method::POST, "/api/auth/agent/login", "", agent).await?;
 
+    let hook = format!("{}/api/webhooks/agent:canary", house.messaging);
+    let hook = house.call(Method::PUT, &hook, &token, json!({ "url": "https://canary.example/told" })).await?;
+    let hook = secret(&hook, "secret")?;
+
     // What is refused is told about, and still not repeated.
     for (path, body) in [
         ("/api/credentials", json!({ "provider": 5, "name": VAULT, "apiKey": [VAULT] })),
@@ -136,6 +140,7 @@ async fn live(house: &mut House) -> anyhow::Result<Vec<(&'static str, String, &'
         ("an access token's signature", token.rsplit('.').next().unwrap_or_default().to_owned(), "POST auth/login"),
         ("an API key", key, "POST api-keys"),
         ("a second factor's secret", totp, "POST users/me/mfa"),
+        ("a webhook's secret", hook, "PUT webhooks/agent:canary"),
     ])
 }
 
@@ -281,6 +286,7 @@ async fn no_secret_is_anywhere_but_where_it_belongs() -> Tested {
         ensure!(places.holding(&secret).is_empty(), "{what} is in {:?}", places.holding(&secret));
         ensure!(house.answers.holding(&secret) == [issued_by], "{what} is in {:?}", house.answers.holding(&secret));
     }
+    ensure!(places.holding("Bearer ey").is_empty(), "a header with a token is in {:?}", places.holding("Bearer ey"));
     // A password's hash is one, too.
     ensure!(places.holding("$2b$").is_empty(), "a hash is in {:?}", places.holding("$2b$"));
     Ok(())

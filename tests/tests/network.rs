@@ -10,6 +10,8 @@ mod deliveries;
 mod identity;
 #[path = "network/liveness.rs"]
 mod liveness;
+#[path = "network/outside.rs"]
+mod outside;
 #[path = "network/policies.rs"]
 mod policies;
 #[path = "network/refusals.rs"]

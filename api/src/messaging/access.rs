@@ -42,6 +42,12 @@ pub(super) struct Home {
     generation: u32,
 }
 
+impl From<&Place> for Home {
+    fn from(place: &Place) -> Self {
+        Home { address: place.address.clone(), generation: place.generation }
+    }
+}
+
 /// 404 for a conversation that is not there, or is another organization's: the two look the same.
 pub(super) fn unknown() -> ApiError {
     ApiError::new(StatusCode::NOT_FOUND, "CONVERSATION_NOT_FOUND", "There is no such conversation")
@@ -127,8 +133,7 @@ impl Messaging {
         if let Some(home) = self.homes.get(&key).filter(is_own) {
             return Ok(home);
         }
-        let place = self.place(caller, id).await?;
-        let home = Home { address: place.address, generation: place.generation };
+        let home = Home::from(&self.place(caller, id).await?);
         self.homes.insert(key, home.clone());
         Ok(home)
     }
@@ -139,13 +144,13 @@ impl Messaging {
     /// Those of [`Messaging::place`]; 410 when the conversation was erased.
     pub(super) async fn voice(&self, caller: &Caller, id: &str) -> ApiResult<(AggregateRef, SubjectKey)> {
         let home = self.home(caller, id).await?;
-        match self.author_key(&home.address, home.generation, caller).await {
+        match self.author_key(&home, caller).await {
             Ok(key) => Ok((home.address, key)),
             Err(error) if error.status() == StatusCode::GONE => {
                 // Perhaps only what the caller said before was erased.
                 self.homes.invalidate(&(caller.id.clone(), id.to_owned()));
                 let home = self.home(caller, id).await?;
-                let key = self.author_key(&home.address, home.generation, caller).await?;
+                let key = self.author_key(&home, caller).await?;
                 Ok((home.address, key))
             }
             Err(error) => Err(error),
@@ -218,9 +223,9 @@ impl Messaging {
     ///
     /// # Errors
     /// 410 when the conversation was erased.
-    async fn author_key(&self, of: &AggregateRef, generation: u32, caller: &Caller) -> ApiResult<SubjectKey> {
-        let (org, id) = (of.tenant.as_str(), of.id.as_str());
-        let (conversation, own) = (content_key_id(org, id), author_key_id(org, id, &caller.id, generation));
+    pub(super) async fn author_key(&self, at: &Home, caller: &Caller) -> ApiResult<SubjectKey> {
+        let (org, id) = (at.address.tenant.as_str(), at.address.id.as_str());
+        let (conversation, own) = (content_key_id(org, id), author_key_id(org, id, &caller.id, at.generation));
         let mut keys = self.platform.secrets.subject_keys(&[conversation.clone(), own.clone()]).await?;
         if !keys.contains_key(&conversation) {
             return Err(erased());

@@ -27,7 +27,7 @@ use uuid::Uuid;
 
 use super::{
     Messaging,
-    access::{Place, seal_object},
+    access::{Home, Place, seal_object},
     conversations::kind_of,
     shapes::MessageRow,
 };
@@ -167,7 +167,7 @@ impl Messaging {
             (_, Some(signal)) => signal,
         };
         let place = self.place(caller, id).await?;
-        let key = self.key(&place.address).await?;
+        let key = self.author_key(&Home::from(&place), caller).await?;
         let control_id = Uuid::new_v5(&scope.command_id(&caller.id), b"control").to_string();
         let named = new.metadata.get("priority").and_then(|p| serde_json::from_value(p.clone()).ok());
         let metadata = seal_object(&key, &new.metadata)?;

@@ -2,10 +2,10 @@
 //! (messaging.md §14.3).
 
 use axum::{extract::State, http::StatusCode};
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 use symbia_commands::{
     Actor,
-    messaging::{AuthorCommand, EraseAuthor, SetRetention},
+    messaging::{AuthorCommand, EraseAuthor, RetentionPolicyCommand, SetRetention, SetRetentionPolicy},
 };
 use symbia_events::{AggregateRef, OrgId, Service, messaging::author_id};
 use symbia_projections::{Scope, messaging as model};
@@ -13,10 +13,17 @@ use utoipa::{IntoParams, ToSchema};
 use utoipa_axum::{router::OpenApiRouter, routes};
 
 use super::{Messaging, admin::administered, shapes::ConversationRow};
-use crate::http::{ApiError, ApiResult, Caller, Json, Path, Query, RequestScope};
+use crate::{
+    http::{ApiError, ApiResult, Caller, Json, Path, Query, RequestScope},
+    iso,
+};
 
 pub(super) fn routes() -> OpenApiRouter<Messaging> {
-    OpenApiRouter::new().routes(routes!(erase_own)).routes(routes!(erase_of)).routes(routes!(retain))
+    OpenApiRouter::new()
+        .routes(routes!(erase_own))
+        .routes(routes!(erase_of))
+        .routes(routes!(retain))
+        .routes(routes!(policy, set_policy))
 }
 
 impl Messaging {
@@ -99,4 +106,62 @@ async fn retain(
     let place = messaging.found(&caller, &id).await?;
     messaging.submit(&place.address, SetRetention { days }, &caller, &scope).await?;
     Ok(Json(messaging.found(&caller, &id).await?.conversation.into()))
+}
+
+/// For how long an organization keeps what is said.
+#[derive(Serialize, ToSchema)]
+struct RetentionPolicy {
+    org_id: String,
+    /// 0: for ever.
+    days: i32,
+    changed_by: Option<String>,
+    changed_at: Option<String>,
+}
+
+impl Messaging {
+    async fn retention_policy(&self, org: String) -> ApiResult<Json<RetentionPolicy>> {
+        let mut tx = self.platform.read(&Scope::platform()).await?;
+        let set = model::retention_policy(&mut tx, &org).await?;
+        Ok(Json(RetentionPolicy {
+            org_id: org,
+            days: set.as_ref().map_or(0, |policy| policy.days),
+            changed_at: set.as_ref().map(|policy| iso(policy.changed_at)),
+            changed_by: set.map(|policy| policy.changed_by),
+        }))
+    }
+}
+
+/// Read for how long an organization that the caller administers keeps what is said
+#[utoipa::path(get, path = "/admin/retention", tag = "Administration", params(Where),
+    responses((status = 200, description = "The policy", body = RetentionPolicy),
+        (status = 403, description = "The caller is no admin")))]
+async fn policy(
+    State(messaging): State<Messaging>,
+    scope: RequestScope,
+    caller: Caller,
+    Query(Where { org_id }): Query<Where>,
+) -> ApiResult<Json<RetentionPolicy>> {
+    administered(&caller, &scope, Some(&org_id))?;
+    messaging.retention_policy(org_id).await
+}
+
+/// Have what nobody adds to for so many days erased, in all conversations of an organization that the caller administers
+///
+/// It is looked for once a day. What a conversation says itself counts when it is shorter.
+#[utoipa::path(put, path = "/admin/retention", tag = "Administration", params(Where), request_body = Retention,
+    responses((status = 200, description = "The policy", body = RetentionPolicy),
+        (status = 400, description = "Too long a time"), (status = 403, description = "The caller is no admin")))]
+async fn set_policy(
+    State(messaging): State<Messaging>,
+    scope: RequestScope,
+    caller: Caller,
+    Query(Where { org_id }): Query<Where>,
+    Json(Retention { days }): Json<Retention>,
+) -> ApiResult<Json<RetentionPolicy>> {
+    administered(&caller, &scope, Some(&org_id))?;
+    let tenant: OrgId = org_id.parse().map_err(|_| ApiError::org_access_denied())?;
+    let to = AggregateRef::new(Service::Messaging, tenant, "retention-policy", &org_id).map_err(ApiError::internal)?;
+    let command = RetentionPolicyCommand::from(SetRetentionPolicy { org_id: org_id.clone(), days });
+    messaging.platform.submit(&to, &command, &Actor::from(&*caller), &scope).await?;
+    messaging.retention_policy(org_id).await
 }

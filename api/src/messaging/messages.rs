@@ -141,7 +141,8 @@ struct Listing {
     /// At most so many, 1 to 200.
     #[param(example = 50)]
     limit: Option<i64>,
-    /// Only those before: a time, a message's id, or `seq:<n>`.
+    /// Only those before: a time, a message's id, or `seq:<n>`. Of several in the same millisecond, a time may give some again,
+    /// and misses none.
     before: Option<String>,
     /// Only those after; does not count beside `before`.
     after: Option<String>,

@@ -13,6 +13,7 @@ mod shapes;
 mod sockets;
 mod stream;
 mod telling;
+mod webhooks;
 mod words;
 
 use std::{sync::Arc, time::Duration};
@@ -96,6 +97,7 @@ pub fn service(platform: Platform, feed: &Feed, health: Health, config: ServerCo
         .merge(reading::routes())
         .merge(control::routes())
         .merge(channels::routes())
+        .merge(webhooks::routes())
         .merge(erasure::routes())
         .merge(admin::routes())
         .merge(stream::routes());

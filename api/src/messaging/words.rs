@@ -121,7 +121,10 @@ pub(super) async fn of(
             ("participant:role_changed", over(row, changed))
         }
         ConversationEvent::ControlIssued(e) => {
-            let key = key().await;
+            let key = match e.reason.as_ref().or(e.metadata.as_ref()) {
+                Some(text) => keys.key_of(org, id, text).await,
+                None => None,
+            };
             (CONTROL, json!(MessageRow::from(model::Message::signalled(event, e, key.as_deref()))))
         }
         ConversationEvent::ConversationRouted(e) => {
@@ -130,6 +133,11 @@ pub(super) async fn of(
         ConversationEvent::HandoffRecorded(e) => (
             "conversation:handed_off",
             json!({ "conversationId": id, "from": e.from, "to": e.to, "assistantsMuted": e.assistants_muted }),
+        ),
+        ConversationEvent::AssistantNotificationFailed(e) => (
+            "turn:state",
+            json!({ "conversationId": id, "turnId": e.event_id, "state": "failed", "assistantId": e.principal_id,
+                "messageId": e.message_id, "errorCode": e.error_code, "at": iso(event.time) }),
         ),
         ConversationEvent::ParticipantAdded(e) => (
             "participant:added",

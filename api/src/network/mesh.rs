@@ -6,9 +6,8 @@ use std::sync::Arc;
 use moka::sync::Cache;
 use sqlx::PgConnection;
 use symbia_commands::network::{
-    BridgeView, ContractView, MeshView, NodeView, PolicyRecord, PolicySet, default_policies,
+    BridgeView, ContractView, MeshView, NodeView, PolicyRecord, PolicySet, standing_policies,
 };
-use symbia_events::network::PolicyDefinition;
 use symbia_projections::network::{self as model, Policy};
 
 use crate::http::ApiResult;
@@ -35,22 +34,14 @@ pub(super) struct Standing {
 
 /// The policies of an organization: those that every one starts with, unless they were changed or removed, and its own.
 pub(super) async fn policies(conn: &mut PgConnection, org: &str) -> ApiResult<Vec<Standing>> {
-    let rows = model::policies(conn, org).await?;
-    let record = |id: &str, version, order, definition: PolicyDefinition| PolicyRecord {
-        id: id.to_owned(),
-        version,
-        order,
-        definition,
-    };
-    let untouched = default_policies().into_iter().filter(|(id, _)| !rows.iter().any(|row| row.id == *id));
-    let mut standing: Vec<Standing> =
-        untouched.map(|(id, policy)| Standing { record: record(id, 1, 0, policy), row: None }).collect();
-    for row in rows {
-        if let Some(definition) = row.definition.clone() {
-            standing.push(Standing { record: record(&row.id, row.version, row.place, definition), row: Some(row) });
-        }
-    }
-    Ok(standing)
+    let mut rows = model::policies(conn, org).await?;
+    let records =
+        standing_policies(rows.iter().map(|row| (row.id.clone(), row.version, row.place, row.definition.clone())));
+    let standing = records.into_iter().map(|record| {
+        let row = rows.iter().position(|row| row.id == record.id).map(|at| rows.swap_remove(at));
+        Standing { record, row }
+    });
+    Ok(standing.collect())
 }
 
 impl Meshes {

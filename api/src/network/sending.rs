@@ -13,11 +13,13 @@ use sqlx::PgConnection;
 use symbia_commands::{
     Actor,
     network::{
-        EVENT_MAX, EVENTS_WRITE, MeshEvent, MeshView, RouteEvent, RoutingCommand, is_ephemeral, is_pattern, route,
+        EVENT_MAX, EVENTS_WRITE, MeshEvent, MeshView, RouteEvent, RoutingCommand, is_ephemeral, is_pattern, is_reply,
+        route,
     },
 };
 use symbia_events::{
-    check_token,
+    SubjectKey, check_token,
+    messaging::content_key_id,
     network::{Boundary, HashedEvent, is_event_hash, node_key, service_hash, verify_service_hash},
 };
 use symbia_projections::network as model;
@@ -310,7 +312,10 @@ impl Network {
         let (key_id, hash) = service_hash(&self.platform.keys, &event.bytes(org, &id, &timestamp, &data)?);
         let mut decided = route(&event.routed(seen.reply_to.as_deref()), &seen.view, self.options.routing, now);
         self.limit(&place.org, &event.source, &seen.view, &mut decided.candidates).await;
-        let key = self.mesh_key(&place.org).await?;
+        let key = match self.conversation_key(org, &event, &data).await? {
+            Some(key) => key,
+            None => self.mesh_key(&place.org).await?,
+        };
         let command = RouteEvent {
             event_id: id.clone(),
             org_id: org.to_owned(),
@@ -338,6 +343,14 @@ impl Network {
         let to = address(&place.org, "routed-event", &id)?;
         self.submit_by(&by, &to, &RoutingCommand::from(command), scope).await?;
         self.sent(&place, id).await
+    }
+
+    // What goes into a conversation is erased with it.
+    async fn conversation_key(&self, org: &str, event: &NewEvent, data: &Value) -> ApiResult<Option<SubjectKey>> {
+        let target = event.target.as_deref().unwrap_or_default();
+        let conversation = data["conversationId"].as_str().filter(|_| is_reply(target, &event.payload.event_type));
+        let Some(conversation) = conversation else { return Ok(None) };
+        Ok(self.platform.secrets.subject_key(&content_key_id(org, conversation)).await?)
     }
 
     // Refuses an event that is not the one which has its id already.

@@ -1,15 +1,17 @@
-//! Signals about answers under way: who may give them, and what they change (messaging.md §5.3, 8.8).
+//! Signals about answers under way: who may give them, and what they change (messaging.md §5.3, 8.8). And who could not be told
+//! of what was asked (§8.12).
 //!
 //! The runs that they stop or set off follow from the events; see `assistants::control`.
 
 use symbia_events::messaging::{
-    ControlIssued, ControlTarget, ConversationEvent, ConversationRouted, HandoffRecorded, ParticipantRole,
-    ParticipantType, SenderType, Signal,
+    AssistantNotificationFailed, ControlIssued, ControlTarget, ConversationEvent, ConversationRouted, HandoffRecorded,
+    ParticipantRole, ParticipantType, SenderType, Signal,
 };
 use uuid::Uuid;
 
 use super::{
-    ASSISTANT_PREFIX, Conversation, MAX_METADATA, MAX_PARTICIPANTS, NewParticipant, SendControl, membership::added,
+    ASSISTANT_PREFIX, Conversation, MAX_METADATA, MAX_PARTICIPANTS, NewParticipant, RecordNotificationFailure,
+    SendControl, membership::added,
 };
 use crate::{Actor, Decision, Rejection};
 
@@ -38,7 +40,7 @@ impl Conversation {
                 || Rejection::new("MESSAGE_ID_CONFLICT", "this id is in use: send the signal under a new one");
             return if known.control && own { Ok(Decision::nothing()) } else { Err(conflict()) };
         }
-        self.is_sealed([c.reason.as_ref(), c.metadata.as_ref()])?;
+        self.is_said_by(by, &[c.reason.as_ref(), c.metadata.as_ref()])?;
         if [&c.reason, &c.metadata].into_iter().flatten().any(|text| text.text_len() > MAX_METADATA) {
             return Err(Rejection::new("TOO_LARGE", "reason and metadata: at most 32 kB"));
         }
@@ -68,6 +70,19 @@ impl Conversation {
             keep_partial: c.keep_partial,
         };
         Ok(more.into_iter().fold(Decision::one(issued), Decision::and))
+    }
+
+    pub(super) fn untold(
+        &self,
+        c: RecordNotificationFailure,
+        by: &Actor,
+    ) -> Result<Decision<ConversationEvent>, Rejection> {
+        if !by.is_platform() {
+            return Err(Rejection::forbidden("who is told of messages is the platform's to know"));
+        }
+        self.exists()?;
+        let RecordNotificationFailure { message_id, principal_id, event_id, attempt, error_code } = c;
+        Ok(Decision::one(AssistantNotificationFailed { message_id, principal_id, event_id, attempt, error_code }))
     }
 
     // Those who lead, and those who hold the capability, signal about everybody's answers; anyone may give up their own.

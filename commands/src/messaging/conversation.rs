@@ -120,6 +120,9 @@ domain_commands! {
             /// The retention that the timer was set for; by another one, it is out of date.
             days: u32,
             last_sequence: u64,
+            /// The retention is the organization's, not its own.
+            #[serde(default)]
+            by_policy: bool,
         }
         /// Says something, as oneself.
         SendMessage = "symbia.cmd.messaging.send-message.v1" {
@@ -180,6 +183,14 @@ domain_commands! {
             /// What was said of answers that it cancels is kept; a preemption always keeps it.
             #[serde(default)]
             keep_partial: bool,
+        }
+        /// Tells that a participant from outside was not told of a message. The platform's own.
+        RecordNotificationFailure = "symbia.cmd.messaging.record-notification-failure.v1" {
+            message_id: String,
+            principal_id: String,
+            event_id: String,
+            attempt: u32,
+            error_code: String,
         }
     }
 }
@@ -412,7 +423,8 @@ impl Aggregate for Conversation {
             ConversationEvent::ControlIssued(e) => self.placed(&e.control_id, e.sequence, &e.issued_by, true),
             ConversationEvent::ConversationSettingsChanged(_)
             | ConversationEvent::ConversationRouted(_)
-            | ConversationEvent::HandoffRecorded(_) => {}
+            | ConversationEvent::HandoffRecorded(_)
+            | ConversationEvent::AssistantNotificationFailed(_) => {}
         }
         self.answering.apply(event);
     }
@@ -437,6 +449,7 @@ impl Aggregate for Conversation {
             ConversationCommand::SetRetention(c) => self.retain(c.days, by),
             ConversationCommand::ExpireConversation(c) => self.expire(&c, by),
             ConversationCommand::SendControl(c) => self.control(c, by),
+            ConversationCommand::RecordNotificationFailure(c) => self.untold(c, by),
             ConversationCommand::SendMessage(c) => self.send(c, by),
             ConversationCommand::EditMessage(c) => self.edit(c, by),
             ConversationCommand::DeleteMessage(c) => self.delete(c, by),

@@ -58,7 +58,7 @@ impl Conversation {
         if c.content_type.is_empty() || labels.into_iter().flatten().any(|label| label.len() > MAX_LABEL) {
             return Err(Rejection::invalid("contentType, runId and traceId: 1 to 255 bytes"));
         }
-        self.is_said_by(by, &c.content, c.metadata.as_ref())?;
+        self.is_said_by(by, &[Some(&c.content), c.metadata.as_ref()])?;
         says_something(&c.content)?;
         if c.metadata.as_ref().is_some_and(|m| m.text_len() > MAX_METADATA) {
             return Err(Rejection::new("TOO_LARGE", "metadata: at most 32 kB"));
@@ -104,7 +104,7 @@ impl Conversation {
             let text = format!("the message is at version {}: read it and edit again", message.version);
             return Err(Rejection::new("VERSION_CONFLICT", text));
         }
-        self.is_said_by(by, &c.content, None)?;
+        self.is_said_by(by, &[Some(&c.content)])?;
         says_something(&c.content)?;
         Ok(Decision::one(MessageEdited {
             message_id: c.message_id,
@@ -132,11 +132,13 @@ impl Conversation {
     }
 
     // Sealed under the author's own key in the conversation, or under the conversation's; all of it under one.
-    fn is_said_by(&self, by: &Actor, content: &Personal, metadata: Option<&Personal>) -> Result<(), Rejection> {
-        let named = content.kid.strip_prefix(&self.content_key_id).and_then(|rest| rest.strip_prefix('>'));
-        let author = named.and_then(|named| named.split('>').next());
-        let kid = if author == Some(by.subject()) { &content.kid } else { &self.content_key_id };
-        sealed_with(kid, [Some(content), metadata])
+    pub(super) fn is_said_by(&self, by: &Actor, texts: &[Option<&Personal>]) -> Result<(), Rejection> {
+        let own = |kid: &&String| {
+            let named = kid.strip_prefix(&self.content_key_id).and_then(|rest| rest.strip_prefix('>'));
+            named.and_then(|named| named.split('>').next()) == Some(by.subject())
+        };
+        let first = texts.iter().flatten().next().map(|text| &text.kid);
+        sealed_with(first.filter(own).unwrap_or(&self.content_key_id), texts.iter().copied())
     }
 
     fn standing(&self, message_id: &str) -> Result<&Message, Rejection> {

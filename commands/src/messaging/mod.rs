@@ -10,10 +10,14 @@ mod in_a_name;
 mod membership;
 mod messages;
 mod read_cursor;
+mod retention_policy;
 mod settings;
+mod webhook;
 
 pub use answering::*;
 pub use author::*;
 pub use channel_link::*;
 pub use conversation::*;
 pub use read_cursor::*;
+pub use retention_policy::*;
+pub use webhook::*;

@@ -15,7 +15,7 @@ use super::{
 use crate::{Actor, Decision, Rejection};
 
 /// Longest time, in days, for which what was said may be kept; for ever is longer.
-const MAX_RETENTION: u32 = 36_500;
+pub(super) const MAX_RETENTION: u32 = 36_500;
 
 impl Conversation {
     pub(super) fn update(
@@ -86,6 +86,10 @@ impl Conversation {
         if !by.is_platform() {
             return Err(Rejection::forbidden("conversations expire by a timer; erase it to have it gone now"));
         }
+        if c.by_policy {
+            let over = self.is_readable().is_err() || self.last_sequence > c.last_sequence;
+            return Ok(if over { Decision::nothing() } else { Decision::one(self.erased(by)) });
+        }
         if self.is_readable().is_err() || self.retention == 0 || c.days != self.retention {
             return Ok(Decision::nothing());
         }
@@ -111,6 +115,20 @@ mod tests {
         SubjectKey,
         messaging::{MessageSent, ParticipantType, Priority, SenderType},
     };
+
+    #[test]
+    fn what_an_organization_keeps_no_longer_is_erased_unless_something_was_said_since() {
+        let timer = Actor::service("messaging");
+        let expire = |last_sequence| ExpireConversation { days: 30, last_sequence, by_policy: true };
+        let erased = ConversationErased { erased_by: timer.id.clone(), content_key_id: key().kid().to_owned() };
+        given::<Conversation>(created()).when(expire(0), &timer).then([erased.clone().into()]);
+        let gone = created().into_iter().chain([erased.into()]);
+        given::<Conversation>(gone).when(expire(0), &timer).then([]);
+        let mut said = created();
+        said.push(sent(1));
+        given::<Conversation>(said).when(expire(0), &timer).then([]);
+        given::<Conversation>(created()).when(expire(0), &ada()).rejected("FORBIDDEN");
+    }
 
     fn rename(name: &str) -> UpdateConversationSettings {
         UpdateConversationSettings { name: Some(key().seal(name)), description: None, metadata: None }
@@ -198,7 +216,11 @@ mod tests {
         given::<Conversation>(group()).when(set(40_000), &ada()).rejected("VALIDATION_FAILED");
         given::<Conversation>(group()).when(set(30), &people("bob", "org")).rejected("INSUFFICIENT_ROLE");
         let kept = || group().into_iter().chain([scheduled(30, 0, "ada").into()]);
-        let (timer, due) = (Actor::system("timer"), |days, last_sequence| ExpireConversation { days, last_sequence });
+        let (timer, due) = (Actor::system("timer"), |days, last_sequence| ExpireConversation {
+            days,
+            last_sequence,
+            by_policy: false,
+        });
         given::<Conversation>(kept()).when(due(30, 0), &ada()).rejected("FORBIDDEN");
         let erased = ConversationErased { erased_by: timer.id.clone(), content_key_id: "k1".into() };
         given::<Conversation>(kept()).when(due(30, 0), &timer).then([erased.clone().into()]);

@@ -3,6 +3,7 @@
 
 mod bridge;
 mod contract;
+mod conversations;
 mod engine;
 mod letter;
 mod node;
@@ -15,6 +16,7 @@ mod transform;
 
 pub use bridge::*;
 pub use contract::*;
+pub use conversations::*;
 pub use engine::{Evaluation, Inputs, PolicyRecord, PolicySet, Rule};
 pub use letter::Letter;
 pub use node::*;

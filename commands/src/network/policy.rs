@@ -11,7 +11,7 @@ use symbia_events::{
 use time::OffsetDateTime;
 
 use super::{
-    engine::{self, REGEX_MAX},
+    engine::{self, PolicyRecord, REGEX_MAX},
     rights::{POLICIES_WRITE, name, require},
     transform::check_mapping,
 };
@@ -63,6 +63,23 @@ pub fn default_policies() -> [(&'static str, PolicyDefinition); 3] {
         ("policy_default_log_inter", policy("log-inter", 90, "inter", Action::Log { level: LogLevel::Info })),
         ("policy_default_log_extra", policy("log-extra", 90, "extra", Action::Log { level: LogLevel::Warn })),
     ]
+}
+
+/// The policies that count: those that every organization starts with, unless they were changed or removed, and its own.
+/// `changed`: those that the organization made, changed or removed, with their versions and places.
+#[must_use]
+pub fn standing_policies(
+    changed: impl IntoIterator<Item = (String, u32, i64, Option<PolicyDefinition>)>,
+) -> Vec<PolicyRecord> {
+    let changed: Vec<_> = changed.into_iter().collect();
+    let untouched = default_policies().into_iter().filter(|(id, _)| !changed.iter().any(|(other, ..)| other == id));
+    let untouched = untouched.map(|(id, policy)| (id.to_owned(), DEFAULT_VERSION, 0, Some(policy)));
+    let mut standing: Vec<_> = untouched.collect();
+    standing.extend(changed);
+    let record = |(id, version, order, definition): (_, _, _, Option<_>)| {
+        Some(PolicyRecord { id, version, order, definition: definition? })
+    };
+    standing.into_iter().filter_map(record).collect()
 }
 
 /// Version of what every organization starts with.

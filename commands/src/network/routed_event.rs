@@ -7,6 +7,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use symbia_events::{
     Personal,
+    messaging::content_key_id,
     network::{
         Boundary, Candidate, EventDeadLettered, EventDelivered, EventDeliveryFailed, EventHeld, EventRedriven,
         EventRouted, RoutingEvent, mesh_key_id,
@@ -147,7 +148,9 @@ impl RoutedEvent {
                 Err(Rejection::new("EVENT_ID_CONFLICT", "another event has this id"))
             };
         }
-        if c.data.kid != mesh_key_id(&c.org_id) {
+        // What comes from a conversation, or goes into one, is erased with it.
+        let of_conversation = c.data.kid.starts_with(&content_key_id(&c.org_id, ""));
+        if c.data.kid != mesh_key_id(&c.org_id) && !of_conversation {
             return Err(Rejection::invalid("data: sealed under another key than the organization's"));
         }
         if c.data.text_len() > EVENT_MAX {

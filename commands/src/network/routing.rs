@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use symbia_events::network::{Action, AppliedPolicy, Boundary, BridgeType, Candidate, NodeType, Verdict};
 use time::OffsetDateTime;
 
-use super::{Inputs, PolicySet, covers};
+use super::{Inputs, MESSAGING, PolicySet, covers};
 
 /// Most times that policies send a call on.
 const MOST_ROUTES: usize = 4;
@@ -118,7 +118,8 @@ impl MeshView {
     // Where a target takes events, unless there is none such.
     fn endpoint(&self, node: &str) -> Option<&str> {
         let known = self.node(node).map(|found| found.endpoint.as_str());
-        known.or_else(|| self.bridge(node).map(|bridge| bridge.endpoint.as_str()))
+        let known = known.or_else(|| self.bridge(node).map(|bridge| bridge.endpoint.as_str()));
+        known.or((node == MESSAGING).then_some(""))
     }
 }
 

@@ -316,5 +316,14 @@ domain_events! {
             to: ControlTarget,
             assistants_muted: bool,
         }
+        /// A participant from outside could not be told of a message, and is not tried again by itself.
+        AssistantNotificationFailed = "symbia.messaging.conversation.assistant-notification-failed.v1" {
+            message_id: String,
+            principal_id: String,
+            /// The event of the mesh that was to tell it.
+            event_id: String,
+            attempt: u32,
+            error_code: String,
+        }
     }
 }

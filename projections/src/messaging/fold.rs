@@ -8,14 +8,16 @@ use symbia_events::{
     DomainEvent, Event, Personal, SubjectKey,
     messaging::{
         AuthorEvent, ChannelLinkEvent, ControlIssued, ConversationEvent, ConversationRead, MessageSent,
-        ParticipantRole, ReadCursorEvent, author_id, is_content_key, read_cursor_id,
+        ParticipantRole, ReadCursorEvent, RetentionPolicyEvent, WebhookEvent, author_id, is_content_key,
+        read_cursor_id,
     },
 };
 use time::format_description::BorrowedFormatItem;
 
 use super::{
-    ERASED, channels, content_key_id, end, open,
+    ERASED, channels, content_key_id, end, open, retention,
     rows::{Conversation, Inner, Message, Participant, Place, ReadCursor, State},
+    webhooks,
 };
 use crate::{
     FoldError, FoldEvent,
@@ -32,6 +34,8 @@ enum Change {
     Cursor(ReadCursorEvent),
     Link(ChannelLinkEvent),
     Author(AuthorEvent),
+    Webhook(WebhookEvent),
+    Retention(RetentionPolicyEvent),
 }
 
 pub(super) async fn fold(
@@ -46,6 +50,8 @@ pub(super) async fn fold(
             ReadCursorEvent::AGGREGATE => changes.push((event, Change::Cursor(read_cursor(event)?))),
             ChannelLinkEvent::AGGREGATE => changes.push((event, Change::Link(event.decode()?))),
             AuthorEvent::AGGREGATE => changes.push((event, Change::Author(author(event)?))),
+            WebhookEvent::AGGREGATE => changes.push((event, Change::Webhook(event.decode()?))),
+            RetentionPolicyEvent::AGGREGATE => changes.push((event, Change::Retention(event.decode()?))),
             _ => {}
         }
     }
@@ -65,7 +71,7 @@ pub(super) async fn fold(
             }
             Change::Conversation(ConversationEvent::ConversationErased(_)) => {
                 rows(conn, std::mem::take(&mut pending), &keys).await?;
-                end::erase(conn, &place(event)).await?;
+                end::erase(conn, &place(event), event.time).await?;
             }
             Change::Author(AuthorEvent::AuthorErased(e)) => {
                 rows(conn, std::mem::take(&mut pending), &keys).await?;
@@ -102,6 +108,8 @@ async fn rows(
     for (event, change) in changes {
         match change {
             Change::Link(change) => channels::fold(conn, event, change).await?,
+            Change::Webhook(change) => webhooks::fold(conn, event, change).await?,
+            Change::Retention(change) => retention::fold(conn, event, change).await?,
             // Done where they are.
             Change::Author(_) => {}
             Change::Cursor(ReadCursorEvent::ConversationRead(e)) => state.read(event, e),
@@ -133,6 +141,7 @@ fn key_of((org, conversation): &Place, change: &ConversationEvent) -> String {
     let named = match change {
         ConversationEvent::MessageSent(e) => Some(&e.content.kid),
         ConversationEvent::MessageEdited(e) => Some(&e.content.kid),
+        ConversationEvent::ControlIssued(e) => e.reason.as_ref().or(e.metadata.as_ref()).map(|text| &text.kid),
         _ => None,
     };
     let own = named.filter(|kid| is_content_key(kid, org, conversation));
@@ -276,6 +285,7 @@ impl State {
             }
             ConversationEvent::ConversationRouted(_)
             | ConversationEvent::HandoffRecorded(_)
+            | ConversationEvent::AssistantNotificationFailed(_)
             | ConversationEvent::ConversationDeleted(_)
             | ConversationEvent::ConversationErased(_) => {}
         }

@@ -1,9 +1,23 @@
 //! What was said, page by page, always in the order of its sequence.
 
 use sqlx::{AssertSqlSafe, PgConnection};
-use time::OffsetDateTime;
+use time::{Duration, OffsetDateTime};
 
 use super::rows::{MESSAGE, Message};
+
+/// Times are shown to the millisecond, and several messages may share one.
+const SHOWN: Duration = Duration::MILLISECOND;
+// Times ascend with the sequence: below the first that is not earlier. Of those that share the time as it is shown, whoever
+// names it has the last at least: all before that are given, beyond the limit, so that none is missed and each page goes on.
+const BEFORE: &str =
+    "SELECT coalesce(max(sequence) FILTER (WHERE created_at < $4), min(sequence), 9223372036854775807),
+                             count(*) FILTER (WHERE created_at < $4)
+                      FROM messaging.messages WHERE org_id = $1 AND conversation_id = $2 AND created_at >= $3";
+// Above the last that is not later; of those that share the time, whoever names it has the first at least.
+const AFTER: &str = "SELECT coalesce(min(sequence) FILTER (WHERE created_at >= $3 AND created_at < $4),
+                                     max(sequence) FILTER (WHERE created_at <= $3), 0),
+                            count(*) FILTER (WHERE created_at >= $3 AND created_at < $4)
+                     FROM messaging.messages WHERE org_id = $1 AND conversation_id = $2 AND created_at <= $4";
 
 /// A place in a conversation.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -54,23 +68,20 @@ pub async fn messages(
     page: &Page,
 ) -> Result<Option<Vec<Message>>, sqlx::Error> {
     let backwards = page.before.is_some() || page.after.is_none();
-    let anchor = match page.before.as_ref().or(page.after.as_ref()) {
-        None => i64::MAX,
-        Some(Anchor::Sequence(sequence)) => *sequence,
+    let (anchor, shared) = match page.before.as_ref().or(page.after.as_ref()) {
+        None => (i64::MAX, 0),
+        Some(Anchor::Sequence(sequence)) => (*sequence, 0),
         Some(Anchor::Message(id)) => match message(&mut *conn, org, conversation, id).await? {
-            Some(message) => message.sequence,
+            Some(message) => (message.sequence, 0),
             None => return Ok(None),
         },
-        // Times ascend with the sequence: before = below the first that is not earlier, after = above the last that is not later.
-        Some(Anchor::Time(time)) if backwards => {
-            let select = "SELECT coalesce(min(sequence), 9223372036854775807) FROM messaging.messages
-                          WHERE org_id = $1 AND conversation_id = $2 AND created_at >= $3";
-            sqlx::query_scalar(select).bind(org).bind(conversation).bind(time).fetch_one(&mut *conn).await?
-        }
         Some(Anchor::Time(time)) => {
-            let select = "SELECT coalesce(max(sequence), 0) FROM messaging.messages
-                          WHERE org_id = $1 AND conversation_id = $2 AND created_at <= $3";
-            sqlx::query_scalar(select).bind(org).bind(conversation).bind(time).fetch_one(&mut *conn).await?
+            let select = if backwards { BEFORE } else { AFTER };
+            let shown = time.nanosecond() % 1_000_000 == 0;
+            let until = time.saturating_add(if shown { SHOWN } else { Duration::ZERO });
+            let query = sqlx::query_as(select).bind(org).bind(conversation).bind(time).bind(until);
+            let (anchor, sharing): (i64, i64) = query.fetch_one(&mut *conn).await?;
+            (anchor, (sharing - 1).max(0))
         }
     };
     let (side, order) = if backwards { ("<", "DESC") } else { (">", "ASC") };
@@ -83,7 +94,7 @@ pub async fn messages(
         .bind(conversation)
         .bind(anchor)
         .bind(&page.reply_to)
-        .bind(page.limit);
+        .bind(page.limit.saturating_add(shared));
     let mut found: Vec<Message> = query.fetch_all(conn).await?;
     if backwards {
         found.reverse();

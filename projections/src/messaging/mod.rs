@@ -7,7 +7,9 @@ mod end;
 mod fold;
 mod memberships;
 mod messages;
+mod retention;
 mod rows;
+mod webhooks;
 
 pub use administration::{
     OrgCounts, conversation_of_orgs, conversations_of_orgs, conversations_of_user, counts_of_orgs,
@@ -19,8 +21,10 @@ pub use conversations::{
 };
 pub use memberships::{Missed, conversation_with, is_elsewhere, memberships, missed_since};
 pub use messages::{Anchor, Page, Search, message, messages, open_questions, search};
+pub use retention::{RetentionPolicy, quiet_conversations, retention_policy};
 pub use rows::{Conversation, Message, Participant, ReadCursor};
 pub use symbia_events::messaging::{author_key_id, content_key_id, is_content_key};
+pub use webhooks::{Webhook, webhooks, webhooks_of};
 
 use async_trait::async_trait;
 use sqlx::PgConnection;
@@ -62,7 +66,16 @@ impl Projection for Messaging {
     }
 
     fn tables(&self) -> &'static [&'static str] {
-        &["conversations", "participants", "messages", "read_cursors", "channel_links", "author_erasures"]
+        &[
+            "conversations",
+            "participants",
+            "messages",
+            "read_cursors",
+            "channel_links",
+            "author_erasures",
+            "webhooks",
+            "retention_policies",
+        ]
     }
 
     fn migrations(&self) -> &'static [Migration] {
@@ -86,4 +99,10 @@ const MIGRATIONS: &[Migration] = &[
     Migration { version: 5, name: "authors", sql: include_str!("../../../migrations/messaging/0005_authors.sql") },
     Migration { version: 6, name: "retention", sql: include_str!("../../../migrations/messaging/0006_retention.sql") },
     Migration { version: 7, name: "who_reads", sql: include_str!("../../../migrations/messaging/0007_who_reads.sql") },
+    Migration { version: 8, name: "webhooks", sql: include_str!("../../../migrations/messaging/0008_webhooks.sql") },
+    Migration {
+        version: 9,
+        name: "retention_policies",
+        sql: include_str!("../../../migrations/messaging/0009_retention_policies.sql"),
+    },
 ];

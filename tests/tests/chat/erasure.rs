@@ -97,6 +97,23 @@ async fn what_somebody_said_is_erased_everywhere_and_nobody_elses_words() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn why_somebody_signalled_is_erased_with_what_they_said_and_not_that_they_did() {
+    let house = House::open().await;
+    let ada = house.register("ada").await;
+    let grace = house.colleague(&ada, "grace").await;
+    let id = house.talk(&ada, &[&grace.id]).await;
+    let signal = json!({ "event": "stream.pause", "reason": "a HERON\u{0}", "metadata": { "seen": "HERON\u{0}" } });
+    let given = house.post(&ada, &format!("/api/conversations/{id}/control"), signal).await.with(201);
+    assert!(given["metadata"]["control"]["reason"].as_str().unwrap().starts_with("a HERON"), "{given}");
+    house.post(&ada, "/api/messages/erase", json!({})).await.with(204);
+    let rows = house.get(&grace, &format!("/api/conversations/{id}/messages")).await.with(200);
+    let control = &rows[0]["metadata"]["control"];
+    assert_eq!((&rows[0]["content"], &control["event"]), (&json!("stream.pause"), &json!("stream.pause")));
+    assert!(!rows.to_string().contains("HERON"), "{rows}");
+    house.read_models_are_what_the_log_says().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn admins_erase_what_others_said_in_their_organization_alone() {
     let house = House::open().await;
     let (ada, eve) = (house.register("ada").await, house.register("eve").await);
@@ -156,5 +173,37 @@ async fn what_nobody_adds_to_is_erased_in_its_time() {
         left.is_empty().then_some(())
     })
     .await;
+    house.read_models_are_what_the_log_says().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_an_organization_keeps_no_longer_is_erased_and_what_is_still_spoken_in_stays() {
+    let house = House::open().await;
+    let (ada, eve) = (house.register("ada").await, house.register("eve").await);
+    let grace = house.colleague(&ada, "grace").await;
+    make_admin(&house, &ada).await;
+    make_admin(&house, &eve).await;
+    let (old, spoken) = (house.talk(&ada, &[&grace.id]).await, house.talk(&ada, &[]).await);
+    let elsewhere = house.talk(&eve, &[]).await;
+    for (who, id) in [(&ada, &old), (&ada, &spoken), (&eve, &elsewhere)] {
+        house.say(who, id, "a word").await;
+    }
+    let path = format!("/api/admin/retention?orgId={}", ada.org);
+    let set = async |who: &Person, days: u32| house.ask(who, "PUT", &path, &[], Some(json!({ "days": days }))).await;
+    assert_eq!(set(&grace, 9).await.refused(), (403, "MISSING_CAPABILITY"));
+    assert_eq!(set(&eve, 9).await.refused(), (403, "ORG_ACCESS_DENIED"));
+    assert_eq!(house.get(&eve, &path).await.refused(), (403, "ORG_ACCESS_DENIED"));
+    assert_eq!(set(&ada, 40_000).await.refused(), (400, "VALIDATION_FAILED"));
+    assert_eq!(house.get(&ada, &path).await.with(200)["days"], 0);
+    // A day is 300 ms here: what is added to all the while is never as old as twenty of them.
+    assert_eq!(set(&ada, 20).await.with(200)["days"], 20);
+    eventually("it is erased", || async {
+        house.say(&ada, &spoken, "another").await;
+        (texts(&house, &grace, &old).await == ["[erased]"]).then_some(())
+    })
+    .await;
+    assert_eq!(texts(&house, &ada, &spoken).await[0], "a word");
+    assert_eq!(texts(&house, &eve, &elsewhere).await, ["a word"]);
+    assert_eq!(set(&ada, 0).await.with(200)["days"], 0);
     house.read_models_are_what_the_log_says().await;
 }

@@ -40,7 +40,7 @@ use symbia_workers::{
     command::{CommandWorker, Decider, Handlers, Options, Share},
     content_keys::ContentKeys,
     integrations::{LlmRouter, Providers, RouterOptions},
-    messaging::{Eraser, Periods},
+    messaging::{Eraser, Periods, Retention},
     reactor::{Reactor, ReactorRunner},
     sender::Sender,
     timer::TimerWorker,
@@ -150,9 +150,11 @@ impl House {
         // What is deleted here is erased at once, and a day is short.
         let periods = Periods { deleted: time::Duration::ZERO, day: time::Duration::milliseconds(300) };
         let eraser = Eraser::open(nats.clone(), Arc::clone(&keys), secrets.clone(), periods).await.unwrap();
+        let reading = ReadPool::new(servers.database_url().parse().unwrap(), 2);
+        let retention = Retention::open(nats.clone(), Arc::clone(&keys), reading, periods.day).await.unwrap();
         tokio::spawn(TimerWorker::new(nats.clone(), Arc::clone(&keys)).run(stop.clone()));
-        let reactors: [Arc<dyn Reactor>; 3] =
-            [Arc::new(engine.await.unwrap()), Arc::new(router.await.unwrap()), Arc::new(eraser)];
+        let reactors: [Arc<dyn Reactor>; 4] =
+            [Arc::new(engine.await.unwrap()), Arc::new(router.await.unwrap()), Arc::new(eraser), Arc::new(retention)];
         for reactor in reactors {
             tokio::spawn(ReactorRunner::new(nats.clone(), Arc::clone(&keys), reactor).run(stop.clone()));
         }
@@ -245,7 +247,11 @@ impl House {
         body: Option<Value>,
     ) -> Response {
         let service = match path.split(['/', '?']).nth(2) {
-            Some("admin") if path.starts_with("/api/admin/conversations") || path.contains("/erase?") => {
+            Some("admin")
+                if path.starts_with("/api/admin/conversations")
+                    || path.contains("/erase?")
+                    || path.contains("/retention?") =>
+            {
                 Service::Messaging
             }
             Some("conversations" | "messages" | "stats" | "internal") => Service::Messaging,

@@ -2,10 +2,7 @@
 
 use serde_json::{Value, json};
 
-use crate::{
-    identity::Person,
-    stage::{Mesh, event},
-};
+use crate::stage::{Mesh, event};
 
 fn ids(list: &Value) -> Vec<&str> {
     list.as_array().unwrap().iter().map(|item| item["id"].as_str().unwrap()).collect()
@@ -53,17 +50,8 @@ async fn a_node_belongs_to_who_registered_it_and_is_found_by_what_it_can() {
 async fn an_agent_is_the_node_of_its_own_id_and_sends_with_the_capability_that_an_admin_gave_it() {
     let mesh = Mesh::open().await;
     let ada = mesh.house.register("ada").await;
-    let enrol = async |handle: &str, capabilities: Value| {
-        let issued = json!({ "capabilities": capabilities });
-        let issued = mesh.house.call("POST", "/api/agents/enrolment-tokens", &ada.token, issued).await.ok();
-        let token = [("x-enrolment-token", issued["token"].as_str().unwrap())];
-        let agent = json!({ "agentId": handle, "credential": "credential-of-an-agent-0123456789abcdef", "name": "A",
-            "capabilities": capabilities });
-        let body = mesh.house.send("POST", "/api/auth/agent/register", &token, Some(agent)).await.ok();
-        Person { id: handle.to_owned(), token: body["token"].as_str().unwrap().to_owned(), ..ada.clone() }
-    };
-    let sends = enrol("assistant:billing", json!(["cap:network.events.write"])).await;
-    let plain = enrol("assistant:plain", json!(["cap:messaging.send"])).await;
+    let sends = mesh.enrol(&ada, "assistant:billing", &["cap:network.events.write"]).await;
+    let plain = mesh.enrol(&ada, "assistant:plain", &["cap:messaging.send"]).await;
     let node = |id: &str| {
         let mut node = mesh.node(id);
         node["type"] = json!("assistant");

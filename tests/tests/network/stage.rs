@@ -41,7 +41,7 @@ pub struct Mesh {
     pub base: String,
     options: Options,
     http: reqwest::Client,
-    stop: CancellationToken,
+    pub stop: CancellationToken,
     _projector: ProjectorHandle,
 }
 
@@ -56,6 +56,7 @@ impl Drop for Mesh {
 pub struct Posted {
     pub headers: HashMap<String, String>,
     pub body: Value,
+    pub raw: Bytes,
 }
 
 #[derive(Default)]
@@ -101,7 +102,8 @@ async fn take(State(inbox): State<Inbox>, Path(node): Path<String>, headers: Hea
         return StatusCode::from_u16(status).unwrap();
     }
     let headers = headers.iter().map(|(name, value)| (name.to_string(), value.to_str().unwrap_or_default().to_owned()));
-    let posted = Posted { headers: headers.collect(), body: serde_json::from_slice(&body).unwrap_or_default() };
+    let posted =
+        Posted { headers: headers.collect(), body: serde_json::from_slice(&body).unwrap_or_default(), raw: body };
     content.posted.entry(node).or_default().push(posted);
     StatusCode::OK
 }
@@ -112,6 +114,13 @@ impl Mesh {
     }
 
     pub async fn with(configure: impl FnOnce(&mut Options)) -> Self {
+        let mesh = Self::down(configure).await;
+        mesh.deliver().await;
+        mesh
+    }
+
+    /// A mesh that delivers nothing yet.
+    pub async fn down(configure: impl FnOnce(&mut Options)) -> Self {
         let house = House::open().await;
         migrate(&house.pool, &[&Network]).await.unwrap();
         let ring = fixed_keys(KeyRing::clone(&house.keys));
@@ -122,20 +131,10 @@ impl Mesh {
         configure(&mut options);
 
         let (nats, keys) = (house.platform.nats.clone(), Arc::clone(&house.keys));
-        let deliveries = DelivererOptions {
-            post: Post { rules: Rules::development().any_port(), patience: Duration::from_secs(10) },
-            pauses: [1; 4].map(Duration::from_secs),
-            max_age: Duration::from_secs(MAX_AGE),
-        };
-        let secrets = house.platform.secrets.clone();
         let reader = ReadPool::new(house.servers.database_url().parse().unwrap(), 8);
         let sender = Sender::new(house.platform.bus.clone(), Arc::clone(&keys));
-        let keeper = MeshKeeper::new(nats.clone(), sender.clone(), reader.clone());
+        let keeper = MeshKeeper::new(nats.clone(), sender.clone(), reader);
         tokio::spawn(ReactorRunner::new(nats.clone(), Arc::clone(&keys), Arc::new(keeper)).run(stop.clone()));
-        let deliverer =
-            MeshDeliverer::new(nats.clone(), Arc::clone(&keys), sender.clone(), reader, secrets, deliveries);
-        tokio::spawn(deliverer.courier().run(stop.clone()));
-        tokio::spawn(ReactorRunner::new(nats.clone(), Arc::clone(&keys), Arc::new(deliverer)).run(stop.clone()));
         let liveness = Liveness::new(nats.clone(), sender, options.lease);
         tokio::spawn(liveness.run(stop.clone()));
         tokio::spawn(TimerWorker::new(nats, keys).run(stop.clone()));
@@ -145,6 +144,22 @@ impl Mesh {
         let mut mesh = Mesh { house, inbox, base, options, http, stop, _projector: projector };
         mesh.base = mesh.serve().await;
         mesh
+    }
+
+    /// Has what waits, and what comes, delivered.
+    pub async fn deliver(&self) {
+        let (nats, keys) = (self.house.platform.nats.clone(), Arc::clone(&self.house.keys));
+        let deliveries = DelivererOptions {
+            post: Post { rules: Rules::development().any_port(), patience: Duration::from_secs(10) },
+            pauses: [1; 4].map(Duration::from_secs),
+            max_age: Duration::from_secs(MAX_AGE),
+        };
+        let secrets = self.house.platform.secrets.clone();
+        let reader = ReadPool::new(self.house.servers.database_url().parse().unwrap(), 8);
+        let sender = Sender::new(self.house.platform.bus.clone(), Arc::clone(&keys));
+        let deliverer = MeshDeliverer::new(nats.clone(), Arc::clone(&keys), sender, reader, secrets, deliveries);
+        tokio::spawn(deliverer.courier().run(self.stop.clone()));
+        tokio::spawn(ReactorRunner::new(nats, keys, Arc::new(deliverer)).run(self.stop.clone()));
     }
 
     /// Serves the mesh from one process more, and gives its address.
@@ -159,6 +174,17 @@ impl Mesh {
         let base = format!("http://{}", listener.local_addr().unwrap());
         tokio::spawn(service.serve(listener, self.stop.clone()));
         base
+    }
+
+    /// An agent of somebody's organization, with these capabilities.
+    pub async fn enrol(&self, by: &Person, handle: &str, capabilities: &[&str]) -> Person {
+        let issued = json!({ "capabilities": capabilities });
+        let issued = self.house.call("POST", "/api/agents/enrolment-tokens", &by.token, issued).await.ok();
+        let token = [("x-enrolment-token", issued["token"].as_str().unwrap())];
+        let agent = json!({ "agentId": handle, "credential": "credential-of-an-agent-0123456789abcdef", "name": "A",
+            "capabilities": capabilities });
+        let body = self.house.send("POST", "/api/auth/agent/register", &token, Some(agent)).await.ok();
+        Person { id: handle.to_owned(), token: body["token"].as_str().unwrap().to_owned(), ..by.clone() }
     }
 
     /// A socket of somebody.

@@ -21,14 +21,16 @@ use symbia_commands::{
 use symbia_events::{
     AggregateRef, Event, KeyRing, OrgId, Position, Service, SubjectKey,
     assistants::{RuleRunEvent, RuleRunStarted},
-    integrations::{CompletionContext, CompletionEvent, CompletionPartialKept},
+    integrations::{CompletionEvent, CompletionPartialKept},
     messaging::{ConversationEvent, MessageSent, SenderType, content_key_id, conversation_key_of},
 };
 use symbia_nats::store::{EventStore, StoreOptions};
 
 use super::{
+    Outside,
     definitions::Definitions,
-    log,
+    log::{self, context},
+    outside::is_here,
     transcript::{Transcripts, When},
 };
 use crate::{
@@ -48,6 +50,7 @@ pub struct RuleEngine {
     content_keys: ContentKeys,
     definitions: Definitions,
     pub(super) transcripts: Transcripts,
+    pub(super) outside: Option<Outside>,
     // The pinned inputs of runs under way; they never change.
     runs: Cache<String, Arc<RuleRunStarted>>,
 }
@@ -67,6 +70,7 @@ impl RuleEngine {
             transcripts: Transcripts::new(client.clone(), Arc::clone(&keys)),
             sender,
             runs: Cache::new(MOST_RUNS),
+            outside: None,
             client,
             keys,
             store,
@@ -106,6 +110,10 @@ impl RuleEngine {
         let Some(scene) = self.transcripts.scene(&conversation, message_id, when).await? else {
             return Ok(false);
         };
+        let told = match &self.outside {
+            Some(outside) => outside.tell(event, &conversation.id, &scene).await?,
+            None => Vec::new(),
+        };
         if scene.assistants.is_empty() {
             return Ok(true);
         }
@@ -121,8 +129,8 @@ impl RuleEngine {
             return Ok(true);
         }
         let definitions = self.definitions.of(&cause.tenant, &scene.assistants).await?;
-        let candidates =
-            scene.assistants.iter().zip(&definitions).map(|(key, definition)| definition.candidate(key)).collect();
+        let all = scene.assistants.iter().zip(&definitions).filter(|(key, d)| is_here(&told, key, d));
+        let candidates = all.map(|(key, definition)| definition.candidate(key)).collect();
         let inputs = scene.inputs(&conversation.id, &self.content_keys).await?;
         let candidates = routed(candidates, addressing(event, &inputs), scene.routed_to.as_deref());
         let mut reactions = on_message(&cause, &inputs, &candidates, None, &key).into_iter();
@@ -380,15 +388,4 @@ pub(super) fn cause(event: &Event) -> Cause {
 
 fn conversation(tenant: &OrgId, started: &RuleRunStarted) -> anyhow::Result<AggregateRef> {
     Ok(AggregateRef::new(Service::Messaging, tenant.clone(), "conversation", &started.conversation_id)?)
-}
-
-/// On whose behalf a completion was requested, from an event that ends it.
-pub(super) fn context(event: &CompletionEvent) -> Option<&CompletionContext> {
-    match event {
-        CompletionEvent::CompletionCompleted(e) => Some(&e.context),
-        CompletionEvent::CompletionFailed(e) => Some(&e.context),
-        CompletionEvent::CompletionCancelled(e) => Some(&e.context),
-        CompletionEvent::CompletionPartialKept(e) => Some(&e.context),
-        _ => None,
-    }
 }

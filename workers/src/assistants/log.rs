@@ -1,7 +1,10 @@
 //! The events of one aggregate, read from the log and verified.
 
 use async_nats::Client;
-use symbia_events::{DecodeError, DomainEvent, Event, KeyRing, Service, commit};
+use symbia_events::{
+    DecodeError, DomainEvent, Event, KeyRing, Service, commit,
+    integrations::{CompletionContext, CompletionEvent},
+};
 use symbia_nats::read::{self, ReadError};
 
 /// Events could not be had.
@@ -55,4 +58,15 @@ pub async fn events<E: DomainEvent>(
         }
     }
     Ok(events)
+}
+
+/// On whose behalf a completion was requested, from an event that ends it.
+pub(super) fn context(event: &CompletionEvent) -> Option<&CompletionContext> {
+    match event {
+        CompletionEvent::CompletionCompleted(e) => Some(&e.context),
+        CompletionEvent::CompletionFailed(e) => Some(&e.context),
+        CompletionEvent::CompletionCancelled(e) => Some(&e.context),
+        CompletionEvent::CompletionPartialKept(e) => Some(&e.context),
+        _ => None,
+    }
 }

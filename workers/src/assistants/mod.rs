@@ -7,10 +7,12 @@ mod control;
 mod definitions;
 mod engine;
 pub(crate) mod log;
+mod outside;
 mod replay;
 mod seed;
 mod transcript;
 
 pub use engine::RuleEngine;
+pub use outside::Outside;
 pub use replay::{ReplayError, Replayed, replay};
 pub use seed::{SeedError, load_seed};

@@ -25,8 +25,8 @@ use time::OffsetDateTime;
 
 use super::{
     definitions::Definition,
-    engine::{addressing, cause, context},
-    log::{LogError, Logged, events},
+    engine::{addressing, cause},
+    log::{LogError, Logged, context, events},
     transcript::Transcript,
 };
 use crate::content_keys::ContentKeys;
@@ -152,7 +152,10 @@ pub async fn replay(
     let kid = conversation_key_of(&scene.message.content.kid);
     let key = content_keys.key(kid).await?.ok_or_else(|| ReplayError::Erased(kid.to_owned()))?;
     let mut inputs = scene.inputs(&started.conversation_id, &content_keys).await?;
-    let candidates = scene.assistants.iter().zip(&definitions).map(|(key, d)| d.candidate(key)).collect();
+    // One that is unknown here and was no candidate was told outside.
+    let here = |(key, d): &(&String, &Definition)| d.assistant.is_some() || started.candidates.contains(key);
+    let all = scene.assistants.iter().zip(&definitions).filter(here);
+    let candidates = all.map(|(key, d)| d.candidate(key)).collect();
     let candidates = routed(candidates, addressing(&trigger, &inputs), scene.routed_to.as_deref());
     for (_, end) in &completions {
         if let CompletionEvent::CompletionCompleted(e) = end

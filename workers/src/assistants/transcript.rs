@@ -14,9 +14,10 @@ use symbia_commands::{
 };
 use symbia_events::{
     AggregateRef, Event, KeyRing, Personal, Service,
-    messaging::{ConversationEvent, MessageSent, SenderType, Signal, conversation_key_of},
+    messaging::{ConversationEvent, MessageSent, ParticipantType, SenderType, Signal, conversation_key_of},
 };
 use symbia_projections::secrets::SecretError;
+use time::OffsetDateTime;
 use tokio::sync::Mutex;
 use uuid::Uuid;
 
@@ -38,6 +39,7 @@ pub struct Entry {
     pub sent: MessageSent,
     /// Its present text.
     pub text: Personal,
+    at: OffsetDateTime,
     deleted: bool,
 }
 
@@ -55,10 +57,14 @@ pub struct Offer {
 pub struct Scene {
     /// Keys of the assistants that take part and are not told to be silent.
     pub assistants: Vec<String>,
+    /// The agents that take part, assistants among them, that may answer: not silent, and the one that was chosen if one was.
+    pub agents: Vec<String>,
     /// The one that answers unless another one is addressed.
     pub routed_to: Option<String>,
     /// The message.
     pub message: MessageSent,
+    /// When it was sent.
+    pub sent_at: OffsetDateTime,
     /// The messages before it that still stand, oldest first.
     pub history: Vec<Arc<Entry>>,
 }
@@ -92,7 +98,7 @@ impl Scene {
 pub struct Transcript {
     version: u32,
     sequence: u64,
-    assistants: Vec<String>,
+    agents: Vec<String>,
     answering: Answering,
     messages: VecDeque<Arc<Entry>>,
     offers: VecDeque<Offer>,
@@ -112,17 +118,16 @@ impl Transcript {
         self.answering.apply(event);
         match event {
             ConversationEvent::ParticipantAdded(e) => {
-                self.assistants.extend(e.principal_id.strip_prefix(ASSISTANT_PREFIX).map(str::to_owned));
+                let agent = e.principal_type == ParticipantType::Agent || e.principal_id.starts_with(ASSISTANT_PREFIX);
+                self.agents.extend(agent.then(|| e.principal_id.clone()));
             }
-            ConversationEvent::ParticipantRemoved(e) => {
-                self.assistants.retain(|key| e.principal_id.strip_prefix(ASSISTANT_PREFIX) != Some(key));
-            }
+            ConversationEvent::ParticipantRemoved(e) => self.agents.retain(|agent| *agent != e.principal_id),
             ConversationEvent::MessageSent(e) => {
                 if self.messages.len() == WINDOW {
                     self.messages.pop_front();
                 }
                 let text = e.content.clone();
-                self.messages.push_back(Arc::new(Entry { sent: e.clone(), text, deleted: false }));
+                self.messages.push_back(Arc::new(Entry { sent: e.clone(), text, at: envelope.time, deleted: false }));
                 if asks(e) {
                     self.offered(envelope.id, &e.message_id);
                 }
@@ -175,10 +180,18 @@ impl Transcript {
         }
         let before = self.messages.range(at.saturating_sub(HISTORY)..at).filter(|m| !m.deleted);
         let history = before.cloned().collect();
-        let silent = |key: &str| self.answering.silences(&format!("{ASSISTANT_PREFIX}{key}"));
-        let assistants = self.assistants.iter().filter(|key| !silent(key)).cloned().collect();
+        let speaking = || self.agents.iter().filter(|agent| !self.answering.silences(agent));
+        let keys = speaking().filter_map(|agent| agent.strip_prefix(ASSISTANT_PREFIX));
         let routed_to = self.answering.routed_to().map(str::to_owned);
-        Some(Scene { assistants, routed_to, message: message.sent.clone(), history })
+        let chosen = |agent: &&String| routed_to.as_ref().is_none_or(|to| to == *agent);
+        Some(Scene {
+            assistants: keys.map(str::to_owned).collect(),
+            agents: speaking().filter(chosen).cloned().collect(),
+            routed_to,
+            message: message.sent.clone(),
+            sent_at: message.at,
+            history,
+        })
     }
 
     /// The conversation as the event of a version found it, around a message.

@@ -53,6 +53,8 @@ impl Handlers {
             .with::<messaging::ReadCursor>()
             .with::<messaging::ChannelLink>()
             .with::<messaging::Author>()
+            .with::<messaging::Webhook>()
+            .with::<messaging::RetentionPolicy>()
             .with::<assistants::Assistant>()
             .with::<assistants::RuleSet>()
             .with::<assistants::RuleRun>()

@@ -88,7 +88,7 @@ impl Eraser {
                 if e.days == 0 {
                     return Ok(self.timers.cancel(&id).await?);
                 }
-                let expire = ExpireConversation { days: e.days, last_sequence: e.last_sequence };
+                let expire = ExpireConversation { days: e.days, last_sequence: e.last_sequence, by_policy: false };
                 self.later(&id, event, self.periods.day * e.days, expire.into()).await?;
             }
             _ => {}

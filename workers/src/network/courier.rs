@@ -42,7 +42,7 @@ impl Courier {
             ("x-symbia-signature", &parcel.signature),
         ];
         headers.extend(bearer.as_ref().map(|bearer| ("authorization", bearer.as_str())));
-        Ok(self.post.send(&parcel.endpoint, &headers, &parcel.body).await)
+        Ok(self.post.send(&parcel.endpoint, &headers, serde_json::to_vec(&parcel.body)?.into()).await)
     }
 
     /// Posts what the services hand over, until `stop`.

@@ -18,7 +18,7 @@ use async_trait::async_trait;
 use futures::future::try_join_all;
 use symbia_commands::{
     Actor, DomainCommand,
-    network::{ATTEMPTS, Letter, RedriveEvent, ReportDelivery, RoutingCommand, Then},
+    network::{ATTEMPTS, Letter, RedriveEvent, ReportDelivery, RoutingCommand, Then, is_reply, tells_of_message},
 };
 use symbia_egress::Rules;
 use symbia_events::{
@@ -33,7 +33,7 @@ use symbia_projections::{ReadPool, network::EARLIER_WAITS, secrets::SecretStore}
 use time::OffsetDateTime;
 use uuid::Uuid;
 
-use super::{Post, bridges::Bridges, courier::Courier, metrics, order::Order};
+use super::{Post, bridges::Bridges, courier::Courier, metrics, order::Order, replies::Replies, webhooks::Webhooks};
 use crate::{
     assistants::log::{self, Logged},
     content_keys::ContentKeys,
@@ -74,6 +74,8 @@ pub struct MeshDeliverer {
     sender: Sender,
     order: Order,
     courier: Courier,
+    webhooks: Webhooks,
+    replies: Replies,
     options: DelivererOptions,
 }
 
@@ -86,6 +88,10 @@ struct Failure {
 impl Failure {
     fn retry(code: impl Into<String>) -> Self {
         Failure { code: code.into(), then: Then::Retry }
+    }
+
+    fn last(code: impl Into<String>) -> Self {
+        Failure { code: code.into(), then: Then::GiveUp }
     }
 }
 
@@ -107,16 +113,19 @@ impl MeshDeliverer {
         secrets: SecretStore,
         options: DelivererOptions,
     ) -> Self {
+        let content = ContentKeys::new(secrets.clone());
         MeshDeliverer {
             courier: Courier {
                 client: client.clone(),
                 bridges: Bridges::new(reader.clone(), secrets.clone(), sender.clone()),
                 post: options.post.clone(),
             },
-            content: ContentKeys::new(secrets),
             timers: Timers::new(jetstream::new(client.clone())),
+            order: Order::follow(client.clone(), reader.clone()),
+            webhooks: Webhooks::new(reader, secrets, options.post.clone()),
+            replies: Replies::new(sender.clone(), content.clone()),
+            content,
             sender,
-            order: Order::follow(client.clone(), reader),
             client,
             keys,
             options,
@@ -143,7 +152,7 @@ impl MeshDeliverer {
                     self.deliver(case, candidate, letter).await?.err()
                 }
                 // What it says was erased.
-                None => Some(Failure { code: "content_erased".to_owned(), then: Then::GiveUp }),
+                None => Some(Failure::last("content_erased")),
             }
         };
         if let Some(failure) = &failure {
@@ -172,7 +181,8 @@ impl MeshDeliverer {
         Ok(())
     }
 
-    // To a socket, where there is one; else to its address, where it has one; else it waits.
+    // To a socket, where there is one; else to its address, where it has one; else it waits. An answer goes into its
+    // conversation.
     async fn deliver(
         &self,
         case: &Case<'_>,
@@ -180,16 +190,26 @@ impl MeshDeliverer {
         letter: Letter,
     ) -> anyhow::Result<Result<(), Failure>> {
         let (routed, target) = (case.routed, &candidate.final_target);
+        let data = &letter.body["payload"]["data"];
+        if is_reply(target, &routed.payload_type) {
+            return Ok(self.replies.record(case.cause, routed, data).await?.map_err(Failure::last));
+        }
         let event = serde_json::to_vec(&letter.body)?.into();
-        match mesh::offer(&self.client, &routed.org_id, target, event, self.options.post.patience).await? {
-            Offered::Taken => return Ok(Ok(())),
+        let offered = mesh::offer(&self.client, &routed.org_id, target, event, self.options.post.patience).await?;
+        if offered == Offered::Taken {
+            return Ok(Ok(()));
+        }
+        if let Some(webhook) = self.webhooks.of(routed, target).await? {
+            return Ok(self.webhooks.post(&webhook, routed, data).await?.map_err(Failure::retry));
+        }
+        match offered {
             Offered::Refused(code) => return Ok(Err(Failure::retry(code))),
             Offered::Absent if candidate.endpoint.is_empty() => {
                 let waited = OffsetDateTime::now_utc() - case.routed_at;
                 let then = if waited >= self.options.max_age { Then::GiveUp } else { Then::Hold };
                 return Ok(Err(Failure { code: NOT_CONNECTED.to_owned(), then }));
             }
-            Offered::Absent => {}
+            Offered::Absent | Offered::Taken => {}
         }
         let posted = self.courier.send(&Parcel::of(routed, candidate, letter)).await?;
         Ok(posted.map_err(Failure::retry))
@@ -289,7 +309,13 @@ impl Reactor for MeshDeliverer {
             }
             RoutingEvent::EventHeld(e) => self.held(event, e.target, &e.error_code, at).await?,
             RoutingEvent::EventDelivered(e) => self.go_on(event, e.target, at).await?,
-            RoutingEvent::EventDeadLettered(e) => self.go_on(event, e.target, at).await?,
+            RoutingEvent::EventDeadLettered(e) => {
+                let (routed, _) = self.routed(event).await?;
+                if tells_of_message(&routed) {
+                    self.replies.missed(event, &routed, &e).await?;
+                }
+                self.go_on(event, e.target, at).await?;
+            }
         }
         Ok(())
     }

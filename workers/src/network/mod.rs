@@ -1,4 +1,5 @@
-//! What follows from the network's events: deliveries to nodes and bridges, and the end of nodes that fell silent.
+//! What follows from the network's events: deliveries to nodes, bridges, webhooks and conversations, and the end of nodes that
+//! fell silent.
 
 mod bridges;
 mod courier;
@@ -8,6 +9,8 @@ mod liveness;
 mod metrics;
 mod order;
 mod post;
+mod replies;
+mod webhooks;
 
 pub use courier::Courier;
 pub use deliverer::{DelivererOptions, MeshDeliverer};

@@ -2,11 +2,11 @@
 
 use std::time::Duration;
 
+use bytes::Bytes;
 use reqwest::{
     Method, Url,
-    header::{HeaderMap, HeaderName, HeaderValue},
+    header::{CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue},
 };
-use serde_json::Value;
 use symbia_egress::{Egress, EgressError, Rules};
 
 /// Posts. Cheap to clone.
@@ -19,22 +19,22 @@ pub struct Post {
 }
 
 impl Post {
-    /// Posts a body once; any 2xx is success.
+    /// Posts JSON once; any 2xx is success.
     ///
     /// # Errors
     /// A code, without anything that the target said: `bad_endpoint`, `unknown_host`, `address_not_allowed`, `timeout`,
     /// `unreachable`, `transport`, or `http_<status>`.
-    pub async fn send(&self, endpoint: &str, headers: &[(&'static str, &str)], body: &Value) -> Result<(), String> {
+    pub async fn send(&self, endpoint: &str, headers: &[(&'static str, &str)], json: Bytes) -> Result<(), String> {
         let url = Url::parse(endpoint).map_err(|_| "bad_endpoint".to_owned())?;
         let egress = Egress::new(self.rules.clone()).map_err(|_| "no_client".to_owned())?;
         let request = egress.request(Method::POST, url).map_err(|blocked| blocked.code().to_owned())?;
-        let mut given = HeaderMap::new();
+        let mut given = HeaderMap::from_iter([(CONTENT_TYPE, HeaderValue::from_static("application/json"))]);
         for (name, value) in headers {
             let mut value = HeaderValue::from_str(value).map_err(|_| "bad_header".to_owned())?;
             value.set_sensitive(*name == "authorization");
             given.insert(HeaderName::from_static(name), value);
         }
-        match request.timeout(self.patience).headers(given).json(body).send().await {
+        match request.timeout(self.patience).headers(given).body(json).send().await {
             Ok(answer) if answer.status().is_success() => Ok(()),
             Ok(answer) => Err(format!("http_{}", answer.status().as_u16())),
             Err(error) => Err(EgressError::from(error).code().to_owned()),

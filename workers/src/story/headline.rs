@@ -64,6 +64,10 @@ impl Teller<'_> {
                 ConversationEvent::HandoffRecorded(e) => {
                     format!("handed off to {}", self.name(&e.to.principal_id).await?)
                 }
+                ConversationEvent::AssistantNotificationFailed(e) => {
+                    let who = self.name(&e.principal_id).await?;
+                    format!("{who} could not be told of message {}: {}", e.message_id, e.error_code)
+                }
             },
         };
         Ok(Chapter { at: entry.at(), headline, details, evidence: vec![entry.evidence()] })
