@@ -11,13 +11,14 @@ use crate::{
 use async_nats::Client;
 use serde::{Deserialize, Serialize};
 use symbia_commands::{
-    Actor, Aggregate, ClaimChange, CommandEnvelope, DomainCommand, EventRef, MAX_SKEW, Outcome, OutcomeStatus,
-    Rejection, TenantRule, check_address, claim,
+    Actor, Aggregate, ClaimChange, CommandEnvelope, Decision, DomainCommand, EventRef, MAX_SKEW, Outcome,
+    OutcomeStatus, Rejection, TenantRule, check_address, claim,
 };
 use symbia_events::{
     AggregateRef, CommandId, Context, DecodeError, DomainEvent, EncodeError, Event, GENESIS, KeyRing, MAX_DATA,
     Position, Signed, canonical, commit, sign_commit, sign_data,
 };
+use time::OffsetDateTime;
 
 /// How often a decision is taken anew after the aggregate moved on, or an append repeated that got no answer.
 const ATTEMPTS: usize = 8;
@@ -216,6 +217,18 @@ impl EventStore {
         envelope: &CommandEnvelope,
         actor: &Actor,
     ) -> Result<Outcome, StoreError> {
+        self.execute_and::<A>(aggregate, envelope, actor, None).await
+    }
+
+    /// The same with what the platform does at once when the command is accepted, in the same commit. What is refused of that is
+    /// left away.
+    pub async fn execute_and<A: Aggregate>(
+        &self,
+        aggregate: &AggregateRef,
+        envelope: &CommandEnvelope,
+        actor: &Actor,
+        next: Option<(A::Command, Actor)>,
+    ) -> Result<Outcome, StoreError> {
         let command = match A::Command::from_data(&envelope.command_type, envelope.data.get()) {
             Ok(command) => command,
             Err(error) => return Ok(Outcome::rejected(envelope.id, unreadable(&error))),
@@ -275,6 +288,10 @@ impl EventStore {
                 slot.put(loaded);
                 return Ok(Outcome { position: None, ..accepted(envelope.id, aggregate, 0, Vec::new(), false) });
             }
+            let decision = match next.clone() {
+                Some((command, by)) => with_next(&loaded.state, decision, command, &by, envelope.time),
+                None => decision,
+            };
             match self.commit(aggregate, &subject, &context, &mut loaded, &decision.events, &decision.claims).await {
                 Ok(Ok(stored)) => {
                     let refs = stored.iter().map(reference).collect();
@@ -427,6 +444,22 @@ impl EventStore {
             last_hash: signed.hash,
         })
     }
+}
+
+fn with_next<A: Aggregate>(
+    state: &A,
+    mut decision: Decision<A::Event>,
+    command: A::Command,
+    by: &Actor,
+    at: OffsetDateTime,
+) -> Decision<A::Event> {
+    let mut after = state.clone();
+    decision.events.iter().for_each(|event| after.apply(event));
+    if let Ok(next) = after.decide(command, by, at) {
+        decision.events.extend(next.events);
+        decision.claims.extend(next.claims);
+    }
+    decision
 }
 
 fn accepted(

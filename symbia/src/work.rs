@@ -17,7 +17,7 @@ use symbia_workers::{
     identity::Housekeeping,
     integrations::{
         AccountLinker, Accounts, Anthropic, Books, Discoverer, EmbeddingRouter, Enquiries, Invoker, LlmRouter,
-        LocalProvider, Meter, OpenAi, Providers, RouterOptions,
+        LocalProvider, Meter, OpenAi, Providers, RouterOptions, Taking,
     },
     messaging::{Eraser, Periods, Retention},
     models::{
@@ -86,7 +86,8 @@ pub async fn start(
     let options = StoreOptions { grouping, ..StoreOptions::default() };
     let decider = Decider::new(EventStore::new(client.clone(), Arc::clone(keys), &options), Handlers::all());
     let share = if roles.contains(&WorkRole::Command) { Share::All } else { Share::ReactorsOwn };
-    house.bus.decide_here(decider.here(share));
+    let taking = Taking::new(decider.clone(), decider.here(share));
+    house.bus.decide_here(taking.clone());
     let (bus, sender) = (&house.bus, Sender::new(house.bus.clone(), Arc::clone(keys)));
     for role in roles {
         let stop = stop.clone();
@@ -162,7 +163,8 @@ pub async fn start(
                 let (providers, content_keys) = (providers(config, house)?, ContentKeys::new(secrets.clone()));
                 tracing::info!(providers = providers.names(), "language models");
                 let reader = ReadPool::new(house.database.clone(), BOOK_CONNECTIONS);
-                let books = Arc::new(Books::new(reader.clone(), secrets.clone(), sender.clone()));
+                let books =
+                    Arc::new(Books::new(reader.clone(), secrets.clone(), sender.clone()).lending(client.clone()));
                 let egress = Egress::new(config.egress.clone())?;
                 let discoverer = Discoverer::new(sender.clone(), egress.clone(), books.clone());
                 workers.spawn(react(house.clone(), discoverer, stop.clone()));
@@ -190,7 +192,13 @@ pub async fn start(
                 });
                 let router =
                     LlmRouter::open(client.clone(), Arc::clone(keys), sender, content_keys, providers, options).await?;
-                workers.spawn(react(house.clone(), router.with_accounts(books), stop));
+                let router = Arc::new(router.with_accounts(books));
+                taking.by(Arc::clone(&router));
+                let runner = ReactorRunner::new(client.clone(), Arc::clone(keys), router);
+                workers.spawn(async move {
+                    runner.run(stop).await;
+                    Ok(())
+                });
             }
             WorkRole::Models => {
                 let keeper = ModelKeeper::open(client.clone(), Arc::clone(keys)).await?;

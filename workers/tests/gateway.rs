@@ -7,7 +7,7 @@ mod support;
 use std::{sync::Arc, time::Duration};
 
 use async_trait::async_trait;
-use futures::future::join_all;
+use futures::{StreamExt, future::join_all};
 use serde_json::json;
 use support::{
     House, Model, SOON, ada, org,
@@ -83,6 +83,12 @@ fn refuses(status: u16, headers: &[(&'static str, &'static str)]) -> Mode {
 
 /// Asks, and gives what is in the log when the request has its end.
 async fn ask(house: &House, key: &SubjectKey, stream: bool, fallbacks: &[&str]) -> Vec<CompletionEvent> {
+    let (to, request) = request(key, stream, fallbacks);
+    house.command(&to, &request, &ada()).await;
+    ended(house, &to).await
+}
+
+fn request(key: &SubjectKey, stream: bool, fallbacks: &[&str]) -> (AggregateRef, CompletionCommand) {
     let id = Uuid::new_v4().to_string();
     let to = AggregateRef::new(Service::Integrations, org(), "completion", &id).unwrap();
     let request = RequestCompletion {
@@ -101,10 +107,13 @@ async fn ask(house: &House, key: &SubjectKey, stream: bool, fallbacks: &[&str]) 
         options: None,
         fallbacks: fallbacks.iter().map(|m| Target { provider: None, model: Some((*m).to_owned()) }).collect(),
     };
-    house.command(&to, &CompletionCommand::from(request), &ada()).await;
+    (to, request.into())
+}
+
+async fn ended(house: &House, to: &AggregateRef) -> Vec<CompletionEvent> {
     let ended = async {
         loop {
-            let events: Vec<CompletionEvent> = house.events(&to).await.into_iter().map(|(_, e)| e).collect();
+            let events: Vec<CompletionEvent> = house.events(to).await.into_iter().map(|(_, e)| e).collect();
             let end = events.last().is_some_and(|e| {
                 ["completed", "failed", "cancelled"]
                     .iter()
@@ -285,5 +294,34 @@ async fn requests_at_once_do_not_overspend_a_budget_and_a_refusal_says_what_was_
     };
     let (settled, exhausted) = tokio::time::timeout(SOON, settled).await.expect("five settlements");
     assert_eq!((settled, exhausted), (vec![1, 2, 3, 4, 5], 1));
+    house.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_request_is_worked_on_where_it_is_sent_and_taken_over_when_that_process_dies() {
+    let (house, upstream, key) = house(retry(), None).await;
+    let (to, asked) = request(&key, false, &[]);
+    let _here = house.front(to.clone(), asked);
+    assert_eq!(kinds(&ended(&house, &to).await), ["requested", "attempt-started", "completed"]);
+    let commits: Vec<_> = house.events::<CompletionEvent>(&to).await.into_iter().map(|(e, _)| e.commandid).collect();
+    assert!(commits[0] == commits[1] && commits[1] != commits[2], "asked for and begun at once: {commits:?}");
+    assert_eq!(upstream.asked().len(), 1);
+
+    // The other router has it from the log, and asks whether somebody is at it.
+    upstream.set(Mode::Paced(vec!["4"; 400], Duration::from_millis(100)));
+    let mut questions = house.client.subscribe("symbia.gateway.router.*").await.unwrap();
+    house.client.flush().await.unwrap();
+    let (to, asked) = request(&key, true, &[]);
+    let mut here = house.front(to.clone(), asked);
+    for _ in 0..3 {
+        let question = tokio::time::timeout(SOON, questions.next()).await.unwrap().unwrap();
+        assert_eq!(question.payload, to.id.as_bytes());
+    }
+    assert_eq!((upstream.asked().len(), house.events::<CompletionEvent>(&to).await.len()), (1, 2));
+    upstream.set(Mode::Answers(vec!["4"]));
+    here.kill();
+    let events = ended(&house, &to).await;
+    assert_eq!(kinds(&events), ["requested", "attempt-started", "attempt-failed", "attempt-started", "completed"]);
+    assert_eq!(upstream.asked().len(), 1);
     house.close().await;
 }

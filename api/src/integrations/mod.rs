@@ -129,7 +129,7 @@ fn info() -> ServiceInfo {
             "POST /v1/chat/completions, /v1/responses, /v1/completions, /v1/embeddings and /v1/messages are OpenAI's and \
              Anthropic's: give their SDKs this base URL and a token or API key of the platform",
             "Every request is in the log, with its attempts and exactly one end",
-            "Keys of providers are kept in identity's vault (POST /api/credentials) and lent for one call each",
+            "Keys of providers are kept in identity's vault (POST /api/credentials) and lent for moments, on record",
             "Budgets of organizations, users, assistants and models cannot be overspent by requests at once",
         ]
         .map(str::to_owned)

@@ -42,6 +42,7 @@ pub struct Completion {
     attempts: u32,
     attempt_provider: String,
     attempt_model: String,
+    attempt_worker: String,
     credential: Option<(Option<String>, String)>,
     budgets: Vec<String>,
     phase: Phase,
@@ -79,6 +80,12 @@ impl Completion {
     #[must_use]
     pub fn asked_last(&self) -> (&str, &str) {
         (&self.attempt_provider, &self.attempt_model)
+    }
+
+    /// The worker of the last attempt.
+    #[must_use]
+    pub fn worker(&self) -> &str {
+        &self.attempt_worker
     }
 
     /// The budgets that keep room for it.
@@ -376,7 +383,7 @@ fn check(s: &Sampling) -> Result<(), Rejection> {
 }
 
 impl Aggregate for Completion {
-    const STATE_VERSION: u32 = 3;
+    const STATE_VERSION: u32 = 4;
     const ID_FIELD: Option<&'static str> = Some("requestId");
     type Command = CompletionCommand;
     type Event = CompletionEvent;
@@ -408,6 +415,7 @@ impl Aggregate for Completion {
                 self.attempts = e.attempt;
                 self.attempt_provider.clone_from(&e.provider);
                 self.attempt_model.clone_from(&e.model);
+                self.attempt_worker.clone_from(&e.worker_id);
                 self.credential = Some((e.credential_id.clone(), e.credential_source.clone()));
                 self.phase = Phase::Running;
             }

@@ -116,6 +116,40 @@ async fn keys_usage_and_budgets_are_an_organizations_own() -> Tested {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_key_is_lent_for_a_while_and_what_happens_to_it_counts_at_once() -> Tested {
+    let stage = Stage::open().await?;
+    let ada = stage.register("ada").await?;
+    let credentials = format!("{}/api/credentials", stage.identity);
+    let keep = json!({ "provider": "openai", "name": "mine", "apiKey": KEY });
+    let kept = stage.http.post(&credentials).bearer_auth(&ada.token).json(&keep).send().await?.error_for_status()?;
+    let kept: Value = kept.json().await?;
+    let id = [&kept["id"], &kept["credential"]["id"]].into_iter().find_map(|id| id.as_str()).context("no id")?;
+    let path = format!("{credentials}/{id}");
+    let released =
+        || anyhow::Ok(stage.house.run(&["log", "export"])?.expect(0)?.out.matches("credential-released.v1").count());
+    let asked = || async {
+        execute(&stage, &ada, chat()).await?;
+        anyhow::Ok(stage.vendor.asked().into_iter().map(|asked| asked.key).next_back())
+    };
+
+    // On record before it is lent, and not for each request.
+    until("a key is lent for more than one request", || async {
+        let before = released()?;
+        let used = (asked().await?, asked().await?);
+        ensure!(used == (Some(KEY.to_owned()), Some(KEY.to_owned())), "{used:?}");
+        Ok(before > 0 && released()? == before)
+    })
+    .await?;
+
+    let changed = json!({ "apiKey": "sk-adas-other-secret-1357" });
+    stage.http.patch(&path).bearer_auth(&ada.token).json(&changed).send().await?.error_for_status()?;
+    ensure!(asked().await?.as_deref() == Some("sk-adas-other-secret-1357"), "the key of before is used");
+    stage.http.delete(&path).bearer_auth(&ada.token).send().await?.error_for_status()?;
+    ensure!(asked().await?.as_deref() == Some(crate::vendor::KEYS[0]), "a deleted key is used");
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_prompt_that_no_event_holds_is_refused_as_too_large() -> Tested {
     let stage = Stage::open().await?;
     let ada = stage.register("ada").await?;

@@ -9,8 +9,12 @@ use std::{
 };
 
 use futures::future::BoxFuture;
-use symbia_commands::{Actor, CommandEnvelope, Outcome, OutcomeStatus, Rejection, identity::AccessKind};
-use symbia_events::{AggregateRef, OrgId, Service};
+use symbia_commands::{
+    Actor, CommandEnvelope, Outcome, OutcomeStatus, Rejection,
+    identity::AccessKind,
+    integrations::{Completion, CompletionCommand},
+};
+use symbia_events::{AggregateRef, KeyRing, OrgId, Service};
 use symbia_nats::{
     bus::{CommandBus, DecideHere},
     store::{EventStore, StoreError},
@@ -56,6 +60,11 @@ impl Decider {
         Decider { store, handlers: Arc::new(handlers), witness: Arc::default(), lines }
     }
 
+    /// The key ring that it verifies with.
+    pub(crate) fn keys(&self) -> &KeyRing {
+        self.store.keys()
+    }
+
     /// For the buses of this process, which then have these commands decided where they are sent.
     #[must_use]
     pub fn here(&self, share: Share) -> Arc<dyn DecideHere> {
@@ -78,14 +87,25 @@ impl Decider {
     pub async fn decide(
         &self,
         aggregate: &AggregateRef,
+        envelope: CommandEnvelope,
+        received: OffsetDateTime,
+    ) -> Result<Outcome, StoreError> {
+        self.decide_and(aggregate, envelope, received, None).await
+    }
+
+    /// The same with what the platform does at once to a completion that is accepted: both are one commit.
+    pub(crate) async fn decide_and(
+        &self,
+        aggregate: &AggregateRef,
         mut envelope: CommandEnvelope,
         received: OffsetDateTime,
+        next: Option<(CompletionCommand, Actor)>,
     ) -> Result<Outcome, StoreError> {
         metrics::command_taken();
         let since = Instant::now();
         let span = span(aggregate, &mut envelope);
         let _turn = self.line(aggregate).lock().await;
-        let outcome = self.execute(aggregate, &envelope, received).instrument(span.clone()).await;
+        let outcome = self.execute(aggregate, &envelope, received, next).instrument(span.clone()).await;
         let ended = ending(&outcome);
         metrics::command_ended(self.knows(aggregate).then_some(aggregate), ended, since.elapsed());
         span.record("symbia.outcome", ended);
@@ -107,6 +127,7 @@ impl Decider {
         aggregate: &AggregateRef,
         envelope: &CommandEnvelope,
         received: OffsetDateTime,
+        next: Option<(CompletionCommand, Actor)>,
     ) -> Result<Outcome, StoreError> {
         let actor = match envelope.authenticate(self.store.keys(), aggregate, received, OffsetDateTime::now_utc()) {
             Ok(actor) => actor,
@@ -119,7 +140,10 @@ impl Decider {
             let unknown = format!("'{}' is no aggregate of {}", aggregate.kind, aggregate.service);
             return Ok(Outcome::rejected(envelope.id, Rejection::new("UNKNOWN_COMMAND", unknown)));
         };
-        let outcome = execute(&self.store, aggregate, envelope, &actor).await?;
+        let outcome = match next {
+            None => execute(&self.store, aggregate, envelope, &actor).await?,
+            next => self.store.execute_and::<Completion>(aggregate, envelope, &actor, next).await?,
+        };
         self.note_denial(aggregate, envelope, &actor, &outcome);
         Ok(outcome)
     }

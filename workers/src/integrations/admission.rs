@@ -94,7 +94,7 @@ impl LlmRouter {
     pub(super) async fn admit(&self, work: &Work<'_>) -> anyhow::Result<Admission> {
         let request = work.request;
         let granted = || Admission::Granted(Charged::default());
-        let Some((provider, model)) = work.targets.first() else { return Ok(granted()) };
+        let Some((provider, model)) = work.asked.targets.first() else { return Ok(granted()) };
         let budgets = self.accounts.budgets(work.asker().org).await?;
         if budgets.is_empty() {
             return Ok(granted());
@@ -107,7 +107,7 @@ impl LlmRouter {
             return Ok(granted());
         }
         let prompt_tokens = work.prompt(0, model.clone()).estimated_tokens();
-        let choices = u64::from(work.options.choices.unwrap_or(1).clamp(1, 128));
+        let choices = u64::from(work.asked.options.choices.unwrap_or(1).clamp(1, 128));
         let completion_tokens = request.sampling.max_tokens.map_or(EXPECTED, u64::from) * choices;
         let total_tokens = prompt_tokens + completion_tokens;
         let usage = Usage { prompt_tokens, completion_tokens, total_tokens, ..Usage::default() };

@@ -37,15 +37,15 @@ pub(super) struct Question {
 impl Question {
     /// None: the asker wants an answer of its own.
     pub fn of(work: &Work<'_>) -> Option<Self> {
-        let lasts = Duration::from_secs(work.options.cache_seconds?.into());
+        let lasts = Duration::from_secs(work.asked.options.cache_seconds?.into());
         let turn = |turn: &super::provider::Turn| {
             json!([turn.role, turn.content, turn.name, turn.parts, turn.tool_calls, turn.tool_call_id])
         };
-        let options = symbia_events::integrations::PromptOptions { cache_seconds: None, ..work.options.clone() };
+        let options = symbia_events::integrations::PromptOptions { cache_seconds: None, ..work.asked.options.clone() };
         let request = work.request;
         let asked = json!({
             "org": work.event.orgid, "provider": request.provider, "model": request.model, "fallbacks": request.fallbacks,
-            "turns": work.turns.iter().map(turn).collect::<Vec<_>>(), "sampling": request.sampling, "options": options,
+            "turns": work.asked.turns.iter().map(turn).collect::<Vec<_>>(), "sampling": request.sampling, "options": options,
             "credential": request.credential_id,
         });
         Some(Question { digest: Sha256::digest(asked.to_string()).into(), lasts })

@@ -6,7 +6,7 @@ use symbia_commands::{
     OutcomeStatus,
     integrations::{
         CancelCompletion, CompleteCompletion, Completion, CompletionCommand, FailCompletion, FailCompletionAttempt,
-        KeepPartialAnswer, Phase, StartCompletionAttempt,
+        KeepPartialAnswer,
     },
 };
 use symbia_events::{
@@ -20,28 +20,13 @@ use super::{
     accounts::Lease,
     answers::Question,
     attempt::Attempt,
+    beginning::{Begun, Turn, named, prompt},
     circuits::Line,
     live::Live,
     provider::{Answer, Delta, Fault, Prompt},
     retry::may_fall_back,
     router::{LlmRouter, Work, router, target},
 };
-
-/// Which of the targets is asked, for the how many-th time.
-#[derive(Clone, Copy)]
-struct Turn {
-    target: usize,
-    tries: u32,
-}
-
-enum Begun {
-    /// This attempt is ours.
-    Ours,
-    /// There were so many, the last of them at this provider and model, and this one comes next.
-    Next(u32, (String, String)),
-    /// The completion has its end.
-    Over,
-}
 
 enum End {
     Answer(Box<Answer>),
@@ -70,15 +55,7 @@ pub(super) fn not_lent(credential: &str, provider: &str) -> Fault {
 
 impl Work<'_> {
     pub(super) fn prompt(&self, attempt: u32, model: String) -> Prompt {
-        Prompt {
-            org: self.event.orgid.to_string(),
-            request_id: self.request.request_id.clone(),
-            attempt,
-            model,
-            turns: self.turns.clone(),
-            sampling: self.request.sampling.clone(),
-            options: self.options.clone(),
-        }
+        prompt(self.event.orgid.as_str(), self.request, &self.asked, attempt, model)
     }
 
     // Of an answer that has no end, counted by us.
@@ -91,26 +68,29 @@ impl Work<'_> {
 }
 
 impl LlmRouter {
-    pub(super) async fn work(&self, work: &Work<'_>) -> anyhow::Result<()> {
-        let (mut attempt, mut turn) = (1, Turn { target: 0, tries: 1 });
+    pub(super) async fn work(&self, work: &Work<'_>, mut first: Option<Option<Lease>>) -> anyhow::Result<()> {
+        let (mut attempt, mut turn) = (1, Turn::FIRST);
+        let targets = &work.asked.targets;
         loop {
-            let (provider, model) = &work.targets[turn.target];
-            // A key that is named is the first target's.
-            let named = work.request.credential_id.as_deref().filter(|_| turn.target == 0);
-            let lease = match provider.takes_key() {
-                true => self.accounts.lease(&work.asker(), provider.key(), named).await?,
-                false => None,
-            };
-            match self.begin(work, attempt, turn, lease.as_ref()).await? {
-                Begun::Ours => {}
-                Begun::Next(next, last) => {
-                    attempt = next;
-                    let was = work.targets.iter().position(|(p, m)| (p.key(), m.as_str()) == (&*last.0, &*last.1));
-                    turn = Turn { target: was.unwrap_or(turn.target), tries: 1 };
-                    continue;
+            let (provider, model) = &targets[turn.target];
+            let named = named(work.request, turn);
+            let lease = match first.take() {
+                Some(lease) => lease,
+                None => {
+                    let lease = self.lease(work.event.orgid.as_str(), work.request, targets, turn).await?;
+                    match self.begin(work, attempt, turn, lease.as_ref()).await? {
+                        Begun::Ours => {}
+                        Begun::Next(next, last) => {
+                            attempt = next;
+                            let was = targets.iter().position(|(p, m)| (p.key(), m.as_str()) == (&*last.0, &*last.1));
+                            turn = Turn { target: was.unwrap_or(turn.target), tries: 1 };
+                            continue;
+                        }
+                        Begun::Over => return Ok(()),
+                    }
+                    lease
                 }
-                Begun::Over => return Ok(()),
-            }
+            };
             let begun = OffsetDateTime::now_utc();
             let prompt = work.prompt(attempt, model.clone());
             let heard = match (named, &lease) {
@@ -124,8 +104,8 @@ impl LlmRouter {
             };
             let spoken = work.request.stream && heard.first.is_some();
             let Some((next, wait)) = self.next(work, turn, &fault, spoken, attempt) else {
-                let failed = self.failed(work.request, Some(attempt), &fault, Some(&work.key));
-                let partial_content = (!heard.text.is_empty()).then(|| work.key.seal(&heard.text));
+                let failed = self.failed(work.request, Some(attempt), &fault, Some(&work.asked.key));
+                let partial_content = (!heard.text.is_empty()).then(|| work.asked.key.seal(&heard.text));
                 let usage = partial_content.as_ref().map(|_| work.used(&prompt, &heard.text));
                 let failed = FailCompletion { partial_content, usage, ..failed };
                 return self.record(work, failed.into(), "failed").await.map(|_| ());
@@ -137,7 +117,7 @@ impl LlmRouter {
                 category: fault.category,
                 code: fault.code,
                 upstream: fault.upstream.map(|upstream| *upstream),
-                message: Some(work.key.seal(&fault.message)),
+                message: Some(work.asked.key.seal(&fault.message)),
                 retry_after_ms: Some(u64::try_from(wait.as_millis()).unwrap_or(u64::MAX)),
             };
             if !self.record(work, failed.into(), &format!("failed-{attempt}")).await? {
@@ -155,7 +135,7 @@ impl LlmRouter {
 
     /// Gives an answer that was given before; false when the request has been worked on already.
     pub(super) async fn again(&self, work: &Work<'_>, answer: Answer) -> anyhow::Result<bool> {
-        let (turn, begun) = (Turn { target: 0, tries: 1 }, OffsetDateTime::now_utc());
+        let (turn, begun) = (Turn::FIRST, OffsetDateTime::now_utc());
         let Begun::Ours = self.begin(work, 1, turn, None).await? else { return Ok(false) };
         self.complete(work, turn, 1, answer, begun, None).await.map(|()| true)
     }
@@ -171,63 +151,18 @@ impl LlmRouter {
         if let Some(wait) = again {
             return Some((Turn { tries: turn.tries + u32::from(!fault.lost), ..turn }, wait));
         }
-        let other = turn.target + 1 < work.targets.len() && may_fall_back(fault, spoken);
+        let other = turn.target + 1 < work.asked.targets.len() && may_fall_back(fault, spoken);
         other.then(|| (Turn { target: turn.target + 1, tries: 1 }, Duration::ZERO))
     }
 
-    fn most_attempts(&self, work: &Work<'_>) -> u32 {
-        let targets = u32::try_from(work.targets.len()).unwrap_or(1);
+    pub(super) fn most_attempts(&self, work: &Work<'_>) -> u32 {
+        let targets = u32::try_from(work.asked.targets.len()).unwrap_or(1);
         self.options.attempts + (targets - 1) * (self.options.retry.retries + 1)
-    }
-
-    async fn begin(&self, work: &Work<'_>, attempt: u32, turn: Turn, lease: Option<&Lease>) -> anyhow::Result<Begun> {
-        let most = self.most_attempts(work);
-        if attempt > most {
-            let fault = format!("{most} attempts were begun and none came to an end");
-            let fault = Fault::new(ErrorCategory::Internal, "worker_lost", fault);
-            let state = self.store.load::<Completion>(&work.to).await?.state;
-            let running = (state.phase() == Phase::Running).then(|| state.attempts());
-            let failed = self.failed(work.request, running, &fault, Some(&work.key));
-            self.record(work, failed.into(), "given-up").await?;
-            return Ok(Begun::Over);
-        }
-        let (provider, model) = &work.targets[turn.target];
-        let source = match lease {
-            Some(lease) if lease.is_proxy => "org-wide",
-            Some(_) => "personal",
-            None => "none",
-        };
-        let start = StartCompletionAttempt {
-            request_id: work.request.request_id.clone(),
-            attempt,
-            provider: provider.key().to_owned(),
-            model: model.clone(),
-            model_digest: None,
-            worker_id: self.options.worker_id.clone(),
-            credential_id: lease.map(|lease| lease.credential_id.clone()),
-            credential_source: source.to_owned(),
-            dropped_params: provider.dropped(&work.prompt(attempt, model.clone())),
-        };
-        // Not derived from the event: an attempt that another worker has begun must not pass for ours.
-        let id = CommandId::derived(work.round, &format!("attempt-{attempt}"));
-        let outcome = self.send(work, start.into(), id).await?;
-        if outcome.status == OutcomeStatus::Accepted {
-            return Ok(Begun::Ours);
-        }
-        let state = self.store.load::<Completion>(&work.to).await?.state;
-        let (provider, model) = state.asked_last();
-        match state.phase() {
-            Phase::Over => Ok(Begun::Over),
-            Phase::Waiting | Phase::Running if state.attempts() >= attempt => {
-                Ok(Begun::Next(state.attempts() + 1, (provider.to_owned(), model.to_owned())))
-            }
-            _ => anyhow::bail!("attempt {attempt} of {} was refused: {:?}", work.to, outcome.rejection),
-        }
     }
 
     // One target is asked once, unless its circuit is open.
     async fn attempt(&self, work: &Work<'_>, turn: Turn, prompt: &Prompt, lease: Option<&Lease>) -> Heard {
-        let (provider, model) = &work.targets[turn.target];
+        let (provider, model) = &work.asked.targets[turn.target];
         let credential = lease.map(|lease| lease.credential_id.as_str());
         let leave = match self.lines.admit(work.event, Line { provider: provider.key(), model, credential }) {
             Ok(leave) => leave,
@@ -265,7 +200,7 @@ impl LlmRouter {
         live: Option<&Live>,
         observed: &Attempt,
     ) -> Heard {
-        let provider = &work.targets[turn.target].0;
+        let provider = &work.asked.targets[turn.target].0;
         let (mut text, mut first) = (String::new(), None);
         let mut deltas = |choice: u32, piece: Delta<'_>| {
             first.get_or_insert_with(|| {
@@ -320,7 +255,7 @@ impl LlmRouter {
         }
         work.spent.store(answer.usage.total_tokens, Ordering::Relaxed);
         // The price of what was asked for: providers answer with names of their own.
-        let (provider, asked) = &work.targets[turn.target];
+        let (provider, asked) = &work.asked.targets[turn.target];
         let price = self.accounts.price(provider.key(), asked).await?;
         let calls = serde_json::to_string(&answer.tool_calls)?;
         let (more, warning) = answer.more()?;
@@ -329,17 +264,17 @@ impl LlmRouter {
             request_id: work.request.request_id.clone(),
             attempt,
             model: answer.model,
-            content: work.key.seal(&answer.text),
-            content_digest: work.key.digest(&answer.text),
+            content: work.asked.key.seal(&answer.text),
+            content_digest: work.asked.key.digest(&answer.text),
             finish_reason: answer.finish_reason,
             raw_finish_reason: answer.raw_finish_reason,
             usage: answer.usage,
             timing,
             provider_request_id: answer.provider_request_id,
             warnings,
-            tool_calls: (!answer.tool_calls.is_empty()).then(|| work.key.seal(&calls)),
-            reasoning: (!answer.reasoning.is_empty()).then(|| work.key.seal(&answer.reasoning)),
-            more: more.map(|more| work.key.seal(&more)),
+            tool_calls: (!answer.tool_calls.is_empty()).then(|| work.asked.key.seal(&calls)),
+            reasoning: (!answer.reasoning.is_empty()).then(|| work.asked.key.seal(&answer.reasoning)),
+            more: more.map(|more| work.asked.key.seal(&more)),
             cached: answer.cached,
             cost: price.map(|price| price.of(&answer.usage)),
         };
@@ -348,7 +283,7 @@ impl LlmRouter {
         }
         // Refused for a reason of its own, or another end was quicker: then this one is refused, too.
         let fault = Fault::new(ErrorCategory::Internal, "not_stored", "the answer could not be stored");
-        let failed = self.failed(work.request, Some(attempt), &fault, Some(&work.key));
+        let failed = self.failed(work.request, Some(attempt), &fault, Some(&work.asked.key));
         self.record(work, failed.into(), "failed").await.map(|_| ())
     }
 
@@ -356,7 +291,7 @@ impl LlmRouter {
         let cancel = CancelCompletion {
             request_id: work.request.request_id.clone(),
             reason: "user".to_owned(),
-            partial_content: (!text.is_empty()).then(|| work.key.seal(text)),
+            partial_content: (!text.is_empty()).then(|| work.asked.key.seal(text)),
             usage: asked.map(|prompt| work.used(prompt, text)),
             keep_partial: false,
         };
@@ -369,14 +304,19 @@ impl LlmRouter {
         }
         let keep = KeepPartialAnswer {
             request_id: work.request.request_id.clone(),
-            content: work.key.seal(text),
-            content_digest: work.key.digest(text),
+            content: work.asked.key.seal(text),
+            content_digest: work.asked.key.digest(text),
         };
         self.record(work, keep.into(), "partial").await.map(|_| ())
     }
 
     // Whether it was accepted: what is refused came too late, or belongs to an attempt that was given up.
-    async fn record(&self, work: &Work<'_>, command: CompletionCommand, purpose: &str) -> anyhow::Result<bool> {
+    pub(super) async fn record(
+        &self,
+        work: &Work<'_>,
+        command: CompletionCommand,
+        purpose: &str,
+    ) -> anyhow::Result<bool> {
         let outcome = self.send(work, command, CommandId::derived(work.round, purpose)).await?;
         if let Some(rejection) = &outcome.rejection {
             tracing::info!(request = work.request.request_id, purpose, %rejection, "not recorded");
@@ -384,7 +324,7 @@ impl LlmRouter {
         Ok(outcome.status == OutcomeStatus::Accepted)
     }
 
-    async fn send(
+    pub(super) async fn send(
         &self,
         work: &Work<'_>,
         command: CompletionCommand,

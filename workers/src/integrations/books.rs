@@ -3,6 +3,7 @@
 use std::{sync::Arc, time::Duration};
 
 use anyhow::Context;
+use async_nats::Client;
 use async_trait::async_trait;
 use moka::sync::Cache;
 use serde_json::Value;
@@ -16,6 +17,7 @@ use symbia_projections::{
 
 use super::{
     accounts::{Accounts, Asker, BudgetTerms, Lease, PriceTerms},
+    leases::Leases,
     provider::ApiKey,
 };
 use crate::{sender::Sender, vault::Vault};
@@ -34,6 +36,7 @@ pub struct Books {
     budgets: Cache<String, Arc<[BudgetTerms]>>,
     prices: Cache<(String, String), Option<PriceTerms>>,
     scopes: Cache<String, Arc<[String]>>,
+    leases: Leases,
 }
 
 impl Books {
@@ -46,7 +49,15 @@ impl Books {
             budgets: Cache::builder().max_capacity(MOST).time_to_live(KEPT).build(),
             prices: Cache::builder().max_capacity(MOST).time_to_live(KEPT).build(),
             scopes: Cache::builder().max_capacity(MOST).time_to_live(KEPT).build(),
+            leases: Leases::new(),
         }
+    }
+
+    /// The same with keys that are lent for a while, as long as nothing happens to them: what does is heard over the connection.
+    #[must_use]
+    pub fn lending(self, client: Client) -> Self {
+        tokio::spawn(self.leases.clone().listen(client));
+        self
     }
 
     // The integrations service in the name of the principal, with its present organizations. The credential decides by them.
@@ -88,6 +99,10 @@ impl Books {
 #[async_trait]
 impl Accounts for Books {
     async fn lease(&self, asker: &Asker<'_>, provider: &str, named: Option<&str>) -> anyhow::Result<Option<Lease>> {
+        if let Some(lease) = self.leases.find(asker, provider, named) {
+            return Ok(lease);
+        }
+        let quiet = self.leases.quiet();
         let found = match named {
             // A key is for its provider: another one's server must not see it.
             Some(id) => {
@@ -96,8 +111,16 @@ impl Accounts for Books {
             }
             None => self.credential(asker, provider).await?,
         };
-        let Some(found) = found else { return Ok(None) };
-        self.release(asker, found, PURPOSE).await
+        let lease = match found {
+            Some(found) => match self.release(asker, found, PURPOSE).await? {
+                Some(lease) => Some(lease),
+                // That it is denied goes on record each time.
+                None => return Ok(None),
+            },
+            None => None,
+        };
+        self.leases.keep(asker, provider, named, quiet, &lease);
+        Ok(lease)
     }
 
     async fn budgets(&self, org: &str) -> anyhow::Result<Arc<[BudgetTerms]>> {

@@ -7,10 +7,12 @@ mod anthropic;
 mod attempt;
 mod attempts;
 mod balance;
+mod beginning;
 mod books;
 mod circuits;
 mod embedding;
 mod enquiries;
+mod leases;
 mod live;
 mod local;
 mod meter;
@@ -21,7 +23,9 @@ mod rates;
 mod registry;
 mod retry;
 mod router;
+mod running;
 mod sse;
+mod taking;
 mod upstream;
 
 pub use accounts::{Accounts, Asker, BudgetTerms, Lease, NoAccounts, PriceTerms};
@@ -37,3 +41,4 @@ pub use provider::{Answer, ApiKey, Delta, Deltas, Fault, Inputs, Prompt, Provide
 pub use registry::{Discoverer, Invoker, Lending, Vault};
 pub use retry::RetryOptions;
 pub use router::{LlmRouter, RouterOptions};
+pub use taking::Taking;

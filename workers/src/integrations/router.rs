@@ -5,13 +5,14 @@
 //! readers of the live stream are told (`message:reset`). What a provider fails at is recorded, too, and tried again, there
 //! or elsewhere, as [`super::retry`] has it.
 //!
+//! A request that is decided in the router's own process does not go round by the log ([`super::taking`]).
+//!
 //! Error policy: retry for ever. Every round trip begins with a look at how many attempts there were; beyond
 //! [`RouterOptions::attempts`] the completion fails.
 
 use std::{
-    collections::HashMap,
     sync::{
-        Arc, Mutex, PoisonError,
+        Arc,
         atomic::{AtomicU64, Ordering},
     },
     time::Duration,
@@ -19,13 +20,12 @@ use std::{
 
 use async_nats::Client;
 use async_trait::async_trait;
-use futures::StreamExt;
 use symbia_commands::{
     Actor,
     integrations::{CompletionCommand, FailCompletion, may_ask},
 };
 use symbia_events::{
-    AggregateRef, CommandId, Event, KeyRing, Personal, Position, Service, SubjectKey, commit,
+    AggregateRef, CommandId, Event, KeyRing, Personal, Position, Service, SubjectKey,
     integrations::{
         Balance, CompletionEvent, CompletionRequested, ErrorCategory, PromptMessage, PromptMore, PromptOptions, Target,
     },
@@ -41,7 +41,7 @@ use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
 use super::{
-    accounts::{Accounts, Asker, NoAccounts},
+    accounts::{Accounts, Asker, Lease, NoAccounts},
     admission::Admission,
     answers::{Answers, Question},
     balance::{Load, order},
@@ -49,17 +49,13 @@ use super::{
     provider::{Fault, Provider, Providers, Turn},
     rates::Rates,
     retry::RetryOptions,
+    running::Running,
 };
 use crate::{
     content_keys::{ContentKeys, Opener, kids},
     reactor::{OnError, Reactor},
     sender::Sender,
 };
-
-/// Where a running completion can be cancelled at once: `symbia.live.<tenant>.cancel.<requestId>`.
-const CANCEL: &str = "symbia.live.*.cancel.*";
-const EVENTS: &str = "symbia.evt.integrations.*.completion.*";
-const CANCELLED: &[u8] = b"symbia.integrations.completion.completion-cancelled.v1";
 
 /// How a router is set up.
 #[derive(Clone, Debug)]
@@ -81,8 +77,6 @@ impl Default for RouterOptions {
     }
 }
 
-type Running = Arc<Mutex<HashMap<String, CancellationToken>>>;
-
 /// The LLM router.
 pub struct LlmRouter {
     pub(super) client: Client,
@@ -96,22 +90,29 @@ pub struct LlmRouter {
     pub(super) load: Load,
     pub(super) answers: Answers,
     pub(super) options: RouterOptions,
-    running: Running,
+    pub(super) running: Running,
 }
 
-/// Whom to ask, and for which model, in order.
-type Targets = Vec<(Arc<dyn Provider>, String)>;
+/// Whom to ask, and for which model, in order; one at least.
+pub(super) type Targets = Vec<(Arc<dyn Provider>, String)>;
+
+/// A request that was opened: what is asked, and of whom.
+pub(super) struct Asked {
+    pub turns: Vec<Turn>,
+    pub options: PromptOptions,
+    pub key: SubjectKey,
+    pub targets: Targets,
+}
+
+/// Why a request cannot be made, and what that is sealed with.
+type Refusal = (Fault, Option<SubjectKey>);
 
 /// What is the same for all attempts of a completion.
 pub(super) struct Work<'a> {
     pub event: &'a Event,
     pub request: &'a CompletionRequested,
     pub to: AggregateRef,
-    pub turns: Vec<Turn>,
-    pub options: PromptOptions,
-    pub key: SubjectKey,
-    /// Whom to ask, in order; one at least.
-    pub targets: Targets,
+    pub asked: Asked,
     pub deadline: Instant,
     pub cancelled: CancellationToken,
     /// Tells the attempts of this round from those of another worker.
@@ -122,13 +123,18 @@ pub(super) struct Work<'a> {
 
 impl Work<'_> {
     pub fn asker(&self) -> Asker<'_> {
-        let context = &self.request.context;
-        Asker {
-            org: self.event.orgid.as_str(),
-            principal: context.user_id.as_deref().unwrap_or(&self.request.requested_by),
-            assistant: context.assistant_id.as_deref(),
-            key: context.key_id.as_deref(),
-        }
+        asker(self.event.orgid.as_str(), self.request)
+    }
+}
+
+/// Whose request it is.
+pub(super) fn asker<'a>(org: &'a str, request: &'a CompletionRequested) -> Asker<'a> {
+    let context = &request.context;
+    Asker {
+        org,
+        principal: context.user_id.as_deref().unwrap_or(&request.requested_by),
+        assistant: context.assistant_id.as_deref(),
+        key: context.key_id.as_deref(),
     }
 }
 
@@ -142,23 +148,7 @@ impl LlmRouter {
         providers: Providers,
         options: RouterOptions,
     ) -> Result<Self, async_nats::SubscribeError> {
-        let running = Running::default();
-        // Events come on their plain subjects as well, before and beside any consumer: the quickest notice there is.
-        for subject in [CANCEL, EVENTS] {
-            let (mut notices, running) = (client.subscribe(subject).await?, Arc::clone(&running));
-            let keys = Arc::clone(&keys);
-            tokio::spawn(async move {
-                while let Some(notice) = notices.next().await {
-                    if subject == EVENTS && !is_cancellation(&keys, &notice.payload) {
-                        continue;
-                    }
-                    let id = notice.subject.rsplit('.').next().unwrap_or_default();
-                    if let Some(token) = running.lock().unwrap_or_else(PoisonError::into_inner).get(id) {
-                        token.cancel();
-                    }
-                }
-            });
-        }
+        let running = Running::open(&client, &keys, &options.worker_id).await?;
         let lines = Lines::open(&client, Arc::clone(&keys), sender.clone(), options.retry.clone()).await?;
         let store = EventStore::new(client.clone(), keys, &StoreOptions::default());
         let accounts = Arc::new(NoAccounts);
@@ -186,33 +176,55 @@ impl LlmRouter {
         LlmRouter { accounts, ..self }
     }
 
-    async fn requested(&self, event: &Event, request: &CompletionRequested) -> anyhow::Result<()> {
-        let cancelled = CancellationToken::new();
-        let _registered = Registered::new(&self.running, &request.request_id, cancelled.clone());
-        let to = event.aggregate()?;
+    /// Opens a request, and looks up whom to ask.
+    pub(super) async fn asked(
+        &self,
+        org: &str,
+        request: &CompletionRequested,
+    ) -> anyhow::Result<Result<Asked, Refusal>> {
         let more = request.messages.iter().filter_map(|message| message.more.as_ref());
         let sealed = request.messages.iter().map(|m| &m.content).chain(more).chain(&request.options);
         let opener = self.content_keys.opener(kids(sealed)).await?;
         let kid = request.messages.first().map_or("", |m| m.content.kid.as_str());
         // What is answered in a conversation is the conversation's, whoever asked.
         let kid = if request.context.conversation_id.is_some() { conversation_key_of(kid) } else { kid };
-        let Some(key) = self.content_keys.key(kid).await? else {
-            return self.refuse(event, &to, request, &erased(), None).await;
-        };
+        let Some(key) = self.content_keys.key(kid).await? else { return Ok(Err((erased(), None))) };
         let (turns, options) = match opened(&opener, &request.messages, request.options.as_ref()) {
             Ok(opened) => opened,
-            Err(fault) => return self.refuse(event, &to, request, &fault, Some(&key)).await,
+            Err(fault) => return Ok(Err((fault, Some(key)))),
         };
         let targets = match self.targets(request, options.balance.as_ref()) {
             Ok(targets) => targets,
-            Err(fault) => return self.refuse(event, &to, request, &fault, Some(&key)).await,
+            Err(fault) => return Ok(Err((fault, Some(key)))),
+        };
+        if let Some(fault) = not_allowed(&*self.accounts, &asker(org, request), &targets).await? {
+            return Ok(Err((fault, Some(key))));
+        }
+        Ok(Ok(Asked { turns, options, key, targets }))
+    }
+
+    /// Sees a request through. `begun`: its first attempt is in the log, with this key.
+    pub(super) async fn work_on(
+        &self,
+        event: &Event,
+        request: &CompletionRequested,
+        cancelled: CancellationToken,
+        asked: Option<Asked>,
+        begun: Option<Option<Lease>>,
+    ) -> anyhow::Result<()> {
+        let to = event.aggregate()?;
+        let asked = match asked {
+            Some(asked) => asked,
+            None => match self.asked(event.orgid.as_str(), request).await? {
+                Ok(asked) => asked,
+                Err((fault, key)) => return self.refuse(event, &to, request, &fault, key.as_ref()).await,
+            },
         };
         let deadline = Instant::now() + self.time_left(request);
-        let round = Uuid::new_v4();
-        let spent = AtomicU64::new(0);
-        let work = Work { event, request, to, turns, options, key, targets, deadline, cancelled, round, spent };
-        if let Some(fault) = not_allowed(&*self.accounts, &work.asker(), &work.targets).await? {
-            return self.refuse(event, &work.to, request, &fault, Some(&work.key)).await;
+        let (round, spent) = (Uuid::new_v4(), AtomicU64::new(0));
+        let work = Work { event, request, to, asked, deadline, cancelled, round, spent };
+        if begun.is_some() {
+            return self.work(&work, begun).await;
         }
         // Whoever was answered before is not asked again, and nothing is spent.
         if let Some(answer) = Question::of(&work).and_then(|question| self.answers.find(question))
@@ -222,12 +234,12 @@ impl LlmRouter {
         }
         match self.admit(&work).await? {
             Admission::Granted(charged) => {
-                let done = self.work(&work).await;
+                let done = self.work(&work, None).await;
                 self.rates.settle(charged, Some(work.spent.load(Ordering::Relaxed))).await;
                 done
             }
             Admission::Over => Ok(()),
-            Admission::Refused(fault) => self.refuse(event, &work.to, request, &fault, Some(&work.key)).await,
+            Admission::Refused(fault) => self.refuse(event, &work.to, request, &fault, Some(&work.asked.key)).await,
         }
     }
 
@@ -316,7 +328,12 @@ impl Reactor for LlmRouter {
             return Ok(());
         }
         match event.decode()? {
-            CompletionEvent::CompletionRequested(request) => self.requested(event, &request).await,
+            CompletionEvent::CompletionRequested(request) => {
+                let Some(registered) = self.running.begin_after(&request.request_id).await else { return Ok(()) };
+                self.work_on(event, &request, registered.cancelled(), None, None).await?;
+                registered.done();
+                Ok(())
+            }
             _ => Ok(()),
         }
     }
@@ -374,30 +391,4 @@ pub(super) fn opened(
     let options = options.map(|options| opener.open(options)).transpose().map_err(|_| erased())?;
     let options = options.map(|json| serde_json::from_str(&json)).transpose().map_err(unreadable)?.unwrap_or_default();
     Ok((turns, options))
-}
-
-// A look at the bytes first: of most events nothing is wanted here.
-fn is_cancellation(keys: &KeyRing, payload: &[u8]) -> bool {
-    let named = memchr::memmem::find(payload, CANCELLED).is_some();
-    let is_it = |signed: &symbia_events::Signed| signed.event.event_type.as_bytes() == CANCELLED;
-    named && commit::decode(keys, payload).is_ok_and(|events| events.iter().any(is_it))
-}
-
-// Known as running until dropped.
-struct Registered<'a> {
-    running: &'a Running,
-    id: &'a str,
-}
-
-impl<'a> Registered<'a> {
-    fn new(running: &'a Running, id: &'a str, token: CancellationToken) -> Self {
-        running.lock().unwrap_or_else(PoisonError::into_inner).insert(id.to_owned(), token);
-        Registered { running, id }
-    }
-}
-
-impl Drop for Registered<'_> {
-    fn drop(&mut self) {
-        self.running.lock().unwrap_or_else(PoisonError::into_inner).remove(self.id);
-    }
 }

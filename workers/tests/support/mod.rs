@@ -10,6 +10,7 @@ use futures::StreamExt;
 use sqlx::{PgPool, postgres::PgPoolOptions};
 use symbia_commands::{
     Actor, DomainCommand, Membership, Outcome, OutcomeStatus, Role,
+    integrations::CompletionCommand,
     messaging::{CreateConversation, NewParticipant, SendMessage},
 };
 use symbia_events::{
@@ -40,7 +41,7 @@ use symbia_workers::{
     content_keys::ContentKeys,
     integrations::{
         Accounts, LlmRouter, LocalOptions, LocalProvider, Meter, OpenAi, OpenAiOptions, Providers, RetryOptions,
-        RouterOptions,
+        RouterOptions, Taking,
     },
     reactor::{Reactor, ReactorRunner},
     sender::Sender,
@@ -168,6 +169,18 @@ impl House {
     pub fn restart_router(&mut self) {
         self.router.kill();
         self.router = Process::start(router(self.plan.clone()));
+    }
+
+    /// A process that sends a command of Ada's, and works itself on what is asked for in it.
+    pub fn front(&self, to: AggregateRef, command: CompletionCommand) -> Process {
+        let plan = self.plan.clone();
+        Process::start(async move {
+            let (client, sender, content_keys, taking) = parts(&plan).await;
+            taking.by(Arc::new(routing(&plan, client, sender.clone(), content_keys).await));
+            let outcome = sender.send(None, &to, &command, &ada(), CommandId::random()).await.unwrap();
+            assert_eq!(outcome.status, OutcomeStatus::Accepted, "{outcome:?}");
+            std::future::pending().await
+        })
     }
 
     pub async fn close(mut self) {
@@ -387,15 +400,17 @@ async fn secret_store(pool: PgPool) -> SecretStore {
     SecretStore::open(pool, KeyEncryptionKey::new(&kek).unwrap()).await.unwrap()
 }
 
-async fn parts(plan: &Plan) -> (Client, Sender, ContentKeys) {
+async fn parts(plan: &Plan) -> (Client, Sender, ContentKeys, Arc<Taking>) {
     let client = async_nats::connect(&plan.nats).await.unwrap();
     let bus = CommandBus::open(client.clone()).await.unwrap();
     let pool = PgPoolOptions::new().max_connections(8).connect(&plan.database).await.unwrap();
     let keys = Arc::clone(&plan.keys);
     let store = EventStore::new(client.clone(), Arc::clone(&keys), &StoreOptions::default());
-    bus.decide_here(Decider::new(store, Handlers::all()).here(Share::ReactorsOwn));
+    let decider = Decider::new(store, Handlers::all());
+    let taking = Taking::new(decider.clone(), decider.here(Share::ReactorsOwn));
+    bus.decide_here(taking.clone());
     let sender = Sender::new(bus, keys);
-    (client, sender, ContentKeys::new(secret_store(pool).await))
+    (client, sender, ContentKeys::new(secret_store(pool).await), taking)
 }
 
 async fn run(client: Client, keys: Arc<KeyRing>, reactor: impl Reactor) {
@@ -403,25 +418,34 @@ async fn run(client: Client, keys: Arc<KeyRing>, reactor: impl Reactor) {
 }
 
 async fn engine(plan: Plan) {
-    let (client, sender, content_keys) = parts(&plan).await;
+    let (client, sender, content_keys, _) = parts(&plan).await;
     let engine = RuleEngine::open(client.clone(), Arc::clone(&plan.keys), sender, content_keys).await.unwrap();
     run(client, plan.keys, engine).await;
 }
 
 async fn router(plan: Plan) {
-    let (client, sender, content_keys) = parts(&plan).await;
-    let providers = match plan.model {
-        Model::OpenAi(options) => Providers::default().with(OpenAi::new(options).unwrap()),
+    let (client, sender, content_keys, _) = parts(&plan).await;
+    let metered = sender.clone();
+    let router = routing(&plan, client.clone(), sender, content_keys).await;
+    let Some(accounts) = plan.accounts else { return run(client, plan.keys, router).await };
+    let meter = run(client.clone(), Arc::clone(&plan.keys), Meter::new(metered, Arc::clone(&accounts)));
+    tokio::join!(meter, run(client, plan.keys, router));
+}
+
+async fn routing(plan: &Plan, client: Client, sender: Sender, content_keys: ContentKeys) -> LlmRouter {
+    let providers = match &plan.model {
+        Model::OpenAi(options) => Providers::default().with(OpenAi::new(options.clone()).unwrap()),
         Model::Local => {
             let options = LocalOptions { patience: Duration::from_secs(5), ..LocalOptions::default() };
             Providers::default().with(LocalProvider::new(client.clone(), options))
         }
         Model::None => Providers::default(),
     };
-    let (keys, metered) = (Arc::clone(&plan.keys), sender.clone());
-    let router = LlmRouter::open(client.clone(), keys, sender, content_keys, providers, plan.router);
+    let options = RouterOptions { worker_id: Uuid::new_v4().to_string(), ..plan.router.clone() };
+    let router = LlmRouter::open(client, Arc::clone(&plan.keys), sender, content_keys, providers, options);
     let router = router.await.unwrap();
-    let Some(accounts) = plan.accounts else { return run(client, plan.keys, router).await };
-    let meter = run(client.clone(), Arc::clone(&plan.keys), Meter::new(metered, Arc::clone(&accounts)));
-    tokio::join!(meter, run(client, plan.keys, router.with_accounts(accounts)));
+    match &plan.accounts {
+        Some(accounts) => router.with_accounts(Arc::clone(accounts)),
+        None => router,
+    }
 }
