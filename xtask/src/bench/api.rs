@@ -1,5 +1,5 @@
 //! The platform's APIs as one process serves them, for rows that are measured over HTTP: broker, database, command worker,
-//! projections, identity and messaging. Nobody meets a rate limit.
+//! projections, identity, messaging, and two routers of the mesh. Nobody meets a rate limit.
 
 use std::{sync::Arc, time::Duration};
 
@@ -16,7 +16,7 @@ use symbia_api::{
         server::ServerConfig,
     },
     identity::{self, SigningKeys, Tokens},
-    messaging,
+    messaging, network,
     platform::{Parts, Settings},
 };
 use symbia_events::Service;
@@ -26,6 +26,7 @@ use symbia_projections::{
     identity::Identity,
     messaging::Messaging,
     migrate,
+    network::Network,
     secrets::{KeyEncryptionKey, SecretStore},
     server::{DatabaseServer, DatabaseServerOptions},
 };
@@ -45,6 +46,8 @@ pub struct Apis {
     pub identity: String,
     /// Where messaging is served.
     pub messaging: String,
+    /// Where the network service is served, twice.
+    pub routers: Vec<String>,
     /// The owner's connections to the database.
     pub pool: PgPool,
     /// An HTTP client.
@@ -65,8 +68,8 @@ impl Apis {
         migrate(&pool, &[]).await?;
         let kek = Zeroizing::new(std::array::from_fn(|i| u8::try_from(i).unwrap_or(0)));
         let secrets = SecretStore::open(pool.clone(), KeyEncryptionKey::new(&kek)?).await?;
-        let models: [Arc<dyn Projection>; 2] =
-            [Arc::new(Identity::new(secrets.clone())), Arc::new(Messaging::new(secrets.clone()))];
+        let models: [Arc<dyn Projection>; 3] =
+            [Arc::new(Identity::new(secrets.clone())), Arc::new(Messaging::new(secrets.clone())), Arc::new(Network)];
         migrate(&pool, &models.iter().map(AsRef::as_ref).collect::<Vec<_>>()).await?;
         let worker = ground.worker(Handlers::all()).await?;
         let ring = fixed_keys(ground.keys.as_ref().clone());
@@ -93,20 +96,35 @@ impl Apis {
         let feed = Feed::new(nats, ring, Arc::new(PrivateConversations), FeedConfig::default());
         let stop = CancellationToken::new();
         let mut bases = Vec::new();
-        for service in [Service::Identity, Service::Messaging] {
+        for service in [Service::Identity, Service::Messaging, Service::Network, Service::Network] {
             let (health, config) = (Health::new(service, "bench"), ServerConfig::default());
             health.set_ready(true);
             let app = match service {
                 Service::Identity => identity::service(platform.clone(), health, config),
+                Service::Network => {
+                    network::service(platform.clone(), &feed, network::Options::default(), health, config)
+                }
                 _ => messaging::service(platform.clone(), &feed, health, config),
             };
             let listener = TcpListener::bind(("127.0.0.1", 0)).await?;
             bases.push(format!("http://{}", listener.local_addr()?));
             tokio::spawn(app.build().serve(listener, stop.clone()));
         }
+        let routers = bases.split_off(2);
         let messaging = bases.pop().context("no address")?;
         let identity = bases.pop().context("no address")?;
-        Ok(Apis { identity, messaging, pool, http: Client::new(), projectors, worker, database, stop, _ground: ground })
+        Ok(Apis {
+            identity,
+            messaging,
+            routers,
+            pool,
+            http: Client::new(),
+            projectors,
+            worker,
+            database,
+            stop,
+            _ground: ground,
+        })
     }
 
     /// Ends everything.

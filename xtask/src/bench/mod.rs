@@ -12,6 +12,7 @@ mod inference;
 mod ledger;
 mod load;
 mod measure;
+mod mesh;
 mod messages;
 mod policy;
 mod process;
@@ -79,7 +80,7 @@ impl Bench {
 }
 
 /// Every row, by group.
-const ROWS: [&[&str]; 14] = [
+const ROWS: [&[&str]; 15] = [
     &append::ROWS,
     &command::ROWS,
     &fsync::ROWS,
@@ -93,6 +94,7 @@ const ROWS: [&[&str]; 14] = [
     &identity::ROWS,
     &process::ROWS,
     &messages::ROWS,
+    &mesh::ROWS,
     &sockets::ROWS,
 ];
 
@@ -135,7 +137,7 @@ async fn measure_all(bench: &mut Bench, services: bool) -> Vec<String> {
     }
     group!(append, command, fsync, load, replay, projection, exchange, policy, process);
     if services {
-        group!(inference, gateway, identity, messages, sockets);
+        group!(inference, gateway, identity, messages, mesh, sockets);
     }
     failures
 }
