@@ -96,6 +96,12 @@ pub async fn messages(
         .bind(&page.reply_to)
         .bind(page.limit.saturating_add(shared));
     let mut found: Vec<Message> = query.fetch_all(conn).await?;
+    if let Some(Anchor::Time(time)) = &page.before
+        && found.iter().all(|message| message.created_at >= *time)
+    {
+        // Nothing is older: who asks on and on until nothing comes is to come to an end.
+        found.clear();
+    }
     if backwards {
         found.reverse();
     }
