@@ -349,3 +349,15 @@ pub struct ReplayOptions {
     #[arg(long)]
     pub keep: bool,
 }
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::Cli;
+
+    #[test]
+    fn every_subcommand_can_be_parsed() {
+        Cli::command().debug_assert();
+    }
+}

@@ -18,6 +18,8 @@ const SILENCE: Duration = Duration::from_secs(600);
 
 /// Who asks, and where.
 #[derive(Clone, Debug, Args)]
+// The one it holds is a group of the same name.
+#[group(skip)]
 pub struct SignIn {
     #[command(flatten)]
     pub sign_in: session::SignIn,
