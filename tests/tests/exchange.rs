@@ -11,6 +11,8 @@ mod inference;
 mod stage;
 #[path = "exchange/steps.rs"]
 mod steps;
+#[path = "exchange/streamed.rs"]
+mod streamed;
 #[path = "exchange/trace.rs"]
 mod trace;
 #[path = "../../workers/tests/support/upstream.rs"]

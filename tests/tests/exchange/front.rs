@@ -4,14 +4,14 @@
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, ensure};
-use futures::StreamExt;
-use serde_json::{Value, json};
+use serde_json::json;
 use symbia_events::Service;
 use symbia_tests::apart::Plan;
 
 use crate::{
     Tested,
     stage::{SCRIPTED, Stage},
+    streamed::{Chunks, said},
 };
 
 const PLAN: &Plan = &[
@@ -66,39 +66,21 @@ async fn streamed(stage: &mut Stage, moment: Moment) -> anyhow::Result<String> {
     let asking = tokio::spawn(stage.rest.clone().stream(body));
     if moment == Moment::AttemptStarted {
         log.of_type("completion-attempt-started.v1").await?;
-        kill(stage)?;
+        stage.restart("router")?;
     }
     let response = asking.await??;
-    ensure!(response.status() == 200, "{}", response.status());
-    let (mut text, mut pieces, mut rest, mut finished) = (String::new(), 0, String::new(), false);
-    let mut bytes = response.bytes_stream();
-    while let Some(piece) = bytes.next().await {
-        rest.push_str(std::str::from_utf8(&piece?)?);
-        while let Some((frame, behind)) = rest.split_once("\n\n") {
-            let (frame, behind) = (frame.to_owned(), behind.to_owned());
-            rest = behind;
-            let Some(data) = frame.strip_prefix("data: ") else { continue };
-            if data == "[DONE]" {
-                ensure!(finished, "an end without a reason");
-                return Ok(text);
-            }
-            let chunk: Value = serde_json::from_str(data)?;
-            ensure!(chunk["error"].is_null(), "{chunk}");
-            finished |= chunk["choices"][0]["finish_reason"] == "stop";
-            if let Some(said) = chunk["choices"][0]["delta"]["content"].as_str().filter(|said| !said.is_empty()) {
-                text.push_str(said);
-                pieces += 1;
-                if (moment, pieces) == (Moment::FirstPiece, 1) || (moment, pieces) == (Moment::FourthPiece, 4) {
-                    kill(stage)?;
-                }
+    let mut chunks = Chunks::of(response).await?;
+    let (mut text, mut pieces, mut finished) = (String::new(), 0, false);
+    while let Some(chunk) = chunks.next().await.with_context(|| format!("after {text:?}"))? {
+        finished |= chunk["choices"][0]["finish_reason"] == "stop";
+        if let Some(said) = said(&chunk) {
+            text.push_str(said);
+            pieces += 1;
+            if (moment, pieces) == (Moment::FirstPiece, 1) || (moment, pieces) == (Moment::FourthPiece, 4) {
+                stage.restart("router")?;
             }
         }
     }
-    anyhow::bail!("the stream broke off after {text:?}")
-}
-
-fn kill(stage: &mut Stage) -> anyhow::Result<()> {
-    let role = stage.apart.role("router")?;
-    role.kill();
-    role.start()
+    ensure!(finished, "an end without a reason");
+    Ok(text)
 }

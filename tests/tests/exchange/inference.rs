@@ -4,12 +4,15 @@
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, ensure};
-use futures::StreamExt;
-use serde_json::{Value, json};
+use serde_json::json;
 use symbia_events::Service;
 use symbia_tests::apart::Plan;
 
-use crate::{Tested, stage::Stage};
+use crate::{
+    Tested,
+    stage::Stage,
+    streamed::{Chunks, said},
+};
 
 const PLAN: &Plan = &[
     ("command", &["work", "--roles", "command"]),
@@ -62,31 +65,17 @@ async fn streamed(stage: &mut Stage, kill: Option<usize>) -> anyhow::Result<(Str
     let body = json!({ "model": "symbia-labs/pico-chat", "stream": true, "temperature": 0, "response_format": shape,
         "stream_options": { "include_usage": true }, "messages": [{ "role": "user", "content": "Tell me a story." }] });
     let response = stage.rest.clone().stream(body).await?;
-    ensure!(response.status() == 200, "{}: {}", response.status(), response.text().await?);
-    let (mut text, mut pieces, mut rest, mut tokens) = (String::new(), 0, String::new(), None);
-    let mut bytes = response.bytes_stream();
-    while let Some(piece) = bytes.next().await {
-        rest.push_str(std::str::from_utf8(&piece?)?);
-        while let Some((frame, behind)) = rest.split_once("\n\n") {
-            let (frame, behind) = (frame.to_owned(), behind.to_owned());
-            rest = behind;
-            let Some(data) = frame.strip_prefix("data: ") else { continue };
-            if data == "[DONE]" {
-                return Ok((text, tokens.context("an end without usage")?));
-            }
-            let chunk: Value = serde_json::from_str(data)?;
-            ensure!(chunk["error"].is_null(), "{chunk}");
-            tokens = tokens.or(chunk["usage"]["completion_tokens"].as_u64());
-            if let Some(said) = chunk["choices"][0]["delta"]["content"].as_str().filter(|said| !said.is_empty()) {
-                text.push_str(said);
-                pieces += 1;
-                if kill == Some(pieces) {
-                    let role = stage.apart.role("inference")?;
-                    role.kill();
-                    role.start()?;
-                }
+    let mut chunks = Chunks::of(response).await?;
+    let (mut text, mut pieces, mut tokens) = (String::new(), 0, None);
+    while let Some(chunk) = chunks.next().await.with_context(|| format!("after {text:?}"))? {
+        tokens = tokens.or(chunk["usage"]["completion_tokens"].as_u64());
+        if let Some(said) = said(&chunk) {
+            text.push_str(said);
+            pieces += 1;
+            if kill == Some(pieces) {
+                stage.restart("inference")?;
             }
         }
     }
-    anyhow::bail!("the stream broke off after {text:?}")
+    Ok((text, tokens.context("an end without usage")?))
 }

@@ -100,6 +100,13 @@ impl Stage {
         Ok(Stage { apart, rest, nats, keys, _upstream: upstream })
     }
 
+    /// Kills a process and starts it again.
+    pub fn restart(&mut self, role: &str) -> anyhow::Result<()> {
+        let role = self.apart.role(role)?;
+        role.kill();
+        role.start()
+    }
+
     /// Hears of everything that happens in a conversation from now on.
     pub async fn watch(&self, conversation: &str) -> anyhow::Result<Watch> {
         let (log, live) = (self.nats.subscribe("symbia.evt.>").await?, self.nats.subscribe("symbia.live.>").await?);

@@ -88,11 +88,7 @@ async fn at_step(stage: &mut Stage, victim: Victim, step: Step, answers: Answers
     let asked = tokio::spawn(stage.rest.clone().say(talk.clone(), QUESTION));
     watch.until(step, &stage.rest).await?;
     match victim {
-        Victim::Role(name) => {
-            let role = stage.apart.role(name)?;
-            role.kill();
-            role.start()?;
-        }
+        Victim::Role(name) => stage.restart(name)?,
         // These have a supervisor of their own.
         Victim::Broker => stage.apart.servers.broker.kill(),
         Victim::Database => stage.apart.servers.database.kill(),
