@@ -7,14 +7,13 @@ use async_nats::{Client, connection::State, jetstream};
 use axum::http::StatusCode;
 use serde_json::{Map, Value, json};
 use sha2::{Digest, Sha256};
-use sqlx::{Postgres, Transaction};
 use symbia_commands::{
     Actor, Authority, CommandEnvelope, DomainCommand, Membership, Outcome, OutcomeStatus, Rejection, action,
 };
 use symbia_egress::Rules;
 use symbia_events::{ActorType, AggregateRef, AuthMethod, CommandId, KeyRing, Position, Service};
 use symbia_nats::bus::{BusError, CommandBus};
-use symbia_projections::{Positions, ReadError, ReadPool, Scope, secrets::SecretError, secrets::SecretStore};
+use symbia_projections::{Positions, ReadError, ReadPool, Reading, Scope, secrets::SecretError, secrets::SecretStore};
 use time::OffsetDateTime;
 use zeroize::Zeroizing;
 
@@ -313,11 +312,11 @@ impl Platform {
         self.positions.wait_for(position.service.name(), position, self.settings.visible_within).await
     }
 
-    /// A transaction that sees what `scope` may see.
+    /// A connection that sees what `scope` may see.
     ///
     /// # Errors
     /// 503 when the database is not reachable.
-    pub async fn read(&self, scope: &Scope) -> Result<Transaction<'static, Postgres>, ApiError> {
+    pub async fn read(&self, scope: &Scope) -> Result<Reading, ApiError> {
         Ok(self.reader.read(scope).await?)
     }
 

@@ -1,13 +1,20 @@
 //! Read-your-writes: waiting until a projection has passed a place in the log (DESIGN §5).
 
-use std::{collections::HashMap, time::Duration};
+use std::{
+    collections::{BTreeMap, HashMap},
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
 
 use futures::StreamExt;
 use sqlx::AssertSqlSafe;
 use symbia_events::{Position, Service};
-use tokio::{sync::watch, task::JoinHandle, time::Instant};
+use tokio::{sync::oneshot, task::JoinHandle, time::Instant};
 
-use crate::ReadPool;
+use crate::{ReadPool, Scope};
 
 /// Subject on which a projection tells its positions, as `<service>:<sequence>`.
 #[must_use]
@@ -15,60 +22,75 @@ pub fn subject(projection: &str) -> String {
     format!("symbia.pos.{projection}")
 }
 
-/// Shortest and longest pause between looks at the checkpoint, when no news comes over the bus.
-const POLL: (Duration, Duration) = (Duration::from_millis(10), Duration::from_millis(200));
+/// Shortest and longest pause between looks at the checkpoint, when no news comes over the bus. News gets lost with a
+/// connection alone; who looks sooner takes from the database what the projection needs.
+const POLL: (Duration, Duration) = (Duration::from_millis(100), Duration::from_millis(400));
 
-type Known = HashMap<(String, Service), u64>;
+/// How far a projection is with a service's events, and who waits for it, by sequence.
+#[derive(Debug, Default)]
+struct Lane {
+    passed: Option<u64>,
+    waiting: BTreeMap<(u64, u64), oneshot::Sender<()>>,
+}
+
+/// By projection, then service.
+type Lanes = HashMap<String, HashMap<Service, Lane>>;
 
 /// What is known of the positions of all projections, in whichever process they run.
 #[derive(Debug)]
 pub struct Positions {
     reader: ReadPool,
-    known: watch::Receiver<Known>,
+    lanes: Arc<Mutex<Lanes>>,
+    asked: AtomicU64,
     listener: JoinHandle<()>,
+}
+
+fn lock(lanes: &Mutex<Lanes>) -> MutexGuard<'_, Lanes> {
+    lanes.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 impl Positions {
     /// Listens to the projections' news; the checkpoints are asked where news does not come.
     #[must_use]
     pub fn follow(client: async_nats::Client, reader: ReadPool) -> Self {
-        let (sender, known) = watch::channel(Known::new());
+        let lanes = Arc::new(Mutex::new(Lanes::new()));
+        let told = Arc::clone(&lanes);
         let listener = tokio::spawn(async move {
             let Ok(mut news) = client.subscribe("symbia.pos.>").await else { return };
             while let Some(message) = news.next().await {
-                let projection = message.subject.strip_prefix("symbia.pos.").map(str::to_owned);
+                let projection = message.subject.strip_prefix("symbia.pos.");
                 let position = str::from_utf8(&message.payload).ok().and_then(|text| text.parse::<Position>().ok());
                 if let (Some(projection), Some(position)) = (projection, position) {
-                    // Not the maximum: after a log was replaced, sequences start again.
-                    sender.send_modify(|known| _ = known.insert((projection, position.service), position.sequence));
+                    lock(&told)
+                        .entry(projection.to_owned())
+                        .or_default()
+                        .entry(position.service)
+                        .or_default()
+                        .pass(position);
                 }
             }
         });
-        Positions { reader, known, listener }
+        Positions { reader, lanes, asked: AtomicU64::new(0), listener }
     }
 
     /// What a projection told last, if it told anything yet.
     #[must_use]
     pub fn latest(&self, projection: &str, service: Service) -> Option<u64> {
-        self.known.borrow().get(&(projection.to_owned(), service)).copied()
+        lock(&self.lanes).get(projection)?.get(&service)?.passed
     }
 
     /// Waits until a projection has folded `position`; false when it has not within `timeout`.
     pub async fn wait_for(&self, projection: &str, position: Position, timeout: Duration) -> bool {
         let deadline = Instant::now() + timeout;
-        let key = (projection.to_owned(), position.service);
-        let passed = |known: &Known| known.get(&key).is_some_and(|sequence| *sequence >= position.sequence);
-        let mut known = self.known.clone();
         let mut pause = POLL.0;
         loop {
+            let Some((told, key)) = self.wait(projection, position) else { return true };
             let until = deadline.min(Instant::now() + pause);
-            // Without the guard of what is known, which must not be held while waiting.
-            let waited = tokio::time::timeout_at(until, known.wait_for(passed)).await.map(|known| known.is_ok());
-            match waited {
-                Ok(true) => return true,
-                // Nobody listens any more: the checkpoints remain.
-                Ok(false) => tokio::time::sleep_until(until).await,
-                Err(_) => {}
+            if matches!(tokio::time::timeout_at(until, told).await, Ok(Ok(()))) {
+                return true;
+            }
+            if let Some(lane) = lock(&self.lanes).get_mut(projection).and_then(|of| of.get_mut(&position.service)) {
+                lane.waiting.remove(&key);
             }
             let asked = tokio::time::timeout_at(deadline, self.checkpoint(projection, position.service)).await;
             if asked.is_ok_and(|sequence| sequence >= Some(position.sequence)) {
@@ -81,15 +103,40 @@ impl Positions {
         }
     }
 
+    /// A place among those who wait, with its key; `None` when there is nothing to wait for.
+    fn wait(&self, projection: &str, position: Position) -> Option<(oneshot::Receiver<()>, (u64, u64))> {
+        let mut lanes = lock(&self.lanes);
+        if !lanes.contains_key(projection) {
+            lanes.insert(projection.to_owned(), HashMap::new());
+        }
+        let lane = lanes.get_mut(projection)?.entry(position.service).or_default();
+        if lane.passed >= Some(position.sequence) {
+            return None;
+        }
+        let key = (position.sequence, self.asked.fetch_add(1, Ordering::Relaxed));
+        let (sender, told) = oneshot::channel();
+        lane.waiting.insert(key, sender);
+        Some((told, key))
+    }
+
     async fn checkpoint(&self, projection: &str, service: Service) -> Option<u64> {
         let select = format!("SELECT sequence FROM {projection}.checkpoint WHERE service = $1");
-        let asked = sqlx::query_scalar(AssertSqlSafe(select)).bind(service.name()).fetch_optional(self.reader.pool());
-        match asked.await {
-            Ok(sequence) => sequence.map(|sequence: i64| sequence.unsigned_abs()),
-            Err(error) => {
-                tracing::debug!(projection, %error, "the checkpoint cannot be read");
-                None
-            }
+        let unread =
+            |error: &dyn std::fmt::Display| tracing::debug!(projection, %error, "the checkpoint cannot be read");
+        let mut connection = self.reader.read(&Scope::default()).await.inspect_err(|error| unread(error)).ok()?;
+        let asked = sqlx::query_scalar(AssertSqlSafe(select)).bind(service.name()).fetch_optional(&mut *connection);
+        asked.await.inspect_err(|error| unread(error)).ok()?.map(|sequence: i64| sequence.unsigned_abs())
+    }
+}
+
+impl Lane {
+    // Not the maximum: after a log was replaced, sequences start again.
+    fn pass(&mut self, position: Position) {
+        self.passed = Some(position.sequence);
+        let behind = self.waiting.split_off(&(position.sequence.saturating_add(1), 0));
+        for (_, waiter) in std::mem::replace(&mut self.waiting, behind) {
+            // Whoever does not wait any more needs no news.
+            _ = waiter.send(());
         }
     }
 }

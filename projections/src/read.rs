@@ -1,12 +1,20 @@
 //! Reading: connections that see only what the asker may see (platform.md §7.5).
 
-use std::time::Duration;
-
-use sqlx::{
-    AssertSqlSafe, Executor, PgPool, Postgres, Transaction,
-    postgres::{PgConnectOptions, PgPoolOptions},
+use std::{
+    fmt,
+    ops::{Deref, DerefMut},
+    time::Duration,
 };
+
+use deadpool::{
+    Runtime,
+    managed::{Manager, Metrics, Object, Pool, PoolError, RecycleResult},
+};
+use sqlx::{AssertSqlSafe, Connection as _, Executor as _, PgConnection, postgres::PgConnectOptions};
 use symbia_events::{InvalidToken, OrgId, check_token};
+
+/// How long a reader waits for a connection.
+const PATIENCE: Duration = Duration::from_secs(5);
 
 /// Who asks. An empty scope sees no rows.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -36,15 +44,12 @@ impl Scope {
         Scope { org: Some(org), user: Some(user.into()), bypass: false }
     }
 
-    // Tokens hold no quotes, so that they can stand in the statement that begins the transaction.
-    fn begin(&self) -> Result<String, InvalidToken> {
+    // Tokens hold no quotes, so that they can stand in the statement.
+    fn set(&self) -> Result<String, InvalidToken> {
         let user = self.user.as_deref().map(check_token).transpose()?.unwrap_or_default();
         let org = self.org.as_ref().map(OrgId::as_str).unwrap_or_default();
         let bypass = if self.bypass { "on" } else { "off" };
-        Ok(format!(
-            "BEGIN READ ONLY; SET LOCAL symbia.org_id = '{org}'; SET LOCAL symbia.user_id = '{user}'; \
-             SET LOCAL symbia.bypass = '{bypass}'"
-        ))
+        Ok(format!("SET symbia.org_id = '{org}'; SET symbia.user_id = '{user}'; SET symbia.bypass = '{bypass}'"))
     }
 }
 
@@ -60,42 +65,83 @@ pub enum ReadError {
 }
 
 /// Connections in the reader's role.
+///
+/// A scope is set for the session when a connection is taken, and a connection is given back as it is: the transaction that
+/// would end the scope, and the test that a pool of sqlx makes of what comes back, are a round trip each, for every question.
+/// Nobody gets a connection but with a scope of their own.
 #[derive(Clone, Debug)]
-pub struct ReadPool(PgPool);
+pub struct ReadPool(Pool<Connect>);
+
+struct Connect(PgConnectOptions);
+
+impl fmt::Debug for Connect {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Connect").field("database", &self.0.get_database()).finish_non_exhaustive()
+    }
+}
+
+impl Manager for Connect {
+    type Type = PgConnection;
+    type Error = sqlx::Error;
+
+    async fn create(&self) -> Result<PgConnection, sqlx::Error> {
+        let mut connection = PgConnection::connect_with(&self.0).await?;
+        connection.execute("SET ROLE symbia_reader; SET jit = off; SET default_transaction_read_only = on").await?;
+        Ok(connection)
+    }
+
+    // Setting the scope is the test.
+    async fn recycle(&self, _: &mut PgConnection, _: &Metrics) -> RecycleResult<sqlx::Error> {
+        Ok(())
+    }
+}
+
+/// A connection that sees what a scope may see, until it is dropped.
+pub struct Reading(Object<Connect>);
+
+impl Deref for Reading {
+    type Target = PgConnection;
+
+    fn deref(&self) -> &PgConnection {
+        &self.0
+    }
+}
+
+impl DerefMut for Reading {
+    fn deref_mut(&mut self) -> &mut PgConnection {
+        &mut self.0
+    }
+}
 
 impl ReadPool {
     /// A pool that connects when it is first used.
     #[must_use]
+    #[expect(clippy::expect_used, reason = "building fails for timeouts without a runtime alone")]
     pub fn new(options: PgConnectOptions, max_connections: u32) -> Self {
-        let pool = PgPoolOptions::new()
-            .max_connections(max_connections)
-            .acquire_timeout(Duration::from_secs(5))
-            // Beginning a transaction is the test.
-            .test_before_acquire(false)
-            .after_connect(|conn, _| {
-                Box::pin(async move { conn.execute("SET ROLE symbia_reader; SET jit = off").await.map(|_| ()) })
-            })
-            .connect_lazy_with(options);
-        ReadPool(pool)
+        let size = usize::try_from(max_connections).unwrap_or(usize::MAX);
+        let pool = Pool::builder(Connect(options)).max_size(size).runtime(Runtime::Tokio1);
+        let pool = pool.wait_timeout(Some(PATIENCE)).create_timeout(Some(PATIENCE)).build();
+        ReadPool(pool.expect("a runtime is given"))
     }
 
-    /// A read-only transaction in which the scope holds. It ends when it is dropped.
-    pub async fn read(&self, scope: &Scope) -> Result<Transaction<'static, Postgres>, ReadError> {
-        let begin = scope.begin()?;
+    /// A connection for reading, in which the scope holds.
+    pub async fn read(&self, scope: &Scope) -> Result<Reading, ReadError> {
+        let set = scope.set()?;
         let mut dead = 0;
         loop {
-            match self.0.begin_with(AssertSqlSafe(begin.clone())).await {
-                // Since it was used last, the server has ended it; so it may have all others.
-                Err(error) if ended(&error) && dead < self.0.options().get_max_connections() => dead += 1,
-                begun => return Ok(begun?),
+            let mut connection = self.0.get().await.map_err(|error| match error {
+                PoolError::Backend(error) => error,
+                PoolError::Timeout(_) => sqlx::Error::PoolTimedOut,
+                _ => sqlx::Error::PoolClosed,
+            })?;
+            match connection.execute(AssertSqlSafe(set.clone())).await {
+                Ok(_) => return Ok(Reading(connection)),
+                // Since it was used last, the server has ended it, or who used it was cut short; so it may be with all others.
+                Err(_) if dead < self.0.status().max_size => dead += 1,
+                Err(error) => return Err(error.into()),
             }
+            drop(Object::take(connection));
         }
-    }
-
-    /// The pool itself: a statement outside of [`ReadPool::read`] has no scope and sees no tenant's rows.
-    #[must_use]
-    pub fn pool(&self) -> &PgPool {
-        &self.0
     }
 }
 
@@ -114,8 +160,8 @@ mod tests {
 
     #[test]
     fn a_principal_that_would_break_out_of_the_statement_is_refused() {
-        assert!(Scope::user("x'; RESET ROLE; --").begin().is_err());
-        let begin = Scope::member("acme".parse().unwrap(), "ada").begin().unwrap();
-        assert!(begin.contains("symbia.org_id = 'acme'") && begin.contains("symbia.bypass = 'off'"));
+        assert!(Scope::user("x'; RESET ROLE; --").set().is_err());
+        let set = Scope::member("acme".parse().unwrap(), "ada").set().unwrap();
+        assert!(set.contains("symbia.org_id = 'acme'") && set.contains("symbia.bypass = 'off'"));
     }
 }

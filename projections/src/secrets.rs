@@ -9,17 +9,11 @@ use aes_gcm::{
     aead::{Aead, KeyInit, Payload},
 };
 use sha2::{Digest, Sha256};
-use sqlx::{
-    PgPool,
-    postgres::{PgConnectOptions, PgPoolOptions},
-};
+use sqlx::{PgPool, postgres::PgConnectOptions};
 use symbia_events::SubjectKey;
 use zeroize::Zeroizing;
 
-use crate::read::ended;
-
-/// Connections on which keys are looked up.
-const READS: u32 = 8;
+use crate::lookups::{Lookups, Row};
 
 /// Subject keys that a projection has just used are kept in mind, and for how long: one that was destroyed elsewhere opens
 /// nothing any more soon after.
@@ -135,15 +129,6 @@ impl fmt::Debug for KeyEncryptionKey {
 }
 
 #[derive(sqlx::FromRow)]
-struct Row {
-    #[sqlx(rename = "ref")]
-    reference: String,
-    nonce: Option<Vec<u8>>,
-    wrapped: Option<Vec<u8>>,
-    kek_version: i32,
-}
-
-#[derive(sqlx::FromRow)]
 struct StaleRow {
     kind: String,
     #[sqlx(flatten)]
@@ -154,8 +139,7 @@ struct StaleRow {
 #[derive(Clone)]
 pub struct SecretStore {
     pub(crate) pool: PgPool,
-    /// Keys are looked up for each thing that is said: here no connection is tested first.
-    reads: PgPool,
+    lookups: Lookups,
     keks: Arc<HashMap<i32, Kek>>,
     pub(crate) version: i32,
     known: moka::sync::Cache<String, SubjectKey>,
@@ -190,9 +174,8 @@ impl SecretStore {
         given.insert(active.id.clone(), active);
         let keks = stored.into_iter().filter_map(|(version, id)| Some((version, given.remove(&id)?))).collect();
         let known = moka::sync::Cache::builder().max_capacity(KNOWN_MAX).time_to_live(KNOWN_FOR).build();
-        let reads = PgPoolOptions::new().max_connections(READS).test_before_acquire(false);
-        let reads = reads.connect_lazy_with(PgConnectOptions::clone(&pool.connect_options()));
-        let store = SecretStore { pool, reads, keks: Arc::new(keks), version, known };
+        let lookups = Lookups::open(PgConnectOptions::clone(&pool.connect_options()));
+        let store = SecretStore { pool, lookups, keks: Arc::new(keks), version, known };
         store.wrap_anew().await?;
         Ok(store)
     }
@@ -240,7 +223,7 @@ impl SecretStore {
 
     /// A person's key; `None` when there is none, or no longer.
     pub async fn subject_key(&self, kid: &str) -> Result<Option<SubjectKey>, SecretError> {
-        let row = self.rows(SUBJECT_KEY, &[kid.to_owned()]).await?.pop();
+        let row = self.lookups.find(SUBJECT_KEY, &[kid.to_owned()]).await?.pop();
         row.map_or(Ok(None), |row| self.open_subject_key(row))
     }
 
@@ -251,7 +234,7 @@ impl SecretStore {
             return Ok(HashMap::new());
         }
         let mut keys = HashMap::with_capacity(kids.len());
-        for row in self.rows(SUBJECT_KEY, kids).await? {
+        for row in self.lookups.find(SUBJECT_KEY, kids).await? {
             match self.open_subject_key(row) {
                 Ok(Some(key)) => _ = keys.insert(key.kid().to_owned(), key),
                 Ok(None) => {}
@@ -328,7 +311,7 @@ impl SecretStore {
 
     /// A secret; `None` when there is none, or no longer.
     pub async fn secret(&self, reference: &str) -> Result<Option<Zeroizing<String>>, SecretError> {
-        let Some(row) = self.rows(SECRET, &[reference.to_owned()]).await?.pop() else { return Ok(None) };
+        let Some(row) = self.lookups.find(SECRET, &[reference.to_owned()]).await?.pop() else { return Ok(None) };
         let Some(mut value) = self.unwrap(SECRET, &row)? else { return Ok(None) };
         let text = String::from_utf8(std::mem::take(&mut *value));
         Ok(Some(Zeroizing::new(text.map_err(|_| SecretError::Corrupt(reference.to_owned()))?)))
@@ -339,7 +322,7 @@ impl SecretStore {
         self.destroy(SECRET, reference).await
     }
 
-    async fn put(&self, kind: &str, reference: &str, value: &[u8]) -> Result<(), SecretError> {
+    async fn put(&self, kind: &'static str, reference: &str, value: &[u8]) -> Result<(), SecretError> {
         let (nonce, wrapped) = self.kek(self.version)?.wrap(kind, reference, value)?;
         let insert = "INSERT INTO vault.secrets (kind, ref, nonce, wrapped, kek_version) VALUES ($1, $2, $3, $4, $5)
                       ON CONFLICT DO NOTHING";
@@ -354,23 +337,11 @@ impl SecretStore {
         if inserted.rows_affected() == 1 {
             return Ok(());
         }
-        let kept = self.rows(kind, &[reference.to_owned()]).await?.pop();
+        let kept = self.lookups.find(kind, &[reference.to_owned()]).await?.pop();
         match kept.map(|row| self.unwrap(kind, &row)).transpose()?.flatten() {
             Some(kept) if kept.as_slice() == value => Ok(()),
             Some(_) => Err(SecretError::Taken(reference.to_owned())),
             None => Err(SecretError::Destroyed(reference.to_owned())),
-        }
-    }
-
-    async fn rows(&self, kind: &str, references: &[String]) -> Result<Vec<Row>, sqlx::Error> {
-        let select = "SELECT ref, nonce, wrapped, kek_version FROM vault.secrets WHERE kind = $1 AND ref = ANY($2)";
-        let mut dead = 0;
-        loop {
-            match sqlx::query_as(select).bind(kind).bind(references).fetch_all(&self.reads).await {
-                // Since it was used last, the server has ended it; so it may have all others.
-                Err(error) if ended(&error) && dead < READS => dead += 1,
-                rows => return rows,
-            }
         }
     }
 

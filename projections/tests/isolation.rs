@@ -5,7 +5,7 @@ mod support;
 
 use std::collections::BTreeSet;
 
-use sqlx::{AssertSqlSafe, Row, raw_sql};
+use sqlx::{AssertSqlSafe, Executor as _, Row, raw_sql};
 use support::{SOON, World, database, encoded, kek, message, pool, signed};
 use symbia_events::{
     KeyRing, SubjectKey,
@@ -281,17 +281,22 @@ async fn a_reader_sees_nothing_of_another_tenant_in_any_table_and_writes_nothing
             assert_eq!(seen > 0, sees, "{table} as {scope:?}");
         }
         let all = format!("SELECT count(*) FROM identity.{table}");
-        let unscoped: i64 = sqlx::query_scalar(AssertSqlSafe(all)).fetch_one(reader.pool()).await.unwrap();
+        let mut nobody = reader.read(&Scope::default()).await.unwrap();
+        let unscoped: i64 = sqlx::query_scalar(AssertSqlSafe(all)).fetch_one(&mut *nobody).await.unwrap();
         assert_eq!(unscoped, 0, "{table} without a scope, also after another scope on the same connection");
+        drop(nobody);
         for write in
             [format!("DELETE FROM identity.{table}"), format!("UPDATE identity.{table} SET org_id = 'org-eve'")]
         {
-            let written = sqlx::query(AssertSqlSafe(write)).execute(reader.pool()).await;
+            let mut ada = reader.read(&ada).await.unwrap();
+            ada.execute("SET default_transaction_read_only = off").await.unwrap();
+            let written = sqlx::query(AssertSqlSafe(write)).execute(&mut *ada).await;
             let code = written.unwrap_err().into_database_error().and_then(|e| e.code().map(|c| c.into_owned()));
             assert_eq!(code.as_deref(), Some("42501"), "{table}");
         }
     }
-    let vault = sqlx::query("SELECT * FROM vault.secrets").execute(reader.pool()).await;
+    let mut platform = reader.read(&Scope::platform()).await.unwrap();
+    let vault = sqlx::query("SELECT * FROM vault.secrets").execute(&mut *platform).await;
     assert!(vault.is_err());
     let open: Vec<String> = sqlx::query_scalar(
         "SELECT c.relname::text FROM pg_class c WHERE c.relnamespace = 'identity'::regnamespace AND c.relkind = 'r'
