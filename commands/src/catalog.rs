@@ -50,6 +50,7 @@ pub fn catalog() -> Vec<MessageType> {
         network::PolicyCommand::types(),
         network::BridgeCommand::types(),
         network::RoutingCommand::types(),
+        network::RefusalsCommand::types(),
     ]
     .concat()
 }

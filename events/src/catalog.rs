@@ -76,6 +76,7 @@ catalog! {
     network::PolicyEvent,
     network::BridgeEvent,
     network::RoutingEvent,
+    network::SecurityEvent,
 }
 
 /// Why a payload cannot be read and written again.

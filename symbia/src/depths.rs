@@ -1,7 +1,7 @@
 //! How much waits: commands, events for reactors, dead letters, and how far the projections are behind. Asked every few
 //! seconds by the process that takes commands or folds.
 
-use std::{collections::BTreeMap, time::Duration};
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use async_nats::jetstream::Context;
 use futures::TryStreamExt;
@@ -10,10 +10,10 @@ use symbia_nats::{
     telemetry::{KeyValue, meter},
     topology::{COMMANDS, DEAD_LETTERS, TIMERS},
 };
-use symbia_projections::{Projection, secrets::SecretStore};
+use symbia_projections::Projection;
 use tokio_util::sync::CancellationToken;
 
-use crate::{connect::Connected, roles};
+use crate::connect::Connected;
 
 const EVERY: Duration = Duration::from_secs(5);
 
@@ -57,9 +57,8 @@ async fn waiting(js: &Context) -> anyhow::Result<BTreeMap<String, u64>> {
 }
 
 /// Records how far the projections are behind the log.
-pub async fn lag(house: Connected, secrets: SecretStore) {
+pub async fn lag(house: Connected, projections: Vec<Arc<dyn Projection>>) {
     let lag = meter().u64_gauge("symbia.projection.lag").with_description("Messages that are not folded yet").build();
-    let projections = roles::projections(&secrets);
     let borrowed: Vec<&dyn Projection> = projections.iter().map(AsRef::as_ref).collect();
     loop {
         tokio::time::sleep(EVERY).await;

@@ -21,7 +21,7 @@ pub async fn run(config: &Config, command: ProjectionCommand) -> Ended {
     match command {
         ProjectionCommand::List => show(config, &house, secrets).await,
         ProjectionCommand::Rebuild { name } => {
-            let projection = find(&name, secrets)?;
+            let projection = find(config, &name, &secrets)?;
             let bar = bar(config);
             let done = rebuilder.rebuild(projection.as_ref(), &|p| advance(&bar, p)).await?;
             bar.finish_and_clear();
@@ -34,8 +34,8 @@ pub async fn run(config: &Config, command: ProjectionCommand) -> Ended {
         }
         ProjectionCommand::Verify { name } => {
             let chosen = match name {
-                Some(name) => vec![find(&name, secrets)?],
-                None => roles::projections(&secrets),
+                Some(name) => vec![find(config, &name, &secrets)?],
+                None => roles::projections(config, &secrets),
             };
             verify(config, &rebuilder, &chosen).await
         }
@@ -43,7 +43,7 @@ pub async fn run(config: &Config, command: ProjectionCommand) -> Ended {
 }
 
 async fn show(config: &Config, house: &Connected, secrets: SecretStore) -> Ended {
-    let projections = roles::projections(&secrets);
+    let projections = roles::projections(config, &secrets);
     let borrowed: Vec<&dyn Projection> = projections.iter().map(AsRef::as_ref).collect();
     let all = list(&house.pool, &house.js, &borrowed).await?;
     if config.json {
@@ -105,8 +105,8 @@ async fn verify(config: &Config, rebuilder: &Rebuilder, chosen: &[Arc<dyn Projec
     Ok(ExitCode::from(if differing == 0 { 0 } else { exit::FOUND }))
 }
 
-fn find(name: &str, secrets: SecretStore) -> anyhow::Result<Arc<dyn Projection>> {
-    let all = roles::projections(&secrets);
+fn find(config: &Config, name: &str, secrets: &SecretStore) -> anyhow::Result<Arc<dyn Projection>> {
+    let all = roles::projections(config, secrets);
     let known: Vec<&str> = all.iter().map(|p| p.name()).collect();
     let known = known.join(", ");
     let Some(found) = all.into_iter().find(|p| p.name() == name) else {

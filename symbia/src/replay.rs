@@ -117,7 +117,7 @@ async fn replay(
     let rebuilder =
         Rebuilder { pool: scratch.clone(), jetstream: house.js.clone(), keys: fixed_keys(house.keys.as_ref().clone()) };
     // Personal data is sealed with keys that only the live vault has.
-    let projections: Vec<Arc<dyn Projection>> = roles::projections(&roles::secrets(&open.home, house).await?);
+    let projections: Vec<Arc<dyn Projection>> = roles::projections(config, &roles::secrets(&open.home, house).await?);
     let mut outcomes = Vec::new();
     for projection in &projections {
         let projection = projection.as_ref();

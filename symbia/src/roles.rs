@@ -28,23 +28,23 @@ use crate::{
 };
 
 /// Every projection of the platform.
-pub fn projections(secrets: &SecretStore) -> Vec<Arc<dyn Projection>> {
+pub fn projections(config: &Config, secrets: &SecretStore) -> Vec<Arc<dyn Projection>> {
     vec![
         Arc::new(Identity::new(secrets.clone())),
         Arc::new(Messaging::new(secrets.clone())),
         Arc::new(Assistants),
         Arc::new(Integrations),
         Arc::new(Models),
-        Arc::new(Network),
+        Arc::new(Network::showing(config.mesh.shown)),
     ]
 }
 
 /// Refuses a database that has not this build's tables, and gives the secret store.
-pub async fn checked_secrets(home: &Home, house: &Connected) -> anyhow::Result<SecretStore> {
+pub async fn checked_secrets(config: &Config, home: &Home, house: &Connected) -> anyhow::Result<SecretStore> {
     // The store cannot be opened without its own.
     symbia_projections::check(&house.pool, &[]).await?;
     let secrets = secrets(home, house).await?;
-    let projections = projections(&secrets);
+    let projections = projections(config, &secrets);
     let borrowed: Vec<&dyn Projection> = projections.iter().map(AsRef::as_ref).collect();
     symbia_projections::check(&house.pool, &borrowed).await?;
     Ok(secrets)
@@ -69,7 +69,7 @@ pub async fn migrate_unmarked(config: &Config, home: &Home, house: &Connected) -
     topology::ensure(&house.js, config.replicas).await?;
     // The tables must stand before the secret store can be opened, and the projections are built over the store.
     migrate(&house.pool, &[]).await?;
-    let projections = projections(&secrets(home, house).await?);
+    let projections = projections(config, &secrets(home, house).await?);
     let borrowed: Vec<&dyn Projection> = projections.iter().map(AsRef::as_ref).collect();
     let done = migrate(&house.pool, &borrowed).await?;
     for step in &done.applied {
@@ -93,9 +93,9 @@ pub async fn migrate_alone(config: Config) -> Ended {
 /// `symbia project`.
 pub async fn project_alone(config: Config) -> Ended {
     let (home, house) = Connected::open(&config).await?;
-    let secrets = checked_secrets(&home, &house).await?;
+    let secrets = checked_secrets(&config, &home, &house).await?;
     let stop = stop_on_signal();
-    let projectors = project(&house, &secrets);
+    let projectors = project(&config, &house, &secrets);
     stop.cancelled().await;
     for projector in projectors {
         projector.stop().await;
@@ -104,13 +104,14 @@ pub async fn project_alone(config: Config) -> Ended {
 }
 
 /// Starts the projectors.
-pub fn project(house: &Connected, secrets: &SecretStore) -> Vec<ProjectorHandle> {
+pub fn project(config: &Config, house: &Connected, secrets: &SecretStore) -> Vec<ProjectorHandle> {
     let keys = fixed_keys(house.keys.as_ref().clone());
     let start = |projection| {
         ProjectorOptions::new(house.pool.clone(), house.js.clone(), keys.clone()).build(projection).start()
     };
-    tokio::spawn(depths::lag(house.clone(), secrets.clone()));
-    projections(secrets).into_iter().map(start).collect()
+    let projections = projections(config, secrets);
+    tokio::spawn(depths::lag(house.clone(), projections.clone()));
+    projections.into_iter().map(start).collect()
 }
 
 /// Cancelled by SIGINT or SIGTERM; a second one ends the process at once.

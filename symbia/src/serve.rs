@@ -38,7 +38,7 @@ const KEYS_WITHIN: Duration = Duration::from_secs(5);
 /// `symbia serve`.
 pub async fn run(config: Config, options: ServeOptions) -> Ended {
     let (home, house) = Connected::open(&config).await?;
-    checked_secrets(&home, &house).await?;
+    checked_secrets(&config, &home, &house).await?;
     let services = if options.services.is_empty() { Service::ALL.to_vec() } else { options.services };
     let stop = stop_on_signal();
     let durability = doctor::durability(&config, home.running()).await.unwrap_or_else(|warning| warning);

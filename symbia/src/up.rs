@@ -63,7 +63,7 @@ pub async fn run(mut config: Config, options: UpOptions) -> Ended {
     roles::migrate_all(&config, &home, &house).await?;
 
     let secrets = roles::secrets(&home, &house).await?;
-    let projectors = roles::project(&house, &secrets);
+    let projectors = roles::project(&config, &house, &secrets);
     let grouping = match options.durability {
         DurabilityOption::Fsync => Grouping::Group,
         DurabilityOption::Interval => Grouping::Single,

@@ -64,7 +64,7 @@ pub async fn run(config: Config, options: WorkOptions) -> Ended {
         return inference::run(&config, stop).await;
     }
     let (home, house) = Connected::open(&config).await?;
-    let secrets = checked_secrets(&home, &house).await?;
+    let secrets = checked_secrets(&config, &home, &house).await?;
     let mut workers = start(&config, &house, &secrets, &roles, Grouping::Group, &stop).await?;
     while let Some(ended) = workers.join_next().await {
         ended??;
@@ -101,15 +101,14 @@ pub async fn start(
                 });
             }
             WorkRole::Timer => {
-                let housekeeping = Housekeeping::open(client.clone(), Arc::clone(keys), secrets.clone()).await?;
+                let housekeeping = Housekeeping::new(client.clone(), sender.clone(), secrets.clone());
                 workers.spawn(react(house.clone(), housekeeping, stop.clone()));
                 let timers = TimerWorker::new(client.clone(), Arc::clone(keys));
-                let eraser =
-                    Eraser::open(client.clone(), Arc::clone(keys), secrets.clone(), Periods::default()).await?;
+                let eraser = Eraser::new(client.clone(), sender.clone(), secrets.clone(), Periods::default());
                 workers.spawn(react(house.clone(), eraser, stop.clone()));
                 let reader = ReadPool::new(house.database.clone(), RETENTION_CONNECTIONS);
                 let day = Periods::default().day;
-                let retention = Retention::open(client.clone(), Arc::clone(keys), reader, day).await?;
+                let retention = Retention::new(client.clone(), sender.clone(), reader, day);
                 workers.spawn(react(house.clone(), retention, stop.clone()));
                 workers.spawn(async move {
                     timers.run(stop).await;
@@ -117,7 +116,7 @@ pub async fn start(
                 });
             }
             WorkRole::Seal => {
-                let sealer = Sealer::new(client.clone(), Arc::clone(keys));
+                let sealer = Sealer::new(client.clone(), Arc::clone(keys), bus.clone());
                 workers.spawn(async move {
                     sealer.run(stop).await;
                     Ok(())
@@ -201,12 +200,12 @@ pub async fn start(
                 });
             }
             WorkRole::Models => {
-                let keeper = ModelKeeper::open(client.clone(), Arc::clone(keys)).await?;
+                let keeper = ModelKeeper::new(client.clone(), sender.clone());
                 workers.spawn(react(house.clone(), keeper, stop.clone()));
                 match config.pull_options() {
                     Ok(options) => {
                         let puller = Puller::new(options).context("models cannot be got")?;
-                        let downloader = Downloader::open(client.clone(), Arc::clone(keys), puller.clone()).await?;
+                        let downloader = Downloader::new(client.clone(), sender.clone(), puller.clone());
                         workers.spawn(react(house.clone(), downloader, stop.clone()));
                         workers.spawn(serve_searches(client.clone(), puller, stop.clone()));
                     }

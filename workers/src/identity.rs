@@ -4,8 +4,6 @@
 //! Error policy: repeat. Keys are destroyed once, timers of one id replace each other, and command ids derive from the
 //! event.
 
-use std::sync::Arc;
-
 use anyhow::Context;
 use async_nats::{Client, jetstream};
 use async_trait::async_trait;
@@ -14,13 +12,10 @@ use symbia_commands::{
     identity::{ConfirmErasure, ExpireGrant, GrantsCommand, UserCommand},
 };
 use symbia_events::{
-    AggregateRef, CommandId, DomainEvent, Event, KeyRing, Position, Service,
+    AggregateRef, CommandId, DomainEvent, Event, Position, Service,
     identity::{GrantsEvent, UserEvent},
 };
-use symbia_nats::{
-    bus::{BusError, CommandBus},
-    timers::{TimerCommand, Timers, When},
-};
+use symbia_nats::timers::{TimerCommand, Timers, When};
 use symbia_projections::secrets::SecretStore;
 use time::{OffsetDateTime, format_description::well_known::Rfc3339};
 
@@ -38,12 +33,9 @@ pub struct Housekeeping {
 
 impl Housekeeping {
     /// Over a connection and the store that holds the keys.
-    ///
-    /// # Errors
-    /// The command bus cannot be opened.
-    pub async fn open(client: Client, keys: Arc<KeyRing>, secrets: SecretStore) -> Result<Self, BusError> {
-        let timers = Timers::new(jetstream::new(client.clone()));
-        Ok(Housekeeping { secrets, timers, sender: Sender::new(CommandBus::open(client).await?, keys) })
+    #[must_use]
+    pub fn new(client: Client, sender: Sender, secrets: SecretStore) -> Self {
+        Housekeeping { secrets, timers: Timers::new(jetstream::new(client)), sender }
     }
 
     async fn erase(&self, event: &Event) -> anyhow::Result<()> {

@@ -66,13 +66,14 @@ pub struct Sealed {
 pub struct Sealer {
     client: Client,
     keys: Arc<KeyRing>,
+    bus: CommandBus,
 }
 
 impl Sealer {
-    /// A sealer over a connection.
+    /// A sealer over a connection, which sends its commands over a bus.
     #[must_use]
-    pub fn new(client: Client, keys: Arc<KeyRing>) -> Self {
-        Sealer { client, keys }
+    pub fn new(client: Client, keys: Arc<KeyRing>, bus: CommandBus) -> Self {
+        Sealer { client, keys, bus }
     }
 
     /// Sets the hourly timer and seals whenever it fires, until `stop`.
@@ -83,7 +84,6 @@ impl Sealer {
     async fn consume(&self) -> anyhow::Result<std::convert::Infallible> {
         let js = jetstream::new(self.client.clone());
         Timers::new(js.clone()).seal_hourly().await?;
-        let bus = CommandBus::open(self.client.clone()).await?;
         let config = pull::Config {
             durable_name: Some("sealer".to_owned()),
             filter_subject: DUE_SEAL.to_owned(),
@@ -96,7 +96,7 @@ impl Sealer {
         let mut calls = consumer.messages().await?;
         while let Some(call) = calls.next().await {
             let call = call?;
-            let ack = match self.seal_alive(&bus, &call).await {
+            let ack = match self.seal_alive(&call).await {
                 Ok(_) => AckKind::Ack,
                 Err(error) => {
                     tracing::warn!(error = format!("{error:#}"), "the log is not sealed, trying again");
@@ -108,9 +108,9 @@ impl Sealer {
         bail!("the subscription ended")
     }
 
-    async fn seal_alive(&self, bus: &CommandBus, call: &Message) -> anyhow::Result<Vec<Sealed>> {
+    async fn seal_alive(&self, call: &Message) -> anyhow::Result<Vec<Sealed>> {
         let mut alive = tokio::time::interval(PATIENCE / 3);
-        let work = self.seal_all(bus);
+        let work = self.seal_all();
         tokio::pin!(work);
         loop {
             tokio::select! {
@@ -121,12 +121,12 @@ impl Sealer {
     }
 
     /// Seals what is not sealed yet, of every stream. A stream that cannot be sealed does not keep the others open.
-    pub async fn seal_all(&self, bus: &CommandBus) -> anyhow::Result<Vec<Sealed>> {
+    pub async fn seal_all(&self) -> anyhow::Result<Vec<Sealed>> {
         let (mut sealed, mut failed) = (Vec::new(), None);
         // The stream that holds the seals comes last, so that it closes over those of the others.
         let others = Service::ALL.into_iter().filter(|service| *service != Service::Logging);
         for service in others.chain([Service::Logging]) {
-            match self.seal(bus, service).await.with_context(|| format!("sealing the log of {service}")) {
+            match self.seal(service).await.with_context(|| format!("sealing the log of {service}")) {
                 Ok(Some(stretch)) => {
                     tracing::info!(%service, from = stretch.from, to = stretch.to, events = stretch.events, "sealed");
                     sealed.push(stretch);
@@ -138,7 +138,7 @@ impl Sealer {
         failed.map_or(Ok(sealed), Err)
     }
 
-    async fn seal(&self, bus: &CommandBus, service: Service) -> anyhow::Result<Option<Sealed>> {
+    async fn seal(&self, service: Service) -> anyhow::Result<Option<Sealed>> {
         let js = jetstream::new(self.client.clone());
         let aggregate = AggregateRef::new(Service::Logging, OrgId::global(), "seal", service.name())?;
         let from = self.sealed_to(&aggregate).await? + 1;
@@ -175,7 +175,7 @@ impl Sealer {
         });
         let id = CommandId::derived(Uuid::NAMESPACE_OID, &format!("seal:{service}:{from}"));
         let envelope = CommandEnvelope::new(&self.keys, &aggregate, &command, &Actor::system("sealer"), id, now)?;
-        let outcome = bus.send(&aggregate, &envelope, WAIT).await?;
+        let outcome = self.bus.send(&aggregate, &envelope, WAIT).await?;
         match outcome.rejection {
             // Another sealer was faster.
             Some(rejection) if rejection.code == "NOT_CONTIGUOUS" => Ok(None),

@@ -1,6 +1,6 @@
 //! Who may follow what of a tenant's events.
 
-use symbia_commands::network::{EVENTS_READ, POLICIES_READ, TRACES_READ};
+use symbia_commands::network::{EVENTS_READ, NODES_ADMIN, POLICIES_READ, TRACES_READ};
 use symbia_events::{Event, Service};
 
 use crate::http::Principal;
@@ -31,19 +31,21 @@ impl Audience for WholeTenant {
 /// Conversations, runs and completions belong to those who take part: their events, though sealed, tell who speaks with whom,
 /// and live tokens are in clear. Members follow theirs at `/api/conversations/:id/stream`; here they are for admins of the
 /// tenant and holders of `cap:messaging.observe`. Live messages are for the latter alone. Of an organization's mesh, members see
-/// who is on it; its policies and what went over it are for those who may read them over REST.
+/// who is on it; its policies and what went over it are for those who may read them over REST, and what it refused for those
+/// who manage it.
 #[derive(Clone, Copy, Debug)]
 pub struct PrivateConversations;
 
 const OBSERVE: &str = "cap:messaging.observe";
 const PRIVATE: [Service; 3] = [Service::Messaging, Service::Assistants, Service::Integrations];
 /// The kinds of the mesh's aggregates, and what one needs to have their events.
-const MESH: [(&str, &[&str]); 5] = [
+const MESH: [(&str, &[&str]); 6] = [
     ("node", &[]),
     ("contract", &[]),
     ("bridge", &[]),
     ("policy", &[POLICIES_READ]),
     ("routed-event", &[EVENTS_READ, TRACES_READ]),
+    ("security", &[NODES_ADMIN]),
 ];
 
 impl PrivateConversations {
@@ -139,9 +141,12 @@ mod tests {
         assert!(PrivateConversations.may_see(&caller("admin"), &event(Service::Messaging)));
         assert!(!PrivateConversations.may_hear(&caller("admin"), "conversation.x"));
         let reader = Principal { entitlements: vec![POLICIES_READ.into()], ..caller("member") };
-        for (kind, sees) in
-            [("node", [true; 3]), ("policy", [false, true, true]), ("routed-event", [false, false, true])]
-        {
+        for (kind, sees) in [
+            ("node", [true; 3]),
+            ("policy", [false, true, true]),
+            ("routed-event", [false, false, true]),
+            ("security", [false, false, true]),
+        ] {
             let seen = [&member, &reader, &caller("admin")]
                 .map(|who| PrivateConversations.may_see(who, &event_of(Service::Network, kind)));
             assert_eq!(seen, sees, "{kind}");

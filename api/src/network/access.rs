@@ -75,7 +75,10 @@ impl Network {
     /// Those of [`Network::place`]; 403 MISSING_CAPABILITY.
     pub(super) fn place_for(&self, caller: &Caller, scope: &RequestScope, capability: &str) -> ApiResult<Place> {
         let place = self.place(caller, scope)?;
-        if place.may(capability) { Ok(place) } else { Err(ApiError::missing_capability(capability)) }
+        if place.may(capability) {
+            return Ok(place);
+        }
+        Err(self.refused(&place, capability, None, ApiError::missing_capability(capability)))
     }
 
     /// Sends a command in the caller's name and waits until its events show.
@@ -86,7 +89,9 @@ impl Network {
         command: &impl DomainCommand,
         scope: &RequestScope,
     ) -> ApiResult<Done> {
-        self.submit_by(&place.actor, address, command, scope).await
+        let claimed = (address.kind == "node").then_some(address.id.as_str());
+        let done = self.submit_by(&place.actor, address, command, scope).await;
+        done.map_err(|error| self.refused(place, command.command_type(), claimed, error))
     }
 
     /// The same in another's name.
@@ -137,7 +142,12 @@ impl Network {
         if node.owner_id == place.actor.subject() || place.may(symbia_commands::network::NODES_ADMIN) {
             return Ok(node);
         }
-        Err(forbidden("NODE_OWNED", "The node belongs to somebody else"))
+        Err(self.anothers(place, id, "The node belongs to somebody else"))
+    }
+
+    /// The refusal of what is a node's, to who does not own it.
+    pub(super) fn anothers(&self, place: &Place, id: &str, message: &'static str) -> ApiError {
+        self.refused(place, "node", Some(id), forbidden("NODE_OWNED", message))
     }
 
     /// The key that seals what the mesh's events carry, made when it is first needed.

@@ -11,7 +11,7 @@ use symbia_events::{
 };
 
 use super::Network;
-use crate::http::{ApiError, ApiResult, Caller, rate::Quota};
+use crate::http::{ApiError, ApiResult, Caller, RequestScope, rate::Quota};
 
 /// Calls of one principal over its sockets: a service sends many.
 const CALLS: Quota = Quota { burst: 1000, per: Duration::from_secs(1) };
@@ -38,11 +38,16 @@ impl Network {
     ///
     /// # Errors
     /// 429 RATE_LIMIT_EXCEEDED.
-    pub(super) async fn admits_call(&self, caller: &Caller) -> ApiResult<()> {
+    pub(super) async fn admits_call(&self, caller: &Caller, scope: &RequestScope) -> ApiResult<()> {
         let bucket = format!("network:calls:{}", caller.id);
         if self.flood.take(&bucket, CALLS).await.allowed {
             return Ok(());
         }
-        Err(ApiError::new(StatusCode::TOO_MANY_REQUESTS, "RATE_LIMIT_EXCEEDED", "Too many calls: wait, then go on"))
+        let text = "Too many calls: wait, then go on";
+        let error = ApiError::new(StatusCode::TOO_MANY_REQUESTS, "RATE_LIMIT_EXCEEDED", text);
+        Err(match self.place(caller, scope) {
+            Ok(place) => self.refused(&place, &scope.operation, None, error),
+            Err(_) => error,
+        })
     }
 }

@@ -14,6 +14,7 @@ mod nodes;
 mod passing;
 mod policies;
 mod redriving;
+mod refusals;
 mod sdn;
 mod sending;
 mod services;
@@ -88,6 +89,7 @@ struct Network {
     /// Counts in all processes together.
     flood: Arc<dyn RateLimiter>,
     meshes: mesh::Meshes,
+    refusals: refusals::Refusals,
     http: reqwest::Client,
 }
 
@@ -121,6 +123,7 @@ pub fn service(platform: Platform, feed: &Feed, options: Options, health: Health
         leases,
         flood: Arc::new(SharedBuckets::new(platform.nats.clone())),
         meshes: mesh::Meshes::default(),
+        refusals: refusals::Refusals::default(),
         http: reqwest::Client::new(),
         options: Arc::new(options),
         platform,

@@ -16,7 +16,7 @@ use utoipa_axum::{router::OpenApiRouter, routes};
 
 use super::{
     Network,
-    access::{Place, address, forbidden},
+    access::{Place, address},
     shapes,
 };
 use crate::http::{ApiError, ApiResult, Caller, Json, Path, Principal, RequestScope, principal::PrincipalKind};
@@ -137,7 +137,7 @@ impl Network {
         let mut tx = self.platform.read(&place.reading).await?;
         match model::node(&mut tx, place.org.as_str(), id).await? {
             Some(node) if node.owner_id != place.actor.subject() => {
-                Err(forbidden("NODE_OWNED", "Only its owner gets what is for a node"))
+                Err(self.anothers(&place, id, "Only its owner gets what is for a node"))
             }
             _ => Ok(()),
         }
@@ -330,7 +330,7 @@ async fn signing_key(
     let place = network.place(&caller, &scope)?;
     let node = network.node(&place, &id).await?;
     if node.owner_id != place.actor.subject() {
-        return Err(forbidden("NODE_OWNED", "Only its owner gets the key of a node"));
+        return Err(network.anothers(&place, &id, "Only its owner gets the key of a node"));
     }
     let signing_key = node_key(&network.platform.keys, place.org.as_str(), &id, &node.owner_id);
     let delivery_key = target_key(&network.platform.keys, place.org.as_str(), &id);

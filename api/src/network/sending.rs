@@ -292,17 +292,23 @@ impl Network {
     pub(super) async fn send(&self, caller: &Caller, scope: &RequestScope, event: NewEvent) -> ApiResult<Sent> {
         let place = self.place_for(caller, scope, EVENTS_WRITE)?;
         event.check()?;
+        let source = event.source.clone();
+        let sent = self.send_from(&place, scope, event).await;
+        sent.map_err(|error| self.refused(&place, "event:send", Some(&source), error))
+    }
+
+    async fn send_from(&self, place: &Place, scope: &RequestScope, event: NewEvent) -> ApiResult<Sent> {
         let org = place.org.as_str();
         let request = scope.command_id(&place.actor.id);
         let id = event.id.unwrap_or_else(|| Uuid::new_v5(&request, b"event")).to_string();
-        let seen = self.seen(&place, &event, &id).await?;
-        Network::owned_source(&place, seen.owner.as_deref())?;
+        let seen = self.seen(place, &event, &id).await?;
+        Network::owned_source(place, seen.owner.as_deref())?;
         let now = OffsetDateTime::now_utc();
-        let (timestamp, signed) = self.proved(&place, &event, &id, now)?;
+        let (timestamp, signed) = self.proved(place, &event, &id, now)?;
         let data = kept(&event.payload.data);
         if let Some(earlier) = &seen.earlier {
-            self.repeats(&place, &event, &data, earlier)?;
-            return self.sent(&place, id).await;
+            self.repeats(place, &event, &data, earlier)?;
+            return self.sent(place, id).await;
         }
         let text = data.to_string();
         if text.len() > EVENT_MAX {
@@ -312,6 +318,7 @@ impl Network {
         let (key_id, hash) = service_hash(&self.platform.keys, &event.bytes(org, &id, &timestamp, &data)?);
         let mut decided = route(&event.routed(seen.reply_to.as_deref()), &seen.view, self.options.routing, now);
         self.limit(&place.org, &event.source, &seen.view, &mut decided.candidates).await;
+        self.not_routed(place, &event.source, &decided.candidates);
         let key = match self.conversation_key(org, &event, &data).await? {
             Some(key) => key,
             None => self.mesh_key(&place.org).await?,
@@ -342,7 +349,7 @@ impl Network {
         let by = Actor { on_behalf_of: Some(place.actor.id.clone()), ..Actor::service("network") };
         let to = address(&place.org, "routed-event", &id)?;
         self.submit_by(&by, &to, &RoutingCommand::from(command), scope).await?;
-        self.sent(&place, id).await
+        self.sent(place, id).await
     }
 
     // What goes into a conversation is erased with it.

@@ -9,6 +9,7 @@ mod letter;
 mod node;
 mod pattern;
 mod policy;
+mod refusals;
 mod rights;
 mod routed_event;
 mod routing;
@@ -22,6 +23,7 @@ pub use letter::Letter;
 pub use node::*;
 pub use pattern::{covers, is_ephemeral, is_pattern};
 pub use policy::*;
+pub use refusals::*;
 pub use rights::{
     CONTRACTS_WRITE, EVENTS_READ, EVENTS_WRITE, NODES_ADMIN, POLICIES_READ, POLICIES_WRITE, TOPOLOGY_READ, TRACES_READ,
     may,

@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 use symbia_events::{
-    ActorType,
+    ActorType, Service,
     network::{
         EntityBound, EntityUnbound, NodeConnected, NodeEvent, NodeExpired, NodeRegistered, NodeReregistered, NodeType,
         NodeUnregistered,
@@ -93,6 +93,11 @@ fn is_endpoint(text: &str) -> bool {
     text.is_empty() || (is_address(text) && (text.starts_with("http://") || text.starts_with("https://")))
 }
 
+// A service speaks for itself, and takes no other's place before that one has come.
+fn is_another_services(by: &Actor, node_id: &str) -> bool {
+    Service::ALL.iter().any(|service| service.name() == node_id) && by.subject() != Actor::service(node_id).id
+}
+
 impl Node {
     fn present(&self) -> Result<(), Rejection> {
         if self.standing == Standing::Absent { Err(Rejection::not_found("node")) } else { Ok(()) }
@@ -119,8 +124,12 @@ impl Node {
         if c.node_id.starts_with("bridge:") {
             return Err(Rejection::invalid("id: 'bridge:…' is the id of a bridge, which is registered as one"));
         }
-        // Even an admin does not take over what somebody else's events go to.
-        if self.standing != Standing::Absent && by.subject() != self.owner_id && !by.super_admin && !by.is_platform() {
+        // Even an admin does not take over what somebody else's events go to, and no service what another's do.
+        let of_another = match self.standing {
+            Standing::Absent => by.is_platform() && is_another_services(by, &c.node_id),
+            Standing::Online | Standing::Offline => by.subject() != self.owner_id && !by.super_admin,
+        };
+        if of_another {
             return Err(Rejection::new("NODE_OWNED", "this id belongs to somebody else"));
         }
         name(&c.name)?;
@@ -288,6 +297,23 @@ mod tests {
         let left = NodeUnregistered { node_id: "billing".into(), by: "ada".into() };
         let history = registered(&ada).into_iter().chain([left.into()]);
         given::<Node>(history).when(register("billing", NodeType::Service), &eve).then(registered(&eve));
+    }
+
+    #[test]
+    fn a_service_describes_its_own_node_and_no_other_services() {
+        let (messaging, catalog) = (Actor::service("messaging"), Actor::service("catalog"));
+        let own = || register("messaging", NodeType::Service);
+        let registered = || Node::default().register(own(), &messaging).unwrap().events;
+        let moved = || RegisterNode { endpoint: "https://elsewhere.test/".into(), ..own() };
+        given::<Node>(registered()).when(moved(), &catalog).rejected("NODE_OWNED");
+        given::<Node>([]).when(own(), &catalog).rejected("NODE_OWNED");
+        assert!(Node::default().register(register("worker", NodeType::Service), &catalog).is_ok());
+        let operator = Actor { super_admin: true, ..person("root", Role::Member) };
+        let history: Node = registered().iter().fold(Node::default(), |mut node, event| {
+            node.apply(event);
+            node
+        });
+        assert!(history.register(moved(), &operator).is_ok() && history.register(moved(), &messaging).is_ok());
     }
 
     #[test]

@@ -7,6 +7,7 @@ mod hash;
 mod node;
 mod policy;
 mod routed_event;
+mod security;
 
 pub use bridge::*;
 pub use contract::*;
@@ -14,6 +15,7 @@ pub use hash::*;
 pub use node::*;
 pub use policy::*;
 pub use routed_event::*;
+pub use security::*;
 
 /// Id of the key that seals what an organization's events carry.
 #[must_use]

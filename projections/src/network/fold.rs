@@ -13,9 +13,6 @@ use super::{
 };
 use crate::{FoldError, FoldEvent};
 
-/// How long a call is shown after it was made (network.md §8.10). The log keeps it.
-const SHOWN: Duration = Duration::days(30);
-
 /// The row of `meshes` that there is for each organization.
 pub(super) const MESH: &str = "mesh";
 
@@ -27,8 +24,9 @@ enum Change {
     Routing(Box<RoutingEvent>),
 }
 
-#[derive(Default)]
 struct State {
+    /// How long a call is shown after it was made.
+    shown: Duration,
     meshes: Table<Mesh>,
     nodes: Table<Node>,
     contracts: Table<Contract>,
@@ -39,8 +37,8 @@ struct State {
     totals: Table<Total>,
 }
 
-pub(super) async fn fold(conn: &mut PgConnection, events: &[FoldEvent]) -> Result<(), FoldError> {
-    let (mut changes, mut state) = (Vec::with_capacity(events.len()), State::default());
+pub(super) async fn fold(conn: &mut PgConnection, events: &[FoldEvent], shown: Duration) -> Result<(), FoldError> {
+    let (mut changes, mut state) = (Vec::with_capacity(events.len()), State::showing(shown));
     for FoldEvent { event, position, .. } in events {
         let key = (event.orgid.to_string(), event.aggregateid.clone());
         let change = match event.aggregatetype.as_str() {
@@ -90,7 +88,7 @@ pub(super) async fn fold(conn: &mut PgConnection, events: &[FoldEvent]) -> Resul
     }
     state.save(conn).await?;
     if let Some(newest) = events.iter().map(|folded| folded.event.time).max() {
-        sqlx::query("DELETE FROM events WHERE routed_at < $1").bind(newest - SHOWN).execute(conn).await?;
+        sqlx::query("DELETE FROM events WHERE routed_at < $1").bind(newest - shown).execute(conn).await?;
     }
     Ok(())
 }
@@ -106,6 +104,20 @@ fn own(event: &Event, id: &str, org: Option<&str>) -> Result<(), FoldError> {
 const TOTALS: [&str; 7] = ["events", "delivered", "dropped", "error", "pending", "unrouted", "latency_ms"];
 
 impl State {
+    fn showing(shown: Duration) -> Self {
+        State {
+            shown,
+            meshes: Table::default(),
+            nodes: Table::default(),
+            contracts: Table::default(),
+            policies: Table::default(),
+            versions: Table::default(),
+            bridges: Table::default(),
+            events: Table::default(),
+            totals: Table::default(),
+        }
+    }
+
     async fn load(&mut self, conn: &mut PgConnection) -> Result<(), sqlx::Error> {
         self.meshes.load(conn).await?;
         self.nodes.load(conn).await?;
@@ -272,7 +284,7 @@ impl State {
         let org = key.0.clone();
         let slot = self.events.slot(&key);
         // Also where it goes only with the end of this batch.
-        if slot.as_ref().is_some_and(|row| row.routed_at < event.time - SHOWN) {
+        if slot.as_ref().is_some_and(|row| row.routed_at < event.time - self.shown) {
             *slot = None;
         }
         let before = slot.as_ref().map(|row| row.status.clone());

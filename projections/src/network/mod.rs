@@ -8,19 +8,40 @@ mod rows;
 mod table;
 
 pub use events::{EventFilter, Totals, event, events, totals, traces_of_run};
-pub use queue::{EARLIER_WAITS, comes_after_another, next_in_order, waiting_for};
+pub use queue::{EARLIER_WAITS, Unsettled, unsettled, waiting_for};
 pub use registry::{bridge, bridges, contract, contracts, mesh_version, node, nodes, policies, policy, policy_version};
 pub use rows::{Bridge, Contract, Delivery, Node, Policy, PolicyVersion, RoutedEvent};
 
 use async_trait::async_trait;
 use sqlx::PgConnection;
 use symbia_events::Service;
+use time::Duration;
 
 use crate::{FoldError, FoldEvent, Migration, Projection};
 
+/// How long a call is shown after it was made, where nobody says otherwise (network.md §8.10).
+pub const SHOWN: Duration = Duration::days(30);
+
 /// The network projection.
-#[derive(Clone, Copy, Debug, Default)]
-pub struct Network;
+#[derive(Clone, Copy, Debug)]
+pub struct Network {
+    shown: Duration,
+}
+
+impl Default for Network {
+    fn default() -> Self {
+        Network::showing(SHOWN)
+    }
+}
+
+impl Network {
+    /// One that shows calls for so long after they were made; the log keeps them. Where that is changed, a rebuild brings back
+    /// what is shown again.
+    #[must_use]
+    pub fn showing(shown: Duration) -> Self {
+        Network { shown }
+    }
+}
 
 #[async_trait]
 impl Projection for Network {
@@ -41,7 +62,7 @@ impl Projection for Network {
     }
 
     async fn fold(&self, conn: &mut PgConnection, events: &[FoldEvent]) -> Result<(), FoldError> {
-        fold::fold(conn, events).await
+        fold::fold(conn, events, self.shown).await
     }
 }
 

@@ -1,51 +1,47 @@
 //! The events that wait for a target, in the order in which it is to have them: by source, target and run (network.md §8.9).
 
-use sqlx::PgConnection;
+use std::collections::BTreeMap;
+
+use sqlx::{PgConnection, types::Json};
+
+use super::rows::Delivery;
 
 /// What an event waits with when an earlier one of its order waits.
 pub const EARLIER_WAITS: &str = "earlier_waits";
 /// Most events that one look gives.
 const MOST: i64 = 1000;
 
-/// Whether a target has yet to get, or to be refused, an earlier event of the same source and run.
-pub async fn comes_after_another(
-    conn: &mut PgConnection,
-    org: &str,
-    event: &str,
-    target: &str,
-) -> Result<bool, sqlx::Error> {
-    sqlx::query_scalar(
-        "SELECT EXISTS (
-             SELECT 1 FROM network.events mine JOIN network.events e USING (org_id, run_id, source)
-             WHERE mine.org_id = $1 AND mine.id = $2 AND e.place < mine.place AND e.settled_at IS NULL
-               AND e.deliveries -> $3 ->> 'status' NOT IN ('delivered', 'dead'))",
-    )
-    .bind(org)
-    .bind(event)
-    .bind(target)
-    .fetch_one(conn)
-    .await
+/// An event that some of its targets have yet to get, or to be refused.
+#[derive(Clone, Debug)]
+#[allow(missing_docs, reason = "named as in the events")]
+pub struct Unsettled {
+    pub org_id: String,
+    pub id: String,
+    /// Where in the log it is.
+    pub place: i64,
+    pub run_id: String,
+    pub source: String,
+    /// By the target that gets it.
+    pub deliveries: BTreeMap<String, Delivery>,
 }
 
-/// The event that a target gets next, of those that wait for `event`.
-pub async fn next_in_order(
-    conn: &mut PgConnection,
-    org: &str,
-    event: &str,
-    target: &str,
-) -> Result<Option<String>, sqlx::Error> {
-    sqlx::query_scalar(
-        "SELECT e.id FROM network.events mine JOIN network.events e USING (org_id, run_id, source)
-         WHERE mine.org_id = $1 AND mine.id = $2 AND e.place > mine.place AND e.settled_at IS NULL
-           AND e.deliveries -> $3 ->> 'status' = 'held' AND e.deliveries -> $3 ->> 'errorCode' = $4
-         ORDER BY e.place LIMIT 1",
+type Row = (i64, Option<String>, Option<String>, Option<i64>, Option<String>, Option<String>, Option<Json<Deliveries>>);
+type Deliveries = BTreeMap<String, Delivery>;
+
+/// What is not settled, and the place in the log that this belongs to; no place while the model is being replaced.
+pub async fn unsettled(conn: &mut PgConnection) -> Result<(Option<u64>, Vec<Unsettled>), sqlx::Error> {
+    let rows: Vec<Row> = sqlx::query_as(
+        "SELECT c.sequence, e.org_id, e.id, e.place, e.run_id, e.source, e.deliveries
+         FROM network.checkpoint c LEFT JOIN network.events e ON e.settled_at IS NULL WHERE c.service = 'network'",
     )
-    .bind(org)
-    .bind(event)
-    .bind(target)
-    .bind(EARLIER_WAITS)
-    .fetch_optional(conn)
-    .await
+    .fetch_all(conn)
+    .await?;
+    let at = rows.first().and_then(|row| u64::try_from(row.0).ok());
+    let open = |(_, org_id, id, place, run_id, source, deliveries): Row| {
+        let (org_id, id, place, run_id, source) = (org_id?, id?, place?, run_id?, source?);
+        Some(Unsettled { org_id, id, place, run_id, source, deliveries: deliveries?.0 })
+    };
+    Ok((at, rows.into_iter().filter_map(open).collect()))
 }
 
 /// The events that wait until a target is there, or until a pause is over, in the order they came.

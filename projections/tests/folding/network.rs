@@ -243,7 +243,7 @@ fn meshes_and_their_calls_are_alike_in_batches_of_any_size() {
         let server = database().await;
         let pool = pool(&server.0).await;
         migrate(&pool, &[]).await.unwrap();
-        schema::create_shadow(&mut pool.acquire().await.unwrap(), &Network, "scratch").await.unwrap();
+        schema::create_shadow(&mut pool.acquire().await.unwrap(), &Network::default(), "scratch").await.unwrap();
         (pool, server)
     });
     let (ring, keys) = (KeyRing::generate(AT), ["o0", "o1"].map(|org| SubjectKey::generate(mesh_key_id(org))));
@@ -252,9 +252,9 @@ fn meshes_and_their_calls_are_alike_in_batches_of_any_size() {
     let result = runner.run(&cases, |(steps, sizes)| {
         let events = events(&ring, &keys, &steps);
         let (one, all, some, counted) = runtime.block_on(async {
-            let one = folded(&pool, &Network, &events, &[1]).await;
-            let all = folded(&pool, &Network, &events, &[events.len()]).await;
-            let some = folded(&pool, &Network, &events, &sizes).await;
+            let one = folded(&pool, &Network::default(), &events, &[1]).await;
+            let all = folded(&pool, &Network::default(), &events, &[events.len()]).await;
+            let some = folded(&pool, &Network::default(), &events, &sizes).await;
             let counts = "SELECT count(*) = 0 FROM (SELECT org_id, status, count(*) AS value FROM scratch.events
                               GROUP BY org_id, status) e
                           FULL JOIN (SELECT * FROM scratch.totals WHERE id NOT IN ('events', 'latency_ms')
@@ -276,14 +276,14 @@ async fn a_call_goes_after_its_time_and_what_comes_later_for_it_counts_nothing()
     let server = database().await;
     let pool = pool(&server.0).await;
     migrate(&pool, &[]).await.unwrap();
-    schema::create_shadow(&mut pool.acquire().await.unwrap(), &Network, "scratch").await.unwrap();
+    schema::create_shadow(&mut pool.acquire().await.unwrap(), &Network::default(), "scratch").await.unwrap();
     let (ring, keys) = (KeyRing::generate(AT), ["o0", "o1"].map(|org| SubjectKey::generate(mesh_key_id(org))));
     let mut events = events(&ring, &keys, &[Step::Route(0, 2), Step::Route(2, 2), Step::Deliver(0)]);
     for later in &mut events[1..] {
         later.event.time += time::Duration::days(31);
     }
     for sizes in [[1], [3]] {
-        folded(&pool, &Network, &events, &sizes).await;
+        folded(&pool, &Network::default(), &events, &sizes).await;
         let shown: Vec<String> = sqlx::query_scalar("SELECT id FROM scratch.events").fetch_all(&pool).await.unwrap();
         assert_eq!(shown, ["e2"]);
         let delivered = "SELECT coalesce(sum(value), 0)::bigint FROM scratch.totals WHERE id = 'delivered'";

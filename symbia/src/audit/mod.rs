@@ -84,7 +84,7 @@ fn verifier(keys: &KeyRing) -> Verifier<'_> {
 async fn of_log(config: &Config, open: &Opened, mut expected: Expected) -> anyhow::Result<Report> {
     let house = &open.house;
     expected.seals.extend(seals(house).await?);
-    expected.witnesses.extend(checkpoints(open).await?);
+    expected.witnesses.extend(checkpoints(config, open).await?);
     let extents = extents(&house.js, &[]).await?;
     for (service, last) in extents.iter().filter(|(_, last)| *last > 0) {
         let name = "the broker's own count".to_owned();
@@ -107,7 +107,7 @@ async fn of_log(config: &Config, open: &Opened, mut expected: Expected) -> anyho
 }
 
 // A read model that has folded a message has seen it.
-async fn checkpoints(open: &Opened) -> anyhow::Result<Vec<Witness>> {
+async fn checkpoints(config: &Config, open: &Opened) -> anyhow::Result<Vec<Witness>> {
     let pool = &open.house.pool;
     let vault: bool =
         sqlx::query_scalar("SELECT to_regclass('vault.key_encryption') IS NOT NULL").fetch_one(pool).await?;
@@ -115,7 +115,7 @@ async fn checkpoints(open: &Opened) -> anyhow::Result<Vec<Witness>> {
         return Ok(Vec::new());
     }
     let mut witnesses = Vec::new();
-    for read_model in roles::projections(&roles::secrets(&open.home, &open.house).await?) {
+    for read_model in roles::projections(config, &roles::secrets(&open.home, &open.house).await?) {
         let name = read_model.name();
         let there: bool = sqlx::query_scalar("SELECT to_regclass($1) IS NOT NULL")
             .bind(format!("{name}.checkpoint"))
@@ -224,8 +224,7 @@ fn write(out: Option<&Path>, text: &str) -> anyhow::Result<()> {
 
 async fn seal(config: &Config) -> Ended {
     let (_, house): (Home, Connected) = Connected::open(config).await?;
-    let bus = house.bus.clone();
-    let sealed = Sealer::new(house.client.clone(), house.keys.clone()).seal_all(&bus).await?;
+    let sealed = Sealer::new(house.client, house.keys, house.bus).seal_all().await?;
     if config.json {
         println!("{}", json!({ "sealed": sealed }));
         return Ok(ExitCode::SUCCESS);

@@ -5,6 +5,7 @@ use std::time::Duration;
 use symbia_api::{network::Options, platform::SecretText};
 use symbia_commands::network::Options as Routing;
 use symbia_egress::Rules;
+use symbia_projections::network::SHOWN;
 use symbia_workers::network::{DelivererOptions, Post};
 
 use super::{Config, ConfigError, egress::listed, invalid, number, text};
@@ -17,6 +18,8 @@ pub struct Mesh {
     /// How long a node may be silent.
     pub lease: Duration,
     legacy_hash: Option<SecretText>,
+    /// How long a call is shown.
+    pub shown: time::Duration,
     /// How deliveries are made.
     pub deliveries: DelivererOptions,
 }
@@ -37,6 +40,11 @@ impl Mesh {
             routing: Routing { allow_extra, ..Routing::default() },
             tolerance: millis("EVENT_TIMESTAMP_TOLERANCE_MS", 300_000)?,
             lease: millis("NODE_TIMEOUT_MS", 90_000)?.max(Duration::from_secs(1)),
+            shown: match number::<u32>("EVENT_RETENTION_DAYS")? {
+                None => SHOWN,
+                Some(0) => return Err(invalid("EVENT_RETENTION_DAYS", "at least 1")),
+                Some(days) => time::Duration::days(days.into()),
+            },
             legacy_hash: text("NETWORK_HASH_SECRET")?.map(SecretText::new),
             deliveries: DelivererOptions {
                 post: Post { rules, ..deliveries.post },

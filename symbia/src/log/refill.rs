@@ -209,7 +209,7 @@ impl Refill {
             jetstream: open.house.js.clone(),
             keys: fixed_keys(open.house.keys.as_ref().clone()),
         };
-        for read_model in roles::projections(&secrets) {
+        for read_model in roles::projections(config, &secrets) {
             if read_model.services().iter().any(|service| self.services.contains(service)) {
                 let bar = projection::bar(config);
                 rebuilder.rebuild(read_model.as_ref(), &|p| projection::advance(&bar, p)).await?;

@@ -46,7 +46,7 @@ pub async fn run(config: &Config) -> Ended {
         return Ok(ExitCode::from(exit::USAGE));
     }
     let (home, house) = Connected::open(config).await?;
-    let secrets = checked_secrets(&home, &house).await?;
+    let secrets = checked_secrets(config, &home, &house).await?;
     let bus = house.bus.clone();
     let (keys, sender) = (Arc::clone(&house.keys), Sender::new(bus, house.keys));
     let mut seeding =

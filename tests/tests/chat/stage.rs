@@ -146,12 +146,12 @@ impl House {
         let providers = Providers::default().with(model.clone());
         let sender = Sender::new(bus.clone(), Arc::clone(&keys));
         let engine = RuleEngine::open(nats.clone(), Arc::clone(&keys), sender.clone(), content_keys.clone());
-        let router = LlmRouter::open(nats.clone(), Arc::clone(&keys), sender, content_keys, providers, router);
+        let router = LlmRouter::open(nats.clone(), Arc::clone(&keys), sender.clone(), content_keys, providers, router);
         // What is deleted here is erased at once, and a day is short.
         let periods = Periods { deleted: time::Duration::ZERO, day: time::Duration::milliseconds(300) };
-        let eraser = Eraser::open(nats.clone(), Arc::clone(&keys), secrets.clone(), periods).await.unwrap();
+        let eraser = Eraser::new(nats.clone(), sender.clone(), secrets.clone(), periods);
         let reading = ReadPool::new(servers.database_url().parse().unwrap(), 2);
-        let retention = Retention::open(nats.clone(), Arc::clone(&keys), reading, periods.day).await.unwrap();
+        let retention = Retention::new(nats.clone(), sender.clone(), reading, periods.day);
         tokio::spawn(TimerWorker::new(nats.clone(), Arc::clone(&keys)).run(stop.clone()));
         let reactors: [Arc<dyn Reactor>; 4] =
             [Arc::new(engine.await.unwrap()), Arc::new(router.await.unwrap()), Arc::new(eraser), Arc::new(retention)];

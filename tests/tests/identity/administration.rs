@@ -8,7 +8,7 @@ use symbia_commands::{
     identity::{DeleteUser, UserCommand},
 };
 use symbia_events::{AggregateRef, CommandId, OrgId, Service};
-use symbia_workers::{identity::Housekeeping, reactor::ReactorRunner, timer::TimerWorker};
+use symbia_workers::{identity::Housekeeping, reactor::ReactorRunner, sender::Sender, timer::TimerWorker};
 use time::OffsetDateTime;
 use tokio_util::sync::CancellationToken;
 
@@ -309,7 +309,8 @@ async fn ended_grants_are_noted_and_a_person_who_leaves_over_nats_is_erased() {
     let house = House::open().await;
     let (root, ada) = (operator(&house).await, house.register("ada").await);
     let (nats, keys, stop) = (house.platform.nats.clone(), Arc::clone(&house.keys), CancellationToken::new());
-    let reactor = Housekeeping::open(nats.clone(), Arc::clone(&keys), house.platform.secrets.clone()).await.unwrap();
+    let sender = Sender::new(house.platform.bus.clone(), Arc::clone(&keys));
+    let reactor = Housekeeping::new(nats.clone(), sender, house.platform.secrets.clone());
     tokio::spawn(ReactorRunner::new(nats.clone(), Arc::clone(&keys), Arc::new(reactor)).run(stop.clone()));
     tokio::spawn(TimerWorker::new(nats, keys).run(stop.clone()));
 

@@ -36,6 +36,7 @@ use symbia_workers::{
         pull::{self, Puller},
     },
     reactor::ReactorRunner,
+    sender::Sender,
 };
 use time::OffsetDateTime;
 use tokio::net::TcpListener;
@@ -127,12 +128,13 @@ impl House {
         let options = || ProjectorOptions::new(pool.clone(), jetstream.clone(), ring.clone());
         let projectors = projections.into_iter().map(|projection| options().build(projection).start()).collect();
         let bus = CommandBus::open(nats.clone()).await.unwrap();
-        let keeper = Arc::new(ModelKeeper::open(nats.clone(), Arc::clone(&keys)).await.unwrap());
+        let sender = Sender::new(bus.clone(), Arc::clone(&keys));
+        let keeper = Arc::new(ModelKeeper::new(nats.clone(), sender.clone()));
         tokio::spawn(ReactorRunner::new(nats.clone(), Arc::clone(&keys), keeper).run(stop.clone()));
         tokio::spawn(record(nats.clone(), bus.clone(), Arc::clone(&keys), stop.clone()));
         if let Some(pull) = pull {
             let puller = Puller::new(pull).unwrap();
-            let downloader = Downloader::open(nats.clone(), Arc::clone(&keys), puller.clone()).await.unwrap();
+            let downloader = Downloader::new(nats.clone(), sender, puller.clone());
             let downloader = ReactorRunner::new(nats.clone(), Arc::clone(&keys), Arc::new(downloader));
             tokio::spawn(downloader.run(stop.clone()));
             tokio::spawn(serve_searches(nats.clone(), puller, stop.clone()));

@@ -3,7 +3,12 @@
 use serde_json::{Value, json};
 use symbia_events::network::{Boundary, HashedEvent, is_event_hash, verify_service_hash};
 
-use crate::stage::{Mesh, event};
+use uuid::Uuid;
+
+use crate::{
+    identity::eventually,
+    stage::{Mesh, event},
+};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_broadcast_reaches_each_node_once_signed_and_its_flow_has_an_edge_for_each() {
@@ -216,4 +221,31 @@ async fn what_is_not_kept_is_posted_once_to_who_has_an_address_and_no_socket() {
     assert_eq!((&trace["status"], &trace["path"][0]["reason"]), (&json!("error"), &json!("http_500")), "{trace}");
     // Neither tried again nor kept.
     assert_eq!((mesh.inbox.of("b").len(), mesh.head().await), (1, before));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn deliveries_go_on_in_order_while_nobody_folds_the_mesh() {
+    let mut mesh = Mesh::open().await;
+    let ada = mesh.house.register("ada").await;
+    mesh.register(&ada, &["a", "b"]).await;
+    mesh.contract(&ada, "a", "b").await;
+    mesh.send(&ada, event("a", Some("b"))).await;
+    mesh.stop_projector().await;
+    // The first fails once: what came after it waits for it.
+    mesh.inbox.refuse("b", &[503]);
+    let mut sent = Vec::new();
+    for n in 1..=3 {
+        let mut next = event("a", Some("b"));
+        (next["id"], next["payload"]["data"]["n"]) = (json!(Uuid::from_u128(n)), json!(n));
+        // It is stored; who asks is not told what became of it.
+        mesh.post("/api/events", &ada, next).await;
+        sent.push(json!(n));
+    }
+    let taken = eventually("all are delivered", async || {
+        let posted = mesh.inbox.of("b");
+        (posted.len() == 4)
+            .then(|| posted[1..].iter().map(|p| p.body["payload"]["data"]["n"].clone()).collect::<Vec<_>>())
+    })
+    .await;
+    assert_eq!(taken, sent);
 }

@@ -5,9 +5,10 @@ use serde_json::{Value, json};
 use symbia_api::platform::SecretText;
 use symbia_tests::socketio::{Options, SocketClient};
 use time::{Duration, OffsetDateTime, format_description::well_known::Rfc3339};
+use uuid::Uuid;
 
 use crate::{
-    identity::eventually,
+    identity::{Person, eventually},
     stage::{Mesh, event},
 };
 
@@ -150,4 +151,56 @@ async fn who_pretends_to_be_another_is_in_the_audit_trail_over_rest_and_sockets(
         (noted(&bob.id) == Some(true) && noted(&cid.id) == Some(true)).then_some(())
     })
     .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_mesh_refuses_is_in_its_log_and_a_flood_of_it_is_not() {
+    let mesh = Mesh::open().await;
+    let (ada, bob, eve) =
+        (mesh.house.register("ada").await, mesh.house.register("bob").await, mesh.house.register("eve").await);
+    for (who, role) in [(&bob, "admin"), (&eve, "member")] {
+        let invite = format!("/api/orgs/{}/members/invite", ada.org);
+        mesh.house.call("POST", &invite, &ada.token, json!({ "email": who.email, "role": role })).await.ok();
+    }
+    mesh.register(&ada, &["a", "b"]).await;
+    let limited = json!({ "from": "a", "to": "b", "allowedEventTypes": ["message.*"], "boundaries": ["intra", "inter"],
+        "maxEventsPerSecond": 1 });
+    mesh.made("/api/registry/contracts", &ada, limited).await;
+    let here = |who: &Person| Person { org: ada.org.clone(), ..who.clone() };
+    let (bob, eve) = (here(&bob), here(&eve));
+
+    // A foreign source and id, a wrong signature, a missing right; a call without contract, and more than one lets pass.
+    mesh.post("/api/events", &bob, event("a", Some("b"))).await;
+    assert_eq!(mesh.post("/api/registry/nodes", &bob, mesh.node("b")).await.refused(), (403, "NODE_OWNED"));
+    assert_eq!(mesh.ask("GET", "/api/policies", &eve, &ada.org, None).await.refused().0, 403);
+    let wrong = json!({ "id": Uuid::new_v4(), "timestamp": at(Duration::ZERO), "signature": "0".repeat(64) });
+    let wrong = mesh.post("/api/events", &ada, with(event("a", Some("b")), wrong)).await;
+    assert_eq!(wrong.refused(), (403, "SIGNATURE_INVALID"));
+    mesh.send(&ada, event("b", Some("a"))).await;
+    for _ in 0..20 {
+        mesh.send(&ada, event("a", Some("b"))).await;
+    }
+    // Refused again and again.
+    for _ in 0..100 {
+        mesh.post("/api/events", &bob, event("a", Some("b"))).await;
+    }
+    // Who has nothing to do with an organization writes nothing into its log.
+    let stranger = mesh.house.register("zoe").await;
+    let stranger = Person { org: ada.org.clone(), ..stranger };
+    assert_eq!(mesh.post("/api/events", &stranger, event("a", Some("b"))).await.refused().0, 403);
+
+    let told = async |who: &Person, kind: &str, code: &str| {
+        eventually(&format!("{kind} {code} is told"), async || {
+            let told = mesh.refusals(who).await;
+            told.into_iter().find(|(name, data)| name == kind && data["errorCode"] == code).map(|(_, data)| data)
+        })
+        .await
+    };
+    let spoofed = told(&bob, "source-spoof-rejected", "SOURCE_NOT_OWNED").await;
+    assert_eq!((&spoofed["claimedSource"], &spoofed["principalId"]), (&json!("a"), &json!(bob.id)));
+    let denied = told(&eve, "permission-denied", "MISSING_CAPABILITY").await;
+    assert_eq!(denied["operation"], "cap:network.policies.read");
+    told(&ada, "signature-rejected", "SIGNATURE_INVALID").await;
+    assert!(mesh.refusals(&bob).await.len() <= 2, "the first at once, what follows not before a minute is over");
+    assert_eq!(mesh.refusals(&stranger).await, []);
 }

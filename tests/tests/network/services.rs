@@ -43,8 +43,11 @@ async fn a_service_registers_sends_and_watches_as_itself() {
     assert_eq!(spoofed.refused(), (403, "SOURCE_NOT_OWNED"));
     let taken = socket.call("node:register", &[silent("messaging")]).await.unwrap();
     assert_eq!((&taken["ok"], &taken["error"]), (&json!(false), &json!("node_owned")), "{taken}");
-    let hijacked = mesh.post("/api/registry/nodes", &ada, mesh.node("messaging")).await;
-    assert_eq!(hijacked.refused(), (403, "NODE_OWNED"));
+    // Neither an admin takes its place, nor another service, also of one that has not come yet.
+    for (who, id) in [(&ada, "messaging"), (&assistants, "messaging"), (&assistants, "catalog")] {
+        let hijacked = mesh.post("/api/registry/nodes", who, mesh.node(id)).await;
+        assert_eq!(hijacked.refused(), (403, "NODE_OWNED"), "{id}");
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

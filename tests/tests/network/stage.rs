@@ -13,6 +13,7 @@ use axum::{
     http::{HeaderMap, StatusCode},
     routing::post,
 };
+use futures::TryStreamExt;
 use serde_json::{Value, json};
 use symbia_api::{
     feed::{Feed, FeedConfig, PrivateConversations},
@@ -42,7 +43,7 @@ pub struct Mesh {
     options: Options,
     http: reqwest::Client,
     pub stop: CancellationToken,
-    _projector: ProjectorHandle,
+    projector: Option<ProjectorHandle>,
 }
 
 impl Drop for Mesh {
@@ -122,10 +123,10 @@ impl Mesh {
     /// A mesh that delivers nothing yet.
     pub async fn down(configure: impl FnOnce(&mut Options)) -> Self {
         let house = House::open().await;
-        migrate(&house.pool, &[&Network]).await.unwrap();
+        migrate(&house.pool, &[&Network::default()]).await.unwrap();
         let ring = fixed_keys(KeyRing::clone(&house.keys));
         let projector = ProjectorOptions::new(house.pool.clone(), house.jetstream.clone(), ring);
-        let projector = projector.build(Arc::new(Network)).start();
+        let projector = projector.build(Arc::new(Network::default())).start();
         let stop = CancellationToken::new();
         let mut options = Options::default();
         configure(&mut options);
@@ -141,7 +142,7 @@ impl Mesh {
 
         let inbox = Inbox::open(stop.clone()).await;
         let (http, base) = (reqwest::Client::new(), String::new());
-        let mut mesh = Mesh { house, inbox, base, options, http, stop, _projector: projector };
+        let mut mesh = Mesh { house, inbox, base, options, http, stop, projector: Some(projector) };
         mesh.base = mesh.serve().await;
         mesh
     }
@@ -185,6 +186,24 @@ impl Mesh {
             "capabilities": capabilities });
         let body = self.house.send("POST", "/api/auth/agent/register", &token, Some(agent)).await.ok();
         Person { id: handle.to_owned(), token: body["token"].as_str().unwrap().to_owned(), ..by.clone() }
+    }
+
+    /// Stops what folds the mesh's events: its read model stays as it is.
+    pub async fn stop_projector(&mut self) {
+        if let Some(projector) = self.projector.take() {
+            projector.stop().await;
+        }
+    }
+
+    /// What the log says of refusals to somebody: type, operation, code and how often.
+    pub async fn refusals(&self, who: &Person) -> Vec<(String, Value)> {
+        let subject = format!("symbia.evt.network.{}.security.{}", who.org, who.id);
+        let nats = &self.house.platform.nats;
+        let stored = symbia_nats::read::tail(nats, &Service::Network.event_stream(), &subject, 1).await.unwrap();
+        let decode = |payload: &Bytes| symbia_events::commit::decode(&self.house.keys, payload).unwrap();
+        let events = stored.iter().flat_map(|stored| decode(&stored.payload)).map(|signed| signed.event);
+        let name = |event: &symbia_events::Event| event.event_type.split('.').nth(3).unwrap_or_default().to_owned();
+        events.map(|event| (name(&event), serde_json::from_str(event.data.get()).unwrap())).collect()
     }
 
     /// A socket of somebody.
@@ -270,10 +289,13 @@ impl Mesh {
         .await
     }
 
-    /// Last sequence of the network's event stream.
+    /// How much the network's event stream holds, but for what it tells of refusals.
     pub async fn head(&self) -> u64 {
         let stream = self.house.jetstream.get_stream(Service::Network.event_stream()).await.unwrap();
-        stream.cached_info().state.last_sequence
+        let refusals = stream.info_with_subjects("symbia.evt.network.*.security.*").await.unwrap();
+        let all = refusals.info.state.messages;
+        let refused: Vec<(String, usize)> = refusals.try_collect().await.unwrap();
+        all - refused.iter().map(|(_, messages)| *messages as u64).sum::<u64>()
     }
 }
 

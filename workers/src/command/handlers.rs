@@ -76,6 +76,7 @@ impl Handlers {
             .with::<network::Policy>()
             .with::<network::Bridge>()
             .with::<network::RoutedEvent>()
+            .with::<network::Refusals>()
     }
 
     /// And this aggregate.

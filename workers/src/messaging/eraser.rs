@@ -4,8 +4,6 @@
 //!
 //! Error policy: retry for ever. To destroy a key again changes nothing.
 
-use std::sync::Arc;
-
 use async_nats::{Client, jetstream};
 use async_trait::async_trait;
 use symbia_commands::{
@@ -13,14 +11,11 @@ use symbia_commands::{
     messaging::{AuthorCommand, ConversationCommand, EraseAuthor, EraseConversation, ExpireConversation},
 };
 use symbia_events::{
-    AggregateRef, CommandId, Event, KeyRing, Position, Service,
+    AggregateRef, CommandId, Event, Position, Service,
     identity::UserEvent,
     messaging::{AuthorEvent, ConversationEvent, author_id, content_key_id},
 };
-use symbia_nats::{
-    bus::{BusError, CommandBus},
-    timers::{TimerCommand, Timers, When},
-};
+use symbia_nats::timers::{TimerCommand, Timers, When};
 use symbia_projections::secrets::SecretStore;
 use time::Duration;
 use uuid::Uuid;
@@ -55,17 +50,9 @@ pub struct Eraser {
 
 impl Eraser {
     /// An eraser of the keys of a store.
-    ///
-    /// # Errors
-    /// The command bus cannot be opened.
-    pub async fn open(
-        client: Client,
-        keys: Arc<KeyRing>,
-        secrets: SecretStore,
-        periods: Periods,
-    ) -> Result<Self, BusError> {
-        let timers = Timers::new(jetstream::new(client.clone()));
-        Ok(Eraser { secrets, timers, sender: Sender::new(CommandBus::open(client).await?, keys), periods })
+    #[must_use]
+    pub fn new(client: Client, sender: Sender, secrets: SecretStore, periods: Periods) -> Self {
+        Eraser { secrets, timers: Timers::new(jetstream::new(client)), sender, periods }
     }
 
     async fn conversation(&self, event: &Event) -> anyhow::Result<()> {

@@ -3,8 +3,6 @@
 //!
 //! Error policy: retry for ever. To ask again for what was erased changes nothing.
 
-use std::sync::Arc;
-
 use async_nats::{Client, jetstream};
 use async_trait::async_trait;
 use symbia_commands::{
@@ -12,13 +10,10 @@ use symbia_commands::{
     messaging::{ConversationCommand, ExpireConversation, RetentionPolicyCommand, SweepRetention},
 };
 use symbia_events::{
-    AggregateRef, CommandId, Event, KeyRing, Position, Service,
+    AggregateRef, CommandId, Event, Position, Service,
     messaging::{RetentionDue, RetentionPolicyEvent},
 };
-use symbia_nats::{
-    bus::{BusError, CommandBus},
-    timers::{TimerCommand, Timers, When},
-};
+use symbia_nats::timers::{TimerCommand, Timers, When};
 use symbia_projections::{ReadPool, Scope, messaging as model};
 use time::Duration;
 use uuid::Uuid;
@@ -38,12 +33,9 @@ pub struct Retention {
 
 impl Retention {
     /// Over a connection and the read models; `day`: between two looks, and what a policy counts in.
-    ///
-    /// # Errors
-    /// The command bus cannot be opened.
-    pub async fn open(client: Client, keys: Arc<KeyRing>, reader: ReadPool, day: Duration) -> Result<Self, BusError> {
-        let timers = Timers::new(jetstream::new(client.clone()));
-        Ok(Retention { reader, timers, sender: Sender::new(CommandBus::open(client).await?, keys), day })
+    #[must_use]
+    pub fn new(client: Client, sender: Sender, reader: ReadPool, day: Duration) -> Self {
+        Retention { reader, timers: Timers::new(jetstream::new(client)), sender, day }
     }
 
     // One timer for each organization: a new one takes the place of the last.

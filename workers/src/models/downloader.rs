@@ -3,7 +3,7 @@
 //! Error policy: retry. A process that dies leaves what it has got, and the next one that is handed the event goes on with it.
 //! What cannot be got is recorded as failed; a download that has ended is not begun again, however often its event comes.
 
-use std::{sync::Arc, time::Duration};
+use std::time::Duration;
 
 use async_nats::{Client, Subscriber};
 use async_trait::async_trait;
@@ -13,13 +13,10 @@ use symbia_commands::{
     models::{DownloadCommand, RecordDownloadCompleted, RecordDownloadFailed, RecordDownloadStarted},
 };
 use symbia_events::{
-    AggregateRef, CommandId, Event, KeyRing, OrgId, Position, Service,
+    AggregateRef, CommandId, Event, OrgId, Position, Service,
     models::{DownloadEvent, DownloadRequested},
 };
-use symbia_nats::{
-    bus::{BusError, CommandBus},
-    downloads::{CANCEL, GROUP, Progress, SEARCH, Search, Searched, progress_subject},
-};
+use symbia_nats::downloads::{CANCEL, GROUP, Progress, SEARCH, Search, Searched, progress_subject};
 use tokio::{sync::watch, time::Instant};
 use tokio_util::sync::CancellationToken;
 
@@ -43,12 +40,9 @@ pub struct Downloader {
 
 impl Downloader {
     /// Over a connection.
-    ///
-    /// # Errors
-    /// The command bus cannot be opened.
-    pub async fn open(client: Client, keys: Arc<KeyRing>, puller: Puller) -> Result<Self, BusError> {
-        let sender = Sender::new(CommandBus::open(client.clone()).await?, keys);
-        Ok(Downloader { client, sender, puller })
+    #[must_use]
+    pub fn new(client: Client, sender: Sender, puller: Puller) -> Self {
+        Downloader { client, sender, puller }
     }
 
     async fn get(&self, event: &Event, asked: DownloadRequested) -> anyhow::Result<()> {

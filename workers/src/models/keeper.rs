@@ -23,7 +23,7 @@ use symbia_events::{
     models::{ModelDeletionRequested, ModelEvent, ModelLoadRequested, ModelUnloadRequested},
 };
 use symbia_nats::{
-    bus::{BusError, CommandBus},
+    bus::CommandBus,
     inference::{
         AskError, BEAT, Census, FailureKind, Inference, Load, ModelState, ModelStatus, Order, Status, Unload, Work,
     },
@@ -51,15 +51,9 @@ pub struct ModelKeeper {
 
 impl ModelKeeper {
     /// Over a connection.
-    ///
-    /// # Errors
-    /// The command bus cannot be opened.
-    pub async fn open(client: Client, keys: Arc<KeyRing>) -> Result<Self, BusError> {
-        Ok(ModelKeeper {
-            inference: Inference::new(client.clone(), PATIENCE),
-            census: Census::listen(client.clone()),
-            sender: Sender::new(CommandBus::open(client).await?, keys),
-        })
+    #[must_use]
+    pub fn new(client: Client, sender: Sender) -> Self {
+        ModelKeeper { inference: Inference::new(client.clone(), PATIENCE), census: Census::listen(client), sender }
     }
 
     async fn load(&self, event: &Event, asked: ModelLoadRequested) -> anyhow::Result<()> {

@@ -121,7 +121,7 @@ impl MeshDeliverer {
                 post: options.post.clone(),
             },
             timers: Timers::new(jetstream::new(client.clone())),
-            order: Order::follow(client.clone(), reader.clone()),
+            order: Order::follow(client.clone(), Arc::clone(&keys), reader.clone()),
             webhooks: Webhooks::new(reader, secrets, options.post.clone()),
             replies: Replies::new(sender.clone(), content.clone()),
             content,
@@ -258,7 +258,7 @@ impl MeshDeliverer {
 
     // The next of the same source, run and target, when one has come to its end.
     async fn go_on(&self, event: &Event, target: String, at: Position) -> anyhow::Result<()> {
-        let next = self.order.next(event.orgid.as_str(), &event.aggregateid, &target, at).await?;
+        let next = self.order.next(&event.orgid, &event.aggregateid, &target, at).await?;
         let Some(next) = next else { return Ok(()) };
         self.redrive(event, &next, target).await
     }

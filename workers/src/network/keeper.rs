@@ -1,5 +1,5 @@
 //! What follows from changes of the registry: a contract's end becomes a timer, and identity's directory is told which entity
-//! lives on which node (network.md §8.3, 8.14).
+//! lives on which node (network.md §8.3, 8.14). What was refused is counted here, too.
 //!
 //! Error policy: retry. Ids of timers and commands are derived, so that doing it again changes nothing.
 
@@ -12,7 +12,7 @@ use symbia_commands::{
 };
 use symbia_events::{
     AggregateRef, CommandId, DomainEvent, Event, OrgId, Position, Service,
-    network::{ContractEvent, NodeEvent},
+    network::{ContractEvent, NodeEvent, SecurityEvent},
 };
 use symbia_nats::timers::{TimerCommand, Timers, When};
 use symbia_projections::{ReadPool, Scope, identity};
@@ -100,7 +100,7 @@ impl Reactor for MeshKeeper {
     }
 
     fn follows(&self) -> Vec<(Service, &'static [&'static str])> {
-        vec![(Service::Network, &["*.contract.*", "*.node.*", "*.bridge.*"])]
+        vec![(Service::Network, &["*.contract.*", "*.node.*", "*.bridge.*", "*.security.*"])]
     }
 
     fn on_error(&self) -> OnError {
@@ -112,6 +112,10 @@ impl Reactor for MeshKeeper {
         match event.aggregatetype.as_str() {
             ContractEvent::AGGREGATE => self.contract(event, event.decode()?).await,
             NodeEvent::AGGREGATE => self.node(event, event.decode()?).await,
+            SecurityEvent::AGGREGATE => {
+                metrics::refusal(event, &event.decode()?);
+                Ok(())
+            }
             _ => Ok(()),
         }
     }

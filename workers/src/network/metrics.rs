@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, sync::LazyLock};
 
 use symbia_events::{
     Event,
-    network::{Candidate, EventRouted, RoutingEvent, Verdict},
+    network::{Candidate, EventRouted, RoutingEvent, SecurityEvent, Verdict},
 };
 use symbia_nats::telemetry::{
     KeyValue, meter,
@@ -35,6 +35,8 @@ struct Metrics {
     evaluated: Counter<u64>,
     denied: Counter<u64>,
     allowed: Counter<u64>,
+    unsigned: Counter<u64>,
+    forbidden: Counter<u64>,
 }
 
 static METRICS: LazyLock<Metrics> = LazyLock::new(|| {
@@ -50,6 +52,8 @@ static METRICS: LazyLock<Metrics> = LazyLock::new(|| {
         evaluated: counter("network.policy.evaluated"),
         denied: counter("network.policy.denied"),
         allowed: counter("network.policy.allowed"),
+        unsigned: counter("network.hash.failed"),
+        forbidden: counter("network.permission.denied"),
     }
 });
 
@@ -59,6 +63,28 @@ pub(super) fn registry(event: &Event) {
     if let Some(counter) = kind.and_then(|(kind, _)| METRICS.registry.get(kind)) {
         counter.add(1, &[]);
     }
+}
+
+/// What was refused: counted, and told under the original's names of such events.
+pub(super) fn refusal(event: &Event, what: &SecurityEvent) {
+    let (name, principal, code, count) = match what {
+        SecurityEvent::SignatureRejected(e) => {
+            METRICS.unsigned.add(u64::from(e.count), &[]);
+            ("network.security.hash_failed", &e.principal_id, &e.error_code, e.count)
+        }
+        SecurityEvent::SourceSpoofRejected(e) => {
+            METRICS.forbidden.add(u64::from(e.count), &[]);
+            ("network.permission.denied", &e.principal_id, &e.error_code, e.count)
+        }
+        SecurityEvent::PermissionDenied(e) => {
+            METRICS.forbidden.add(u64::from(e.count), &[]);
+            ("network.permission.denied", &e.principal_id, &e.error_code, e.count)
+        }
+        // Counted where routing is.
+        SecurityEvent::CallRefused(e) => ("network.event.dropped", &e.principal_id, &e.error_code, e.count),
+        SecurityEvent::RateExceeded(e) => ("network.event.dropped", &e.principal_id, &e.error_code, e.count),
+    };
+    tracing::warn!(event = name, org = %event.orgid, principal, code, count, "refused on the mesh");
 }
 
 /// What became of an event.

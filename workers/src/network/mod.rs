@@ -9,6 +9,7 @@ mod liveness;
 mod metrics;
 mod order;
 mod post;
+mod queue;
 mod replies;
 mod webhooks;
 

@@ -68,8 +68,11 @@ impl Apis {
         migrate(&pool, &[]).await?;
         let kek = Zeroizing::new(std::array::from_fn(|i| u8::try_from(i).unwrap_or(0)));
         let secrets = SecretStore::open(pool.clone(), KeyEncryptionKey::new(&kek)?).await?;
-        let models: [Arc<dyn Projection>; 3] =
-            [Arc::new(Identity::new(secrets.clone())), Arc::new(Messaging::new(secrets.clone())), Arc::new(Network)];
+        let models: [Arc<dyn Projection>; 3] = [
+            Arc::new(Identity::new(secrets.clone())),
+            Arc::new(Messaging::new(secrets.clone())),
+            Arc::new(Network::default()),
+        ];
         migrate(&pool, &models.iter().map(AsRef::as_ref).collect::<Vec<_>>()).await?;
         let worker = ground.worker(Handlers::all()).await?;
         let ring = fixed_keys(ground.keys.as_ref().clone());

@@ -129,7 +129,7 @@ impl NetworkSockets {
 
     async fn done(&self, call: &str, asked: &Asked<'_>) -> ApiResult<Value> {
         let (network, Asked { socket, caller, scope, argument }) = (&self.0, asked);
-        network.admits_call(caller).await?;
+        network.admits_call(caller, scope).await?;
         match call {
             "node:register" => return self.register(asked).await,
             "node:heartbeat" => {
