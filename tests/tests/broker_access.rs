@@ -34,7 +34,12 @@ struct House {
 impl House {
     fn open() -> anyhow::Result<Self> {
         let mut installation = Installation::new()?;
-        let ready = installation.start_with(&["--memory", "--skip-admin"], &[])?;
+        let password = installation.file("password");
+        std::fs::write(&password, "a good password")?;
+        let file = password.to_str().context("a path")?;
+        let root = ["--admin-name", "root", "--admin-email", "root@example.test", "--admin-org", "root"];
+        let arguments = [&["--memory"], &root[..], &["--admin-password-file", file]].concat();
+        let ready = installation.start_with(&arguments, &[])?;
         let text = |value: &Value| value.as_str().map(str::to_owned).context("no address");
         Ok(House {
             nats: text(&ready["nats"])?,
@@ -259,4 +264,30 @@ async fn an_open_connection_ends_with_what_it_stands_on() -> Tested {
     ensure!(of_ada.said.try_recv().is_err(), "nobody else's connection ends");
     post("/api/auth/logout-all", &ada.token, json!({})).await?;
     ends(&mut of_ada.said, of_ada.what).await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_key_that_has_leaked_ends_the_connections_of_what_it_signed_and_no_others() -> Tested {
+    let house = House::open()?;
+    let ada = house.register("ada").await?;
+    let text = |value: &Value| value.as_str().map(str::to_owned).with_context(|| format!("no text: {value}"));
+    let post = async |path: &str, token: &str, body: Value| house.call(Method::POST, path, token, body).await;
+    let key = post("/api/api-keys", &ada.token, json!({ "name": "bus", "orgId": ada.org })).await?;
+    let mut by_token = house.inside("a token", ada.token.clone()).await?;
+    let mut by_key = house.inside("an API key", text(&key["key"])?).await?;
+    let rotate = "/api/admin/signing-keys/rotate";
+    let root = async || text(&house.login("root").await?["token"]);
+
+    // A key that had its time is replaced: what it signed goes on.
+    post(rotate, &root().await?, json!({})).await?;
+    let newer = text(&house.login("ada").await?["token"])?;
+    let mut by_newer = house.inside("a newer token", newer.clone()).await?;
+    // The one that signs now has leaked.
+    post(rotate, &root().await?, json!({ "compromised": true })).await?;
+    ends(&mut by_newer.said, by_newer.what).await?;
+    ensure!(house.is_refused(&newer).await, "it opens a connection");
+    let me = async |token: &str| house.call(Method::GET, "/api/auth/me", token, json!({})).await;
+    ensure!(me(&newer).await.is_err() && me(&ada.token).await.is_ok(), "REST refuses what the leaked key signed alone");
+    ensure!(by_token.said.try_recv().is_err() && by_key.said.try_recv().is_err(), "nobody else's connection ends");
+    Ok(())
 }

@@ -18,6 +18,7 @@ use super::{
     api_keys::PREFIX,
     authenticator::Directory,
     broker_watch::{Credential, Door, Standing, watch},
+    tokens::Tokens,
 };
 use crate::{
     feed::{Feed, PrivateConversations},
@@ -87,6 +88,7 @@ async fn decision(
         let (principal, by, expires) = directory.at_broker(&asked.credential).await?;
         let until = expires.map_or(now + LIFETIME, |expires| expires.min(now + LIFETIME));
         let standing = Standing::new(&principal, by).ok_or(AuthError::Invalid)?;
+        let standing = standing.signed_with(Tokens::key_of(&asked.credential));
         let Subjects { publish, subscribe } = subjects(&principal).ok_or(AuthError::Invalid)?;
         let (subscriptions, payload) = (SUBSCRIPTIONS, PAYLOAD);
         Ok((Grant { name: standing.name(), publish, subscribe, until, subscriptions, payload }, standing.who))

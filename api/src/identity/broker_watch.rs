@@ -18,7 +18,7 @@ use tokio_util::sync::CancellationToken;
 use super::{
     authenticator::Directory,
     broker_access::subjects,
-    named::{AGENTS, named},
+    named::{AGENTS, TOKENS, named},
     tokens::Claims,
 };
 use crate::{
@@ -53,6 +53,9 @@ pub(super) struct Standing {
     subjects: String,
     #[serde(flatten)]
     by: Credential,
+    /// Id of the key that its token is signed with.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    signed_with: Option<String>,
 }
 
 /// What a client came with, as it is known after it was verified.
@@ -82,7 +85,13 @@ impl Standing {
             orgs: principal.organizations.iter().map(|org| org.id.clone()).collect(),
             subjects: BASE64URL.encode(digest),
             by,
+            signed_with: None,
         })
+    }
+
+    /// That of a token which is signed with a key.
+    pub fn signed_with(self, key: Option<String>) -> Self {
+        Standing { signed_with: key, ..self }
     }
 
     /// As the name of a connection.
@@ -104,7 +113,9 @@ impl Standing {
                 (by_agent && ids.contains(AGENTS)) || basis.into_iter().flatten().any(|id| ids.contains(id))
             }
         };
-        own || ids.contains(&self.who) || self.orgs.iter().any(|org| ids.contains(org))
+        own || ids.contains(&self.who)
+            || self.signed_with.as_ref().is_some_and(|key| ids.contains(key))
+            || self.orgs.iter().any(|org| ids.contains(org))
     }
 }
 
@@ -218,6 +229,12 @@ impl Watch {
             let platform = self.directory.platform();
             platform.positions.wait_for(PROJECTION, position, platform.settings.visible_within).await;
         }
+        // Before a key that was withdrawn is asked for: the process that did so may not have told this one yet.
+        if about.as_ref().is_none_or(|ids| ids.contains(TOKENS))
+            && let Err(error) = self.directory.platform().load_signing_keys().await
+        {
+            tracing::debug!(%error, "the keys that tokens are signed with cannot be looked at");
+        }
         let open = self.connections.open().await?;
         let known = open.into_iter().filter_map(|connection| Some((Standing::of(&connection)?, connection)));
         let concerned = known.filter(|(standing, _)| about.as_ref().is_none_or(|ids| standing.is_among(ids)));
@@ -243,11 +260,15 @@ impl Watch {
 impl Directory {
     // What the same credential would be let in for.
     async fn now(&self, standing: &Standing) -> Result<Option<Standing>, AuthError> {
+        if standing.signed_with.as_ref().is_some_and(|key| !self.platform().tokens.verifies(key)) {
+            return Err(AuthError::Invalid);
+        }
         let principal = match &standing.by {
             Credential::Key(id) => self.owner_of_key(id).await?,
             Credential::Token(claims) => self.principal_of(claims).await?,
         };
-        Ok(Standing::new(&principal, standing.by.clone()))
+        let now = Standing::new(&principal, standing.by.clone());
+        Ok(now.map(|now| now.signed_with(standing.signed_with.clone())))
     }
 }
 
@@ -288,6 +309,9 @@ mod tests {
         for (id, expected) in [("ada", true), ("s1", true), ("o1", true), ("bob", false), (AGENTS, false)] {
             assert_eq!(concerned(&standing, id), expected, "{id}");
         }
+        let signed = standing.clone().signed_with(Some("key-1".into()));
+        assert_eq!(Standing::of(&connection(&signed.name())), Some(signed.clone()));
+        assert!(concerned(&signed, "key-1") && !concerned(&signed, "key-2") && !concerned(&standing, "key-1"));
         let demoted = Standing::new(&principal(PrincipalKind::User, "viewer"), Credential::of(token())).unwrap();
         assert_ne!(demoted, standing);
     }

@@ -74,7 +74,7 @@ pub use broker_access::answer_broker;
 pub use email::key as email_key;
 pub(crate) use front::front;
 pub use keys::{SigningKey, SigningKeys, TokenError, VerifyingKey};
-pub(crate) use named::{AGENTS, named};
+pub(crate) use named::{AGENTS, TOKENS, named};
 pub(crate) use pages::{escaped, page};
 pub(crate) use service_auth::service_of;
 pub use tokens::{AUDIENCE, Act, Claims, IssueError, Issued, MayAct, Subject, Tokens};

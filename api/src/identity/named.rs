@@ -3,10 +3,12 @@
 use std::collections::HashSet;
 
 use serde_json::Value;
-use symbia_events::Event;
+use symbia_events::{Event, identity::SigningKeyEvent};
 
 /// Named by every event about an agent: it names the agent's row, and a connection knows the handle only.
 pub(crate) const AGENTS: &str = "agent:*";
+/// Named when a key that tokens are signed with was withdrawn: what it signed counts no longer, whosever it is.
+pub(crate) const TOKENS: &str = "token:*";
 /// Says that an agent was seen, which takes nothing away, and comes often.
 const PRESENCE: &str = "symbia.identity.agent.agent-presence-observed.v1";
 
@@ -17,6 +19,11 @@ pub(crate) fn named(event: &Event, ids: &mut HashSet<String>) {
     }
     if event.aggregatetype == "agent" {
         ids.insert(AGENTS.to_owned());
+    }
+    if let Ok(SigningKeyEvent::SigningKeyRetired(key)) = event.decode()
+        && key.verify_until == key.retired_at
+    {
+        ids.insert(TOKENS.to_owned());
     }
     ids.insert(event.aggregateid.clone());
     if let Ok(data) = serde_json::from_str(event.data.get()) {

@@ -352,9 +352,19 @@ impl Tokens {
     /// Whether a token may be signed with a key that another process made and this one has not heard of.
     #[must_use]
     pub fn may_be_newer(&self, token: &str) -> bool {
-        let kid = jsonwebtoken::decode_header(token).ok().filter(|h| h.alg == Algorithm::EdDSA).and_then(|h| h.kid);
-        let keys = self.keys();
-        keys.is_some_and(|keys| kid.is_some_and(|kid| keys.verifier(&kid).is_none()))
+        Self::key_of(token).is_some_and(|kid| !self.verifies(&kid))
+    }
+
+    /// Id of the key that a token says it is signed with; none for one that is signed with a shared secret.
+    #[must_use]
+    pub fn key_of(token: &str) -> Option<String> {
+        jsonwebtoken::decode_header(token).ok().filter(|header| header.alg == Algorithm::EdDSA)?.kid
+    }
+
+    /// Whether what a key signed is accepted, as far as this process knows.
+    #[must_use]
+    pub fn verifies(&self, kid: &str) -> bool {
+        self.keys().is_none_or(|keys| keys.verifier(kid).is_some())
     }
 
     /// The key set (RFC 7517) with the introspection address that old clients look for.

@@ -17,7 +17,7 @@ use tokio_util::sync::CancellationToken;
 use super::{Peer, Sockets, end};
 use crate::{
     feed::source::{Chunk, Entry},
-    identity::named,
+    identity::{TOKENS, named},
 };
 
 /// Seconds after which a credential is looked at without a reason.
@@ -83,6 +83,12 @@ impl Sockets {
         }
         let platform = &self.0.ground.platform;
         platform.positions.wait_for(Service::Identity.name(), position, platform.settings.visible_within).await;
+        // Before a key that was withdrawn is asked for: the process that did so may not have told this one yet.
+        if ids.contains(TOKENS)
+            && let Err(error) = platform.load_signing_keys().await
+        {
+            tracing::debug!(%error, "the keys that tokens are signed with cannot be looked at");
+        }
         self.look_at(concerned).await;
     }
 

@@ -18,7 +18,7 @@ use time::OffsetDateTime;
 use super::handshake::Credential;
 use crate::{
     http::{Caller, RequestScope, principal::PrincipalKind, request::TrustedProxies},
-    identity::AGENTS,
+    identity::{AGENTS, TOKENS},
 };
 
 /// Calls of one client that may wait for their turn.
@@ -120,6 +120,7 @@ impl Peer {
         let own = [Some(&caller.id), caller.agent_id.as_ref(), caller.session_id.as_ref(), caller.key_id.as_ref()];
         let by_agent = caller.kind == PrincipalKind::Agent || caller.acting.is_some();
         (by_agent && ids.contains(AGENTS))
+            || (caller.key_id.is_none() && ids.contains(TOKENS))
             || own.into_iter().chain([delegation, agent]).flatten().any(|id| ids.contains(id))
     }
 

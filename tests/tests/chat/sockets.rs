@@ -2,6 +2,7 @@
 
 use serde_json::{Value, json};
 use symbia_api::http::{rate::Quota, server::ServerConfig};
+use symbia_commands::Actor;
 use symbia_events::Service;
 use symbia_tests::socketio::{Options, SocketClient, Told};
 
@@ -221,6 +222,18 @@ async fn a_session_that_is_ended_ends_its_sockets() {
     assert_eq!(named(&told, "close")[0]["code"], 4001);
     assert!(SocketClient::open(house.base(Service::Messaging), &grace.token, None).await.is_err());
     said(&hers, &id, "alone").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_key_that_has_leaked_ends_the_sockets_of_what_it_signed() {
+    let house = House::open().await;
+    house.platform.ensure_signing_key().await.unwrap();
+    let (_, grace, _, _, mut graces) = two(&house).await;
+    house.platform.rotate_signing_key(&Actor::service("identity"), true).await.unwrap();
+    let told = graces.until(|t| t.name == "disconnect").await.unwrap();
+    assert_eq!(named(&told, "close")[0]["code"], 4001);
+    assert!(SocketClient::open(house.base(Service::Messaging), &grace.token, None).await.is_err());
+    assert_eq!(house.ask(&grace, "GET", "/api/conversations", &[], None).await.refused(), (401, "TOKEN_INVALID"));
 }
 
 #[tokio::test(flavor = "multi_thread")]
