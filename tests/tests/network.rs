@@ -18,6 +18,8 @@ mod policies;
 mod refusals;
 #[path = "network/registry.rs"]
 mod registry;
+#[path = "network/restart.rs"]
+mod restart;
 #[path = "network/services.rs"]
 mod services;
 #[path = "network/simulation.rs"]

@@ -6,6 +6,7 @@ use reqwest::{Client, Method};
 use serde_json::{Value, json};
 use symbia_tests::binary::{Installation, until};
 
+const LABS: &str = "550e8400-e29b-41d4-a716-446655440000";
 const ACME: &str = "550e8400-e29b-41d4-a716-446655440001";
 
 #[tokio::test(flavor = "multi_thread")]
@@ -50,6 +51,17 @@ async fn the_demo_data_is_there_once_and_its_people_can_sign_in() -> anyhow::Res
     let admin = sign_in("dev@example.com").await?;
     let plans = call(Method::GET, at("identity", "/api/admin/plans"), &admin, Value::Null).await?;
     ensure!(plans.as_array().is_some_and(|plans| plans.iter().any(|plan| plan["id"] == "plan-pro")), "{plans}");
+
+    // The mesh of the Labs: its nodes are marked, and belong to the services that they stand for.
+    let labs = async |path: &str| -> anyhow::Result<Value> {
+        let request = http.get(at("network", path)).bearer_auth(&admin).header("x-org-id", LABS);
+        Ok(request.send().await?.error_for_status()?.json().await?)
+    };
+    let nodes = labs("/api/registry/nodes").await?;
+    let all = nodes["nodes"].as_array().context("no nodes")?;
+    ensure!(all.len() == 8 && all.iter().all(|node| node["metadata"]["seeded"] == true), "{nodes}");
+    ensure!(all.iter().any(|node| node["id"] == "messaging" && node["ownerId"] == "service:messaging"), "{nodes}");
+    ensure!(labs("/api/registry/contracts").await?["count"] == 30, "nine, and those of every node with three others");
 
     // The same audit as of any other log.
     house.run(&["audit", "verify"])?.expect(0)?;

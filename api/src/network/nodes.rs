@@ -115,6 +115,7 @@ impl Network {
             capabilities: new.capabilities,
             endpoint: new.endpoint,
             metadata: new.metadata,
+            unless_present: false,
         });
         let done = self.submit(&place, &to, &command, scope).await?;
         if is_service && done.has("node-registered") {

@@ -37,6 +37,9 @@ domain_commands! {
             endpoint: String,
             #[serde(default)]
             metadata: Map<String, Value>,
+            /// A node that is there already stays as it is.
+            #[serde(default)]
+            unless_present: bool,
         }
         /// Notes that a node that was given up lives.
         ConnectNode = "symbia.cmd.network.connect-node.v1" { node_id: String }
@@ -112,6 +115,10 @@ impl Node {
     }
 
     fn register(&self, c: RegisterNode, by: &Actor) -> Result<Decision<NodeEvent>, Rejection> {
+        if c.unless_present && self.standing != Standing::Absent {
+            self.owned(by)?;
+            return Ok(Decision::nothing());
+        }
         let agent = by.subject_kind() == ActorType::Agent;
         let own_node = agent && by.subject() == c.node_id;
         if c.node_type == NodeType::Assistant && agent && !own_node {
@@ -141,7 +148,7 @@ impl Node {
             return Err(Rejection::invalid("endpoint: an http or https URL without user and password, or ''"));
         }
         check_metadata(&c.metadata)?;
-        let RegisterNode { node_id, org_id, name, node_type, capabilities, endpoint, metadata } = c;
+        let RegisterNode { node_id, org_id, name, node_type, capabilities, endpoint, metadata, .. } = c;
         if self.standing == Standing::Absent {
             let owner_id = by.subject().to_owned();
             return Ok(Decision::one(NodeRegistered {
@@ -280,6 +287,7 @@ mod tests {
             capabilities: vec!["answer".into()],
             endpoint: "https://billing.test/events".into(),
             metadata: Map::new(),
+            unless_present: false,
         }
     }
 
@@ -305,6 +313,8 @@ mod tests {
         let own = || register("messaging", NodeType::Service);
         let registered = || Node::default().register(own(), &messaging).unwrap().events;
         let moved = || RegisterNode { endpoint: "https://elsewhere.test/".into(), ..own() };
+        let seeded = RegisterNode { unless_present: true, ..moved() };
+        given::<Node>(registered()).when(seeded, &messaging).then([]);
         given::<Node>(registered()).when(moved(), &catalog).rejected("NODE_OWNED");
         given::<Node>([]).when(own(), &catalog).rejected("NODE_OWNED");
         assert!(Node::default().register(register("worker", NodeType::Service), &catalog).is_ok());

@@ -105,7 +105,8 @@ pub struct Org {
     pub members: &'static [(usize, &'static str)],
 }
 
-const LABS: &str = "550e8400-e29b-41d4-a716-446655440000";
+/// The organization that has a mesh.
+pub const LABS: &str = "550e8400-e29b-41d4-a716-446655440000";
 const ACME: &str = "550e8400-e29b-41d4-a716-446655440001";
 const TEST: &str = "550e8400-e29b-41d4-a716-446655440002";
 

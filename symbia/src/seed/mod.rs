@@ -1,6 +1,7 @@
 //! `symbia seed`: demo data, through commands like any other. Their ids are derived, so that what was done is not done again.
 
 mod demo;
+mod mesh;
 
 use std::{collections::BTreeMap, process::ExitCode, sync::Arc};
 
@@ -104,7 +105,12 @@ impl Seeding {
         self.orgs().await?;
         self.grants().await?;
         self.agents().await?;
-        self.conversations().await
+        self.conversations().await?;
+        // An organization that is not there has no mesh.
+        if self.done.refused.contains_key("organization symbia-labs") || self.absent.contains(&0) {
+            return Ok(());
+        }
+        self.mesh().await
     }
 
     async fn plans(&mut self) -> anyhow::Result<()> {
@@ -315,8 +321,18 @@ impl Seeding {
 
     /// Whether it is there now.
     async fn send(&mut self, what: String, to: AggregateRef, command: impl DomainCommand) -> anyhow::Result<bool> {
+        self.send_by(&Actor::system("seed"), what, to, command).await
+    }
+
+    async fn send_by(
+        &mut self,
+        by: &Actor,
+        what: String,
+        to: AggregateRef,
+        command: impl DomainCommand,
+    ) -> anyhow::Result<bool> {
         let id = CommandId::derived(NAMESPACE, &what);
-        let outcome = self.sender.send(None, &to, &command, &Actor::system("seed"), id).await?;
+        let outcome = self.sender.send(None, &to, &command, by, id).await?;
         let there = match outcome.rejection {
             None => {
                 let before = outcome.repeated || outcome.events.is_empty();

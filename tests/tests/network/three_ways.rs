@@ -12,29 +12,40 @@ use tokio::sync::mpsc;
 
 use crate::stage::{event, silent};
 
-struct Member {
-    token: String,
-    org: String,
+/// Somebody with an organization of their own.
+pub struct Member {
+    pub token: String,
+    pub org: String,
 }
 
-struct Platform {
+/// The platform as it is shipped.
+pub struct Platform {
     ready: Value,
     http: reqwest::Client,
-    _installation: Installation,
+    installation: Installation,
 }
 
 impl Platform {
-    fn open() -> anyhow::Result<Self> {
+    /// One that keeps nothing, or one that keeps everything in its directory.
+    pub fn open(kept: bool) -> anyhow::Result<Self> {
         let mut installation = Installation::new()?;
-        let ready = installation.start_with(&["--memory", "--skip-admin"], &[])?;
-        Ok(Platform { ready, http: reqwest::Client::new(), _installation: installation })
+        let more: &[&str] = if kept { &[] } else { &["--memory"] };
+        let ready = installation.start_with(&[more, &["--skip-admin"]].concat(), &[])?;
+        Ok(Platform { ready, http: reqwest::Client::new(), installation })
     }
 
-    fn at(&self, service: &str) -> &str {
+    /// Ends every process at once, and begins anew in the same directory.
+    pub fn restart(&mut self) -> anyhow::Result<()> {
+        self.installation.kill()?;
+        self.ready = self.installation.start_with(&["--skip-admin"], &[])?;
+        Ok(())
+    }
+
+    pub fn at(&self, service: &str) -> &str {
         self.ready["services"][service].as_str().unwrap_or_default()
     }
 
-    async fn register(&self, name: &str) -> anyhow::Result<Member> {
+    pub async fn register(&self, name: &str) -> anyhow::Result<Member> {
         let body = json!({ "email": format!("{name}@example.test"), "password": "a good password", "name": name,
             "orgName": name });
         let url = format!("{}/api/auth/register", self.at("identity"));
@@ -43,7 +54,7 @@ impl Platform {
         Ok(Member { token: text(&said["token"])?, org: text(&said["organization"]["id"])? })
     }
 
-    async fn ask(&self, method: Method, path: &str, who: &Member, body: Option<Value>) -> anyhow::Result<Value> {
+    pub async fn ask(&self, method: Method, path: &str, who: &Member, body: Option<Value>) -> anyhow::Result<Value> {
         let request = self.http.request(method, format!("{}{path}", self.at("network"))).bearer_auth(&who.token);
         let request = match body {
             Some(body) => request.json(&body),
@@ -84,7 +95,7 @@ impl Platform {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn another_organization_sees_nothing_of_a_mesh_on_any_way() -> anyhow::Result<()> {
-    let platform = Platform::open()?;
+    let platform = Platform::open(false)?;
     let (ada, eve) = (platform.register("ada").await?, platform.register("eve").await?);
     let open = async |who: &Member| -> anyhow::Result<SocketClient> {
         let socket = SocketClient::open(platform.at("network"), &who.token, None).await?;
