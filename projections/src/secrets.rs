@@ -15,9 +15,8 @@ use zeroize::Zeroizing;
 
 use crate::lookups::{Lookups, Row};
 
-/// Subject keys that a projection has just used are kept in mind, and for how long: one that was destroyed elsewhere opens
-/// nothing any more soon after.
-const KNOWN_MAX: u64 = 10_000;
+/// Subject keys kept in mind, and for how long: one that was destroyed elsewhere opens nothing any more soon after.
+const KNOWN_MAX: u64 = 20_000;
 const KNOWN_FOR: Duration = Duration::from_secs(5);
 
 const SUBJECT_KEY: &str = "subject-key";
@@ -142,7 +141,7 @@ pub struct SecretStore {
     lookups: Lookups,
     keks: Arc<HashMap<i32, Kek>>,
     pub(crate) version: i32,
-    known: moka::sync::Cache<String, SubjectKey>,
+    known: moka::sync::Cache<String, Arc<SubjectKey>>,
 }
 
 impl fmt::Debug for SecretStore {
@@ -245,15 +244,32 @@ impl SecretStore {
     }
 
     /// [`SecretStore::subject_keys`] for who reads what is sealed, batch after batch: as they were up to five seconds ago.
-    pub async fn recent_subject_keys(&self, kids: &[String]) -> Result<HashMap<String, SubjectKey>, SecretError> {
-        let known = kids.iter().filter_map(|kid| Some((kid.clone(), self.known.get(kid)?)));
-        let mut keys: HashMap<String, SubjectKey> = known.collect();
+    pub async fn recent_subject_keys(&self, kids: &[String]) -> Result<HashMap<String, Arc<SubjectKey>>, SecretError> {
+        let known = |kid: &String| Some((kid.clone(), self.known.get(kid)?));
+        let mut keys: HashMap<_, _> = kids.iter().filter_map(known).collect();
         let wanted: Vec<String> = kids.iter().filter(|kid| !keys.contains_key(*kid)).cloned().collect();
         for (kid, key) in self.subject_keys(&wanted).await? {
-            self.known.insert(kid.clone(), key.clone());
-            keys.insert(kid, key);
+            let key = keys.entry(kid.clone()).or_insert(Arc::new(key));
+            self.known.insert(kid, Arc::clone(key));
         }
         Ok(keys)
+    }
+
+    /// [`SecretStore::subject_key`], as it was up to five seconds ago.
+    pub async fn recent_subject_key(&self, kid: &str) -> Result<Option<Arc<SubjectKey>>, SecretError> {
+        if let Some(key) = self.known.get(kid) {
+            return Ok(Some(key));
+        }
+        let key = self.subject_key(kid).await?.map(Arc::new);
+        if let Some(key) = &key {
+            self.known.insert(kid.to_owned(), Arc::clone(key));
+        }
+        Ok(key)
+    }
+
+    /// Has all keys looked up again: some were destroyed elsewhere.
+    pub fn forget_recent(&self) {
+        self.known.invalidate_all();
     }
 
     fn open_subject_key(&self, row: Row) -> Result<Option<SubjectKey>, SecretError> {

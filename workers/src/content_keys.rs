@@ -1,58 +1,32 @@
-//! The keys that open what people wrote, kept in memory for a moment: a destroyed key is forgotten within [`KEPT`].
+//! The keys that open what people wrote, as the secret store knew them a moment ago.
 
 use std::{
     collections::{BTreeSet, HashMap},
-    time::Duration,
+    sync::Arc,
 };
 
-use moka::sync::Cache;
 use symbia_events::{Personal, SubjectKey, UnsealError};
 use symbia_projections::secrets::{SecretError, SecretStore};
 
-/// How long a key is kept.
-pub const KEPT: Duration = Duration::from_secs(10);
-const MOST: u64 = 10_000;
-
 /// Reads keys from the secret store. Cheap to clone.
 #[derive(Clone)]
-pub struct ContentKeys {
-    store: SecretStore,
-    kept: Cache<String, SubjectKey>,
-}
+pub struct ContentKeys(SecretStore);
 
 impl ContentKeys {
     /// Keys of a store.
     #[must_use]
     pub fn new(store: SecretStore) -> Self {
-        ContentKeys { store, kept: Cache::builder().max_capacity(MOST).time_to_live(KEPT).build() }
+        ContentKeys(store)
     }
 
     /// A key; `None` when there is none, or no longer.
     pub async fn key(&self, kid: &str) -> Result<Option<SubjectKey>, SecretError> {
-        if let Some(key) = self.kept.get(kid) {
-            return Ok(Some(key));
-        }
-        let key = self.store.subject_key(kid).await?;
-        if let Some(key) = &key {
-            self.kept.insert(kid.to_owned(), key.clone());
-        }
-        Ok(key)
+        Ok(self.0.recent_subject_key(kid).await?.map(Arc::unwrap_or_clone))
     }
 
     /// The keys of these ids that there are; [`kids`] collects them.
     pub async fn opener(&self, kids: Vec<String>) -> Result<Opener, SecretError> {
-        let (mut keys, mut missing) = (HashMap::with_capacity(kids.len()), Vec::new());
-        for kid in kids {
-            match self.kept.get(&kid) {
-                Some(key) => _ = keys.insert(kid, key),
-                None => missing.push(kid),
-            }
-        }
-        for (kid, key) in self.store.subject_keys(&missing).await? {
-            self.kept.insert(kid.clone(), key.clone());
-            keys.insert(kid, key);
-        }
-        Ok(Opener(keys))
+        Ok(Opener(self.0.recent_subject_keys(&kids).await?))
     }
 }
 
@@ -62,13 +36,13 @@ pub fn kids<'t>(sealed: impl IntoIterator<Item = &'t Personal>) -> Vec<String> {
 }
 
 /// Opens texts with the keys at hand.
-pub struct Opener(HashMap<String, SubjectKey>);
+pub struct Opener(HashMap<String, Arc<SubjectKey>>);
 
 impl Opener {
     /// One of the keys.
     #[must_use]
     pub fn key(&self, kid: &str) -> Option<&SubjectKey> {
-        self.0.get(kid)
+        self.0.get(kid).map(AsRef::as_ref)
     }
 
     /// The text, unless its key is gone or it was changed.

@@ -1,6 +1,6 @@
 //! What an event of a conversation says to those who take part: its name among their events, and its texts opened.
 
-use std::{sync::Arc, time::Duration};
+use std::sync::Arc;
 
 use serde_json::{Value, json};
 use symbia_events::{Event, Personal, SubjectKey, messaging::ConversationEvent};
@@ -18,21 +18,13 @@ pub(super) const MESSAGE: &str = "message:new";
 /// Name under which a signal shows among the messages.
 pub(super) const CONTROL: &str = "control:recorded";
 
-/// Keys kept, and for how long: one that was destroyed opens nothing any more soon after, wherever that happened.
-const KEYS_MAX: u64 = 10_000;
-const KEY_LASTS: Duration = Duration::from_secs(30);
-
 /// The keys of conversations that are being read. Cheap to clone.
 #[derive(Clone)]
-pub(super) struct ContentKeys {
-    secrets: SecretStore,
-    known: moka::sync::Cache<String, Arc<SubjectKey>>,
-}
+pub(super) struct ContentKeys(SecretStore);
 
 impl ContentKeys {
     pub fn new(platform: &Platform) -> Self {
-        let known = moka::sync::Cache::builder().max_capacity(KEYS_MAX).time_to_live(KEY_LASTS).build();
-        ContentKeys { secrets: platform.secrets.clone(), known }
+        ContentKeys(platform.secrets.clone())
     }
 
     /// The key of a conversation; `None` when it was destroyed, or cannot be had now.
@@ -42,7 +34,7 @@ impl ContentKeys {
 
     /// The key of a conversation; `None` when it was destroyed.
     pub async fn find(&self, org: &str, conversation: &str) -> Result<Option<Arc<SubjectKey>>, SecretError> {
-        self.known(content_key_id(org, conversation)).await
+        self.0.recent_subject_key(&content_key_id(org, conversation)).await
     }
 
     /// The key that a text of a conversation is sealed under; `None` as well when it is another conversation's.
@@ -50,21 +42,12 @@ impl ContentKeys {
         if !is_content_key(&text.kid, org, conversation) {
             return None;
         }
-        self.known(text.kid.clone()).await.ok().flatten()
-    }
-
-    async fn known(&self, kid: String) -> Result<Option<Arc<SubjectKey>>, SecretError> {
-        if let Some(key) = self.known.get(&kid) {
-            return Ok(Some(key));
-        }
-        let Some(key) = self.secrets.subject_key(&kid).await?.map(Arc::new) else { return Ok(None) };
-        self.known.insert(kid, Arc::clone(&key));
-        Ok(Some(key))
+        self.0.recent_subject_key(&text.kid).await.ok().flatten()
     }
 
     // Rare enough for all of them to be looked up again.
     fn forget(&self) {
-        self.known.invalidate_all();
+        self.0.forget_recent();
     }
 }
 

@@ -150,6 +150,21 @@ impl Network {
         self.refused(place, "node", Some(id), forbidden("NODE_OWNED", message))
     }
 
+    /// Refuses whoever does not own the source of an event.
+    pub(super) fn owned_source(place: &Place, owner: Option<&str>) -> ApiResult<()> {
+        match owner {
+            None => {
+                let text = "source: the node is not registered";
+                Err(ApiError::new(StatusCode::BAD_REQUEST, "SOURCE_UNKNOWN", text))
+            }
+            Some(owner) if owner == place.actor.subject() => Ok(()),
+            Some(_) => {
+                tracing::warn!(principal = %place.actor.id, org = %place.org, "an event in another's name is refused");
+                Err(forbidden("SOURCE_NOT_OWNED", "Only the owner of a node sends as it"))
+            }
+        }
+    }
+
     /// The key that seals what the mesh's events carry, made when it is first needed.
     pub(super) async fn mesh_key(&self, org: &OrgId) -> ApiResult<SubjectKey> {
         let (secrets, kid) = (&self.platform.secrets, mesh_key_id(org.as_str()));

@@ -241,21 +241,6 @@ impl Network {
         })
     }
 
-    /// Refuses whoever does not own the source of an event.
-    pub(super) fn owned_source(place: &Place, owner: Option<&str>) -> ApiResult<()> {
-        match owner {
-            None => {
-                let text = "source: the node is not registered";
-                Err(ApiError::new(StatusCode::BAD_REQUEST, "SOURCE_UNKNOWN", text))
-            }
-            Some(owner) if owner == place.actor.subject() => Ok(()),
-            Some(_) => {
-                tracing::warn!(principal = %place.actor.id, org = %place.org, "an event in another's name is refused");
-                Err(forbidden("SOURCE_NOT_OWNED", "Only the owner of a node sends as it"))
-            }
-        }
-    }
-
     // The time of the event, and whether its publisher signed it.
     fn proved(&self, place: &Place, event: &NewEvent, id: &str, now: OffsetDateTime) -> ApiResult<(String, bool)> {
         if let Some(timestamp) = &event.timestamp {

@@ -1,6 +1,9 @@
 //! How the events of conversations change their rows: load what a batch touches, apply in order, write once per table.
 
-use std::collections::{BTreeSet, HashMap};
+use std::{
+    collections::{BTreeSet, HashMap},
+    sync::Arc,
+};
 
 use serde_json::{Map, Value, json};
 use sqlx::PgConnection;
@@ -86,7 +89,7 @@ pub(super) async fn fold(
 async fn rows(
     conn: &mut PgConnection,
     changes: Vec<(&Event, Change)>,
-    keys: &HashMap<String, SubjectKey>,
+    keys: &HashMap<String, Arc<SubjectKey>>,
 ) -> Result<(), FoldError> {
     let (mut conversations, mut participants, mut messages) = (BTreeSet::new(), BTreeSet::new(), BTreeSet::new());
     for (event, change) in &changes {
@@ -115,7 +118,7 @@ async fn rows(
             Change::Cursor(ReadCursorEvent::ConversationRead(e)) => state.read(event, e),
             Change::Conversation(change) => {
                 let place = place(event);
-                let key = keys.get(&key_of(&place, &change));
+                let key = keys.get(&key_of(&place, &change)).map(AsRef::as_ref);
                 state.apply(event, place, change, key);
             }
         }
@@ -292,6 +295,21 @@ impl State {
     }
 }
 
+/// What a signal says to those who are told of it (messaging.md §3.4); `key` opens its reason.
+#[must_use]
+pub fn signal(event: &Event, e: &ControlIssued, key: Option<&SubjectKey>) -> Value {
+    let mut control = json!({
+        "event": e.event, "conversationId": event.aggregateid, "target": e.target,
+        "reason": e.reason.as_ref().and_then(|reason| open(key, reason)), "priority": e.priority,
+        "preemptedBy": e.preempted_by, "runId": e.run_id, "traceId": e.trace_id,
+        "effectiveAt": event.time.format(MILLISECONDS).unwrap_or_default(),
+    });
+    if let Value::Object(control) = &mut control {
+        control.retain(|_, value| !value.is_null());
+    }
+    control
+}
+
 impl Message {
     /// The message as it was sent, with its text opened.
     #[must_use]
@@ -327,17 +345,7 @@ impl Message {
     pub fn signalled(event: &Event, e: ControlIssued, key: Option<&SubjectKey>) -> Message {
         let mut metadata: Map<String, Value> =
             serde_json::from_str(&object(key, e.metadata.as_ref())).unwrap_or_default();
-        let reason = e.reason.as_ref().and_then(|reason| open(key, reason));
-        let effective_at = event.time.format(MILLISECONDS).unwrap_or_default();
-        let mut control = json!({
-            "event": e.event, "conversationId": event.aggregateid, "target": e.target, "reason": reason,
-            "priority": e.priority, "preemptedBy": e.preempted_by, "runId": e.run_id, "traceId": e.trace_id,
-            "effectiveAt": effective_at,
-        });
-        if let Value::Object(control) = &mut control {
-            control.retain(|_, value| !value.is_null());
-        }
-        metadata.insert("control".to_owned(), control);
+        metadata.insert("control".to_owned(), signal(event, &e, key));
         Message {
             org_id: event.orgid.to_string(),
             conversation_id: event.aggregateid.clone(),

@@ -19,6 +19,7 @@ pub use conversations::{
     Access, Counts, Listed, Listing, UNREAD_MAX, access, conversation, conversations_of, counts, generation_of,
     participant, participants, read_cursor,
 };
+pub use fold::signal;
 pub use memberships::{Missed, conversation_with, is_elsewhere, memberships, missed_since};
 pub use messages::{Anchor, Page, Search, message, messages, open_questions, search};
 pub use retention::{RetentionPolicy, quiet_conversations, retention_policy};
