@@ -17,6 +17,14 @@ async function main() {
   // The callback answers a call that is made before the connection stands.
   const ada = io(BASE, { ...options, auth: { token: ADA } });
   const joined = await ada.emitWithAck("join:conversation", CONVERSATION);
+  // And one that is made in the same tick as it does, however often somebody connects.
+  const early = await Promise.all(Array.from({ length: 20 }, () => new Promise((done) => {
+    const socket = io(BASE, { ...options, auth: { token: ADA } });
+    socket.on("connect", () => socket.emit("join:conversation", CONVERSATION, (answer) => {
+      socket.close();
+      done(answer.success);
+    }));
+  })));
   let position = null;
   const grace = io(BASE, { ...options, auth: (give) => give({ token: GRACE, position }) });
   await once(grace, "opened");
@@ -50,7 +58,7 @@ async function main() {
   const transport = grace.io.engine.transport.name;
   ada.close();
   grace.close();
-  console.log(JSON.stringify({ refused: error.message, joined, sent, edited, deleted, control, outsider, paused: !!paused,
+  console.log(JSON.stringify({ refused: error.message, joined, early, sent, edited, deleted, control, outsider, paused: !!paused,
     heard, transport }));
 }
 

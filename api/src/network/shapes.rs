@@ -5,7 +5,7 @@ use serde_json::{Map, Value, json};
 use symbia_commands::network::redacted;
 use symbia_events::{
     SubjectKey,
-    network::{Boundary, BridgeType, Candidate, ContractCreated, NodeType, PolicyMode, Verdict},
+    network::{Boundary, BridgeType, Candidate, ContractCreated, NodeType, PolicyMode, Transport, Verdict},
 };
 use symbia_nats::leases::Sign;
 use symbia_projections::network::{self as model, Delivery, RoutedEvent};
@@ -227,6 +227,10 @@ pub(super) struct Hop {
     reason: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     attempt: Option<u32>,
+    /// By which way the node has it: `socket` or `http` over the mesh, its `webhook`, or as a message of a `conversation`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<String>)]
+    transport: Option<Transport>,
     /// As far as the event went to it, when the sender claimed it went less far.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<String>)]
@@ -286,6 +290,7 @@ fn hop(row: &RoutedEvent, candidate: &Candidate) -> Hop {
         redirected_from: (candidate.target != candidate.final_target).then(|| candidate.target.clone()),
         reason: failed.or_else(refused),
         attempt: delivery.map(|delivery| delivery.attempt),
+        transport: delivery.and_then(|delivery| delivery.transport),
         raised_to: (candidate.boundary > row.boundary).then_some(candidate.boundary),
     }
 }

@@ -12,15 +12,23 @@ use crate::messaging::ASSISTANT_PREFIX;
 pub const MESSAGING: &str = "messaging";
 /// Type of the event that tells somebody of a message.
 pub const MESSAGE_NEW: &str = "message.new";
-/// Who sends it: a node of this name that somebody registered does not.
+/// The types of the events that tell of signals: their names.
+pub const SIGNALS: &str = "stream.*";
+/// Who sends them: a node of this name that somebody registered does not.
 pub const TELLER: &str = "service:messaging";
 /// Types of the events that answer it.
 const REPLIES: [&str; 2] = ["message.response", "assistant.action.respond"];
 
+/// Whether an event tells somebody what happened in a conversation: of a message or a signal.
+#[must_use]
+pub fn tells_of_conversation(routed: &EventRouted) -> bool {
+    routed.sender_id == TELLER
+}
+
 /// Whether an event tells somebody of a message.
 #[must_use]
 pub fn tells_of_message(routed: &EventRouted) -> bool {
-    routed.sender_id == TELLER && routed.payload_type == MESSAGE_NEW
+    tells_of_conversation(routed) && routed.payload_type == MESSAGE_NEW
 }
 
 /// Whether an event is an answer for a conversation.

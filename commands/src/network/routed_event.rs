@@ -10,7 +10,7 @@ use symbia_events::{
     messaging::content_key_id,
     network::{
         Boundary, Candidate, EventDeadLettered, EventDelivered, EventDeliveryFailed, EventHeld, EventRedriven,
-        EventRouted, RoutingEvent, mesh_key_id,
+        EventRouted, RoutingEvent, Transport, mesh_key_id,
     },
 };
 use time::OffsetDateTime;
@@ -72,6 +72,9 @@ domain_commands! {
             target: String,
             attempt: u32,
             duration_ms: u64,
+            /// By which way it was taken.
+            #[serde(default)]
+            transport: Option<Transport>,
             /// None when it was taken.
             #[serde(default)]
             error_code: Option<String>,
@@ -170,9 +173,9 @@ impl RoutedEvent {
         if *delivery != Delivery::Attempt(c.attempt) {
             return Ok(Decision::nothing());
         }
-        let ReportDelivery { event_id, target, attempt, duration_ms, error_code, then } = c;
+        let ReportDelivery { event_id, target, attempt, duration_ms, transport, error_code, then } = c;
         let Some(error_code) = error_code else {
-            return Ok(Decision::one(EventDelivered { event_id, target, attempt, duration_ms }));
+            return Ok(Decision::one(EventDelivered { event_id, target, attempt, duration_ms, transport }));
         };
         Ok(match then {
             Then::Hold => Decision::one(EventHeld { event_id, target, attempt, error_code }),
@@ -302,6 +305,7 @@ mod tests {
             target: target.into(),
             attempt,
             duration_ms: 1,
+            transport: None,
             error_code,
             then: Then::Retry,
         }

@@ -43,6 +43,20 @@ impl Verdict {
     }
 }
 
+/// By which way a target got an event.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Transport {
+    /// The mesh: a socket that speaks for it.
+    Socket,
+    /// The mesh: its address.
+    Http,
+    /// The webhook that it named.
+    Webhook,
+    /// It is a conversation, and has it as a message.
+    Conversation,
+}
+
 /// A policy that matched, in the version that did.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
@@ -116,6 +130,9 @@ domain_events! {
             target: String,
             attempt: u32,
             duration_ms: u64,
+            /// None for what was delivered before this was kept.
+            #[serde(default, skip_serializing_if = "Option::is_none")]
+            transport: Option<Transport>,
         }
         /// A target did not take it; it is tried again.
         EventDeliveryFailed = "symbia.network.routed-event.event-delivery-failed.v1" {

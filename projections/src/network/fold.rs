@@ -294,7 +294,10 @@ impl State {
                 *slot = Some(RoutedEvent::accepted(e, place, event.id, micros(event.time)));
             }
             RoutingEvent::EventDelivered(e) => {
-                deliver(slot, event, e.target, "delivered", e.attempt, e.duration_ms, None);
+                deliver(slot, event, e.target.clone(), "delivered", e.attempt, e.duration_ms, None);
+                if let Some(delivery) = slot.as_mut().and_then(|row| row.deliveries.get_mut(&e.target)) {
+                    delivery.transport = e.transport;
+                }
             }
             RoutingEvent::EventDeliveryFailed(e) => {
                 deliver(slot, event, e.target, "retrying", e.attempt, e.duration_ms, Some(e.error_code));
@@ -341,7 +344,8 @@ fn deliver(
     error_code: Option<String>,
 ) {
     if let Some(row) = slot {
-        let delivery = Delivery { status: status.to_owned(), attempt, duration_ms, error_code, at: event.time };
+        let (status, at) = (status.to_owned(), event.time);
+        let delivery = Delivery { status, attempt, duration_ms, error_code, transport: None, at };
         row.deliveries.insert(target, delivery);
     }
 }

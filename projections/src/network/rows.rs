@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 use symbia_events::{
     Personal,
-    network::{Boundary, BridgeType, Candidate, EventRouted, NodeType, PolicyDefinition},
+    network::{Boundary, BridgeType, Candidate, EventRouted, NodeType, PolicyDefinition, Transport},
 };
 use time::{OffsetDateTime, serde::rfc3339};
 use uuid::Uuid;
@@ -155,6 +155,9 @@ pub struct Delivery {
     pub attempt: u32,
     pub duration_ms: u64,
     pub error_code: Option<String>,
+    /// By which way it was delivered.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub transport: Option<Transport>,
     #[serde(with = "rfc3339")]
     pub at: OffsetDateTime,
 }
@@ -204,7 +207,7 @@ impl RoutedEvent {
     pub fn accepted(e: EventRouted, place: i64, log_event_id: Uuid, at: OffsetDateTime) -> Self {
         let pending = |target: &String| {
             let status = "pending".to_owned();
-            (target.clone(), Delivery { status, attempt: 1, duration_ms: 0, error_code: None, at })
+            (target.clone(), Delivery { status, attempt: 1, duration_ms: 0, error_code: None, transport: None, at })
         };
         let delivering = e.candidates.iter().filter(|candidate| candidate.verdict.delivers());
         let deliveries = delivering.map(|candidate| pending(&candidate.final_target)).collect();

@@ -11,7 +11,7 @@ use symbia_events::{
         ContractCreated, ContractDeleted, ContractEvent, EntityBound, EventDeadLettered, EventDelivered,
         EventDeliveryFailed, EventRedriven, EventRouted, NodeEvent, NodeExpired, NodeRegistered, NodeReregistered,
         NodeType, NodeUnregistered, PolicyCreated, PolicyDefinition, PolicyDeleted, PolicyEvent, PolicyMode,
-        PolicyUpdated, RoutingEvent, Verdict, mesh_key_id,
+        PolicyUpdated, RoutingEvent, Transport, Verdict, mesh_key_id,
     },
 };
 use symbia_projections::{FoldEvent, migrate, network::Network, schema};
@@ -211,9 +211,17 @@ fn events(ring: &KeyRing, keys: &[SubjectKey], steps: &[Step]) -> Vec<FoldEvent>
             Step::Route(e, verdict) => {
                 routing(e, routed(of(e), &event_id(e), verdict, &keys[usize::from(e % 2)]).into())
             }
-            Step::Deliver(e) => {
-                routing(e, EventDelivered { event_id: event_id(e), target: target(), attempt: 1, duration_ms }.into())
-            }
+            Step::Deliver(e) => routing(
+                e,
+                EventDelivered {
+                    event_id: event_id(e),
+                    target: target(),
+                    attempt: 1,
+                    duration_ms,
+                    transport: Some(Transport::Socket),
+                }
+                .into(),
+            ),
             Step::Fail(e) => {
                 let (event_id, error_code) = (event_id(e), "timeout".to_owned());
                 routing(

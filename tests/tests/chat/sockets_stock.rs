@@ -26,6 +26,11 @@ async fn the_stock_client_connects_speaks_and_comes_back() {
         for call in ["joined", "sent", "edited", "deleted", "control"] {
             assert_eq!(seen[call]["success"], true, "{call}: {seen}");
         }
+        assert_eq!(
+            seen["early"],
+            json!(vec![true; 20]),
+            "what is asked in the same tick as the connection stands is answered"
+        );
         assert_eq!((&seen["edited"]["message"]["content"], &seen["paused"]), (&json!("hello"), &json!(true)));
         assert_eq!(seen["outsider"]["error"], "Not a participant");
         let heard: Vec<&Value> =

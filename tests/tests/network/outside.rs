@@ -172,13 +172,40 @@ async fn who_lives_outside_is_told_when_the_mesh_is_back_and_heard_once() {
         "what was answered is the conversation's"
     );
 
-    // Who is silenced is not asked.
+    // Who is silenced is not asked, and knows that it is, and when it is no longer.
     let control = format!("/api/conversations/{id}/control");
-    talks.ask("POST", &control, &ada, Some(json!({ "event": "stream.pause" }))).await;
+    let pause = json!({ "event": "stream.pause", "reason": "CANARY-reading", "metadata": { "x": "CANARY-not told" } });
+    talks.ask("POST", &control, &ada, Some(pause)).await;
     talks.say(&ada, &id, "And now?").await;
     talks.ask("POST", &control, &ada, Some(json!({ "event": "stream.resume" }))).await;
-    assert_eq!(socket.event("event:received").await.unwrap().data["payload"]["data"]["message"]["content"], "And now?");
-    assert_eq!(talks.told(&ada).await.len(), 2, "once, when it was resumed");
+    let mut received = Vec::new();
+    for _ in 0..3 {
+        received.push(socket.event("event:received").await.unwrap().data["payload"].clone());
+    }
+    let types: Vec<&Value> = received.iter().map(|payload| &payload["type"]).collect();
+    let at =
+        |wanted: &str| types.iter().position(|t| **t == wanted).unwrap_or_else(|| panic!("no {wanted}: {types:?}"));
+    assert!(at("stream.pause") < at("stream.resume"), "{types:?}");
+    let (paused, asked) = (&received[at("stream.pause")]["data"], &received[at("message.new")]["data"]);
+    assert_eq!((&paused["event"], &paused["conversationId"]), (&json!("stream.pause"), &json!(id)), "{paused}");
+    assert_eq!((&paused["reason"], &paused["assistant"]["userId"]), (&json!("CANARY-reading"), &json!(AGENT)));
+    assert_eq!((&paused["issuedBy"]["principalId"], &paused["orgId"]), (&json!(ada.id), &json!(ada.org)), "{paused}");
+    assert!(paused["effectiveAt"].is_string() && !paused.to_string().contains("not told"), "{paused}");
+    assert_eq!(asked["message"]["content"], "And now?");
+    // Told before the read model shows that it was.
+    let all = eventually("by which way it was told is on record", async || {
+        let all = mesh.get("/api/events", &ada).await;
+        let of = |kind: &str| -> Vec<Value> {
+            let events = all["events"].as_array().unwrap().iter();
+            let is = events.filter(|event| event["event"]["payload"]["type"] == kind);
+            is.map(|event| event["trace"]["path"][0]["transport"].clone()).collect()
+        };
+        let by_socket = |kind: &str| of(kind).iter().all(|transport| transport == "socket");
+        let told = ["message.new", "stream.pause", "stream.resume"].map(|kind| of(kind).len()) == [2, 1, 1];
+        (told && by_socket("message.new") && by_socket("stream.pause")).then_some(all)
+    })
+    .await;
+    assert!(!all.to_string().contains("CANARY"), "those who look after the mesh do not read why");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -201,7 +228,22 @@ async fn a_webhook_is_told_where_no_socket_is_signed_again_and_again_and_from_th
     assert_eq!((&posted.body["conversationId"], &posted.body["assistant"]["userId"]), (&json!(id), &json!(AGENT)));
     assert_eq!((&posted.body["message"]["content"], &posted.body["orgId"]), (&json!("Hello?"), &json!(ada.org)));
     let trace = mesh.settled(&ada, header("webhook-id"), "delivered").await;
-    assert_eq!(trace["path"][0]["attempt"], 2, "{trace}");
+    assert_eq!(
+        (&trace["path"][0]["attempt"], &trace["path"][0]["transport"]),
+        (&json!(2), &json!("webhook")),
+        "{trace}"
+    );
+    let cancel = json!({ "event": "stream.cancel", "reason": "enough" });
+    talks.ask("POST", &format!("/api/conversations/{id}/control"), &ada, Some(cancel)).await;
+    let signal = eventually("the signal is told", async || {
+        mesh.inbox.of("hook").pop().filter(|posted| posted.body["type"] == "stream.cancel")
+    })
+    .await;
+    assert_eq!((&signal.body["event"], &signal.body["reason"]), (&json!("stream.cancel"), &json!("enough")));
+    assert_eq!((&signal.body["conversationId"], &signal.body["orgId"]), (&json!(id), &json!(ada.org)));
+    let of = |name: &str| signal.headers[name].as_str();
+    let signed = webhook_signature(secret, of("webhook-id"), of("webhook-timestamp").parse().unwrap(), &signal.raw);
+    assert_eq!(of("webhook-signature"), signed.unwrap());
 
     let mut watching = SocketClient::open(&talks.base, &ada.token, None).await.unwrap();
     watching.event("opened").await.unwrap();

@@ -40,6 +40,18 @@ impl RuleEngine {
         self.offered(event, &question).await.map(drop)
     }
 
+    /// Agents that live outside are told of a signal.
+    pub(super) async fn told_outside(&self, event: &Event, issued: &ControlIssued) -> anyhow::Result<()> {
+        let Some(outside) = &self.outside else { return Ok(()) };
+        let mut agents = self.transcripts.agents(&event.aggregate()?, event.aggregateversion).await?;
+        // Who takes over may take part from now on.
+        let takes_over = issued.target.as_ref().filter(|_| matches!(issued.event, Signal::Route | Signal::Handoff));
+        if let Some(target) = takes_over.filter(|target| !agents.contains(&target.principal_id)) {
+            agents.push(target.principal_id.clone());
+        }
+        outside.signal(event, issued, &agents).await
+    }
+
     /// A message that is urgent takes the place of what may be interrupted.
     pub(super) async fn preempted(&self, event: &Event, sent: &MessageSent) -> anyhow::Result<()> {
         let Some(which) = Stop::before(sent) else { return Ok(()) };

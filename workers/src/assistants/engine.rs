@@ -86,7 +86,10 @@ impl RuleEngine {
                 self.asked(event, &sent).await
             }
             ConversationEvent::MessageSent(sent) => self.replied(event, &sent).await,
-            ConversationEvent::ControlIssued(issued) => self.signalled(event, &issued).await,
+            ConversationEvent::ControlIssued(issued) => {
+                self.told_outside(event, &issued).await?;
+                self.signalled(event, &issued).await
+            }
             ConversationEvent::ConversationRouted(routed) => match &routed.message_id {
                 // One that lies too far back is not taken up again.
                 Some(question) => self.offered(event, question).await.map(drop),

@@ -292,6 +292,20 @@ impl Transcripts {
             let reopened = t.reopened.as_ref().filter(|(at, _)| *at == version).map(|(_, question)| question.clone());
             (t.offers.iter().cloned().collect(), reopened)
         };
+        self.at(conversation, version, told).await
+    }
+
+    /// The agents that take part, as the event of a version found the conversation.
+    pub async fn agents(&self, conversation: &AggregateRef, version: u32) -> Result<Vec<String>, LogError> {
+        self.at(conversation, version, |transcript| transcript.agents.clone()).await
+    }
+
+    async fn at<T: Default>(
+        &self,
+        conversation: &AggregateRef,
+        version: u32,
+        told: impl Fn(&Transcript) -> T,
+    ) -> Result<T, LogError> {
         let subject = conversation.event_subject();
         let transcript = self.of(&subject);
         let transcript = transcript.lock().await;

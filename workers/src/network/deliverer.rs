@@ -23,7 +23,7 @@ use symbia_commands::{
 use symbia_egress::Rules;
 use symbia_events::{
     AggregateRef, CommandId, Event, KeyRing, Position, Service,
-    network::{Candidate, EventRouted, RoutingEvent},
+    network::{Candidate, EventRouted, RoutingEvent, Transport},
 };
 use symbia_nats::{
     mesh::{self, Offered, Parcel},
@@ -142,32 +142,42 @@ impl MeshDeliverer {
     async fn attempt(&self, case: &Case<'_>, candidate: &Candidate, attempt: u32, at: Position) -> anyhow::Result<()> {
         let (routed, target) = (case.routed, candidate.final_target.clone());
         let since = Instant::now();
-        let failure = if self.order.waits(&routed.org_id, &routed.event_id, &target, at).await? {
-            Some(Failure { code: EARLIER_WAITS.to_owned(), then: Then::Hold })
-        } else {
-            match self.content.key(&routed.data.kid).await? {
-                Some(key) => {
-                    let data = serde_json::from_str(&key.open(&routed.data)?).context("an event's data")?;
-                    let letter = Letter::of(&self.keys, routed, &data, candidate)?;
-                    self.deliver(case, candidate, letter).await?.err()
-                }
-                // What it says was erased.
-                None => Some(Failure::last("content_erased")),
-            }
-        };
-        if let Some(failure) = &failure {
+        let tried = self.tried(case, candidate, at).await?;
+        if let Err(failure) = &tried {
             tracing::info!(event = routed.event_id, target, attempt, error = failure.code, "not delivered");
         }
+        let (transport, failure) = (tried.as_ref().ok().copied(), tried.err());
         let command = RoutingCommand::from(ReportDelivery {
             event_id: routed.event_id.clone(),
             target: target.clone(),
             attempt,
             duration_ms: u64::try_from(since.elapsed().as_millis()).unwrap_or(u64::MAX),
+            transport,
             then: failure.as_ref().map(|failure| failure.then).unwrap_or_default(),
             error_code: failure.map(|failure| failure.code),
         });
         let id = CommandId::derived(case.cause.id, &format!("report {target} {attempt}"));
         self.send(case.cause, &case.cause.aggregate()?, &command, id).await
+    }
+
+    // By which way the target has it, or why it has not.
+    async fn tried(
+        &self,
+        case: &Case<'_>,
+        candidate: &Candidate,
+        at: Position,
+    ) -> anyhow::Result<Result<Transport, Failure>> {
+        let routed = case.routed;
+        if self.order.waits(&routed.org_id, &routed.event_id, &candidate.final_target, at).await? {
+            return Ok(Err(Failure { code: EARLIER_WAITS.to_owned(), then: Then::Hold }));
+        }
+        // What it says was erased.
+        let Some(key) = self.content.key(&routed.data.kid).await? else {
+            return Ok(Err(Failure::last("content_erased")));
+        };
+        let data = serde_json::from_str(&key.open(&routed.data)?).context("an event's data")?;
+        let letter = Letter::of(&self.keys, routed, &data, candidate)?;
+        self.deliver(case, candidate, letter).await
     }
 
     async fn send(
@@ -188,19 +198,21 @@ impl MeshDeliverer {
         case: &Case<'_>,
         candidate: &Candidate,
         letter: Letter,
-    ) -> anyhow::Result<Result<(), Failure>> {
+    ) -> anyhow::Result<Result<Transport, Failure>> {
         let (routed, target) = (case.routed, &candidate.final_target);
         let data = &letter.body["payload"]["data"];
         if is_reply(target, &routed.payload_type) {
-            return Ok(self.replies.record(case.cause, routed, data).await?.map_err(Failure::last));
+            let recorded = self.replies.record(case.cause, routed, data).await?;
+            return Ok(recorded.map(|()| Transport::Conversation).map_err(Failure::last));
         }
         let event = serde_json::to_vec(&letter.body)?.into();
         let offered = mesh::offer(&self.client, &routed.org_id, target, event, self.options.post.patience).await?;
         if offered == Offered::Taken {
-            return Ok(Ok(()));
+            return Ok(Ok(Transport::Socket));
         }
         if let Some(webhook) = self.webhooks.of(routed, target).await? {
-            return Ok(self.webhooks.post(&webhook, routed, data).await?.map_err(Failure::retry));
+            let posted = self.webhooks.post(&webhook, routed, data).await?;
+            return Ok(posted.map(|()| Transport::Webhook).map_err(Failure::retry));
         }
         match offered {
             Offered::Refused(code) => return Ok(Err(Failure::retry(code))),
@@ -212,7 +224,7 @@ impl MeshDeliverer {
             Offered::Absent | Offered::Taken => {}
         }
         let posted = self.courier.send(&Parcel::of(routed, candidate, letter)).await?;
-        Ok(posted.map_err(Failure::retry))
+        Ok(posted.map(|()| Transport::Http).map_err(Failure::retry))
     }
 
     async fn again_at(&self, event: &Event, target: String, at: OffsetDateTime) -> anyhow::Result<()> {

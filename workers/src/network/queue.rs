@@ -208,7 +208,8 @@ mod tests {
     }
 
     fn delivered(id: &str, target: &str) -> RoutingEvent {
-        EventDelivered { event_id: id.into(), target: target.into(), attempt: 1, duration_ms: 1 }.into()
+        EventDelivered { event_id: id.into(), target: target.into(), attempt: 1, duration_ms: 1, transport: None }
+            .into()
     }
 
     fn dead(id: &str, target: &str) -> RoutingEvent {

@@ -1,10 +1,10 @@
-//! Telling participants from outside of messages by their webhooks, signed as Standard Webhooks (messaging.md §8.12). Where a
+//! Telling participants from outside of messages and signals by their webhooks, signed as Standard Webhooks (messaging.md §8.12). Where a
 //! webhook leads, and its secret, are looked up at each attempt: a later one goes where its owner wants it by then.
 
 use anyhow::Context;
 use bytes::Bytes;
 use serde_json::{Value, json};
-use symbia_commands::network::tells_of_message;
+use symbia_commands::network::tells_of_conversation;
 use symbia_events::{messaging::webhook_signature, network::EventRouted};
 use symbia_projections::{
     ReadPool, Scope,
@@ -27,9 +27,9 @@ impl Webhooks {
         Webhooks { reader, secrets, post }
     }
 
-    /// Where a target is told of a message; none for other events, and for who has named no address.
+    /// Where a target is told of what happens in conversations; none for other events, and for who has named no address.
     pub async fn of(&self, routed: &EventRouted, target: &str) -> anyhow::Result<Option<Webhook>> {
-        if !tells_of_message(routed) {
+        if !tells_of_conversation(routed) {
             return Ok(None);
         }
         let mut tx = self.reader.read(&Scope::platform()).await?;
