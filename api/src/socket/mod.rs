@@ -9,6 +9,7 @@ mod arguments;
 mod ending;
 mod handshake;
 mod peer;
+mod slim;
 
 use std::{
     collections::HashMap,
@@ -55,7 +56,7 @@ const QUEUE: usize = 512;
 /// A client has so long to name its credential after the transport is open.
 const CONNECT_WITHIN: Duration = Duration::from_secs(45);
 /// Clients say little: a small buffer for each keeps many idle ones cheap.
-const READ_BUFFER: usize = 2048;
+const READ_BUFFER: usize = 1024;
 
 /// Times and limits of the transport. Defaults of the times: messaging.md §7.1.
 #[derive(Clone, Copy, Debug)]
@@ -170,7 +171,7 @@ pub fn routes(ground: SocketGround, service: Arc<dyn SocketService>) -> Router {
         let allowed = cors.allows(request.headers().get(header::ORIGIN));
         async move {
             if allowed {
-                return next.run(request).await;
+                return next.run(slim::slim(request)).await;
             }
             let message = "Pages of this origin may not call this service";
             ApiError::new(StatusCode::BAD_REQUEST, "ORIGIN_NOT_ALLOWED", message)

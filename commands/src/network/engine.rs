@@ -2,11 +2,11 @@
 //! id; `log` and whatever only observes is recorded and lets the next one decide.
 //!
 //! A policy with an equality is looked up by its value, so that most policies cost an event nothing. Regular expressions run
-//! in linear time.
+//! in linear time, all those of a field in one pass.
 
-use std::collections::HashMap;
+use std::{cell::OnceCell, collections::HashMap};
 
-use regex::{Regex, RegexBuilder};
+use regex::{Regex, RegexBuilder, RegexSet, RegexSetBuilder, SetMatches};
 use sha2::{Digest, Sha256};
 use symbia_events::network::{Action, Boundary, Condition, Field, Operator, PolicyDefinition, PolicyMode};
 
@@ -55,8 +55,29 @@ enum Test {
     Neq(Field, String),
     Contains(Field, String),
     StartsWith(Field, String),
-    Matches(Field, Regex),
+    /// With its place in the field's set.
+    Matches(Field, Regex, usize),
     Never,
+}
+
+/// Regular expressions by field.
+type Patterns = [Vec<String>; 5];
+
+/// What is asked about, with what is known of it so far.
+struct Call<'s, 'i> {
+    inputs: &'s Inputs<'i>,
+    sets: &'s [Option<RegexSet>; 5],
+    hits: [OnceCell<SetMatches>; 5],
+}
+
+impl Call<'_, '_> {
+    fn matches(&self, field: Field, regex: &Regex, at: usize) -> bool {
+        let (slot, text) = (slot(field), self.inputs.of(field));
+        match &self.sets[slot] {
+            Some(set) => self.hits[slot].get_or_init(|| set.matches(text)).matched(at),
+            None => regex.is_match(text),
+        }
+    }
 }
 
 pub(super) fn regex(pattern: &str) -> Option<Regex> {
@@ -67,14 +88,18 @@ pub(super) fn regex(pattern: &str) -> Option<Regex> {
 }
 
 impl Test {
-    fn of(condition: &Condition) -> Self {
+    fn of(condition: &Condition, patterns: &mut Patterns) -> Self {
         let (field, value) = (condition.field, condition.value.clone());
         match condition.operator {
             Operator::Eq => Test::Eq(field, value),
             Operator::Neq => Test::Neq(field, value),
             Operator::Contains => Test::Contains(field, value),
             Operator::StartsWith => Test::StartsWith(field, value),
-            Operator::Regex => regex(&value).map_or(Test::Never, |regex| Test::Matches(field, regex)),
+            Operator::Regex => regex(&value).map_or(Test::Never, |regex| {
+                let of_field = &mut patterns[slot(field)];
+                of_field.push(value);
+                Test::Matches(field, regex, of_field.len() - 1)
+            }),
         }
     }
 
@@ -87,13 +112,14 @@ impl Test {
         }
     }
 
-    fn holds(&self, inputs: &Inputs<'_>) -> bool {
+    fn holds(&self, call: &Call<'_, '_>) -> bool {
+        let of = |field: &Field| call.inputs.of(*field);
         match self {
-            Test::Eq(field, value) => inputs.of(*field) == value,
-            Test::Neq(field, value) => inputs.of(*field) != value,
-            Test::Contains(field, value) => inputs.of(*field).contains(value.as_str()),
-            Test::StartsWith(field, value) => inputs.of(*field).starts_with(value.as_str()),
-            Test::Matches(field, regex) => regex.is_match(inputs.of(*field)),
+            Test::Eq(field, value) => of(field) == value,
+            Test::Neq(field, value) => of(field) != value,
+            Test::Contains(field, value) => of(field).contains(value.as_str()),
+            Test::StartsWith(field, value) => of(field).starts_with(value.as_str()),
+            Test::Matches(field, regex, at) => call.matches(*field, regex, *at),
             Test::Never => false,
         }
     }
@@ -128,6 +154,10 @@ pub struct Evaluation<'p> {
 
 const FIELDS: [Field; 5] = [Field::Source, Field::Target, Field::EventType, Field::Boundary, Field::RunId];
 
+fn slot(field: Field) -> usize {
+    FIELDS.iter().position(|f| *f == field).unwrap_or_default()
+}
+
 /// The enabled policies of an organization, compiled.
 #[derive(Default)]
 pub struct PolicySet {
@@ -136,6 +166,8 @@ pub struct PolicySet {
     by_value: [HashMap<String, Vec<usize>>; 5],
     /// Ranks of the others.
     others: Vec<usize>,
+    /// By field; none where together they are too large.
+    regexes: [Option<RegexSet>; 5],
     digest: String,
 }
 
@@ -148,17 +180,16 @@ impl PolicySet {
             let priority = b.definition.priority.cmp(&a.definition.priority);
             priority.then(a.order.cmp(&b.order)).then_with(|| a.id.cmp(&b.id))
         });
-        let (mut set, mut digest) = (PolicySet::default(), Sha256::new());
+        let (mut set, mut patterns, mut digest) = (PolicySet::default(), Patterns::default(), Sha256::new());
         for (rank, record) in enabled.into_iter().enumerate() {
             digest.update(format!("{}\0{}\0", record.id, record.version));
             let definition = &record.definition;
-            let mut tests: Vec<Test> = definition.conditions.iter().map(Test::of).collect();
+            let mut tests: Vec<Test> = definition.conditions.iter().map(|one| Test::of(one, &mut patterns)).collect();
             tests.sort_by_key(Test::cost);
             let equality = tests.iter().position(|test| matches!(test, Test::Eq(..)));
             match equality.map(|at| tests.remove(at)) {
                 Some(Test::Eq(field, value)) => {
-                    let slot = FIELDS.iter().position(|f| *f == field).unwrap_or_default();
-                    set.by_value[slot].entry(value).or_default().push(rank);
+                    set.by_value[slot(field)].entry(value).or_default().push(rank);
                 }
                 _ => set.others.push(rank),
             }
@@ -170,6 +201,8 @@ impl PolicySet {
                 tests,
             });
         }
+        set.regexes =
+            patterns.map(|of| RegexSetBuilder::new(&of).size_limit(REGEX_SIZE * of.len().max(1)).build().ok());
         set.digest = digest.finalize().iter().take(16).map(|byte| format!("{byte:02x}")).collect();
         set
     }
@@ -201,6 +234,7 @@ impl PolicySet {
                 lists[slot + 1] = ranks;
             }
         }
+        let call = Call { inputs, sets: &self.regexes, hits: Default::default() };
         let mut matched = Vec::new();
         // Each list is in order; the lowest rank of all is next.
         while let Some((list, rank)) = lists
@@ -211,7 +245,7 @@ impl PolicySet {
         {
             lists[list] = &lists[list][1..];
             let rule = &self.rules[rank];
-            if rule.tests.iter().all(|test| test.holds(inputs)) {
+            if rule.tests.iter().all(|test| test.holds(&call)) {
                 matched.push(rule);
                 if rule.decides() {
                     return Evaluation { matched, decisive: Some(rule) };
