@@ -56,7 +56,7 @@ pub struct Apis {
     worker: Worker,
     database: DatabaseServer,
     stop: CancellationToken,
-    _ground: Ground,
+    ground: Ground,
 }
 
 impl Apis {
@@ -116,18 +116,12 @@ impl Apis {
         let routers = bases.split_off(2);
         let messaging = bases.pop().context("no address")?;
         let identity = bases.pop().context("no address")?;
-        Ok(Apis {
-            identity,
-            messaging,
-            routers,
-            pool,
-            http: Client::new(),
-            projectors,
-            worker,
-            database,
-            stop,
-            _ground: ground,
-        })
+        Ok(Apis { identity, messaging, routers, pool, http: Client::new(), projectors, worker, database, stop, ground })
+    }
+
+    /// A connection to the broker.
+    pub async fn connect(&self) -> Result<async_nats::Client> {
+        self.ground.connect().await
     }
 
     /// Ends everything.

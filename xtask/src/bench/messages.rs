@@ -1,9 +1,17 @@
-//! Messages over REST: writing them, and reading the last fifty against axum and PostgreSQL alone.
+//! Messages over REST: writing them, beside what axum, JetStream and PostgreSQL do with the same text alone, and reading the last
+//! fifty against axum and PostgreSQL alone.
 
 use std::{sync::Arc, time::Duration};
 
 use anyhow::{Context as _, Result};
-use axum::{Json, Router, extract::State, routing::get};
+use async_nats::jetstream::{self, Context};
+use axum::{
+    Json, Router,
+    body::Bytes,
+    extract::State,
+    http::StatusCode,
+    routing::{get, post as posted},
+};
 use reqwest::Client;
 use serde_json::{Map, Value, json};
 use sqlx::{AssertSqlSafe, PgPool, Row as _};
@@ -22,6 +30,7 @@ pub const ROWS: [&str; 5] =
     ["post_message_1", "post_message_64", "fsync_post_message_1", "fsync_post_message_64", "get_50_messages"];
 const CLIENTS: usize = 64;
 const PAGE: usize = 50;
+const ALONE: &str = "raw: axum, JetStream and PostgreSQL alone";
 const TEXT: &str = "A message of ordinary length: what somebody would write to a colleague in one breath, and no more.";
 
 /// Measures the rows.
@@ -69,17 +78,60 @@ async fn post(
     };
     let lane = |talk: &String| (Client::new(), talk.clone());
     let how = if rows[0].starts_with("fsync") { "fsync: " } else { "" };
-    let mut one = Lanes::deal(talks.iter().take(1).map(lane), 1);
-    one.run(Duration::from_millis(500), write.clone()).await?;
-    let millis = one.run(bench.scale.round, write.clone()).await?.micros(0.5) / 1e3;
-    let what = format!("{how}write a message over REST, 1 connection, p50");
-    push(bench, rows[0], what, millis, "ms", Target::AtMost(most));
-    let mut many = Lanes::deal(talks.iter().map(lane), CLIENTS);
-    many.run(Duration::from_millis(500), write.clone()).await?;
-    let rate = many.run(bench.scale.round, write).await?.rate;
-    let what = format!("{how}write messages over REST, {CLIENTS} connections");
-    push(bench, rows[1], what, rate, "/s", Target::AtLeast(least));
+    let bare: Arc<str> = bare_writes(apis).await?.into();
+    let write_bare = move |(http, text): (Client, Arc<Value>)| {
+        let bare = Arc::clone(&bare);
+        async move {
+            http.post(&*bare).json(&*text).send().await?.error_for_status()?.bytes().await?;
+            anyhow::Ok((http, text))
+        }
+    };
+    let text = Arc::new(json!({ "content": TEXT }));
+    let bare_lanes = |count| Lanes::deal((0..count).map(|_| (Client::new(), Arc::clone(&text))), count);
+    let (warm, round) = (Duration::from_millis(500), bench.scale.round);
+
+    let (mut one, mut bare_one) = (Lanes::deal(talks.iter().take(1).map(lane), 1), bare_lanes(1));
+    one.run(warm, write.clone()).await?;
+    bare_one.run(warm, write_bare.clone()).await?;
+    let millis = one.run(round, write.clone()).await?.micros(0.5) / 1e3;
+    let raw = bare_one.run(round, write_bare.clone()).await?.micros(0.5) / 1e3;
+    let what = format!("{how}write a message over REST, 1 connection, p50 ({ALONE})");
+    push(bench, rows[0], what, (millis, raw), "ms", Target::AtMost(most));
+
+    let (mut many, mut bare_many) = (Lanes::deal(talks.iter().map(lane), CLIENTS), bare_lanes(CLIENTS));
+    many.run(warm, write.clone()).await?;
+    bare_many.run(warm, write_bare.clone()).await?;
+    let rate = many.run(round, write).await?.rate;
+    let raw = bare_many.run(round, write_bare).await?.rate;
+    let what = format!("{how}write messages over REST, {CLIENTS} connections ({ALONE})");
+    push(bench, rows[1], what, (rate, raw), "/s", Target::AtLeast(least));
     Ok(())
+}
+
+/// Takes the same text, appends it to a stream, writes a row of it, and answers: no caller, no rights, no signature, nothing
+/// read. Gives its address.
+async fn bare_writes(apis: &Apis) -> Result<String> {
+    let jetstream = jetstream::new(apis.connect().await?);
+    let config =
+        jetstream::stream::Config { name: "BARE".to_owned(), subjects: vec!["bare".to_owned()], ..Default::default() };
+    jetstream.create_stream(config).await?;
+    let table = "CREATE TABLE bare_messages (id bigserial PRIMARY KEY, content text NOT NULL)";
+    sqlx::query(table).execute(&apis.pool).await?;
+    let write = async |State((jetstream, pool)): State<(Context, PgPool)>, body: Bytes| {
+        let written = async {
+            jetstream.publish("bare", body.clone()).await?.await?;
+            let text: Value = serde_json::from_slice(&body)?;
+            let insert = "INSERT INTO bare_messages (content) VALUES ($1) RETURNING id";
+            let id: i64 = sqlx::query_scalar(insert).bind(text["content"].as_str()).fetch_one(&pool).await?;
+            anyhow::Ok(Json(json!({ "id": id, "content": text["content"] })))
+        };
+        written.await.map_err(|_| StatusCode::INTERNAL_SERVER_ERROR)
+    };
+    let app = Router::new().route("/", posted(write)).with_state((jetstream, apis.pool.clone()));
+    let listener = TcpListener::bind(("127.0.0.1", 0)).await?;
+    let address = listener.local_addr().context("no address")?;
+    tokio::spawn(async move { axum::serve(listener, app).await });
+    Ok(format!("http://{address}/"))
 }
 
 async fn read(bench: &mut Bench, apis: &Apis, ada: &Person) -> Result<()> {
@@ -162,6 +214,13 @@ async fn rows(pool: &PgPool, talk: &str) -> Result<Vec<Value>> {
         .collect()
 }
 
-fn push(bench: &mut Bench, name: &'static str, what: String, ours: f64, unit: &'static str, target: Target) {
-    bench.table.push(Row { name, what, ours, raw: None, ratio: None, unit, target });
+fn push(
+    bench: &mut Bench,
+    name: &'static str,
+    what: String,
+    (ours, raw): (f64, f64),
+    unit: &'static str,
+    target: Target,
+) {
+    bench.table.push(Row { name, what, ours, raw: Some(raw), ratio: Some(ours / raw), unit, target });
 }
