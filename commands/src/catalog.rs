@@ -42,6 +42,8 @@ pub fn catalog() -> Vec<MessageType> {
         integrations::PriceCommand::types(),
         integrations::IntegrationCommand::types(),
         integrations::InvocationCommand::types(),
+        integrations::ChannelConnectionCommand::types(),
+        integrations::ChannelChatCommand::types(),
         models::ModelCommand::types(),
         models::DownloadCommand::types(),
         models::UsageCommand::types(),

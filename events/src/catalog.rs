@@ -68,6 +68,8 @@ catalog! {
     integrations::OauthClientEvent,
     integrations::OauthFlowEvent,
     integrations::OauthConnectionEvent,
+    integrations::ChannelConnectionEvent,
+    integrations::ChannelChatEvent,
     models::ModelEvent,
     models::DownloadEvent,
     models::UsageEvent,

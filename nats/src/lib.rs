@@ -4,6 +4,7 @@ pub mod append;
 pub mod broker;
 pub mod bus;
 pub mod callout;
+pub mod channels;
 pub mod connections;
 pub mod downloads;
 pub mod enquiry;

@@ -23,6 +23,8 @@ pub const SNAPSHOTS: &str = "KV_SYMBIA_SNAP";
 pub const LIMITS_BUCKET: &str = "SYMBIA_LIMITS";
 /// The KV bucket of the leases of nodes.
 pub const LEASES_BUCKET: &str = "SYMBIA_LEASES";
+/// The KV bucket of who asks a messenger, and up to where it was asked: what is lost with it is asked for again.
+pub const POLLERS_BUCKET: &str = "SYMBIA_POLLERS";
 /// How long the marker of an ended lease waits for a worker.
 const MARKER_LASTS: Duration = Duration::from_secs(24 * 3600);
 /// Partitions of [`COMMANDS`]. Commands of one aggregate are always in the same.
@@ -95,6 +97,14 @@ pub fn configs(replicas: usize) -> Vec<Config> {
         allow_rollup: true,
         deny_delete: true,
         ..base(&format!("KV_{LIMITS_BUCKET}"), &format!("$KV.{LIMITS_BUCKET}.>"), replicas)
+    });
+    configs.push(Config {
+        persist_mode: Some(PersistenceMode::Async),
+        max_messages_per_subject: 1,
+        discard: DiscardPolicy::New,
+        allow_rollup: true,
+        deny_delete: true,
+        ..base(&format!("KV_{POLLERS_BUCKET}"), &format!("$KV.{POLLERS_BUCKET}.>"), replicas)
     });
     configs.push(Config {
         max_messages_per_subject: 1,

@@ -157,6 +157,8 @@ pub enum WorkRole {
     Mesh,
     /// Asks language models
     LlmRouter,
+    /// Says in conversations what is said in chats of messengers, and there what is answered
+    Channels,
     /// Loads and unloads models, and records what becomes of them
     Models,
     /// Runs the language models on this machine
@@ -165,7 +167,7 @@ pub enum WorkRole {
 
 impl WorkRole {
     /// Those that run in one process.
-    pub const ALL: [WorkRole; 8] = [
+    pub const ALL: [WorkRole; 9] = [
         WorkRole::Command,
         WorkRole::Timer,
         WorkRole::Seal,
@@ -173,6 +175,7 @@ impl WorkRole {
         WorkRole::Directory,
         WorkRole::Mesh,
         WorkRole::LlmRouter,
+        WorkRole::Channels,
         WorkRole::Models,
     ];
 }

@@ -1,5 +1,6 @@
 //! Configuration: read once from flags and environment, typed, and passed down (platform.md §25).
 
+mod channels;
 mod downloads;
 mod egress;
 mod mesh;
@@ -108,6 +109,8 @@ pub struct Config {
     pub egress: Rules,
     /// Where people come back to who link an account.
     pub linking: LinkingOptions,
+    /// Messengers.
+    pub channels: channels::Channels,
     /// The mesh.
     pub mesh: mesh::Mesh,
     /// All refusals on.
@@ -386,6 +389,7 @@ impl Config {
                 callback_base: text("OAUTH_CALLBACK_BASE_URL")?.or(text("INTEGRATIONS_SERVICE_URL")?),
                 interface: text("OAUTH_ERROR_REDIRECT_URL")?.or(text("WEBSITE_URL")?),
             },
+            channels: channels::Channels::of_environment()?,
             mesh: mesh::Mesh::of_environment(&egress)?,
             egress,
             production,

@@ -108,8 +108,8 @@ fn app(config: &Config, platform: &Platform, feed: &Feed, service: Service, heal
         Service::Assistants => assistants::service(platform.clone(), health.clone(), server),
         Service::Integrations => {
             let providers = config.models.described(inference::provider(config));
-            let (services, linking) = (config.services(), config.linking.clone());
-            integrations::service(platform.clone(), providers, services, linking, health.clone(), server)
+            let (services, options) = (config.services(), (config.linking.clone(), config.channels.served.clone()));
+            integrations::service(platform.clone(), providers, services, options, health.clone(), server)
         }
         Service::Models => models::service(platform.clone(), health.clone(), server),
         Service::Network => network::service(platform.clone(), feed, config.network(), health.clone(), server),

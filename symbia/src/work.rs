@@ -16,8 +16,9 @@ use symbia_workers::{
     directory::DirectoryKeeper,
     identity::Housekeeping,
     integrations::{
-        AccountLinker, Accounts, Anthropic, Books, Discoverer, EmbeddingRouter, Enquiries, Invoker, LlmRouter,
-        LocalProvider, Meter, OpenAi, Providers, RouterOptions, Taking,
+        AccountLinker, Accounts, Anthropic, Books, ChannelBridge, ChannelCourier, ChannelForwarder, ChannelKeeper,
+        Channels, Discoverer, EmbeddingRouter, Enquiries, Invoker, LlmRouter, LocalProvider, Meter, OpenAi, Providers,
+        RouterOptions, Taking,
     },
     messaging::{Eraser, Periods, Retention},
     models::{
@@ -50,6 +51,8 @@ const MESH_CONNECTIONS: u32 = 8;
 const OUTSIDE_CONNECTIONS: u32 = 4;
 /// Connections on which it is looked for what is kept no longer.
 const RETENTION_CONNECTIONS: u32 = 1;
+/// Connections on which channels, and the rule engine for them, look up what stands for which chat.
+const CHANNEL_CONNECTIONS: u32 = 4;
 /// Connections on which the LLM router looks up keys, budgets and prices.
 const BOOK_CONNECTIONS: u32 = 8;
 /// Connections on which the provider of local models looks up how they are set.
@@ -126,8 +129,11 @@ pub async fn start(
                 let content_keys = ContentKeys::new(secrets.clone());
                 let reader = ReadPool::new(house.database.clone(), OUTSIDE_CONNECTIONS);
                 let outside = Outside::new(reader, Arc::clone(keys), content_keys.clone(), sender.clone());
+                let reader = ReadPool::new(house.database.clone(), CHANNEL_CONNECTIONS);
+                let (nats, ring, texts) = (client.clone(), Arc::clone(keys), content_keys.clone());
+                let forwarder = ChannelForwarder::new(nats, ring, sender.clone(), texts, reader);
                 let engine = RuleEngine::open(client.clone(), Arc::clone(keys), sender.clone(), content_keys).await?;
-                workers.spawn(react(house.clone(), engine.telling(outside), stop.clone()));
+                workers.spawn(react(house.clone(), engine.telling(outside).forwarding(forwarder), stop.clone()));
                 workers.spawn(seed(house.clone(), stop));
             }
             WorkRole::Directory => {
@@ -196,6 +202,26 @@ pub async fn start(
                 let runner = ReactorRunner::new(client.clone(), Arc::clone(keys), router);
                 workers.spawn(async move {
                     runner.run(stop).await;
+                    Ok(())
+                });
+            }
+            WorkRole::Channels => {
+                let reader = ReadPool::new(house.database.clone(), CHANNEL_CONNECTIONS);
+                let books = Books::new(reader.clone(), secrets.clone(), sender.clone()).lending(client.clone());
+                let (nats, ring, vault) = (client.clone(), Arc::clone(keys), secrets.clone());
+                let (telegram, egress) = (config.channels.telegram.clone(), Egress::new(config.egress.clone())?);
+                let (sender, books) = (sender.clone(), Arc::new(books));
+                let channels = Channels::new(nats, ring, sender, reader, vault, books, telegram, egress);
+                workers.spawn(react(house.clone(), ChannelKeeper::new(channels.clone()), stop.clone()));
+                workers.spawn(react(house.clone(), ChannelBridge::new(channels.clone()), stop.clone()));
+                workers.spawn(react(house.clone(), ChannelCourier::new(channels.clone()), stop.clone()));
+                let (polling, ends) = (channels.clone(), stop.clone());
+                workers.spawn(async move {
+                    polling.poll(ends).await;
+                    Ok(())
+                });
+                workers.spawn(async move {
+                    channels.answer(stop).await;
                     Ok(())
                 });
             }

@@ -2,6 +2,8 @@
 //! the vault, with budgets; the registry and its tools; and what others may not see of it.
 #![allow(missing_docs, reason = "tests")]
 
+#[path = "gateway/channels.rs"]
+mod channels;
 #[path = "gateway/clients.rs"]
 mod clients;
 #[path = "gateway/limits.rs"]
@@ -13,10 +15,14 @@ mod local;
 mod mcp;
 #[path = "gateway/oauth.rs"]
 mod oauth;
+#[path = "gateway/programs.rs"]
+mod programs;
 #[path = "gateway/registry.rs"]
 mod registry;
 #[path = "gateway/stage.rs"]
 mod stage;
+#[path = "gateway/telegram.rs"]
+mod telegram;
 #[path = "gateway/use.rs"]
 mod used;
 #[path = "gateway/vendor.rs"]

@@ -3,6 +3,7 @@
 
 mod ask;
 mod budgets;
+mod channels;
 mod chat;
 mod circuits;
 mod embeddings;
@@ -32,8 +33,8 @@ use moka::sync::Cache;
 use symbia_events::{Service, SubjectKey};
 use utoipa_axum::router::OpenApiRouter;
 
+pub use self::{channels::ChannelOptions, oauth::LinkingOptions, providers::ProviderInfo};
 use self::{hub::Hub, registry::Registry};
-pub use self::{oauth::LinkingOptions, providers::ProviderInfo};
 use crate::{
     http::{
         Health, ServiceApp,
@@ -60,6 +61,7 @@ struct Integrations {
     providers: Arc<[ProviderInfo]>,
     registry: Registry,
     linking: Arc<LinkingOptions>,
+    channels: Arc<ChannelOptions>,
     kept_keys: Cache<String, SubjectKey>,
 }
 
@@ -70,7 +72,7 @@ pub fn service(
     platform: Platform,
     providers: Vec<ProviderInfo>,
     services: Vec<(Service, String)>,
-    mut linking: LinkingOptions,
+    (mut linking, mut channels): (LinkingOptions, ChannelOptions),
     health: Health,
     config: ServerConfig,
 ) -> ServiceApp {
@@ -81,8 +83,10 @@ pub fn service(
         RateLimits::new(Service::Integrations, buckets, rates(platform.settings.rates), |_, _| RouteClass::Standard);
     let own = services.iter().find(|(service, _)| *service == Service::Integrations);
     linking.callback_base = linking.callback_base.or_else(|| own.map(|(_, base)| base.clone()));
+    channels.webhook_base = channels.webhook_base.or_else(|| own.map(|(_, base)| base.clone()));
     let service = Integrations {
         linking: linking.into(),
+        channels: channels.into(),
         registry: Registry::new(&platform, services),
         hub: Hub::open(platform.nats.clone(), Arc::clone(&platform.keys)),
         platform,
@@ -101,7 +105,8 @@ pub fn service(
         .merge(prices::routes())
         .merge(registry::routes())
         .merge(mcp::routes(&service))
-        .merge(oauth::routes());
+        .merge(oauth::routes())
+        .merge(channels::routes());
     let root = OpenApiRouter::new()
         .merge(chat::routes())
         .merge(messages::routes())

@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 use symbia_commands::{
     Actor,
+    integrations::chat_name,
     messaging::{ChannelLinkCommand, LinkChannel, UnlinkChannel},
 };
 use symbia_events::{AggregateRef, CommandId, Service};
@@ -97,7 +98,7 @@ fn taken() -> ApiError {
 impl Messaging {
     // A keyed hash: who has the read model does not learn whose chat it is.
     fn link_id(&self, chat: &Chat) -> String {
-        let named = [&chat.channel_type, &chat.connection_id, &chat.chat_id].map(String::as_str).join("\0");
+        let named = chat_name(&chat.channel_type, &chat.connection_id, &chat.chat_id);
         self.platform.keys.lookup_hash("channel", &named)
     }
 

@@ -2,6 +2,7 @@
 
 mod budget;
 pub mod builtin;
+mod channel;
 mod circuit;
 mod completion;
 mod embedding;
@@ -14,6 +15,7 @@ mod registry;
 mod tools;
 
 pub use budget::*;
+pub use channel::*;
 pub use circuit::*;
 pub use completion::*;
 pub use embedding::*;

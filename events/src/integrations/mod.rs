@@ -1,6 +1,7 @@
 //! Events of the integrations service (integrations.md §25).
 
 mod budget;
+mod channel;
 mod circuit;
 mod completion;
 mod embedding;
@@ -11,6 +12,7 @@ mod prompt;
 mod registry;
 
 pub use budget::*;
+pub use channel::*;
 pub use circuit::*;
 pub use completion::*;
 pub use embedding::*;

@@ -2,6 +2,7 @@
 //! are, and who called them.
 
 mod budgets;
+mod channels;
 mod circuits;
 mod completions;
 mod invocations;
@@ -11,6 +12,9 @@ mod registry;
 mod usage;
 
 pub use budgets::{Budget, budget, budgets};
+pub use channels::{
+    ChannelConnection, ChannelMessage, channel_connection, channel_connections, channel_delivery, polled_connections,
+};
 pub use circuits::{Circuit, circuits};
 pub use completions::{Completion, completion, completions_of_run};
 pub use invocations::{Invocation, invocations};
@@ -53,6 +57,9 @@ impl Projection for Integrations {
             "oauth_clients",
             "oauth_flows",
             "oauth_connections",
+            "channel_connections",
+            "channel_messages",
+            "channel_chats",
         ]
     }
 
@@ -67,7 +74,8 @@ impl Projection for Integrations {
         circuits::fold(conn, events).await?;
         registry::fold(conn, events).await?;
         invocations::fold(conn, events).await?;
-        oauth::fold(conn, events).await
+        oauth::fold(conn, events).await?;
+        channels::fold(conn, events).await
     }
 }
 
@@ -81,4 +89,5 @@ const MIGRATIONS: &[Migration] = &[
     Migration { version: 3, name: "circuits", sql: include_str!("../../../migrations/integrations/0003_circuits.sql") },
     Migration { version: 4, name: "registry", sql: include_str!("../../../migrations/integrations/0004_registry.sql") },
     Migration { version: 5, name: "oauth", sql: include_str!("../../../migrations/integrations/0005_oauth.sql") },
+    Migration { version: 6, name: "channels", sql: include_str!("../../../migrations/integrations/0006_channels.sql") },
 ];

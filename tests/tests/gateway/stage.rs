@@ -12,6 +12,7 @@ pub struct Stage {
     pub identity: String,
     pub gateway: String,
     pub models: String,
+    pub messaging: String,
     pub http: reqwest::Client,
 }
 
@@ -32,6 +33,30 @@ impl Stage {
     pub async fn open() -> anyhow::Result<Self> {
         let vendor = Vendor::start().await?;
         Self::with(Installation::new()?, &["--skip-admin"], vendor.clone(), &vendor.variables())
+    }
+
+    /// With a Telegram of the tests' own.
+    pub async fn with_telegram(base: &str) -> anyhow::Result<Self> {
+        Self::with(Installation::new()?, &["--skip-admin"], Vendor::start().await?, &[("TELEGRAM_BASE_URL", base)])
+    }
+
+    /// The same once more, after it died.
+    pub async fn restart_with_telegram(&mut self, base: &str) -> anyhow::Result<()> {
+        let ready = self.house.start_with(&["--skip-admin"], &[("TELEGRAM_BASE_URL", base)])?;
+        self.find(&ready)
+    }
+
+    fn find(&mut self, ready: &Value) -> anyhow::Result<()> {
+        for (service, base) in [
+            ("identity", &mut self.identity),
+            ("integrations", &mut self.gateway),
+            ("models", &mut self.models),
+            ("messaging", &mut self.messaging),
+        ] {
+            let found = ready["services"][service].as_str();
+            found.with_context(|| format!("no address of {service}: {ready}"))?.clone_into(base);
+        }
+        Ok(())
     }
 
     /// Without a vendor: nobody asks the one that is there.
@@ -62,14 +87,11 @@ impl Stage {
         variables: &[(&str, &str)],
     ) -> anyhow::Result<Self> {
         let ready = house.start_with(arguments, variables)?;
-        let base = |service: &str| -> anyhow::Result<String> {
-            Ok(ready["services"][service]
-                .as_str()
-                .with_context(|| format!("no address of {service}: {ready}"))?
-                .to_owned())
-        };
-        let (identity, gateway, models) = (base("identity")?, base("integrations")?, base("models")?);
-        Ok(Stage { house, vendor, identity, gateway, models, http: reqwest::Client::new() })
+        let [identity, gateway, models, messaging] = [const { String::new() }; 4];
+        let http = reqwest::Client::new();
+        let mut stage = Stage { house, vendor, identity, gateway, models, messaging, http };
+        stage.find(&ready)?;
+        Ok(stage)
     }
 
     pub async fn register(&self, name: &str) -> anyhow::Result<Person> {
@@ -103,7 +125,31 @@ impl Stage {
         path: &str,
         body: Option<Value>,
     ) -> anyhow::Result<Answered> {
-        let mut request = self.http.request(method.parse()?, format!("{}{path}", self.gateway)).bearer_auth(&who.token);
+        self.asked(&self.gateway, who, org, method, path, body).await
+    }
+
+    /// Asks another service.
+    pub async fn ask_at(
+        &self,
+        base: &str,
+        who: &Person,
+        method: &str,
+        path: &str,
+        body: Option<Value>,
+    ) -> anyhow::Result<Answered> {
+        self.asked(base, who, None, method, path, body).await
+    }
+
+    async fn asked(
+        &self,
+        base: &str,
+        who: &Person,
+        org: Option<&str>,
+        method: &str,
+        path: &str,
+        body: Option<Value>,
+    ) -> anyhow::Result<Answered> {
+        let mut request = self.http.request(method.parse()?, format!("{base}{path}")).bearer_auth(&who.token);
         if let Some(org) = org {
             request = request.header("x-org-id", org);
         }

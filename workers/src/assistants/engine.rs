@@ -35,6 +35,7 @@ use super::{
 };
 use crate::{
     content_keys::{ContentKeys, kids},
+    integrations::ChannelForwarder,
     reactor::{OnError, Reactor},
     sender::Sender,
 };
@@ -51,6 +52,7 @@ pub struct RuleEngine {
     definitions: Definitions,
     pub(super) transcripts: Transcripts,
     pub(super) outside: Option<Outside>,
+    pub(crate) forwarder: Option<ChannelForwarder>,
     // The pinned inputs of runs under way; they never change.
     runs: Cache<String, Arc<RuleRunStarted>>,
 }
@@ -71,6 +73,7 @@ impl RuleEngine {
             sender,
             runs: Cache::new(MOST_RUNS),
             outside: None,
+            forwarder: None,
             client,
             keys,
             store,
@@ -85,7 +88,10 @@ impl RuleEngine {
             ConversationEvent::MessageSent(sent) if matches!(sent.sender_type, SenderType::User | SenderType::Bot) => {
                 self.asked(event, &sent).await
             }
-            ConversationEvent::MessageSent(sent) => self.replied(event, &sent).await,
+ConversationEvent::MessageSent(sent) => {
+                self.replied(event, &sent).await?;
+                self.forwarded(event, &sent, at).await
+            }
             ConversationEvent::ControlIssued(issued) => {
                 self.told_outside(event, &issued).await?;
                 self.signalled(event, &issued).await

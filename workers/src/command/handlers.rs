@@ -68,6 +68,8 @@ impl Handlers {
             .with::<integrations::OauthClient>()
             .with::<integrations::OauthFlow>()
             .with::<integrations::OauthConnection>()
+            .with::<integrations::ChannelConnection>()
+            .with::<integrations::ChannelChat>()
             .with::<models::Model>()
             .with::<models::Download>()
             .with::<models::Usage>()

@@ -96,9 +96,15 @@ impl Books {
     }
 }
 
-#[async_trait]
-impl Accounts for Books {
-    async fn lease(&self, asker: &Asker<'_>, provider: &str, named: Option<&str>) -> anyhow::Result<Option<Lease>> {
+impl Books {
+    /// [`Accounts::lease`] for something else than a call of a model.
+    pub(super) async fn lease_for(
+        &self,
+        asker: &Asker<'_>,
+        provider: &str,
+        named: Option<&str>,
+        purpose: &str,
+    ) -> anyhow::Result<Option<Lease>> {
         if let Some(lease) = self.leases.find(asker, provider, named) {
             return Ok(lease);
         }
@@ -112,7 +118,7 @@ impl Accounts for Books {
             None => self.credential(asker, provider).await?,
         };
         let lease = match found {
-            Some(found) => match self.release(asker, found, PURPOSE).await? {
+            Some(found) => match self.release(asker, found, purpose).await? {
                 Some(lease) => Some(lease),
                 // That it is denied goes on record each time.
                 None => return Ok(None),
@@ -121,6 +127,13 @@ impl Accounts for Books {
         };
         self.leases.keep(asker, provider, named, quiet, &lease);
         Ok(lease)
+    }
+}
+
+#[async_trait]
+impl Accounts for Books {
+    async fn lease(&self, asker: &Asker<'_>, provider: &str, named: Option<&str>) -> anyhow::Result<Option<Lease>> {
+        self.lease_for(asker, provider, named, PURPOSE).await
     }
 
     async fn budgets(&self, org: &str) -> anyhow::Result<Arc<[BudgetTerms]>> {

@@ -1,0 +1,281 @@
+//! Says in conversations what was said in chats, in its order and in the name of who connected the channel (integrations.md
+//! §15.4).
+//!
+//! Error policy: retry for ever. Ids of conversations, messages and commands follow from what was said there, so that doing it
+//! again changes nothing. What a conversation refuses is recorded, and what comes after it is said.
+
+use async_trait::async_trait;
+use serde_json::{Value, json};
+use symbia_commands::{
+    Actor, Rejection,
+    integrations::{
+        ChannelChat, ChannelChatCommand, IgnoreChannelUpdate, Incoming, RecordChannelError, RecordChannelPosted,
+    },
+    messaging::{
+        ASSISTANT_PREFIX, ChannelLinkCommand, ConversationCommand, CreateConversation, EditMessage, LinkChannel,
+        NewParticipant, SendMessage, UnlinkChannel,
+    },
+};
+use symbia_events::{
+    AggregateRef, CommandId, Event, Position, Service, SubjectKey,
+    integrations::ChannelChatEvent,
+    messaging::{ConversationType, ParticipantType, Priority},
+};
+use symbia_projections::{Scope, integrations::ChannelConnection, messaging as conversations};
+use uuid::Uuid;
+
+use super::{Channels, intake::message_id, update::Inbound};
+use crate::reactor::{OnError, Reactor};
+
+/// Longest name of a group, in bytes.
+const MAX_NAME: usize = 255;
+
+/// The reactor.
+pub struct ChannelBridge(Channels);
+
+/// What is to be said, and where.
+struct Saying<'s> {
+    event: &'s Event,
+    chat_key: &'s str,
+    connection: &'s ChannelConnection,
+    incoming: &'s Incoming,
+    said: Inbound,
+    key: SubjectKey,
+    /// In whose name.
+    by: Actor,
+}
+
+impl Saying<'_> {
+    // The same each time that this is said.
+    fn id(&self, purpose: &str) -> CommandId {
+        let name = format!("{} {} {purpose}", self.chat_key, self.incoming.update_id);
+        CommandId(Uuid::new_v5(&Uuid::NAMESPACE_OID, name.as_bytes()))
+    }
+
+    fn conversation(&self) -> anyhow::Result<AggregateRef> {
+        let org = self.event.orgid.clone();
+        Ok(AggregateRef::new(Service::Messaging, org, "conversation", &self.incoming.conversation_id)?)
+    }
+
+    fn sender(&self) -> Value {
+        json!({ "id": self.said.sender.id, "name": self.said.sender.name, "username": self.said.sender.username })
+    }
+
+    fn text(&self) -> &str {
+        self.said.text.as_deref().unwrap_or("[Attachment]")
+    }
+}
+
+impl ChannelBridge {
+    /// Over what channels stand on.
+    #[must_use]
+    pub fn new(channels: Channels) -> Self {
+        ChannelBridge(channels)
+    }
+
+    // Whatever waits in the chat, the first first: who is told of a later one may be told before the worker of an earlier one
+    // has said that.
+    async fn catch_up(&self, event: &Event) -> anyhow::Result<()> {
+        let (chat, mut last) = (event.aggregate()?, None);
+        loop {
+            let state = self.0.0.store.load::<ChannelChat>(&chat).await?.state;
+            let Some(incoming) = state.next_in() else { return Ok(()) };
+            let refused = match self.0.connection_of(&event.orgid, state.connection_id()).await? {
+                Some(connection) => self.say(event, &chat.id, &connection, incoming).await?,
+                None => Some("disconnected".to_owned()),
+            };
+            let (chat_key, update_id) = (chat.id.clone(), incoming.update_id.clone());
+            let command: ChannelChatCommand = match refused {
+                None => RecordChannelPosted { chat_key, update_id }.into(),
+                Some(reason) => IgnoreChannelUpdate { chat_key, update_id, reason }.into(),
+            };
+            let name = format!("{} {} recorded", chat.id, incoming.update_id);
+            let id = CommandId(Uuid::new_v5(&Uuid::NAMESPACE_OID, name.as_bytes()));
+            let outcome = self.0.send(Some(event), &chat, &command, &Actor::service("integrations"), id).await?;
+            let recorded = outcome.rejection.is_none() && last.as_ref() != Some(&incoming.update_id);
+            anyhow::ensure!(recorded, "that an update was handled is not recorded: {:?}", outcome.rejection);
+            last = Some(incoming.update_id.clone());
+        }
+    }
+
+    // Gives why it is not said.
+    async fn say(
+        &self,
+        event: &Event,
+        chat_key: &str,
+        connection: &ChannelConnection,
+        incoming: &Incoming,
+    ) -> anyhow::Result<Option<String>> {
+        let ignored = |reason: &str| Ok(Some(reason.to_owned()));
+        let Some(by) = self.0.owner(connection).await? else {
+            let error =
+                RecordChannelError { connection_id: connection.id.clone(), code: "owner_left".to_owned(), fatal: true };
+            let id = CommandId::derived(event.id, "owner left");
+            self.0.note(Some(event), &event.orgid, &connection.id, error, id).await?;
+            return ignored("owner_left");
+        };
+        let Some(key) = self.0.0.secrets.subject_key(&incoming.body.kid).await? else { return ignored("erased") };
+        let Ok(said) = serde_json::from_str::<Inbound>(&key.open(&incoming.body)?) else { return ignored("unread") };
+        let saying = Saying { event, chat_key, connection, incoming, said, key, by };
+        if let Some(rejection) = self.stands(&saying).await? {
+            return ignored(&rejection.code.to_lowercase());
+        }
+        let rejection = if incoming.edited { self.edit(&saying).await? } else { self.post(&saying).await? };
+        if rejection.is_none() && !incoming.edited && !connection.assistants.is_empty() {
+            self.0.shows_typing(connection, &saying.said.chat.id);
+        }
+        Ok(rejection.map(|rejection| rejection.code.to_lowercase()))
+    }
+
+    // The conversation is there, and stands for the chat.
+    async fn stands(&self, saying: &Saying<'_>) -> anyhow::Result<Option<Rejection>> {
+        let (org, conversation_id) = (saying.event.orgid.as_str(), &saying.incoming.conversation_id);
+        let mut tx = self.0.0.reader.read(&Scope::platform()).await?;
+        let link = conversations::channel_links(&mut tx, saying.chat_key, Some(org)).await?.pop();
+        drop(tx);
+        if link.as_ref().is_some_and(|link| link.alive && link.conversation_id == *conversation_id) {
+            return Ok(None);
+        }
+        let create = ConversationCommand::from(self.opening(saying)?);
+        let to = saying.conversation()?;
+        let outcome = self.0.send(Some(saying.event), &to, &create, &saying.by, saying.id("open")).await?;
+        // That it is there already is well.
+        if let Some(rejection) = outcome.rejection.filter(|rejection| rejection.code != "CONFLICT") {
+            return Ok(Some(rejection));
+        }
+        let to = AggregateRef::new(Service::Messaging, saying.event.orgid.clone(), "channel-link", saying.chat_key)?;
+        let by = Actor::service("integrations");
+        let link_id = saying.chat_key.to_owned();
+        if let Some(former) = link.filter(|link| link.conversation_id != *conversation_id) {
+            let unlink = UnlinkChannel { link_id: link_id.clone(), conversation_id: former.conversation_id };
+            let unlink = ChannelLinkCommand::from(unlink);
+            // It may be gone by itself.
+            self.0.send(Some(saying.event), &to, &unlink, &by, saying.id("unlink")).await?;
+        }
+        let link = ChannelLinkCommand::from(LinkChannel {
+            link_id,
+            org_id: org.to_owned(),
+            channel_type: saying.connection.channel_type.clone(),
+            connection_id: saying.connection.id.clone(),
+            chat_id: saying.key.seal(&saying.said.chat.id),
+            conversation_id: conversation_id.clone(),
+        });
+        Ok(self.0.send(Some(saying.event), &to, &link, &by, saying.id("link")).await?.rejection)
+    }
+
+    fn opening(&self, saying: &Saying<'_>) -> anyhow::Result<CreateConversation> {
+        let (chat, connection, key) = (&saying.said.chat, saying.connection, &saying.key);
+        let member = |principal_id: String, principal_type| NewParticipant {
+            participant_id: message_id(&saying.incoming.conversation_id, &principal_id),
+            principal_id,
+            principal_type,
+            entity_id: None,
+        };
+        let metadata = json!({
+            "channel": { "type": connection.channel_type, "connectionId": connection.id, "chatId": chat.id,
+                "chatType": chat.kind, "chatName": chat.name },
+            "channelSender": saying.sender(),
+        });
+        let private = chat.kind == "private";
+        let name = chat.name.clone().or_else(|| saying.said.sender.name.clone().filter(|_| private));
+        let mut name = name.unwrap_or_else(|| connection.channel_type.clone());
+        name.truncate(name.floor_char_boundary(MAX_NAME));
+        let assistants = connection.assistants.iter();
+        Ok(CreateConversation {
+            conversation_id: saying.incoming.conversation_id.clone(),
+            conversation_type: if private { ConversationType::Private } else { ConversationType::Group },
+            name: Some(key.seal(&name)),
+            description: None,
+            org_id: connection.org_id.clone(),
+            metadata: Some(key.seal(&metadata.to_string())),
+            content_key_id: key.kid().to_owned(),
+            owner: member(connection.owner_id.clone(), ParticipantType::User),
+            participants: assistants
+                .map(|assistant| member(format!("{ASSISTANT_PREFIX}{assistant}"), ParticipantType::Agent))
+                .collect(),
+        })
+    }
+
+    async fn post(&self, saying: &Saying<'_>) -> anyhow::Result<Option<Rejection>> {
+        let (said, key, connection) = (&saying.said, &saying.key, saying.connection);
+        let mut metadata = json!({
+            "_channelMessage": { "id": said.id, "channelType": connection.channel_type, "connectionId": connection.id,
+                "sender": said.sender, "timestamp": said.timestamp, "replyToMessageId": said.reply_to_message_id },
+            "channelSender": saying.sender(),
+        });
+        if !said.attachments.is_empty() {
+            metadata["attachments"] = serde_json::to_value(&said.attachments)?;
+        }
+        let reply_to = said.reply_to_message_id.as_ref().map(|id| message_id(saying.chat_key, id));
+        let message = SendMessage {
+            message_id: saying.incoming.message_id.clone(),
+            content: key.seal(saying.text()),
+            content_digest: key.digest(saying.text()),
+            content_type: saying.incoming.content_type.clone(),
+            reply_to,
+            run_id: None,
+            trace_id: None,
+            priority: Priority::Normal,
+            interruptible: true,
+            preempted_by: None,
+            metadata: Some(key.seal(&metadata.to_string())),
+        };
+        let rejection = self.tell(saying, message.clone().into(), "post").await?;
+        if rejection.as_ref().is_none_or(|rejection| rejection.code != "MESSAGE_NOT_FOUND") {
+            return Ok(rejection);
+        }
+        // What it answers was said by us, or before the channel was connected.
+        self.tell(saying, SendMessage { reply_to: None, ..message }.into(), "post alone").await
+    }
+
+    async fn edit(&self, saying: &Saying<'_>) -> anyhow::Result<Option<Rejection>> {
+        let edit = EditMessage {
+            message_id: saying.incoming.message_id.clone(),
+            content: saying.key.seal(saying.text()),
+            content_digest: saying.key.digest(saying.text()),
+            expected_version: None,
+        };
+        self.tell(saying, edit.into(), "edit").await
+    }
+
+    async fn tell(
+        &self,
+        saying: &Saying<'_>,
+        command: ConversationCommand,
+        purpose: &str,
+    ) -> anyhow::Result<Option<Rejection>> {
+        let to = saying.conversation()?;
+        Ok(self.0.send(Some(saying.event), &to, &command, &saying.by, saying.id(purpose)).await?.rejection)
+    }
+}
+
+#[async_trait]
+impl Reactor for ChannelBridge {
+    fn name(&self) -> &'static str {
+        "channel-bridge"
+    }
+
+    fn follows(&self) -> Vec<(Service, &'static [&'static str])> {
+        vec![(Service::Integrations, &["*.channel-chat.*"])]
+    }
+
+    fn acts_on(&self) -> &'static [&'static str] {
+        &[
+            "symbia.integrations.channel-chat.channel-message-received.",
+            "symbia.integrations.channel-chat.channel-message-edited.",
+        ]
+    }
+
+    fn on_error(&self) -> OnError {
+        OnError::Retry
+    }
+
+    async fn react(&self, event: &Event, _at: Position) -> anyhow::Result<()> {
+        match event.decode()? {
+            ChannelChatEvent::ChannelMessageReceived(_) | ChannelChatEvent::ChannelMessageEdited(_) => {
+                self.catch_up(event).await
+            }
+            _ => Ok(()),
+        }
+    }
+}
