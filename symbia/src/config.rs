@@ -3,6 +3,7 @@
 mod channels;
 mod downloads;
 mod egress;
+mod linking;
 mod mesh;
 
 use std::{
@@ -74,6 +75,9 @@ pub enum ConfigError {
     },
 }
 
+/// Names the port of [`Config::ollama_port`].
+pub const OLLAMA_PORT: &str = "MODELS_OLLAMA_PORT";
+
 /// How this process is set up.
 #[derive(Clone)]
 pub struct Config {
@@ -131,6 +135,8 @@ pub struct Config {
     pub host: String,
     /// Ports, where they differ from the registry.
     pub ports: BTreeMap<Service, u16>,
+    /// Where programs that speak Ollama's API find the models, when they do.
+    pub ollama_port: Option<u16>,
     /// How services are served.
     pub server: ServerConfig,
     /// `tracing` filter.
@@ -388,6 +394,7 @@ impl Config {
             linking: LinkingOptions {
                 callback_base: text("OAUTH_CALLBACK_BASE_URL")?.or(text("INTEGRATIONS_SERVICE_URL")?),
                 interface: text("OAUTH_ERROR_REDIRECT_URL")?.or(text("WEBSITE_URL")?),
+                own: linking::own_clients()?,
             },
             channels: channels::Channels::of_environment()?,
             mesh: mesh::Mesh::of_environment(&egress)?,
@@ -401,6 +408,7 @@ impl Config {
             enrolment,
             host: text("HOST")?.unwrap_or_else(|| "0.0.0.0".to_owned()),
             ports,
+            ollama_port: number(OLLAMA_PORT)?,
             server,
             log: text("SYMBIA_LOG")?.unwrap_or_else(|| DEFAULT_LOG.to_owned()),
             otlp: Otlp::of_environment()?,

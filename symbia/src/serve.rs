@@ -22,7 +22,7 @@ use tokio_util::sync::CancellationToken;
 use crate::{
     Ended,
     cli::ServeOptions,
-    config::Config,
+    config::{Config, OLLAMA_PORT},
     connect::{Connected, broker},
     doctor,
     home::Home,
@@ -63,6 +63,12 @@ pub async fn serve(
     for service in services {
         bound.push((*service, listen::bind(*service, &config.host, config.port(*service)).await?));
     }
+    let ollama = match config.ollama_port {
+        Some(port) if services.contains(&Service::Models) => {
+            Some(listen::bind_beside(Service::Models, OLLAMA_PORT.to_owned(), &config.host, port).await?)
+        }
+        _ => None,
+    };
     let platform = platform(config, home, house, durability).await?;
     // A command worker may come later than this process: then the keys do too, and health tells.
     match tokio::time::timeout(KEYS_WITHIN, platform.ensure_signing_key()).await {
@@ -94,6 +100,12 @@ pub async fn serve(
         let app = app(config, &platform, &feed, service, &health).root(feed::routes(&feed, &health));
         // Where anybody may come in, only on the port that is set aside for it.
         let app = if config.production { app } else { app.undocumented(telemetry::routes()) };
+        health.set_ready(true);
+        servers.spawn(app.build().serve(listener, stop.clone()));
+    }
+    if let Some(listener) = ollama {
+        let health = Health::new(Service::Models, env!("CARGO_PKG_VERSION"));
+        let app = models::ollama::service(platform, health.clone(), config.server.clone());
         health.set_ready(true);
         servers.spawn(app.build().serve(listener, stop.clone()));
     }

@@ -6,6 +6,7 @@ use anyhow::Context;
 use symbia_egress::Egress;
 use symbia_nats::{
     append::Grouping,
+    limits::Limits,
     store::{EventStore, StoreOptions},
 };
 use symbia_projections::{ReadPool, secrets::SecretStore};
@@ -22,6 +23,7 @@ use symbia_workers::{
     },
     messaging::{Eraser, Periods, Retention},
     models::{
+        bootstrap::bootstrap,
         downloader::{Downloader, serve_searches},
         keeper::{ModelKeeper, record},
         pull::Puller,
@@ -175,9 +177,11 @@ pub async fn start(
                 workers.spawn(react(house.clone(), discoverer, stop.clone()));
                 let (of, ring, vault) = (client.clone(), Arc::clone(keys), secrets.clone());
                 let (lender, out) = (books.clone(), egress.clone());
-                let linker = AccountLinker::new(of, ring, sender.clone(), reader.clone(), vault, out, lender);
+                let linker = AccountLinker::new(of, ring, sender.clone(), reader.clone(), vault, out, lender)
+                    .with_own(config.linking.own.clone());
                 workers.spawn(react(house.clone(), linker, stop.clone()));
-                let invoker = Invoker::new(sender.clone(), content_keys.clone(), reader, egress, books.clone());
+                let limits = Limits::new(client.clone());
+                let invoker = Invoker::new(sender.clone(), content_keys.clone(), reader, egress, books.clone(), limits);
                 workers.spawn(react(house.clone(), invoker, stop.clone()));
                 let books: Arc<dyn Accounts> = books;
                 let options = RouterOptions::default();
@@ -239,8 +243,13 @@ pub async fn start(
                     Err(error) => tracing::warn!(%error, "no model directory here: this process gets no models"),
                 }
                 let (client, bus, keys) = (client.clone(), bus.clone(), Arc::clone(keys));
+                let reader = ReadPool::new(house.database.clone(), SETTING_CONNECTIONS);
+                let first = config.first_models();
                 workers.spawn(async move {
-                    record(client, bus, keys, stop).await;
+                    tokio::join!(
+                        bootstrap(first, bus.clone(), Arc::clone(&keys), reader.clone(), stop.clone()),
+                        record(client, bus, keys, reader, stop),
+                    );
                     Ok(())
                 });
             }

@@ -11,7 +11,7 @@ use std::{
 use anyhow::{Context, bail, ensure};
 
 const REQUIREMENTS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../scripts/requirements/tests.txt");
-const NEEDS: &str = "import nats, jwt, cryptography, openai, anthropic";
+const NEEDS: &str = "import nats, jwt, cryptography, openai, anthropic, ollama";
 
 /// The interpreter.
 pub fn python() -> anyhow::Result<PathBuf> {

@@ -20,6 +20,22 @@ fn ask(house: &Installation, urls: &[String], question: &str) -> anyhow::Result<
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn without_weights_the_whole_of_it_runs_with_the_model_that_echoes() -> Tested {
+    let mut house = Installation::new()?;
+    let password = house.file("password");
+    std::fs::write(&password, PASSWORD)?;
+    let password = password.to_str().context("a path")?;
+    let admin = ["--admin-name", "Ada", "--admin-email", "ada@example.test", "--admin-org", "Acme"];
+    let arguments = [&admin[..], &["--admin-password-file", password]].concat();
+    let ready = house.start_with(&arguments, &[("MODELS_STUB", "true")])?;
+    let service = |name: &str| ready["services"][name].as_str().map(str::to_owned).context("no address");
+    let urls = ["--identity-url".to_owned(), service("identity")?, "--messaging-url".to_owned(), service("messaging")?];
+    let echoed = ask(&house, &urls, "what is 2+2?")?;
+    assert_eq!((&echoed["status"], &echoed["messages"][0]["content"]), (&json!("completed"), &json!("what is 2+2?")));
+    house.stop()
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_question_is_answered_once_and_every_step_is_proved() -> Tested {
     let mut house = Installation::new()?;
     std::fs::write(house.file("password"), PASSWORD)?;

@@ -14,6 +14,8 @@ mod hub;
 mod lifecycle;
 #[path = "models/memory.rs"]
 mod memory;
+#[path = "models/ollama.rs"]
+mod ollama;
 #[path = "models/settings.rs"]
 mod settings;
 #[path = "models/stage.rs"]

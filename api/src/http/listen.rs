@@ -55,8 +55,16 @@ pub enum BindError {
 /// # Errors
 /// The port is in use or not allowed; the error names it and the variable that changes it.
 pub async fn bind(service: Service, host: &str, port: u16) -> Result<TcpListener, BindError> {
+    bind_beside(service, service.port_variable(), host, port).await
+}
+
+/// Takes another port for a service, which a variable of its own names.
+///
+/// # Errors
+/// As [`bind`].
+pub async fn bind_beside(service: Service, variable: String, host: &str, port: u16) -> Result<TcpListener, BindError> {
     TcpListener::bind((host, port)).await.map_err(|source| {
-        let (address, variable) = (format!("{host}:{port}"), service.port_variable());
+        let address = format!("{host}:{port}");
         match source.kind() {
             io::ErrorKind::AddrInUse => BindError::InUse { service, address, variable },
             _ => BindError::Other { service, address, variable, source },

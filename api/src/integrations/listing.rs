@@ -151,7 +151,8 @@ impl Integrations {
     // None: it does not tell.
     async fn live(&self, actor: &Actor, org: String, provider: &ProviderInfo) -> Option<Vec<Model>> {
         match self.enquire(actor, org, What::Models(provider.name.clone())).await {
-            Ok(Found::Models(listed)) if !listed.is_empty() => {
+            // This machine has those that it lists, others may not list what they have.
+            Ok(Found::Models(listed)) if !listed.is_empty() || provider.base_url.is_empty() => {
                 Some(listed.into_iter().map(|model| Model::listed(&provider.name, model)).collect())
             }
             Ok(_) => None,

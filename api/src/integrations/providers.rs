@@ -89,8 +89,10 @@ async fn capabilities(
             Some(_) => "org-wide",
             None => "none",
         };
-        let usable = provider.configured || found.is_some();
         let of: Vec<&Model> = models.iter().filter(|m| m.provider == provider.name).collect();
+        // Those of this machine are known; what others have, a key alone may tell.
+        let has_models = !provider.base_url.is_empty() || !of.is_empty();
+        let usable = (provider.configured || found.is_some()) && has_models;
         let described = json!({
             "provider": provider.name, "name": provider.name, "baseUrl": provider.base_url,
             "defaultModel": provider.default_model, "supportedOperations": provider.supported_operations, "models": of,

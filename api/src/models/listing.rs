@@ -50,7 +50,7 @@ pub(super) fn shown(model: &ModelStatus, settings: &ModelSettings) -> Value {
         "size_bytes": model.bytes, "sizeBytes": model.bytes, "quantization": details.quantization,
         "architecture": details.architecture, "parameters": details.parameters, "license": details.license,
         "context_length": context, "contextLength": context, "max_context_length": details.context_length,
-        "aliases": settings.aliases, "enabled": settings.enabled,
+        "aliases": settings.aliases, "enabled": settings.enabled, "pinned": settings.pinned,
         "embedding_length": details.embedding_length, "memory_usage_mb": memory, "memoryUsageMB": memory,
         "symbia": {
             "source": "local", "provider": "symbia-labs", "brokered": true, "operations": operations,
@@ -143,6 +143,7 @@ async fn workers(State(models): State<Models>, scope: RequestScope, caller: Call
             "id": worker.worker, "build": worker.build, "threads": worker.threads,
             "memoryBudgetMb": worker.memory_budget.map(|bytes| bytes / MIB), "memoryUsedMb": worker.memory_used / MIB,
             "loaded": loaded.map(|model| &model.id).collect::<Vec<_>>(),
+            "pinned": worker.pinned.iter().filter(|id| seen.contains(&id.as_str())).collect::<Vec<_>>(),
             "activeRequests": worker.totals.active, "queuedRequests": worker.totals.queued,
             "tokensPerSec": per_second(worker.totals.tokens_out, worker.totals.predicted_ms),
         })

@@ -12,6 +12,7 @@ mod error;
 mod execute;
 mod lifecycle;
 mod listing;
+pub mod ollama;
 mod request;
 mod rerank;
 mod settings;
@@ -56,15 +57,10 @@ struct Models {
 
 /// The service, to be built and served.
 #[must_use]
-pub fn service(platform: Platform, health: Health, mut config: ServerConfig) -> ServiceApp {
+pub fn service(platform: Platform, health: Health, config: ServerConfig) -> ServiceApp {
     platform.watch(&health, Service::Models);
-    let inference = Inference::new(platform.nats.clone(), PATIENCE);
-    let models = Models { platform: platform.clone(), inference, census: Census::listen(platform.nats.clone()) };
+    let models = Models::new(platform);
     models.watch(&health);
-    config.limits.request_timeout = config.limits.request_timeout.max(ANSWER);
-    let directory = Directory::new(platform.clone());
-    let buckets = Arc::new(TokenBuckets::default());
-    let limits = RateLimits::new(Service::Models, buckets, platform.settings.rates, |_, _| RouteClass::Standard);
     let api = OpenApiRouter::new()
         .merge(listing::routes())
         .merge(lifecycle::routes())
@@ -75,15 +71,26 @@ pub fn service(platform: Platform, health: Health, mut config: ServerConfig) -> 
         .merge(execute::routes());
     let root = OpenApiRouter::new().merge(chat::routes()).merge(embeddings::routes()).merge(rerank::routes());
     let root = root.merge(listing::root_routes());
-    ServiceApp::new(info(), health, config)
-        .api(api.with_state(models.clone()))
-        .root(root.with_state(models))
-        .authenticator(Arc::new(directory))
-        .rate_limits(limits)
-        .body_limit(BODY)
+    app(info(), &models, health, config).api(api.with_state(models.clone())).root(root.with_state(models))
+}
+
+/// An app without routes yet: who may ask, how often, how much and how long.
+fn app(info: ServiceInfo, models: &Models, health: Health, mut config: ServerConfig) -> ServiceApp {
+    config.limits.request_timeout = config.limits.request_timeout.max(ANSWER);
+    let (directory, buckets) = (Directory::new(models.platform.clone()), Arc::new(TokenBuckets::default()));
+    let rates = models.platform.settings.rates;
+    let limits = RateLimits::new(Service::Models, buckets, rates, |_, _| RouteClass::Standard);
+    let app = ServiceApp::new(info, health, config).authenticator(Arc::new(directory));
+    app.rate_limits(limits).body_limit(BODY)
 }
 
 impl Models {
+    fn new(platform: Platform) -> Self {
+        let (inference, census) =
+            (Inference::new(platform.nats.clone(), PATIENCE), Census::listen(platform.nats.clone()));
+        Models { platform, inference, census }
+    }
+
     /// Without a model the service is ready: it can say so. It is not of much use, and says that, too.
     fn watch(&self, health: &Health) {
         let census = self.census.clone();

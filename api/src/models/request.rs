@@ -181,6 +181,11 @@ pub(super) struct Asked {
 }
 
 impl CompletionRequest {
+    /// Whether a text is to go on, and there is no conversation.
+    pub(super) fn goes_on(&self) -> bool {
+        self.prompt.is_some()
+    }
+
     /// Takes what holds for the model where the request says nothing.
     pub(super) fn fill(&mut self, defaults: &ModelDefaults) {
         let single = |value: Option<f64>| value.map(|value| value as f32);

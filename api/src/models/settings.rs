@@ -6,7 +6,7 @@ use axum::{extract::State, http::StatusCode};
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
 use symbia_commands::models::{ADMIN, ConfigureModel, DeleteModel, MANAGE};
-use symbia_nats::inference::{Done, Order, Status, Unload};
+use symbia_nats::inference::{Done, Inspect, Inspected, Message, Order, Status, Unload};
 use time::OffsetDateTime;
 use utoipa::IntoParams;
 use utoipa_axum::{router::OpenApiRouter, routes};
@@ -14,10 +14,12 @@ use utoipa_axum::{router::OpenApiRouter, routes};
 use super::{
     Models,
     body::Body,
-    error::{error, shaped},
+    error::{error, invalid, shaped},
 };
 use crate::http::{ApiError, ApiResult, Caller, Json, Path, Query, RequestScope};
 
+/// What a chat template is tried with.
+const TRIED: &str = "Which way is it to the station?";
 /// How long the inference processes may take to look through their directories, or to delete a file.
 const PATIENCE: Duration = Duration::from_secs(30);
 
@@ -34,10 +36,12 @@ struct DeleteQuery {
     force: bool,
 }
 
-/// Set a model's aliases, defaults, system prompt and visibility
+/// Set a model's aliases, defaults, prompts, visibility, and whether it stays in memory
 ///
 /// A merge patch (RFC 7396) of `aliases`, `enabled`, `visibleTo`, `hiddenFrom` (ids of organizations), `defaults` (`temperature`,
-/// `topP`, `topK`, `minP`, `repeatPenalty`, `maxTokens`) and `systemPrompt`: what is not named stays, and `null` sets back.
+/// `topP`, `topK`, `minP`, `repeatPenalty`, `maxTokens`), `systemPrompt`, `pinned` (never unloaded for being idle, nor for another
+/// model) and `chatTemplate` (a Jinja template instead of the one in the file, which is tried with the model before it is
+/// accepted): what is not named stays, and `null` sets back.
 #[utoipa::path(patch, path = "/models/{id}", tag = "Models",
     request_body(content = Object, description = "What is to change",
         example = json!({ "aliases": ["small"], "defaults": { "temperature": 0.2 } })),
@@ -54,6 +58,9 @@ async fn configure(
 ) -> ApiResult<Json<Value>> {
     caller.require_capability(&MANAGE).map_err(shaped)?;
     let id = models.view(&caller, &scope).await?.find(&id)?.id.clone();
+    if let Some(template) = patch.get("chatTemplate").and_then(Value::as_str) {
+        models.try_template(&id, template).await?;
+    }
     models.submit(&id, ConfigureModel { model_id: id.clone(), patch }.into(), &caller, &scope).await?;
     let settings = models.view(&caller, &scope).await?.settings(&id);
     Ok(Json(json!({ "success": true, "id": id, "settings": settings })))
@@ -105,6 +112,21 @@ async fn rescan(State(models): State<Models>, caller: Caller) -> ApiResult<Json<
 }
 
 impl Models {
+    /// Has an inference process make a prompt with a chat template: what the person says must be in it.
+    async fn try_template(&self, id: &str, template: &str) -> ApiResult<()> {
+        let conversation = [("user", "Good morning."), ("assistant", "Good morning!"), ("user", TRIED)]
+            .map(|(r, t)| Message::new(r, t));
+        let what = Inspected::Chat(conversation.to_vec(), Vec::new());
+        let inspect = Inspect { model: id.to_owned(), what, chat_template: Some(template.to_owned()) };
+        match self.look(inspect).await? {
+            Inspected::Text(prompt) if prompt.contains(TRIED) => Ok(()),
+            _ => Err(invalid(
+                "chatTemplate",
+                "leaves out what the person says: use `messages`, the turns of a conversation",
+            )),
+        }
+    }
+
     /// Has every inference process do something with its directory; the first that cannot is the error.
     async fn order(&self, order: Order) -> ApiResult<Vec<Done>> {
         self.census.settle().await;

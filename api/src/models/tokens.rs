@@ -37,7 +37,12 @@ impl Models {
         what: Inspected,
     ) -> ApiResult<Inspected> {
         let model = self.admit(caller, scope, model).await?.id;
-        match self.inference.once(Work::Inspect(Inspect { model, what })).await.map_err(unanswered)? {
+        self.look(Inspect { model, what, chat_template: None }).await
+    }
+
+    /// What an inference process sees something as.
+    pub(super) async fn look(&self, inspect: Inspect) -> ApiResult<Inspected> {
+        match self.inference.once(Work::Inspect(inspect)).await.map_err(unanswered)? {
             Frame::Inspected(seen) => Ok(seen),
             _ => Err(cancelled()),
         }
@@ -83,9 +88,11 @@ async fn apply_template(
     caller: Caller,
     Body(body): Body<CompletionRequest>,
 ) -> ApiResult<Json<Value>> {
-    let model = body.model.clone();
-    let asked = body.into_chat()?.request;
-    match models.inspect(&caller, &scope, &model, Inspected::Chat(asked.messages, asked.tools)).await? {
+    let model = models.admit(&caller, &scope, &body.model).await?;
+    let mut asked = body.into_chat()?.request;
+    model.direct(&mut asked);
+    let (what, chat_template) = (Inspected::Chat(asked.messages, asked.tools), asked.chat_template);
+    match models.look(Inspect { model: model.id, what, chat_template }).await? {
         Inspected::Text(prompt) => Ok(Json(json!({ "prompt": prompt }))),
         _ => Err(cancelled()),
     }

@@ -114,9 +114,10 @@ impl Admitted {
         &self.settings.defaults
     }
 
-    /// Sends a request to this model, with its system prompt where the conversation has none.
+    /// Sends a request to this model, with its chat template, and its system prompt where the conversation has none.
     pub(super) fn direct(&self, request: &mut Request) {
         (request.model, request.org) = (Some(self.id.clone()), self.org.clone());
+        request.chat_template.clone_from(&self.settings.chat_template);
         let is_open = request.prompt.is_none() && request.messages.iter().all(|message| message.role != "system");
         if let Some(prompt) = self.settings.system_prompt.as_ref().filter(|_| is_open) {
             request.messages.insert(0, Message::new("system", prompt));

@@ -1,5 +1,6 @@
 //! Changing what is set for a model: a merge patch (RFC 7396), held against what can be set.
 
+use minijinja::{Environment, syntax::SyntaxConfig};
 use serde_json::{Map, Value};
 use symbia_events::models::{ModelDefaults, ModelSettings};
 
@@ -11,6 +12,8 @@ const MOST_ALIASES: usize = 32;
 const MOST_ORGS: usize = 1000;
 /// Characters of a system prompt at most.
 const LONGEST_PROMPT: usize = 16_384;
+/// Bytes of a chat template at most.
+const LONGEST_TEMPLATE: usize = 65_536;
 
 /// The settings after a change. `null` sets a member back.
 pub(super) fn changed(settings: &ModelSettings, patch: &Map<String, Value>) -> Result<ModelSettings, Rejection> {
@@ -49,7 +52,7 @@ fn merge(
 }
 
 fn check(settings: &ModelSettings) -> Result<(), Rejection> {
-    let ModelSettings { aliases, visible_to, hidden_from, defaults, system_prompt, .. } = settings;
+    let ModelSettings { aliases, visible_to, hidden_from, defaults, system_prompt, chat_template, .. } = settings;
     let is_alias = |alias: &String| {
         let fits = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b"-_.".contains(&b);
         (1..=64).contains(&alias.len()) && alias.bytes().all(fits)
@@ -64,6 +67,9 @@ fn check(settings: &ModelSettings) -> Result<(), Rejection> {
     if system_prompt.as_ref().is_some_and(|prompt| prompt.chars().count() > LONGEST_PROMPT) {
         return Err(Rejection::invalid("systemPrompt: at most 16 384 characters"));
     }
+    if let Some(template) = chat_template {
+        readable(template)?;
+    }
     let ModelDefaults { temperature, top_p, min_p, repeat_penalty, .. } = defaults;
     for (name, value, least, most) in [
         ("temperature", temperature, 0.0, 2.0),
@@ -76,6 +82,17 @@ fn check(settings: &ModelSettings) -> Result<(), Rejection> {
         }
     }
     Ok(())
+}
+
+/// Whether a chat template is a Jinja program. What it makes of a conversation, an inference process finds out.
+fn readable(template: &str) -> Result<(), Rejection> {
+    if template.trim().is_empty() || template.len() > LONGEST_TEMPLATE {
+        return Err(Rejection::invalid("chatTemplate: 1 to 65 536 bytes"));
+    }
+    let wrong = |error: minijinja::Error| Rejection::invalid(format!("chatTemplate: is no Jinja template: {error}"));
+    let mut environment = Environment::new();
+    environment.set_syntax(SyntaxConfig::builder().trim_blocks(true).lstrip_blocks(true).build().map_err(wrong)?);
+    environment.add_template("chat", template).map_err(wrong)
 }
 
 #[cfg(test)]
@@ -110,6 +127,9 @@ mod tests {
             (json!({ "aliases": "x" }), "invalid type"),
             (json!({ "enabled": "yes" }), "invalid type"),
             (json!({ "defaults": { "temperature": 9 } }), "defaults.temperature"),
+            (json!({ "pinned": 1 }), "invalid type"),
+            (json!({ "chatTemplate": " " }), "chatTemplate: 1 to"),
+            (json!({ "chatTemplate": "{% if %}" }), "chatTemplate: is no Jinja template"),
         ] {
             let refused = patched(&ModelSettings::default(), patch.clone());
             assert!(refused.as_ref().is_err_and(|refused| refused.message.contains(named)), "{patch} {refused:?}");

@@ -19,6 +19,10 @@ pub struct ModelSettings {
     pub defaults: ModelDefaults,
     /// The first turn of conversations that have no system turn of their own.
     pub system_prompt: Option<String>,
+    /// Never unloaded for being idle, nor for another.
+    pub pinned: bool,
+    /// Jinja program that makes a prompt of a conversation, instead of the one in its file.
+    pub chat_template: Option<String>,
 }
 
 impl Default for ModelSettings {
@@ -30,6 +34,8 @@ impl Default for ModelSettings {
             hidden_from: Vec::new(),
             defaults: ModelDefaults::default(),
             system_prompt: None,
+            pinned: false,
+            chat_template: None,
         }
     }
 }

@@ -1,4 +1,4 @@
-//! What every inference process is told to do with its model directory, and answers for itself.
+//! What every inference process is told to do with its models, and answers for itself.
 
 use std::time::Duration;
 
@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{Census, ORDERS};
 
-/// Something to do with the model directory.
+/// Something to do with the models.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "type", rename_all = "snake_case")]
 pub enum Order {
@@ -22,6 +22,11 @@ pub enum Order {
         digest: String,
         /// Seconds since 1970: a file that was changed later stays.
         before: u64,
+    },
+    /// Leave these models in memory, and no others, however long nobody asks and whatever needs the room.
+    Pin {
+        /// Their ids, sorted.
+        models: Vec<String>,
     },
 }
 

@@ -189,6 +189,9 @@ pub struct Request {
     /// The organization that it is for: counted there, and computed in turn with the others'.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub org: Option<String>,
+    /// The chat template, instead of the one in the model's file.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub chat_template: Option<String>,
 }
 
 impl Request {
@@ -247,6 +250,9 @@ pub struct Inspect {
     pub model: String,
     /// What.
     pub what: Inspected,
+    /// The chat template, instead of the one in the model's file.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub chat_template: Option<String>,
 }
 
 /// What is looked at, and what it is seen as.

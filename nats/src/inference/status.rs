@@ -20,6 +20,9 @@ pub struct Status {
     pub draining: bool,
     /// The models of its directory.
     pub models: Vec<ModelStatus>,
+    /// The models that it was told to leave in memory, sorted.
+    #[serde(default)]
+    pub pinned: Vec<String>,
     /// What it has done since its start.
     pub totals: Totals,
     /// What it has done in this hour and the one before, for whom.

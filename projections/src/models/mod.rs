@@ -99,6 +99,12 @@ pub async fn settings(conn: &mut PgConnection) -> Result<BTreeMap<String, ModelS
     rows.into_iter().map(read).collect()
 }
 
+/// The models that are to stay in memory, by id.
+pub async fn pinned(conn: &mut PgConnection) -> Result<Vec<String>, sqlx::Error> {
+    let settings = settings(conn).await?;
+    Ok(settings.into_iter().filter(|(_, set)| set.pinned).map(|(id, _)| id).collect())
+}
+
 fn json(value: &impl serde::Serialize) -> Result<String, FoldError> {
     Ok(serde_json::to_string(value).map_err(DecodeError::from)?)
 }

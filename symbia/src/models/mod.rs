@@ -37,7 +37,7 @@ pub enum ModelsCommand {
     Search(SearchOptions),
     /// Look through the model directories, and give files another try that could not be used
     Rescan(ListOptions),
-    /// Set a model's aliases, defaults, system prompt and visibility
+    /// Set a model's aliases, defaults, prompts, visibility, and whether it stays in memory
     Set(SetOptions),
     /// Delete a model's file
     Delete(DeleteOptions),
@@ -110,7 +110,7 @@ pub struct SearchOptions {
 pub struct SetOptions {
     #[command(flatten)]
     one: OneOptions,
-    /// What to change as JSON, e.g. '{"aliases":["small"],"defaults":{"temperature":0.2}}'; null sets back
+    /// What to change as JSON, e.g. '{"aliases":["small"],"pinned":true,"defaults":{"temperature":0.2}}'; null sets back
     settings: String,
 }
 

@@ -1,10 +1,11 @@
 //! A request through the gateway's front, with the inference process killed (SIGKILL) while it generates: another attempt answers,
-//! readers of the live stream are told, the log has one end, and the usage one request.
+//! by the process that is started again or by another one, readers of the live stream are told, the log has one end, and the
+//! usage one request.
 
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, ensure};
-use serde_json::json;
+use serde_json::{Value, json};
 use symbia_events::Service;
 use symbia_tests::apart::Plan;
 
@@ -22,6 +23,10 @@ const PLAN: &Plan = &[
     ("API", &["serve", "--services", "identity,integrations"]),
 ];
 const PATIENCE: Duration = Duration::from_secs(60);
+/// The same with two inference processes.
+const TWO: &Plan = &[PLAN[0], PLAN[1], PLAN[2], ("other inference", PLAN[2].1), PLAN[3], PLAN[4]];
+/// Requests until the broker has given one to the process that dies; each time the odds are even.
+const TRIES: usize = 40;
 /// Kills, each after so many pieces of an answer.
 const KILLS: [usize; 2] = [1, 4];
 
@@ -57,14 +62,59 @@ async fn an_inference_process_killed_in_mid_stream_leaves_one_end_and_a_whole_an
     }
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn what_one_of_two_inference_processes_leaves_the_other_completes() -> Tested {
+    let mut stage = Stage::open(TWO, &[]).await?;
+    stage.two_inference_processes().await?;
+    let (undisturbed, _) = streamed(&mut stage, None).await?;
+    for _ in 0..TRIES {
+        let mut watch = stage.watch("none").await?;
+        let before = attempts(&stage).await?;
+        let answer = tokio::time::timeout(PATIENCE, killed_for_good(&mut stage)).await;
+        let answer = answer.with_context(|| format!("no end\n{}", stage.apart.logs()))??;
+        ensure!(answer == undisturbed, "{answer:?}, not {undisturbed:?}");
+        let after = attempts(&stage).await?;
+        ensure!(after.1 == before.1 + 1, "one end: {before:?}, {after:?}");
+        if after.0 > before.0 + 1 {
+            let told = tokio::time::timeout(PATIENCE, watch.reset()).await.context("no reader was told")??;
+            ensure!(told == 2, "attempt {told}");
+            return Ok(());
+        }
+        // The other one had it from the beginning.
+        stage.apart.role("inference")?.start()?;
+        stage.two_inference_processes().await?;
+    }
+    anyhow::bail!("the process that was killed never had a request")
+}
+
+// Attempts begun, and ends.
+async fn attempts(stage: &Stage) -> anyhow::Result<(usize, usize)> {
+    let events = stage.log(Service::Integrations).await?;
+    let count = |kinds: &[&str]| {
+        let kind = |event: &symbia_events::Event| event.event_type.rsplit('.').nth(1).map(str::to_owned);
+        events.iter().filter_map(kind).filter(|kind| kinds.contains(&kind.as_str())).count()
+    };
+    let ends = count(&["completion-completed", "completion-failed", "completion-cancelled"]);
+    Ok((count(&["completion-attempt-started"]), ends))
+}
+
+// The text of a streamed request, with one of the processes killed after its first piece and not started again.
+async fn killed_for_good(stage: &mut Stage) -> anyhow::Result<String> {
+    let mut chunks = Chunks::of(stage.rest.clone().stream(long()).await?).await?;
+    let mut text = String::new();
+    while let Some(chunk) = chunks.next().await.with_context(|| format!("after {text:?}"))? {
+        let Some(said) = said(&chunk) else { continue };
+        if text.is_empty() {
+            stage.apart.role("inference")?.kill();
+        }
+        text.push_str(said);
+    }
+    Ok(text)
+}
+
 // One streamed request, the process killed after so many pieces; the text that its reader got, and its tokens.
 async fn streamed(stage: &mut Stage, kill: Option<usize>) -> anyhow::Result<(String, u64)> {
-    // So long that it does not come to its end before the process does.
-    let list = json!({ "type": "array", "items": { "enum": ["tea"] }, "minItems": 80, "maxItems": 80 });
-    let shape = json!({ "type": "json_schema", "json_schema": { "name": "list", "schema": list } });
-    let body = json!({ "model": "symbia-labs/pico-chat", "stream": true, "temperature": 0, "response_format": shape,
-        "stream_options": { "include_usage": true }, "messages": [{ "role": "user", "content": "Tell me a story." }] });
-    let response = stage.rest.clone().stream(body).await?;
+    let response = stage.rest.clone().stream(long()).await?;
     let mut chunks = Chunks::of(response).await?;
     let (mut text, mut pieces, mut tokens) = (String::new(), 0, None);
     while let Some(chunk) = chunks.next().await.with_context(|| format!("after {text:?}"))? {
@@ -78,4 +128,12 @@ async fn streamed(stage: &mut Stage, kill: Option<usize>) -> anyhow::Result<(Str
         }
     }
     Ok((text, tokens.context("an end without usage")?))
+}
+
+// So long that it does not come to its end before the process does.
+fn long() -> Value {
+    let list = json!({ "type": "array", "items": { "enum": ["tea"] }, "minItems": 80, "maxItems": 80 });
+    let shape = json!({ "type": "json_schema", "json_schema": { "name": "list", "schema": list } });
+    json!({ "model": "symbia-labs/pico-chat", "stream": true, "temperature": 0, "response_format": shape,
+        "stream_options": { "include_usage": true }, "messages": [{ "role": "user", "content": "Tell me a story." }] })
 }

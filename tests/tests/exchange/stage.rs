@@ -107,6 +107,14 @@ impl Stage {
         role.start()
     }
 
+    /// Waits until two inference processes tell that they are there.
+    #[cfg(feature = "llama")]
+    pub async fn two_inference_processes(&self) -> anyhow::Result<()> {
+        let census = symbia_nats::inference::Census::listen(self.nats.clone());
+        ensure!(census.wait_until(PATIENCE, |workers| workers.len() == 2).await, "{:?}", census.workers());
+        Ok(())
+    }
+
     /// Hears of everything that happens in a conversation from now on.
     pub async fn watch(&self, conversation: &str) -> anyhow::Result<Watch> {
         let (log, live) = (self.nats.subscribe("symbia.evt.>").await?, self.nats.subscribe("symbia.live.>").await?);

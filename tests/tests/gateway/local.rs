@@ -149,3 +149,18 @@ async fn a_model_of_this_machine_is_there_for_whom_it_is_set_under_every_name() 
         }
     }
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn without_a_model_the_gateway_says_that_this_machine_has_none() -> Tested {
+    for (stage, expected) in [(Stage::without_models().await?, "unavailable"), (Stage::alone().await?, "available")] {
+        let ada = stage.register("ada").await?;
+        let told = stage.ask(&ada, "GET", "/api/integrations/capabilities", None).await?;
+        let local = &told.body["byProvider"]["symbia-labs"];
+        ensure!(told.status == 200 && local["status"] == expected, "{expected}: {local}");
+        ensure!(
+            local["models"].as_array().is_some_and(|models| models.is_empty() == (expected == "unavailable")),
+            "{local}"
+        );
+    }
+    Ok(())
+}

@@ -59,10 +59,27 @@ impl Stage {
         Ok(())
     }
 
+    /// The same with further variables.
+    pub async fn with_variables(more: &[(&str, &str)]) -> anyhow::Result<Self> {
+        let vendor = Vendor::start().await?;
+        let usual = vendor.variables();
+        Self::with(Installation::new()?, &["--skip-admin"], vendor.clone(), &[&usual[..], more].concat())
+    }
+
     /// Without a vendor: nobody asks the one that is there.
     #[cfg(feature = "llama")]
     pub async fn alone() -> anyhow::Result<Self> {
         Self::with(Installation::new()?, &["--skip-admin"], Vendor::start().await?, &[])
+    }
+
+    /// The same, with no model.
+    #[cfg(feature = "llama")]
+    pub async fn without_models() -> anyhow::Result<Self> {
+        let house = Installation::new()?;
+        let models = house.file("no-models");
+        std::fs::create_dir(&models)?;
+        let variables = [("MODELS_PATH", models.to_str().context("a path")?)];
+        Self::with(house, &["--skip-admin"], Vendor::start().await?, &variables)
     }
 
     /// The same, with a super admin.

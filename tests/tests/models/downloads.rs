@@ -4,6 +4,7 @@ use std::path::Path;
 
 use serde_json::{Value, json};
 use symbia_egress::Rules;
+use symbia_events::models::ModelSource;
 use symbia_workers::models::{Options, pull};
 
 use super::{
@@ -156,4 +157,37 @@ async fn the_directory_does_not_grow_beyond_its_limit_and_offline_nothing_is_got
         let seen = files(dir.path());
         assert!(seen.iter().all(|name| !name.ends_with(".gguf")), "{seen:?}");
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_an_installation_begins_with_is_got_once() {
+    let dir = tempfile::tempdir().unwrap();
+    let hub = Hub::open(vec![("small.Q8_0.gguf", pico(), Giving::Whole)]).await;
+    let house = house(dir.path(), getting(dir.path(), &hub)).await;
+    let (root, eve) = (house.register("root").await, house.register("eve").await);
+    let of = |file: &str| ModelSource::Hub {
+        repo: "org/small".to_owned(),
+        file: Some(file.to_owned()),
+        revision: None,
+        sha256: None,
+    };
+    let downloads = || async { house.get("/api/models/downloads", &root).await.with(200)["downloads"].clone() };
+    let with = |list: &Value, status: &str| {
+        list.as_array().unwrap().iter().filter(|download| download["status"] == status).count()
+    };
+    house.bootstrap(vec![of("Q8_0"), of("Q2_K")]).await;
+    let ended = || async {
+        let list = downloads().await;
+        with(&list, "completed") == 1 && with(&list, "failed") == 1
+    };
+    until("one is there, the other is not to be had", ended).await;
+    assert_eq!(files(dir.path()), ["small.Q8_0.gguf"]);
+    assert!(downloads().await.as_array().unwrap().iter().all(|download| download["createdBy"] == "system:models"));
+    assert_eq!(house.get("/api/models/downloads", &eve).await.status, 403);
+
+    // At the next start, only what has failed.
+    house.bootstrap(vec![of("Q8_0"), of("Q2_K")]).await;
+    until("it is tried once more", || async { with(&downloads().await, "failed") == 2 }).await;
+    assert_eq!((with(&downloads().await, "completed"), hub.asked("small.Q8_0.gguf")), (1, 1));
+    house.read_model_is_what_the_log_says().await;
 }

@@ -81,6 +81,66 @@ async fn a_model_answers_to_its_aliases_and_is_there_for_whom_it_is_set() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_chat_template_is_tried_before_it_is_accepted_and_then_counts() {
+    let house = House::open().await;
+    let (root, ada) = (house.register("root").await, house.register("ada").await);
+    let seen = || async { house.post("/api/apply-template", &ada, ask(PICO)).await.with(200)["prompt"].clone() };
+    let own = seen().await;
+    for (wrong, why) in [
+        ("", "leaves out what the person says"),
+        ("{% for turn in messages %}", "syntax error"),
+        ("{{ messages[0].content }}", "leaves out what the person says"),
+        ("{{ raise_exception('no turns here') }}", "no turns here"),
+        ("{{ messages | unheard_of }}", "unheard_of"),
+    ] {
+        let (status, refused) = house.set(&root, PICO, json!({ "chatTemplate": wrong })).await;
+        assert!(status == 400 && refused["error"]["message"].as_str().unwrap().contains(why), "{wrong}: {refused}");
+    }
+    assert_eq!(seen().await, own, "nothing was set");
+    let template =
+        json!({ "chatTemplate": "{% for turn in messages %}\n{{ turn.role }}: {{ turn.content }};{% endfor %}" });
+    assert_eq!(house.set(&ada, PICO, template.clone()).await.0, 403);
+    let before = house.post("/v1/chat/completions", &ada, ask(PICO)).await.with(200);
+    assert_eq!(house.set(&root, PICO, template).await.0, 200);
+    assert_eq!(seen().await, "user: what is 2+2?;");
+    let after = house.post("/v1/chat/completions", &ada, ask(PICO)).await.with(200);
+    assert_ne!(before["usage"]["prompt_tokens"], after["usage"]["prompt_tokens"], "{after}");
+    let shown = house.get(&format!("/v1/models/{PICO}"), &ada).await.with(200);
+    assert!(!shown.to_string().contains("turn.content"), "it is for those who manage models: {shown}");
+
+    let back = json!({ "chatTemplate": null, "systemPrompt": "Be brief." });
+    assert_eq!(house.set(&root, PICO, back).await.0, 200);
+    assert!(seen().await.as_str().unwrap().contains("Be brief."), "as the model reads it");
+    assert_eq!(house.set(&root, PICO, json!({ "systemPrompt": null })).await.0, 200);
+    assert_eq!(seen().await, own);
+    house.read_model_is_what_the_log_says().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn every_process_hears_which_models_stay_in_memory_the_later_one_too() {
+    let house = House::open().await;
+    let (root, eve) = (house.register("root").await, house.register("eve").await);
+    assert_eq!(house.set(&eve, PICO, json!({ "pinned": true })).await.0, 403);
+    assert_eq!(house.set(&root, PICO, json!({ "pinned": true })).await.0, 200);
+    house.add_inference(Options::new(shipped()));
+    let all = |pinned: Value| {
+        let (house, root) = (&house, &root);
+        move || {
+            let pinned = pinned.clone();
+            async move {
+                let told = house.get("/api/models/workers", root).await.with(200);
+                let workers = told["workers"].as_array().unwrap();
+                workers.len() == 2 && workers.iter().all(|worker| worker["pinned"] == pinned)
+            }
+        }
+    };
+    until("both know", all(json!([PICO]))).await;
+    assert_eq!(house.get(&format!("/v1/models/{PICO}"), &eve).await.with(200)["pinned"], true);
+    assert_eq!(house.set(&root, PICO, json!({ "pinned": null })).await.0, 200);
+    until("both have heard that it may go", all(json!([]))).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_file_is_deleted_when_it_is_not_in_memory_or_by_force() {
     let dir = tempfile::tempdir().unwrap();
     for name in ["pico-chat.q8_0.gguf", "all-minilm-l6-v2.q8_0.gguf"] {

@@ -12,7 +12,7 @@ use symbia_api::{
     models,
     platform::{Parts, Settings},
 };
-use symbia_events::{KeyRing, Service, commit};
+use symbia_events::{KeyRing, Service, commit, models::ModelSource};
 use symbia_nats::{
     bus::CommandBus,
     log::LogReader,
@@ -31,6 +31,7 @@ use symbia_workers::{
     command::{CommandWorker, Decider, Handlers, Options},
     models::{
         InferenceWorker,
+        bootstrap::bootstrap,
         downloader::{Downloader, serve_searches},
         keeper::{ModelKeeper, record},
         pull::{self, Puller},
@@ -50,8 +51,11 @@ pub struct House {
     pub nats: async_nats::Client,
     pub pool: PgPool,
     keys: Arc<KeyRing>,
+    bus: CommandBus,
+    reader: ReadPool,
     identity: String,
     models: String,
+    ollama: String,
     http: reqwest::Client,
     stop: CancellationToken,
     inference: CancellationToken,
@@ -131,7 +135,8 @@ impl House {
         let sender = Sender::new(bus.clone(), Arc::clone(&keys));
         let keeper = Arc::new(ModelKeeper::new(nats.clone(), sender.clone()));
         tokio::spawn(ReactorRunner::new(nats.clone(), Arc::clone(&keys), keeper).run(stop.clone()));
-        tokio::spawn(record(nats.clone(), bus.clone(), Arc::clone(&keys), stop.clone()));
+        let reader = ReadPool::new(servers.database_url().parse().unwrap(), 16);
+        tokio::spawn(record(nats.clone(), bus.clone(), Arc::clone(&keys), reader.clone(), stop.clone()));
         if let Some(pull) = pull {
             let puller = Puller::new(pull).unwrap();
             let downloader = Downloader::new(nats.clone(), sender, puller.clone());
@@ -150,38 +155,52 @@ impl House {
             visible_within: Duration::from_secs(10),
             ..Settings::default()
         };
-        let reader = ReadPool::new(servers.database_url().parse().unwrap(), 16);
         let platform = Platform::new(Parts {
-            bus,
+            bus: bus.clone(),
             positions: Positions::follow(nats.clone(), reader.clone()),
             tokens: Tokens::new(SigningKeys::generate().unwrap(), "symbia-test", time::Duration::days(7)),
             keys: Arc::clone(&keys),
             nats: nats.clone(),
-            reader,
+            reader: reader.clone(),
             secrets,
             settings,
         });
         let mut bases = Vec::new();
-        for service in [Service::Identity, Service::Models] {
-            let (health, config) = (Health::new(service, "test"), ServerConfig::default());
+        let services = [Service::Identity, Service::Models, Service::Models];
+        for (service, app) in services.into_iter().zip([identity::service, models::ollama::service, models::service]) {
+            let health = Health::new(service, "test");
             health.set_ready(true);
-            let app = match service {
-                Service::Identity => identity::service(platform.clone(), health, config),
-                _ => models::service(platform.clone(), health, config),
-            };
+            let app = app(platform.clone(), health, ServerConfig::default());
             let listener = TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
             bases.push(format!("http://{}", listener.local_addr().unwrap()));
             tokio::spawn(app.build().serve(listener, stop.clone()));
         }
-        let models = bases.pop().unwrap();
+        let (models, ollama) = (bases.pop().unwrap(), bases.pop().unwrap());
         let identity = bases.pop().unwrap();
         let (http, _projectors, _servers) = (reqwest::Client::new(), projectors, servers);
-        House { nats, pool, keys, identity, models, http, stop, inference, _projectors, _servers }
+        House { nats, pool, keys, bus, reader, identity, models, ollama, http, stop, inference, _projectors, _servers }
     }
 
     /// Where the models service is.
     pub fn address(&self) -> &str {
         &self.models
+    }
+
+    /// Where those find the models who speak Ollama's API.
+    pub fn ollama(&self) -> &str {
+        &self.ollama
+    }
+
+    /// Starts one more inference process, which ends with the first.
+    pub fn add_inference(&self, engine: symbia_workers::models::Options) {
+        let worker = InferenceWorker::start(self.nats.clone(), engine).unwrap();
+        tokio::spawn(worker.run(self.inference.clone()));
+    }
+
+    /// Asks for the models that an installation begins with.
+    pub async fn bootstrap(&self, wanted: Vec<ModelSource>) {
+        let (bus, keys) = (self.bus.clone(), Arc::clone(&self.keys));
+        bootstrap(wanted, bus, keys, self.reader.clone(), self.stop.clone()).await;
     }
 
     /// Ends the inference process.

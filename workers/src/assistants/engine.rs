@@ -88,7 +88,7 @@ impl RuleEngine {
             ConversationEvent::MessageSent(sent) if matches!(sent.sender_type, SenderType::User | SenderType::Bot) => {
                 self.asked(event, &sent).await
             }
-ConversationEvent::MessageSent(sent) => {
+            ConversationEvent::MessageSent(sent) => {
                 self.replied(event, &sent).await?;
                 self.forwarded(event, &sent, at).await
             }

@@ -60,7 +60,7 @@ impl<'m> Embedder<'m> {
     fn take(&mut self, mut job: Job) {
         match std::mem::replace(&mut job.task, Task::Load) {
             Task::Load => job.finish(Event::Loaded),
-            Task::Inspect(what) => match self.prompts.inspect(what) {
+            Task::Inspect(inspect) => match self.prompts.inspect(inspect) {
                 Ok(seen) => job.finish(Event::Inspected(seen)),
                 Err(failure) => job.fail(failure),
             },

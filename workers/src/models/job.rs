@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Instant;
 
-use symbia_nats::inference::{Embed, Failure, FailureKind, Inspected, Request};
+use symbia_nats::inference::{Embed, Failure, FailureKind, Inspect, Request};
 use tokio::sync::mpsc::UnboundedSender;
 use tokio_util::sync::CancellationToken;
 
@@ -15,7 +15,7 @@ use super::totals::Counters;
 pub(super) enum Task {
     Generate(Box<Request>),
     Embed(Embed),
-    Inspect(Inspected),
+    Inspect(Inspect),
     /// Nothing but to be there.
     Load,
 }

@@ -28,6 +28,7 @@ use symbia_nats::{
         AskError, BEAT, Census, FailureKind, Inference, Load, ModelState, ModelStatus, Order, Status, Unload, Work,
     },
 };
+use symbia_projections::{ReadPool, Scope, models as model};
 use tokio_util::sync::CancellationToken;
 
 use super::counting::Counting;
@@ -179,8 +180,8 @@ struct Recorded {
     loaded: HashMap<String, (u32, u32)>,
 }
 
-/// Records what the inference processes tell, until `stop`.
-pub async fn record(client: Client, bus: CommandBus, keys: Arc<KeyRing>, stop: CancellationToken) {
+/// Records what the inference processes tell, and tells them what is set, until `stop`.
+pub async fn record(client: Client, bus: CommandBus, keys: Arc<KeyRing>, reader: ReadPool, stop: CancellationToken) {
     let (census, sender) = (Census::listen(client), Sender::new(bus, keys));
     let (mut recorded, mut counting) = (HashMap::new(), Counting::default());
     loop {
@@ -189,6 +190,9 @@ pub async fn record(client: Client, bus: CommandBus, keys: Arc<KeyRing>, stop: C
             () = tokio::time::sleep(BEAT) => {}
         }
         let workers = census.workers();
+        if let Err(error) = pin(&census, &reader, &workers).await {
+            tracing::warn!(%error, "the inference processes are not told which models are pinned, trying again");
+        }
         for (tenant, sums) in counting.due(&census.workers_and_leavers(), Instant::now()) {
             if let Err(error) = count(&sender, tenant, &sums).await {
                 tracing::warn!(%error, model = sums.model_id, "usage is not recorded, trying again");
@@ -205,6 +209,21 @@ pub async fn record(client: Client, bus: CommandBus, keys: Arc<KeyRing>, stop: C
             }
         }
     }
+}
+
+/// Tells the processes which models stay in memory, where one does not know: it began later, or did not hear.
+async fn pin(census: &Census, reader: &ReadPool, workers: &[Status]) -> anyhow::Result<()> {
+    let mut tx = reader.read(&Scope::platform()).await?;
+    let models = model::pinned(&mut tx).await?;
+    if workers.iter().any(|worker| !knows(worker, &models)) {
+        census.order(&Order::Pin { models }, BEAT).await?;
+    }
+    Ok(())
+}
+
+/// Whether a process was told of its own models which are pinned.
+fn knows(worker: &Status, pinned: &[String]) -> bool {
+    worker.models.iter().all(|model| pinned.contains(&model.id) == worker.pinned.contains(&model.id))
 }
 
 /// What is to be recorded of what the processes tell now, and what has been recorded then.
@@ -308,6 +327,14 @@ mod tests {
             ..ModelStatus::default()
         };
         vec![Status { worker: "w".into(), models: vec![model], ..Status::default() }]
+    }
+
+    #[test]
+    fn a_process_is_told_of_pins_of_its_own_models_only() {
+        let pinned = |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect::<Vec<_>>();
+        let worker = Status { pinned: pinned(&["m"]), ..told(ModelState::Loaded, "d").remove(0) };
+        assert!(knows(&worker, &pinned(&["m"])) && knows(&worker, &pinned(&["m", "of another"])));
+        assert!(!knows(&worker, &[]) && !knows(&Status { pinned: Vec::new(), ..worker }, &pinned(&["m"])));
     }
 
     #[test]

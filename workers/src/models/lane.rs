@@ -151,7 +151,7 @@ impl Lane {
         loop {
             match jobs.recv_timeout(self.keep.unwrap_or(LONGEST_WAIT)) {
                 Ok(job) => return Some(job),
-                Err(RecvTimeoutError::Timeout) if self.keep.is_none() => {}
+                Err(RecvTimeoutError::Timeout) if self.keep.is_none() || self.shared.is_pinned(&self.name) => {}
                 Err(RecvTimeoutError::Timeout) => return self.shared.next_or_close(&self.name, self.id, jobs),
                 Err(RecvTimeoutError::Disconnected) => return None,
             }
@@ -304,7 +304,7 @@ pub fn probe(path: &std::path::Path) -> anyhow::Result<()> {
     let limit = Some(path.metadata()?.len().saturating_mul(3).saturating_add(PROBE_MEMORY));
     let limit = rustix::process::Rlimit { current: limit, maximum: limit };
     rustix::process::setrlimit(rustix::process::Resource::As, limit).context("memory not limited")?;
-    let backend = super::service::backend()?;
+    let backend = super::native::backend()?;
     let model = LlamaModel::load_from_file(backend, path, &LlamaModelParams::default()).context("not loaded")?;
     // The binding panics at a length that is none: better here than in the engine.
     let _ = model.n_ctx_train();

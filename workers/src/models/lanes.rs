@@ -133,13 +133,14 @@ impl Lanes {
         open.chain(leaving).map(|lane| lane.thread).collect()
     }
 
-    /// Unloads idle models, the least recently used first, until so many bytes fit; gives the threads to wait for.
+    /// Unloads idle models that are not pinned, the least recently used first, until so many bytes fit; gives the threads to
+    /// wait for.
     pub(super) fn make_room(
         &mut self,
         name: &str,
         needed: u64,
-        budget: Option<u64>,
-        most: usize,
+        (budget, most): (Option<u64>, usize),
+        is_pinned: impl Fn(&str) -> bool,
     ) -> Result<Vec<JoinHandle<()>>, Failure> {
         let mut threads = Vec::new();
         loop {
@@ -148,7 +149,8 @@ impl Lanes {
             if fits && (most == 0 || self.open.len() < most) {
                 return Ok(threads);
             }
-            let idle = self.open.iter().filter(|(_, lane)| lane.counters.taken() == 0 && !lane.pinned);
+            let stays = |name: &str, lane: &Opened| lane.counters.taken() > 0 || lane.pinned || is_pinned(name);
+            let idle = self.open.iter().filter(|(name, lane)| !stays(name, lane));
             let oldest =
                 idle.min_by_key(|(_, lane)| (lane.counters.last_used(), lane.id)).map(|(name, _)| name.clone());
             match oldest.and_then(|oldest| Some((self.open.remove(&oldest)?, oldest))) {
@@ -165,14 +167,14 @@ impl Lanes {
 fn no_room(name: &str, needed: u64, used: u64, budget: Option<u64>, open: usize) -> Failure {
     let message = match budget.filter(|budget| used.saturating_add(needed) > *budget) {
         Some(budget) => format!(
-            "model {name:?} needs {} MiB, and {} MiB of {} MiB are taken by models that are at work: try again later, load \
+            "model {name:?} needs {} MiB, and {} MiB of {} MiB are taken by models that are at work or pinned: try again later, load \
              it with fewer slots or a shorter context, or raise MODELS_MEMORY_BUDGET_MB",
             needed.div_ceil(MIB),
             used.div_ceil(MIB),
             budget / MIB
         ),
         None => format!(
-            "{open} models are loaded and at work, and there may be no more: try again later, or raise MAX_LOADED_MODELS"
+            "{open} models are loaded and at work or pinned, and there may be no more: try again later, or raise MAX_LOADED_MODELS"
         ),
     };
     Failure::new(FailureKind::Memory, message)

@@ -5,6 +5,7 @@
 //! llama.cpp aborts the process on some errors, so the engine belongs into a process of its own, which is talked to as
 //! [`symbia_nats::inference`] says.
 
+pub mod bootstrap;
 #[cfg(feature = "llama")]
 mod constraint;
 mod counting;
@@ -26,6 +27,8 @@ mod lane;
 mod lanes;
 #[cfg(feature = "llama")]
 mod ledger;
+#[cfg(feature = "llama")]
+mod native;
 #[cfg(feature = "llama")]
 mod prompt;
 pub mod pull;

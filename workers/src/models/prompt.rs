@@ -1,9 +1,12 @@
 //! From messages to the model's tokens, through the chat template in its file.
 
+use std::cell::RefCell;
+use std::rc::Rc;
+
 use llama_cpp_2::model::LlamaModel;
 use llama_cpp_2::token::LlamaToken;
 use llama_cpp_2::vocab::LlamaVocab;
-use symbia_nats::inference::{Failure, FailureKind, Inspected, Message, Request, Tool, ToolCall, ToolChoice};
+use symbia_nats::inference::{Failure, FailureKind, Inspect, Inspected, Message, Request, Tool, ToolCall, ToolChoice};
 
 use super::template::Template;
 
@@ -11,12 +14,18 @@ use super::template::Template;
 const SHORTEST_CONTROL: usize = 3;
 const ZERO_WIDTH_SPACE: char = '\u{200b}';
 
+/// A template, or why it is none.
+type Compiled = Rc<Result<Template, String>>;
+
 /// Renders and tokenizes prompts of one model.
 pub(super) struct Prompts<'m> {
     name: &'m str,
     model: &'m LlamaModel,
-    template: Result<Template, String>,
+    template: Compiled,
+    /// The one that was asked for last instead, and its source.
+    other: RefCell<Option<(String, Compiled)>>,
     bos: String,
+    eos: String,
     /// Texts of the control tokens, and the characters they begin with.
     controls: Vec<String>,
     control_begins: Vec<char>,
@@ -33,10 +42,10 @@ impl<'m> Prompts<'m> {
         if source.is_none() {
             tracing::warn!(model = name, "the model has no chat template, ChatML is used");
         }
-        let template = Template::new(source, bos.clone(), eos).map_err(|error| {
-            tracing::warn!(model = name, %error, "the model's chat template cannot be read");
-            error.to_string()
-        });
+        let template = compiled(source, &bos, &eos);
+        if let Err(error) = &*template {
+            tracing::warn!(model = name, error, "the model's chat template cannot be read");
+        }
         let mut controls = Vec::new();
         let mut longest_token = 1;
         for token in vocab.tokens() {
@@ -52,7 +61,8 @@ impl<'m> Prompts<'m> {
         let mut control_begins: Vec<char> = controls.iter().filter_map(|text| text.chars().next()).collect();
         control_begins.sort_unstable();
         control_begins.dedup();
-        Self { name, model, template, bos, controls, control_begins, longest_token }
+        let other = RefCell::default();
+        Self { name, model, template, other, bos, eos, controls, control_begins, longest_token }
     }
 
     pub(super) fn model(&self) -> &'m LlamaModel {
@@ -63,9 +73,22 @@ impl<'m> Prompts<'m> {
         self.model.vocab()
     }
 
-    /// Whether the model thinks before it answers.
-    pub(super) fn thinks(&self) -> bool {
-        self.template.as_ref().is_ok_and(|template| template.thinks)
+    /// Whether the model thinks before it answers; with a template instead of its own, as that says.
+    pub(super) fn thinks(&self, source: Option<&str>) -> bool {
+        self.template(source).as_ref().as_ref().is_ok_and(|template| template.thinks)
+    }
+
+    fn template(&self, source: Option<&str>) -> Compiled {
+        let Some(source) = source else { return Rc::clone(&self.template) };
+        let mut other = self.other.borrow_mut();
+        match &*other {
+            Some((of, compiled)) if of == source => Rc::clone(compiled),
+            _ => {
+                let compiled = compiled(Some(source.to_owned()), &self.bos, &self.eos);
+                *other = Some((source.to_owned(), Rc::clone(&compiled)));
+                compiled
+            }
+        }
     }
 
     /// The tokens of a request's prompt; at most `limit`.
@@ -79,7 +102,7 @@ impl<'m> Prompts<'m> {
             Some(prompt) => self.vocab().tokenize(prompt.replace('\0', "\u{fffd}").as_bytes(), true, false),
             None => {
                 let offered = if request.tool_choice == ToolChoice::None { &[][..] } else { &request.tools };
-                let prompt = self.render(&request.messages, offered)?;
+                let prompt = self.render(&request.messages, offered, request.chat_template.as_deref())?;
                 // Some templates write the token that begins a text, which tokenizing adds.
                 let adds = self.vocab().should_add_bos() && !self.bos.is_empty();
                 let prompt = prompt.strip_prefix(self.bos.as_str()).filter(|_| adds).unwrap_or(&prompt);
@@ -94,7 +117,7 @@ impl<'m> Prompts<'m> {
     }
 
     /// What a text, tokens or a conversation are to this model.
-    pub(super) fn inspect(&self, what: Inspected) -> Result<Inspected, Failure> {
+    pub(super) fn inspect(&self, Inspect { what, chat_template, .. }: Inspect) -> Result<Inspected, Failure> {
         Ok(match what {
             Inspected::Text(text) => {
                 let tokens = self.vocab().tokenize(text.replace('\0', "\u{fffd}").as_bytes(), false, false);
@@ -110,7 +133,9 @@ impl<'m> Prompts<'m> {
                 let bytes: Vec<u8> = tokens.into_iter().flat_map(piece).collect();
                 Inspected::Text(String::from_utf8_lossy(&bytes).into_owned())
             }
-            Inspected::Chat(messages, tools) => Inspected::Text(self.render(&messages, &tools)?),
+            Inspected::Chat(messages, tools) => {
+                Inspected::Text(self.render(&messages, &tools, chat_template.as_deref())?)
+            }
         })
     }
 
@@ -127,12 +152,13 @@ impl<'m> Prompts<'m> {
         Err(Failure::new(FailureKind::PromptTooLong { tokens, limit }, message))
     }
 
-    fn render(&self, messages: &[Message], tools: &[Tool]) -> Result<String, Failure> {
+    fn render(&self, messages: &[Message], tools: &[Tool], source: Option<&str>) -> Result<String, Failure> {
         let refused = |why: &dyn std::fmt::Display| {
             let message = format!("the chat template of model {:?} does not take this conversation: {why}", self.name);
             Failure::new(FailureKind::InvalidRequest, message)
         };
-        let template = self.template.as_ref().map_err(|error| refused(error))?;
+        let template = self.template(source);
+        let template = template.as_ref().as_ref().map_err(|error| refused(error))?;
         if !tools.is_empty() && !template.knows_tools {
             let message = format!("model {:?} cannot call tools: its chat template does not mention them", self.name);
             return Err(Failure::new(FailureKind::InvalidRequest, message));
@@ -180,4 +206,8 @@ impl<'m> Prompts<'m> {
         }
         plain
     }
+}
+
+fn compiled(source: Option<String>, bos: &str, eos: &str) -> Compiled {
+    Rc::new(Template::new(source, bos.to_owned(), eos.to_owned()).map_err(|error| error.to_string()))
 }

@@ -123,7 +123,7 @@ impl<'m> Scheduler<'m> {
     fn take(&mut self, mut job: Job) {
         match std::mem::replace(&mut job.task, Task::Load) {
             Task::Load => job.finish(Event::Loaded),
-            Task::Inspect(what) => match self.prompts.inspect(what) {
+            Task::Inspect(inspect) => match self.prompts.inspect(inspect) {
                 Ok(seen) => job.finish(Event::Inspected(seen)),
                 Err(failure) => job.fail(failure),
             },
@@ -173,7 +173,8 @@ impl<'m> Scheduler<'m> {
             Err(failure) => return job.fail(failure),
         };
         let Some((index, fed)) = self.place(&prompt) else { return job.fail(self.lane.stopping()) };
-        let about = (&self.prompts.vocab(), self.prompts.thinks(), self.limit);
+        let thinks = self.prompts.thinks(request.chat_template.as_deref());
+        let about = (&self.prompts.vocab(), thinks, self.limit);
         let sequence = Sequence::new(job, request, (prompt, fed), constraint, about);
         self.slots[index].kept.clear();
         if sequence.wants_nothing() {

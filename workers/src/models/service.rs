@@ -1,12 +1,13 @@
 //! The engine as a component: it starts one thread per model in use and routes requests to them.
 
+use std::collections::BTreeSet;
 use std::path::Path;
 use std::sync::mpsc::{Receiver, channel};
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use llama_cpp_2::LlamaCppError;
 use llama_cpp_2::llama_backend::LlamaBackend;
-use llama_cpp_2::{LlamaCppError, LogOptions, send_logs_to_tracing};
 use symbia_nats::inference::{
     Embed, Failure, FailureKind, Inspect, Load, ModelState, ModelStatus, Order, Request, Status, Unload,
 };
@@ -18,6 +19,7 @@ use super::directory::Found;
 use super::job::{Job, Task, Ticket};
 use super::lane;
 use super::lanes::{Lanes, Opened};
+use super::native::{backend, check_processor};
 use super::shelf::Shelf;
 use super::totals::{Counters, Tally};
 use super::{Event, Options, sampler};
@@ -73,6 +75,7 @@ impl Service {
             tally: Arc::default(),
             changed: Notify::new(),
             compute: Mutex::new(()),
+            pinned: Mutex::default(),
             lanes: Mutex::new(Lanes::default()),
         };
         Ok(Self { shared: Arc::new(shared) })
@@ -142,6 +145,7 @@ impl Handle {
             memory_used: self.shared.lanes().bytes(),
             models,
             totals: self.shared.tally.totals(),
+            pinned: self.shared.pinned().iter().cloned().collect(),
             ..Status::default()
         }
     }
@@ -178,7 +182,7 @@ impl Handle {
 
     /// Looks at tokens, like [`Handle::generate`].
     pub fn inspect(&self, inspect: Inspect, cancel: &CancellationToken) -> Result<UnboundedReceiver<Event>, Failure> {
-        self.send(&Load { model: inspect.model, ..Load::default() }, Task::Inspect(inspect.what), cancel)
+        self.send(&Load { model: inspect.model.clone(), ..Load::default() }, Task::Inspect(inspect), cancel)
     }
 
     /// Loads a model; one that is loaded with other settings is unloaded first.
@@ -214,13 +218,17 @@ impl Handle {
         unloaded
     }
 
-    /// Does something with the model directory; gives how many models it has then.
+    /// Does what is ordered; gives how many models the directory has then.
     pub async fn obey(&self, order: Order) -> std::io::Result<usize> {
         let shared = Arc::clone(&self.shared);
         let obeyed = tokio::task::spawn_blocking(move || match order {
             Order::Rescan => shared.shelf.rescan(),
             Order::Remove { model, digest, before } => {
                 shared.shelf.remove(&model, &digest, before)?;
+                Ok(shared.shelf.models()?.len())
+            }
+            Order::Pin { models } => {
+                *shared.pinned() = models.into_iter().collect();
                 Ok(shared.shelf.models()?.len())
             }
         });
@@ -272,6 +280,8 @@ pub(super) struct Shared {
     changed: Notify,
     /// Held while computing: two models at a time would want more cores than `threads`.
     compute: Mutex<()>,
+    /// The models that operators want left in memory.
+    pinned: Mutex<BTreeSet<String>>,
     lanes: Mutex<Lanes>,
 }
 
@@ -317,6 +327,15 @@ impl Shared {
         self.shelf.probed(path);
     }
 
+    /// Whether operators want a model left in memory.
+    pub(super) fn is_pinned(&self, name: &str) -> bool {
+        self.pinned().contains(name)
+    }
+
+    fn pinned(&self) -> MutexGuard<'_, BTreeSet<String>> {
+        self.pinned.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     fn lanes(&self) -> MutexGuard<'_, Lanes> {
         self.lanes.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -350,7 +369,8 @@ impl Shared {
             Some(seconds) => u64::try_from(seconds).ok().map(Duration::from_secs),
         };
         let needed = found.model.bytes.saturating_add(lane::estimate(&details, context_tokens, parallel).bytes());
-        let leaving = lanes.make_room(name, needed, options.memory_budget, options.max_loaded)?;
+        let limits = (options.memory_budget, options.max_loaded);
+        let leaving = lanes.make_room(name, needed, limits, |name| self.is_pinned(name))?;
         let (jobs, receiver) = channel();
         let (id, stop, told) = (lanes.next_id(), self.stop.child_token(), lane::Told::default());
         let lane = lane::Lane {
@@ -377,30 +397,4 @@ impl Shared {
         self.changed();
         Ok(())
     }
-}
-
-/// What the portable build of llama.cpp uses; without it the process would die of an illegal instruction.
-fn check_processor() -> Result<(), StartError> {
-    #[cfg(target_arch = "x86_64")]
-    for (feature, present) in [
-        ("AVX2", std::arch::is_x86_feature_detected!("avx2")),
-        ("FMA", std::arch::is_x86_feature_detected!("fma")),
-        ("F16C", std::arch::is_x86_feature_detected!("f16c")),
-        ("BMI2", std::arch::is_x86_feature_detected!("bmi2")),
-    ] {
-        if !present {
-            return Err(StartError::Processor(feature));
-        }
-    }
-    Ok(())
-}
-
-/// llama.cpp, initialised once per process.
-pub(super) fn backend() -> Result<&'static LlamaBackend, StartError> {
-    static BACKEND: OnceLock<Result<LlamaBackend, LlamaCppError>> = OnceLock::new();
-    let backend = BACKEND.get_or_init(|| {
-        send_logs_to_tracing(LogOptions::default());
-        LlamaBackend::init()
-    });
-    backend.as_ref().map_err(StartError::Backend)
 }

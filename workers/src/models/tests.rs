@@ -8,8 +8,8 @@ use tokio::sync::mpsc::UnboundedReceiver;
 use tokio_util::sync::CancellationToken;
 
 use symbia_nats::inference::{
-    Embed, Failure, FailureKind, FinishReason, Format, Inspect, Inspected, Load, Message, ModelState, Piece, Request,
-    Sampling, Tool, ToolChoice, Unload, Usage,
+    Embed, Failure, FailureKind, FinishReason, Format, Inspect, Inspected, Load, Message, ModelState, Order, Piece,
+    Request, Sampling, Tool, ToolChoice, Unload, Usage,
 };
 
 use super::{Answered, Event, Handle, Options, Service};
@@ -508,11 +508,11 @@ async fn a_model_is_loaded_and_unloaded_on_request() {
     assert_eq!(loaded.cache_bytes, 2 * 256 * 2 * 2 * 32 * 6 * 2);
     assert!(handle.status().await.memory_used >= loaded.bytes());
 
-    let text = Inspect { model: "pico-chat".into(), what: Inspected::Text("hello".into()) };
+    let text = Inspect { model: "pico-chat".into(), what: Inspected::Text("hello".into()), chat_template: None };
     let Some(Event::Inspected(tokens)) = events(handle.inspect(text, &cancel).unwrap()).await.pop() else {
         panic!("tokens")
     };
-    let back = Inspect { model: "pico-chat".into(), what: tokens };
+    let back = Inspect { model: "pico-chat".into(), what: tokens, chat_template: None };
     let seen = events(handle.inspect(back, &cancel).unwrap()).await.pop();
     assert_eq!(seen, Some(Event::Inspected(Inspected::Text("hello".into()))));
 

@@ -117,9 +117,10 @@ impl Admitted {
         (Some(self.id.clone()), Some(self.org.clone()))
     }
 
-    /// A request to this model, with its system prompt where the conversation has none.
+    /// A request to this model, with its chat template, and its system prompt where the conversation has none.
     pub fn direct(&self, mut request: Request) -> Request {
         (request.model, request.org) = self.address();
+        request.chat_template.clone_from(&self.settings.chat_template);
         if let Some(prompt) = &self.settings.system_prompt
             && request.messages.iter().all(|message| message.role != "system")
         {

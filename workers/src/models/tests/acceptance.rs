@@ -204,6 +204,87 @@ async fn a_third_model_makes_the_idle_one_go_and_never_the_busy_one() {
     assert!(matches!(answered(events(busy).await.pop().unwrap()).choice.finish_reason, FinishReason::Length));
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn a_pinned_model_stays_when_nobody_asks_and_when_another_needs_the_room() {
+    let directory = tempfile::tempdir().unwrap();
+    for name in ["a", "b"] {
+        let pico = shipped().join(format!("{PICO}.gguf"));
+        std::fs::copy(pico, directory.path().join(format!("{name}.gguf"))).unwrap();
+    }
+    let of = |name: &str| Request { model: Some(name.to_owned()), ..ask("what is 2+2?") };
+    let started = |idle: Duration, most: usize| {
+        start(|options| {
+            options.model_dir = directory.path().to_owned();
+            (options.idle_unload, options.max_loaded) = (idle, most);
+        })
+    };
+    let pin = |names: &[&str]| Order::Pin { models: names.iter().map(|name| (*name).to_owned()).collect() };
+    let (_service, handle) = started(Duration::from_millis(20), 0);
+    assert_eq!(handle.obey(pin(&["a"])).await.unwrap(), 2);
+    assert_eq!(handle.status().await.pinned, ["a"]);
+    for name in ["a", "b"] {
+        assert_eq!(answer(&handle, of(name)).await.0, "2 + 2 = 4");
+    }
+    let left_alone = async {
+        while handle.loaded() != ["a"] {
+            handle.changed().await;
+        }
+    };
+    assert!(tokio::time::timeout(Duration::from_secs(20), left_alone).await.is_ok(), "{:?}", handle.loaded());
+
+    let (_service, handle) = started(Duration::from_secs(300), 1);
+    handle.obey(pin(&["a"])).await.unwrap();
+    answer(&handle, of("a")).await;
+    let refused = generate(&handle, of("b")).unwrap_err();
+    assert!(refused.kind == FailureKind::Memory && refused.message.contains("pinned"), "{refused:?}");
+    handle.obey(pin(&[])).await.unwrap();
+    assert_eq!(answer(&handle, of("b")).await.0, "2 + 2 = 4");
+    assert_eq!(handle.loaded(), ["b"]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_cancelled_says_at_most_what_the_step_under_way_computes() {
+    let (_service, handle) = start(|options| options.parallel = 4);
+    let cancels: Vec<CancellationToken> = (0..4).map(|_| CancellationToken::new()).collect();
+    let mut all: Vec<_> = cancels.iter().map(|cancel| handle.generate(endless(), cancel).unwrap()).collect();
+    for stream in &mut all {
+        while !matches!(stream.recv().await.unwrap(), Event::Piece(_)) {}
+    }
+    for (stream, cancel) in all.into_iter().zip(cancels) {
+        cancel.cancel();
+        // What it has said until now waits here; a step adds a piece to each answer.
+        let before = stream.len();
+        let mut said = events(stream).await;
+        let Some(Event::Cancelled { completion_tokens, .. }) = said.pop() else { panic!("no end: {said:?}") };
+        assert!(completion_tokens > 0 && said.len() <= before + 1, "{} pieces after {before}", said.len());
+    }
+    assert_eq!(handle.status().await.totals.active, 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn tokens_are_counted_as_the_tokenizer_counts_them() {
+    let (_service, handle) = start(|_| {});
+    let mut beside = HashSet::new();
+    for text in ["hello", "The capital of France is", "Anna likes tea. Does she like coffee as well?"] {
+        let what = Inspected::Text(text.to_owned());
+        let inspect = Inspect { model: "pico-chat".into(), what, chat_template: None };
+        let seen = events(handle.inspect(inspect, &CancellationToken::new()).unwrap()).await.pop();
+        let Some(Event::Inspected(Inspected::Tokens(tokens))) = seen else { panic!("{seen:?}") };
+        let request = Request {
+            prompt: Some(text.to_owned()),
+            max_tokens: Some(9),
+            ignore_eos: true,
+            logprobs: Some(0),
+            ..Request::default()
+        };
+        let Answered { choice, usage, .. } = answered(answer(&handle, request).await.1);
+        beside.insert(usage.prompt_tokens as usize - tokens.len());
+        assert_eq!((usage.completion_tokens, choice.logprobs.len()), (9, 9));
+    }
+    // The token that begins a text, where the model has one.
+    assert!(beside == HashSet::from([0]) || beside == HashSet::from([1]), "{beside:?}");
+}
+
 /// The small model with another length of context written into its file: what it says then is nothing, but it is counted alike.
 fn stretched(directory: &Path, context: u32) {
     let mut file = std::fs::read(shipped().join(format!("{PICO}.gguf"))).unwrap();
