@@ -9,6 +9,7 @@ mod address;
 mod call;
 mod errand;
 pub mod mcp;
+pub mod references;
 mod resolver;
 mod rules;
 

@@ -1,4 +1,5 @@
-//! Servers of the Model Context Protocol, over streamable HTTP (integrations.md §13.2): asked for their tools, and to run one.
+//! Servers of the Model Context Protocol, over streamable HTTP (integrations.md §13.2): asked for their tools and prompts, and
+//! to run one.
 //!
 //! Each call is a session of its own: handshake, question, end. Servers that want to start processes here are not spoken to.
 
@@ -8,8 +9,8 @@ use reqwest::{Url, header::HeaderMap};
 use rmcp::{
     RoleClient, ServiceExt,
     model::{
-        CallToolRequestParams, ClientCapabilities, ClientConfig, Implementation, PaginatedRequestParams,
-        ProtocolVersion,
+        CallToolRequestParams, ClientCapabilities, ClientConfig, GetPromptRequestParams, Implementation,
+        PaginatedRequestParams, ProtocolVersion,
     },
     service::{ClientInitializeError, RunningService, ServiceError},
     transport::{
@@ -21,7 +22,7 @@ use serde_json::{Map, Value};
 
 use crate::{Egress, EgressError};
 
-/// Pages of a list of tools that are read, and most bytes of an answer.
+/// Pages of a list that are read, and most bytes of an answer.
 const MAX_PAGES: usize = 50;
 const MOST: usize = 4 * 1024 * 1024;
 
@@ -70,11 +71,24 @@ pub struct RemoteTool {
     pub read_only: bool,
 }
 
+/// A prompt of a server.
+#[derive(Clone, Debug, PartialEq)]
+pub struct RemotePrompt {
+    /// Its name.
+    pub name: String,
+    /// What it is for.
+    pub description: Option<String>,
+    /// What it takes: name, what that is for, and whether it is needed.
+    pub arguments: Vec<(String, Option<String>, bool)>,
+}
+
 /// What a server can do.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Offer {
     /// Its tools.
     pub tools: Vec<RemoteTool>,
+    /// Its prompts, where it has any.
+    pub prompts: Vec<RemotePrompt>,
     /// What it says of itself: the JSON of its capabilities.
     pub capabilities: Value,
 }
@@ -112,8 +126,9 @@ impl McpServer<'_> {
                     break;
                 }
             }
+            let prompts = prompts(&session).await?;
             close(session).await;
-            Ok(Offer { tools, capabilities: capabilities.and_then(Result::ok).unwrap_or_default() })
+            Ok(Offer { tools, prompts, capabilities: capabilities.and_then(Result::ok).unwrap_or_default() })
         };
         self.patiently(asked).await
     }
@@ -127,6 +142,21 @@ impl McpServer<'_> {
             let session = self.open().await?;
             let call = CallToolRequestParams::new(tool.to_owned()).with_arguments(arguments);
             let result = session.call_tool(call).await?;
+            close(session).await;
+            serde_json::to_value(&result).map_err(|_| McpError::Protocol)
+        };
+        self.patiently(asked).await
+    }
+
+    /// Asks for a prompt; its answer is `{description?, messages}`.
+    ///
+    /// # Errors
+    /// It may not be called, is not there, or does not know the prompt.
+    pub async fn prompt(&self, prompt: &str, arguments: Map<String, Value>) -> Result<Value, McpError> {
+        let asked = async {
+            let session = self.open().await?;
+            let asked = GetPromptRequestParams::new(prompt).with_arguments(arguments);
+            let result = session.get_prompt(asked).await?;
             close(session).await;
             serde_json::to_value(&result).map_err(|_| McpError::Protocol)
         };
@@ -152,9 +182,33 @@ impl McpServer<'_> {
     }
 }
 
+async fn prompts(session: &Session) -> Result<Vec<RemotePrompt>, McpError> {
+    let (mut prompts, mut cursor) = (Vec::new(), None);
+    if session.peer_info().is_none_or(|info| info.capabilities.prompts.is_none()) {
+        return Ok(prompts);
+    }
+    for _ in 0..MAX_PAGES {
+        let page = session.list_prompts(Some(PaginatedRequestParams::default().with_cursor(cursor))).await?;
+        prompts.extend(page.prompts.into_iter().map(RemotePrompt::from));
+        cursor = page.next_cursor;
+        if cursor.is_none() {
+            break;
+        }
+    }
+    Ok(prompts)
+}
+
 // Ends the session at the server too, if it takes the trouble.
 async fn close(session: Session) {
     let _ = session.cancel().await;
+}
+
+impl From<rmcp::model::Prompt> for RemotePrompt {
+    fn from(prompt: rmcp::model::Prompt) -> Self {
+        let arguments = prompt.arguments.unwrap_or_default().into_iter();
+        let arguments = arguments.map(|a| (a.name, a.description, a.required.unwrap_or_default())).collect();
+        RemotePrompt { name: prompt.name, description: prompt.description, arguments }
+    }
 }
 
 impl From<rmcp::model::Tool> for RemoteTool {

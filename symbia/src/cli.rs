@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use symbia_events::{Position, Service};
 
-use crate::{chat::ChatOptions, llm::LlmCommand, models::ModelsCommand, people::PeopleCommand};
+use crate::{chat::ChatOptions, llm::LlmCommand, mcp::McpOptions, models::ModelsCommand, people::PeopleCommand};
 
 /// Symbia: people and AI agents work together, and every step can be proved.
 #[derive(Debug, Parser)]
@@ -69,6 +69,8 @@ pub enum Command {
     /// Ask a local model directly
     #[command(subcommand)]
     Llm(LlmCommand),
+    /// Give a program the platform's tools over standard input and output (Model Context Protocol)
+    Mcp(McpOptions),
     #[command(flatten)]
     People(PeopleCommand),
     /// The log: look at it, take it elsewhere, mend it

@@ -13,6 +13,7 @@ mod home;
 mod inference;
 mod llm;
 mod log;
+mod mcp;
 mod models;
 mod opened;
 mod people;
@@ -114,6 +115,7 @@ async fn run(command: Command, config: Config) -> Ended {
         Command::Chat(options) => chat::run(&config, options).await,
         Command::Models(command) => models::run(&config, command).await,
         Command::Llm(command) => llm::run(&config, command).await,
+        Command::Mcp(options) => mcp::run(&config, options).await,
         Command::People(command) => people::run(&config, command).await,
         Command::Log(command) => log::run(&config, command).await,
         Command::Audit(command) => audit::run(&config, command).await,

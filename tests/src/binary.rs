@@ -2,7 +2,7 @@
 
 use std::{
     fs::{self, Permissions},
-    io::{BufRead, BufReader},
+    io::{BufRead, BufReader, Write},
     net::TcpListener,
     os::unix::fs::PermissionsExt,
     path::{Path, PathBuf},
@@ -179,6 +179,21 @@ impl Installation {
         let mut command = self.command(arguments);
         let Output { status, stdout, stderr } =
             command.envs(variables.iter().copied()).current_dir(self.dir.path()).output()?;
+        Ok(Said {
+            code: status.code().unwrap_or(-1),
+            out: String::from_utf8(stdout)?,
+            err: String::from_utf8_lossy(&stderr).into_owned(),
+        })
+    }
+
+    /// The same with something to read on standard input, which then ends.
+    pub fn run_fed(&self, arguments: &[&str], variables: &[(&str, &str)], input: &str) -> anyhow::Result<Said> {
+        let mut command = self.command(arguments);
+        command.envs(variables.iter().copied()).current_dir(self.dir.path());
+        command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        let mut process = command.spawn()?;
+        process.stdin.take().context("no standard input")?.write_all(input.as_bytes())?;
+        let Output { status, stdout, stderr } = process.wait_with_output()?;
         Ok(Said {
             code: status.code().unwrap_or(-1),
             out: String::from_utf8(stdout)?,

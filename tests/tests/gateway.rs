@@ -23,6 +23,8 @@ mod registry;
 mod stage;
 #[path = "gateway/telegram.rs"]
 mod telegram;
+#[path = "gateway/terms.rs"]
+mod terms;
 #[path = "gateway/use.rs"]
 mod used;
 #[path = "gateway/vendor.rs"]

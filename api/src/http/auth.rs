@@ -3,7 +3,10 @@
 use std::sync::{Arc, OnceLock};
 
 use async_trait::async_trait;
-use axum::http::{HeaderMap, header, request::Parts};
+use axum::{
+    extract::OriginalUri,
+    http::{HeaderMap, header, request::Parts},
+};
 
 use symbia_events::Service;
 use symbia_nats::witness::Seen;
@@ -40,6 +43,12 @@ pub trait Authenticator: Send + Sync + 'static {
     /// The principal of a token, from `Authorization: Bearer` or a session cookie.
     async fn bearer(&self, token: &str) -> Result<Principal, AuthError>;
 
+    /// The same where a path may take tokens that are for its own address alone (RFC 8707). As everywhere, unless a service
+    /// says otherwise.
+    async fn bearer_at(&self, token: &str, _path: &str) -> Result<Principal, AuthError> {
+        self.bearer(token).await
+    }
+
     /// The owner of an API key.
     async fn api_key(&self, key: &str) -> Result<Principal, AuthError>;
 
@@ -72,7 +81,11 @@ pub(super) async fn resolve(parts: &mut Parts) -> Outcome {
         return outcome.clone();
     }
     let outcome = match parts.extensions.get::<Arc<dyn Authenticator>>().cloned() {
-        Some(authenticator) => authenticate(authenticator.as_ref(), &parts.headers).await.map(|p| p.map(Arc::new)),
+        Some(authenticator) => {
+            // A router within another one is shown a part of the path.
+            let whole = parts.extensions.get::<OriginalUri>().map_or(&parts.uri, |OriginalUri(uri)| uri);
+            authenticate(authenticator.as_ref(), &parts.headers, whole.path()).await.map(|p| p.map(Arc::new))
+        }
         None => Err(ApiError::internal("the service was built without an authenticator")),
     };
     if let (Ok(Some(principal)), Some(Found(found))) = (&outcome, parts.extensions.get()) {
@@ -94,9 +107,17 @@ fn within_reach(parts: &Parts, principal: Option<Arc<Principal>>) -> Outcome {
     }
 }
 
-async fn authenticate(authenticator: &dyn Authenticator, headers: &HeaderMap) -> Result<Option<Principal>, ApiError> {
+async fn authenticate(
+    authenticator: &dyn Authenticator,
+    headers: &HeaderMap,
+    path: &str,
+) -> Result<Option<Principal>, ApiError> {
     if let Some(token) = bearer(headers) {
-        return authenticator.bearer(token).await.map(Some).map_err(|e| refused(&e, ApiError::token_invalid()));
+        return authenticator
+            .bearer_at(token, path)
+            .await
+            .map(Some)
+            .map_err(|e| refused(&e, ApiError::token_invalid()));
     }
     if let Some(key) = headers.get("x-api-key") {
         let key = key.to_str().unwrap_or_default().trim();

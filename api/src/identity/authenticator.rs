@@ -78,6 +78,16 @@ impl Directory {
         self.look_up(token, None).await
     }
 
+    /// The same for a token of the platform's, or one for a resource of it.
+    ///
+    /// # Errors
+    /// Those of [`Directory::identify`].
+    pub async fn identify_at(&self, token: &str, resource: &str) -> Result<Principal, AuthError> {
+        let (principal, claims) = self.look_up(token, None).await?;
+        let is_ours = claims.aud == AUDIENCE || claims.aud.trim_end_matches('/') == resource;
+        if is_ours { Ok(principal) } else { Err(AuthError::Invalid) }
+    }
+
     async fn look_up(&self, token: &str, audience: Option<&str>) -> Result<(Principal, Claims), AuthError> {
         if let Some(found) = self.recent.find(&self.platform, token, audience) {
             return Ok(found);

@@ -1,10 +1,13 @@
 //! The platform as a server of the Model Context Protocol (integrations.md §13.1): every operation of the registry that the
 //! caller may use is a tool, and what there is to use can be read.
 //!
-//! Streamable HTTP without sessions: each request stands for itself, so that any process answers it. Who calls is told by the
-//! platform's own tokens and API keys, as on every route.
+//! Streamable HTTP: each request stands for itself, so that any process answers it, and the id of a session only tells whose it
+//! is. Who calls is told by the platform's own tokens and API keys, as on every route, or by tokens for this address.
 
+mod door;
+mod prompts;
 mod resources;
+mod session;
 mod tools;
 
 use std::sync::Arc;
@@ -19,9 +22,9 @@ use axum::{
 use rmcp::{
     ErrorData, RoleServer, ServerHandler,
     model::{
-        CallToolRequestParams, CallToolResponse, CallToolResult, ContentBlock, Implementation, ListResourcesResult,
-        ListToolsResult, PaginatedRequestParams, ReadResourceRequestParams, ReadResourceResponse, ServerCapabilities,
-        ServerConfig,
+        CallToolRequestParams, CallToolResponse, CallToolResult, ContentBlock, GetPromptRequestParams,
+        GetPromptResponse, Implementation, ListPromptsResult, ListResourcesResult, ListToolsResult,
+        PaginatedRequestParams, ReadResourceRequestParams, ReadResourceResponse, ServerCapabilities, ServerConfig,
     },
     service::RequestContext,
     transport::{
@@ -33,7 +36,12 @@ use serde_json::{Value, json};
 use utoipa::IntoParams;
 use utoipa_axum::{router::OpenApiRouter, routes};
 
-use self::tools::{Toolbox, inputs};
+pub(super) use self::door::{Door, root_routes};
+use self::{
+    prompts::Prompts,
+    session::Sessions,
+    tools::{Toolbox, inputs},
+};
 use super::{
     BODY, Integrations,
     ask::PATIENCE,
@@ -74,23 +82,30 @@ struct Tools {
 
 /// Use the operations of the registry as tools of the Model Context Protocol
 ///
-/// JSON-RPC 2.0 over streamable HTTP, without sessions; protocol versions from 2024-11-05 on. `integrations` and `tags` choose
+/// JSON-RPC 2.0 over streamable HTTP; protocol versions from 2024-11-05 on. `integrations` and `tags` choose
 /// among the tools.
 #[utoipa::path(post, path = "/integrations/mcp", tag = "MCP", params(Choice), request_body = Object,
     responses((status = 200, description = "The answer", body = Object), (status = 202, description = "A notification was taken"),
-        (status = 400, description = "No JSON-RPC 2.0")))]
+        (status = 400, description = "No JSON-RPC 2.0"), (status = 404, description = "The session is none of the caller's")))]
 async fn serve(
     State(service): State<Integrations>,
     scope: RequestScope,
     caller: Caller,
     Query(choice): Query<Choice>,
-    headers: HeaderMap,
+    mut headers: HeaderMap,
     body: Bytes,
 ) -> Response {
-    if let Some(refused) = refused(&body) {
+    let sessions = Sessions { service: &service, caller: &caller, scope: &scope };
+    if let Some(refused) = refused(&body).or_else(|| sessions.checked(&mut headers)) {
         return refused;
     }
-    let tools = Tools { service, caller, scope, headers: headers.clone(), choice };
+    let tools = Tools {
+        service: service.clone(),
+        caller: caller.clone(),
+        scope: scope.clone(),
+        headers: headers.clone(),
+        choice,
+    };
     let config = StreamableHttpServerConfig::default()
         .with_legacy_session_mode(false)
         .with_json_response(true)
@@ -98,13 +113,15 @@ async fn serve(
         .disable_allowed_hosts()
         .with_max_request_body_bytes(BODY);
     let protocol = StreamableHttpService::new(move || Ok(tools.clone()), Arc::<NeverSessionManager>::default(), config);
-    let mut request = Request::new(Body::from(body));
+    let mut request = Request::new(Body::from(body.clone()));
     *request.method_mut() = Method::POST;
     *request.headers_mut() = headers;
     // Older clients accept nothing by name.
     request.headers_mut().insert(header::ACCEPT, HeaderValue::from_static(ACCEPTED));
     request.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
-    protocol.handle(request).await.map(Body::new)
+    let mut response = protocol.handle(request).await.map(Body::new);
+    sessions.begun(&body, &mut response);
+    response
 }
 
 // What is no request of JSON-RPC 2.0.
@@ -122,8 +139,7 @@ fn refused(body: &[u8]) -> Option<Response> {
 async fn challenged(State(service): State<Integrations>, request: Request, next: Next) -> Response {
     let mut response = next.run(request).await;
     if response.status() == StatusCode::UNAUTHORIZED {
-        let identity = service.registry.identity(&service.platform.settings);
-        let challenge = format!("Bearer resource_metadata=\"{identity}/.well-known/oauth-protected-resource\"");
+        let challenge = format!("Bearer resource_metadata=\"{}\"", door::metadata(&service));
         if let Ok(challenge) = challenge.parse() {
             response.headers_mut().insert(header::WWW_AUTHENTICATE, challenge);
         }
@@ -133,7 +149,8 @@ async fn challenged(State(service): State<Integrations>, request: Request, next:
 
 impl ServerHandler for Tools {
     fn get_info(&self) -> ServerConfig {
-        let mut info = ServerConfig::new(ServerCapabilities::builder().enable_tools().enable_resources().build());
+        let mut info =
+            ServerConfig::new(ServerCapabilities::builder().enable_tools().enable_resources().enable_prompts().build());
         info.server_info = Implementation::new(NAME, env!("CARGO_PKG_VERSION"));
         info.instructions = Some("Operations of the integrations that your organization can use.".to_owned());
         info
@@ -177,6 +194,29 @@ impl ServerHandler for Tools {
         Ok(self.resource(&request.uri).await?.into())
     }
 
+    async fn list_prompts(
+        &self,
+        request: Option<PaginatedRequestParams>,
+        _context: RequestContext<RoleServer>,
+    ) -> Result<ListPromptsResult, ErrorData> {
+        let from = from(request)?;
+        let all = self.prompts().await?;
+        let page = all.page(from, PAGE);
+        let next = from.saturating_add(page.len());
+        Ok(ListPromptsResult {
+            next_cursor: (next < all.len()).then(|| next.to_string()),
+            ..ListPromptsResult::with_all_items(page)
+        })
+    }
+
+    async fn get_prompt(
+        &self,
+        request: GetPromptRequestParams,
+        _context: RequestContext<RoleServer>,
+    ) -> Result<GetPromptResponse, ErrorData> {
+        Ok(self.prompt(&request.name, request.arguments.unwrap_or_default()).await?.into())
+    }
+
     async fn call_tool(
         &self,
         request: CallToolRequestParams,
@@ -204,6 +244,11 @@ impl Tools {
         let reader = self.reader()?;
         let entries = self.service.entries(&reader).await.map_err(|error| internal(&error))?;
         Ok(Toolbox::new(entries, self.choice.integrations.as_deref(), self.choice.tags.as_deref()))
+    }
+
+    async fn prompts(&self) -> Result<Prompts, ErrorData> {
+        let entries = self.service.entries(&self.reader()?).await.map_err(|error| internal(&error))?;
+        Ok(Prompts::new(entries, self.choice.integrations.as_deref()))
     }
 }
 
@@ -254,7 +299,7 @@ async fn info(State(service): State<Integrations>) -> ApiResult<Json<Value>> {
     let described: Vec<Value> = described.collect();
     Ok(Json(json!({
         "server": { "name": NAME, "version": env!("CARGO_PKG_VERSION"), "protocol": "2024-11-05" },
-        "capabilities": { "tools": true, "resources": true, "prompts": false },
+        "capabilities": { "tools": true, "resources": true, "prompts": true },
         "toolCount": described.len(),
         "tools": &described[..described.len().min(PAGE)],
     })))

@@ -42,7 +42,7 @@ use crate::{
         rate::{Quota, RateLimits, RatePolicy, RouteClass, TokenBuckets},
         server::ServerConfig,
     },
-    identity::{ApiKeysAsBearer, Directory},
+    identity::Directory,
     platform::Platform,
 };
 
@@ -77,7 +77,7 @@ pub fn service(
     config: ServerConfig,
 ) -> ServiceApp {
     platform.watch(&health, Service::Integrations);
-    let directory = ApiKeysAsBearer(Directory::new(platform.clone()));
+    let directory = Directory::new(platform.clone());
     let buckets = Arc::new(TokenBuckets::default());
     let limits =
         RateLimits::new(Service::Integrations, buckets, rates(platform.settings.rates), |_, _| RouteClass::Standard);
@@ -112,11 +112,13 @@ pub fn service(
         .merge(messages::routes())
         .merge(responses::routes())
         .merge(embeddings::routes())
-        .merge(listing::root_routes());
+        .merge(listing::root_routes())
+        .merge(mcp::root_routes());
+    let door = mcp::Door::new(directory, &service);
     ServiceApp::new(info(), health, config)
         .api(api.with_state(service.clone()))
         .root(root.with_state(service))
-        .authenticator(Arc::new(directory))
+        .authenticator(Arc::new(door))
         .rate_limits(limits)
         .body_limit(BODY)
 }

@@ -22,6 +22,8 @@ pub struct LinkingOptions {
     pub callback_base: Option<String>,
     /// Address of the user interface; absent: a page of our own says what happened.
     pub interface: Option<String>,
+    /// The installation's own clients, for organizations that have none of theirs.
+    pub own: model::OwnClients,
 }
 
 impl LinkingOptions {
@@ -31,6 +33,13 @@ impl LinkingOptions {
 }
 
 impl Integrations {
+    /// The client of an organization, else the installation's.
+    async fn usable_oauth_client(&self, org: &str, provider: &str) -> ApiResult<Option<model::OauthClient>> {
+        let mut tx = self.platform.read(&Scope::platform()).await?;
+        let found = model::oauth_client(&mut tx, org, provider).await?;
+        Ok(found.or_else(|| self.linking.own.client(org, provider)))
+    }
+
     async fn oauth_client(&self, reader: &Reader, provider: &str) -> ApiResult<Option<model::OauthClient>> {
         let mut tx = self.platform.read(&Scope::member(reader.org.clone(), &reader.user)).await?;
         Ok(model::oauth_client(&mut tx, reader.org.as_str(), provider).await?)

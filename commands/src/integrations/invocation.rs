@@ -62,6 +62,9 @@ domain_commands! {
             #[serde(default)]
             message: Option<Personal>,
             duration_ms: u64,
+            /// When asking again is worth it.
+            #[serde(default)]
+            retry_after_ms: Option<u64>,
         }
     }
 }
@@ -195,6 +198,7 @@ impl Aggregate for Invocation {
                 duration_ms: c.duration_ms,
                 credential_id: self.credential_id.clone(),
                 requested_by: self.requested_by.clone(),
+                retry_after_ms: c.retry_after_ms,
             })),
         }
     }
@@ -233,7 +237,7 @@ mod tests {
 
     fn fail() -> FailInvocation {
         let (category, code) = (ErrorCategory::Network, "unreachable".into());
-        FailInvocation { request_id: "r1".into(), category, code, message: None, duration_ms: 3 }
+        FailInvocation { request_id: "r1".into(), category, code, message: None, duration_ms: 3, retry_after_ms: None }
     }
 
     #[test]

@@ -24,4 +24,4 @@ pub use model_scope::*;
 pub use oauth::*;
 pub use price::*;
 pub use registry::*;
-pub use tools::tool_operation;
+pub use tools::{prompt_operation, tool_operation};

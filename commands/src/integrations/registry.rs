@@ -6,8 +6,9 @@
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 use symbia_events::integrations::{
-    IntegrationAuth, IntegrationDiscovered, IntegrationDiscoveryFailed, IntegrationEvent, IntegrationKind,
-    IntegrationRefreshRequested, IntegrationRegistered, IntegrationRemoved, IntegrationRetry, Operation,
+    CallRate, IntegrationAuth, IntegrationDiscovered, IntegrationDiscoveryFailed, IntegrationEvent, IntegrationKind,
+    IntegrationRateLimit, IntegrationRefreshRequested, IntegrationRegistered, IntegrationRemoved, IntegrationRetry,
+    Operation,
 };
 use time::OffsetDateTime;
 
@@ -21,6 +22,8 @@ pub const MAX_OPERATIONS: usize = 2000;
 /// Most bytes of their JSON: they must fit into an event.
 pub const MAX_OPERATION_BYTES: usize = 2 * 1024 * 1024;
 const MAX_METADATA: usize = 16 * 1024;
+/// The largest limit of calls.
+const MOST_CALLS: u32 = 1_000_000;
 
 domain_commands! {
     /// What can be done about an integration. Discovering is the platform's.
@@ -41,6 +44,8 @@ domain_commands! {
             auth: IntegrationAuth,
             #[serde(default)]
             retry: Option<IntegrationRetry>,
+            #[serde(default)]
+            rate_limit: Option<IntegrationRateLimit>,
             /// Absent: to be discovered.
             #[serde(default)]
             operations: Option<Vec<Operation>>,
@@ -165,6 +170,19 @@ fn check_operations(operations: &[Operation]) -> Result<(), Rejection> {
     Ok(())
 }
 
+fn check_rates(limit: Option<&IntegrationRateLimit>) -> Result<(), Rejection> {
+    let Some(limit) = limit else { return Ok(()) };
+    let fits = |rate: &CallRate| {
+        let CallRate { requests_per_second, requests_per_minute } = *rate;
+        [requests_per_second, requests_per_minute].into_iter().flatten().all(|most| (1..=MOST_CALLS).contains(&most))
+    };
+    if limit.operations.len() > MAX_OPERATIONS || !fits(&limit.all()) || !limit.operations.values().all(fits) {
+        let text = format!("rateLimit: each limit is 1 to {MOST_CALLS}, for at most {MAX_OPERATIONS} operations");
+        return Err(Rejection::invalid(text));
+    }
+    Ok(())
+}
+
 impl Integration {
     fn source(&self) -> Result<&Source, Rejection> {
         self.source.as_ref().ok_or_else(|| Rejection::not_found("integration"))
@@ -197,6 +215,7 @@ impl Integration {
         if c.retry.is_some_and(|retry| retry.max_retries > 10 || !(1.0..=10.0).contains(&retry.backoff_multiplier)) {
             return Err(Rejection::invalid("retry: at most 10 retries, and a multiplier from 1 to 10"));
         }
+        check_rates(c.rate_limit.as_ref())?;
         if c.tags.len() > 50 || serde_json::to_vec(&c.metadata).map_or(true, |json| json.len() > MAX_METADATA) {
             return Err(Rejection::invalid("tags, metadata: at most 50 tags, and 16 KiB of metadata"));
         }
@@ -209,6 +228,7 @@ impl Integration {
             server_url: c.server_url,
             auth: c.auth,
             retry: c.retry,
+            rate_limit: c.rate_limit,
             operations: c.operations,
             tags: c.tags,
             metadata: c.metadata,

@@ -1,6 +1,6 @@
-//! Tools of Model Context Protocol servers as operations (integrations.md §13.2).
+//! Tools and prompts of Model Context Protocol servers as operations (integrations.md §13.2).
 
-use serde_json::Value;
+use serde_json::{Map, Value, json};
 use symbia_events::integrations::{Location, McpTool, Operation, Parameter};
 
 /// The operation that a tool is: `tool.<name>`, also found as its name, and as its name with dots between its words.
@@ -35,15 +35,43 @@ pub fn tool_operation(
         tags: if read_only { vec!["read-only".to_owned()] } else { Vec::new() },
         parameters: properties.into_iter().flatten().map(parameter).collect(),
         response_schema: output_schema,
-        mcp_tool: Some(McpTool { name: name.to_owned(), input_schema }),
+        mcp_tool: Some(McpTool { name: name.to_owned(), input_schema, prompt: false }),
+        ..Operation::default()
+    }
+}
+
+/// The operation that a prompt is, `prompt.<name>`; its arguments are texts, each with what it is for and whether it is needed.
+#[must_use]
+pub fn prompt_operation(
+    name: &str,
+    description: Option<String>,
+    arguments: Vec<(String, Option<String>, bool)>,
+) -> Operation {
+    let required: Vec<&String> = arguments.iter().filter(|(.., required)| *required).map(|(name, ..)| name).collect();
+    let properties: Map<String, Value> =
+        arguments.iter().map(|(name, ..)| (name.clone(), json!({ "type": "string" }))).collect();
+    let input_schema = json!({ "type": "object", "properties": properties, "required": required });
+    let parameter = |(name, description, required): (String, Option<String>, bool)| Parameter {
+        name,
+        location: Location::Body,
+        required,
+        description,
+        schema: Some(json!({ "type": "string" })),
+    };
+    Operation {
+        id: format!("prompt.{name}"),
+        operation_id: Some(name.to_owned()),
+        summary: description.as_deref().and_then(|text| text.lines().next()).map(str::to_owned),
+        description,
+        tags: vec!["prompt".to_owned(), "read-only".to_owned()],
+        parameters: arguments.into_iter().map(parameter).collect(),
+        mcp_tool: Some(McpTool { name: name.to_owned(), input_schema, prompt: true }),
         ..Operation::default()
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use serde_json::json;
-
     use super::*;
 
     #[test]

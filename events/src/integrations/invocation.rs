@@ -62,6 +62,8 @@ domain_events! {
             duration_ms: u64,
             credential_id: Option<String>,
             requested_by: String,
+            /// When asking again is worth it.
+            retry_after_ms: Option<u64>,
         }
     }
 }

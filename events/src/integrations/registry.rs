@@ -1,5 +1,7 @@
 //! Events of the registry: APIs that an organization registered, and what can be called of them (integrations.md §3.6, §12).
 
+use std::collections::BTreeMap;
+
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
@@ -77,6 +79,42 @@ impl IntegrationAuth {
     }
 }
 
+/// How often something may be called.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", default, deny_unknown_fields)]
+pub struct CallRate {
+    /// At most so often in a second.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub requests_per_second: Option<u32>,
+    /// At most so often in a minute.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub requests_per_minute: Option<u32>,
+}
+
+/// How often an integration may be called by its organization.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", default, deny_unknown_fields)]
+pub struct IntegrationRateLimit {
+    /// All of its operations together, in a second.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub requests_per_second: Option<u32>,
+    /// All of its operations together, in a minute.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub requests_per_minute: Option<u32>,
+    /// Single operations, by id.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub operations: BTreeMap<String, CallRate>,
+}
+
+impl IntegrationRateLimit {
+    /// How often all of its operations together may be called.
+    #[must_use]
+    pub fn all(&self) -> CallRate {
+        let Self { requests_per_second, requests_per_minute, .. } = *self;
+        CallRate { requests_per_second, requests_per_minute }
+    }
+}
+
 /// How calls that failed are tried again.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", default)]
@@ -141,6 +179,9 @@ pub struct RequestBody {
 pub struct McpTool {
     pub name: String,
     pub input_schema: Value,
+    /// It is a prompt: asked for, it gives turns of a conversation.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub prompt: bool,
 }
 
 /// What can be called.
@@ -182,7 +223,7 @@ pub struct Operation {
     /// JSON schema of its answer.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub response_schema: Option<Value>,
-    /// It is a tool of an MCP server.
+    /// It is a tool of an MCP server, or a prompt.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub mcp_tool: Option<McpTool>,
 }
@@ -202,6 +243,7 @@ domain_events! {
             server_url: Option<String>,
             auth: IntegrationAuth,
             retry: Option<IntegrationRetry>,
+            rate_limit: Option<IntegrationRateLimit>,
             /// Absent: to be discovered.
             operations: Option<Vec<Operation>>,
             tags: Vec<String>,

@@ -7,6 +7,7 @@ mod circuits;
 mod completions;
 mod invocations;
 mod oauth;
+mod own_clients;
 mod prices;
 mod registry;
 mod usage;
@@ -22,6 +23,7 @@ pub use oauth::{
     OauthClient, OauthConnection, OauthFlow, SealedAccount, oauth_client, oauth_clients, oauth_code_context,
     oauth_connections, oauth_flow, oauth_secret_context,
 };
+pub use own_clients::{OwnClient, OwnClients};
 pub use prices::{Price, price, prices};
 pub use registry::{Integration, integration, integrations};
 pub use usage::{Filter, Grouped, Summary, executions, summary, usage_by};
@@ -90,4 +92,9 @@ const MIGRATIONS: &[Migration] = &[
     Migration { version: 4, name: "registry", sql: include_str!("../../../migrations/integrations/0004_registry.sql") },
     Migration { version: 5, name: "oauth", sql: include_str!("../../../migrations/integrations/0005_oauth.sql") },
     Migration { version: 6, name: "channels", sql: include_str!("../../../migrations/integrations/0006_channels.sql") },
+    Migration {
+        version: 7,
+        name: "rate limit",
+        sql: include_str!("../../../migrations/integrations/0007_rate_limit.sql"),
+    },
 ];

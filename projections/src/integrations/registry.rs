@@ -6,7 +6,8 @@ use sqlx::{FromRow, PgConnection, types::Json};
 use symbia_events::{
     DomainEvent, Event,
     integrations::{
-        IntegrationAuth, IntegrationDiscovered, IntegrationEvent, IntegrationRegistered, IntegrationRetry, Operation,
+        IntegrationAuth, IntegrationDiscovered, IntegrationEvent, IntegrationRateLimit, IntegrationRegistered,
+        IntegrationRetry, Operation,
     },
 };
 use time::OffsetDateTime;
@@ -32,6 +33,7 @@ pub struct Integration {
     pub server_url: Option<String>,
     pub auth: Json<IntegrationAuth>,
     pub retry: Option<Json<IntegrationRetry>>,
+    pub rate_limit: Option<Json<IntegrationRateLimit>>,
     pub operations: Json<Vec<Operation>>,
     pub tags: Json<Vec<String>>,
     pub metadata: Json<Map<String, Value>>,
@@ -87,11 +89,11 @@ pub(super) async fn fold(conn: &mut PgConnection, events: &[FoldEvent]) -> Resul
 async fn registered(conn: &mut PgConnection, event: &Event, e: IntegrationRegistered) -> Result<(), sqlx::Error> {
     let known = e.operations.is_some();
     let upsert = "INSERT INTO integrations (org_id, key, name, description, kind, spec_url, server_url, auth, retry,
-                      operations, tags, metadata, status, version, last_synced_at, created_at, updated_at)
-                  VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $16)
+                      operations, tags, metadata, status, version, last_synced_at, created_at, updated_at, rate_limit)
+                  VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $16, $17)
                   ON CONFLICT (org_id, key) DO UPDATE SET name = excluded.name, description = excluded.description,
                       kind = excluded.kind, spec_url = excluded.spec_url, server_url = excluded.server_url,
-                      auth = excluded.auth, retry = excluded.retry, operations = excluded.operations,
+                      auth = excluded.auth, retry = excluded.retry, rate_limit = excluded.rate_limit, operations = excluded.operations,
                       tags = excluded.tags, metadata = excluded.metadata, status = excluded.status,
                       sync_error = NULL, spec_digest = NULL, version = excluded.version,
                       last_synced_at = excluded.last_synced_at, updated_at = excluded.updated_at";
@@ -112,6 +114,7 @@ async fn registered(conn: &mut PgConnection, event: &Event, e: IntegrationRegist
         .bind(int(e.version))
         .bind(known.then_some(event.time))
         .bind(event.time)
+        .bind(e.rate_limit.as_ref().map(storable))
         .execute(conn)
         .await
         .map(|_| ())

@@ -242,6 +242,7 @@ async fn an_account_is_linked_used_refreshed_and_given_up() -> Tested {
     ensure!(acme.book().refused == 0, "a token was used twice");
 
     // What is called with it is the API that it is for.
+    ensure!(linked[0]["lastUsedAt"].is_null(), "{linked}");
     let custom = json!({ "key": "things", "type": "custom", "serverUrl": format!("{}/v1", acme.base),
         "auth": { "type": "oauth2", "credentialKey": "acme" },
         "operations": [{ "id": "list", "method": "GET", "path": "/things" }] });
@@ -250,6 +251,9 @@ async fn an_account_is_linked_used_refreshed_and_given_up() -> Tested {
     let invoke = || stage.ask(&ada, "POST", "/api/integrations/invoke", Some(json!({ "operation": "things.list" })));
     ensure!(invoke().await?.body["success"] == true, "{}", invoke().await?.body);
     ensure!(acme.book().called.iter().all(|key| key == "Bearer access-CANARY-2"), "{:?}", acme.book().called);
+
+    until("that it was used shows", || async { Ok(mine().await?.body["connections"][0]["lastUsedAt"].is_string()) })
+        .await?;
 
     // Linked again it is the same account.
     let sent = browser.sets_out(&ada, begin).await?;
@@ -271,6 +275,36 @@ async fn an_account_is_linked_used_refreshed_and_given_up() -> Tested {
         ensure!(log.contains(kind), "no {kind}");
     }
     ensure!(!log.contains("CANARY") && !log.contains("ada@acme.example"), "in the log");
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_installations_own_client_serves_whoever_has_none_of_theirs() -> Tested {
+    let own = [("OAUTH_GITHUB_CLIENT_ID", "client-of-all"), ("OAUTH_GITHUB_CLIENT_SECRET", "env-CANARY-secret")];
+    let stage = Stage::with_variables(&own).await?;
+    let (ada, eve) = (stage.register("ada").await?, stage.register("eve").await?);
+    let theirs = json!({ "clientId": "client-of-ada", "clientSecret": SECRET, "redirectUris": [BACK] });
+    let config = "/api/oauth/provider-configs/github";
+    ensure!(stage.ask(&ada, "PUT", config, Some(theirs)).await?.status == 200, "not set");
+    for (who, client) in [(&ada, "client-of-ada"), (&eve, "client-of-all")] {
+        let listed = stage.ask(who, "GET", "/api/oauth/providers", None).await?.body;
+        let providers = listed["providers"].as_array().context("no providers")?;
+        ensure!(providers.len() == 1 && providers[0]["provider"] == "github", "{listed}");
+        let way = stage.ask(who, "POST", "/api/oauth/authorize", Some(json!({ "provider": "github" }))).await?;
+        let url = way.body["authorizationUrl"].as_str().context("no way")?;
+        ensure!(way.status == 200 && url.contains(&format!("client_id={client}&")), "{}", way.body);
+    }
+    // What an admin sees and changes is their organization's; the address of ada's serves nobody else.
+    let set = stage.ask(&eve, "GET", "/api/oauth/provider-configs", None).await?;
+    ensure!(set.body == json!({ "providerConfigs": [] }), "{}", set.body);
+    ensure!(stage.ask(&eve, "DELETE", config, None).await?.status == 404, "it is not eve's to remove");
+    let sent = json!({ "provider": "github", "redirectUri": BACK });
+    ensure!(stage.ask(&eve, "POST", "/api/oauth/authorize", Some(sent)).await?.status == 400, "sent to ada's address");
+    ensure!(stage.ask(&ada, "DELETE", config, None).await?.status == 200, "not removed");
+    let way = stage.ask(&ada, "POST", "/api/oauth/authorize", Some(json!({ "provider": "github" }))).await?;
+    ensure!(way.body["authorizationUrl"].as_str().is_some_and(|url| url.contains("client-of-all")), "{}", way.body);
+    let log = stage.house.run(&["log", "export"])?.expect(0)?.out;
+    ensure!(!log.contains("CANARY"), "a secret is in the log");
     Ok(())
 }
 

@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use anyhow::{Context, ensure};
 use axum::{
     Json, Router,
-    extract::{Request, State},
+    extract::{Path, Request, State},
     http::StatusCode,
     response::{IntoResponse, Redirect, Response},
     routing::get,
@@ -25,26 +25,30 @@ type Seen = Arc<Mutex<Vec<(String, Option<String>)>>>;
 
 /// A server that notes what it is asked: `GET /v1/pets/1`, and with what key.
 #[derive(Clone, Default)]
-struct Server {
+pub struct Server {
     seen: Seen,
-    base: String,
+    pub base: String,
     elsewhere: String,
 }
 
 impl Server {
-    async fn start(elsewhere: &str) -> anyhow::Result<Self> {
+    pub async fn start(elsewhere: &str) -> anyhow::Result<Self> {
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await?;
         let server = Server {
             base: format!("http://{}", listener.local_addr()?),
             elsewhere: elsewhere.to_owned(),
             ..Server::default()
         };
-        let app = Router::new().route("/openapi.yaml", get(document)).fallback(noted).with_state(server.clone());
+        let app = Router::new()
+            .route("/openapi.yaml", get(document))
+            .route("/split/{name}", get(split))
+            .fallback(noted)
+            .with_state(server.clone());
         tokio::spawn(async move { axum::serve(listener, app).await });
         Ok(server)
     }
 
-    fn seen(&self) -> Vec<(String, Option<String>)> {
+    pub fn seen(&self) -> Vec<(String, Option<String>)> {
         std::mem::take(&mut self.seen.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
@@ -71,6 +75,34 @@ paths:
 "
 }
 
+// A document in two parts, and one that leads inside.
+async fn split(Path(name): Path<String>) -> &'static str {
+    match name.as_str() {
+        "openapi.yaml" => {
+            "openapi: 3.0.3
+servers: [{url: /v1}]
+paths:
+  /pets:
+    post:
+      operationId: createPet
+      parameters: [{$ref: 'common.yaml#/parameters/Lang'}]
+      requestBody: {content: {application/json: {schema: {$ref: 'common.yaml#/schemas/Pet'}}}}
+      responses: {201: {description: made}}
+"
+        }
+        "common.yaml" => {
+            "parameters: {Lang: {name: lang, in: query, schema: {$ref: '#/schemas/Word'}}}
+schemas: {Word: {type: string}, Pet: {type: object, properties: {name: {$ref: '#/schemas/Word'}}}}
+"
+        }
+        _ => {
+            "openapi: 3.0.3
+paths: {/pets: {get: {operationId: getPets, parameters: [{$ref: 'http://10.0.0.1/common.yaml#/x'}]}}}
+"
+        }
+    }
+}
+
 async fn noted(State(server): State<Server>, request: Request) -> Response {
     let key = request.headers().get("authorization").and_then(|key| key.to_str().ok()).map(str::to_owned);
     let what = format!("{} {}", request.method(), request.uri());
@@ -82,11 +114,11 @@ async fn noted(State(server): State<Server>, request: Request) -> Response {
     }
 }
 
-async fn register(stage: &Stage, who: &Person, body: Value) -> anyhow::Result<Answered> {
+pub async fn register(stage: &Stage, who: &Person, body: Value) -> anyhow::Result<Answered> {
     stage.ask(who, "POST", "/api/integrations/register", Some(body)).await
 }
 
-async fn invoke(stage: &Stage, who: &Person, operation: &str, with: Value) -> anyhow::Result<Answered> {
+pub async fn invoke(stage: &Stage, who: &Person, operation: &str, with: Value) -> anyhow::Result<Answered> {
     let mut body = with;
     body["operation"] = json!(operation);
     stage.ask(who, "POST", "/api/integrations/invoke", Some(body)).await

@@ -27,7 +27,7 @@ use symbia_events::{
 use symbia_nats::timers::{TimerCommand, Timers, When};
 use symbia_projections::{
     ReadPool, Scope,
-    integrations::{self as model, OauthClient},
+    integrations::{self as model, OauthClient, OwnClients},
     secrets::SecretStore,
 };
 use time::{OffsetDateTime, format_description::well_known::Rfc3339};
@@ -57,6 +57,7 @@ pub struct AccountLinker {
     reader: ReadPool,
     secrets: SecretStore,
     egress: Egress,
+    own: OwnClients,
     keeper: Keeper,
 }
 
@@ -85,12 +86,19 @@ impl AccountLinker {
     ) -> Self {
         let keeper = Keeper::new(Arc::clone(&keys), sender.clone(), reader.clone(), secrets.clone(), books);
         let timers = Timers::new(jetstream::new(client));
-        AccountLinker { sender, keys, timers, reader, secrets, egress, keeper }
+        AccountLinker { sender, keys, timers, reader, secrets, egress, own: OwnClients::default(), keeper }
+    }
+
+    /// The same with clients of the installation's own.
+    #[must_use]
+    pub fn with_own(self, own: OwnClients) -> Self {
+        AccountLinker { own, ..self }
     }
 
     async fn client(&self, event: &Event, provider: &str) -> anyhow::Result<Option<OauthClient>> {
         let mut tx = self.reader.read(&Scope::platform()).await?;
-        Ok(model::oauth_client(&mut tx, event.orgid.as_str(), provider).await?)
+        let org = event.orgid.as_str();
+        Ok(model::oauth_client(&mut tx, org, provider).await?.or_else(|| self.own.client(org, provider)))
     }
 
     // With the client's secret, if it has one.
@@ -100,7 +108,7 @@ impl AccountLinker {
                 let context = model::oauth_secret_context(&client.org_id, &client.id);
                 Some(self.secrets.item(reference, &context).await?.unwrap_or_default())
             }
-            None => None,
+            None => self.own.secret(client),
         };
         Ok(Endpoint { egress: &self.egress, endpoints: &client.endpoints, client_id: &client.client_id, secret })
     }
@@ -123,7 +131,7 @@ impl AccountLinker {
             Err(Refused { code, .. }) => return self.failed(event, answered, &code).await,
         };
         // Without a name an account is as good.
-        let account = endpoint.account(&tokens.access).await.unwrap_or_default();
+        let account = endpoint.account(&tokens.access).await.or_else(|| tokens.account.clone()).unwrap_or_default();
         let hosts = &client.endpoints.hosts;
         let credential_id =
             self.keeper.keep(event, &answered.user_id, &answered.provider, hosts, &tokens, &account).await?;

@@ -2,6 +2,7 @@
 //! its operations. Every call goes through the egress guard, and takes a key along only where that key belongs.
 
 mod discoverer;
+mod frequency;
 mod invoker;
 mod vault;
 

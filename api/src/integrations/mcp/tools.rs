@@ -33,7 +33,8 @@ impl Toolbox {
         entries.sort_by(|a, b| a.key.cmp(&b.key));
         let (mut tools, mut taken) = (Vec::new(), HashMap::new());
         for (i, entry) in entries.iter().enumerate() {
-            for (j, operation) in entry.operations.iter().enumerate() {
+            let all = entry.operations.iter().enumerate().filter(|(_, operation)| !is_prompt(operation));
+            for (j, operation) in all {
                 // Names are given before the choice, which must not change them.
                 let name = name(&entry.key, &operation.id, &mut taken);
                 if among(tags, &|tag| operation.tags.iter().any(|t| t == tag)) {
@@ -71,8 +72,13 @@ impl Toolbox {
     }
 }
 
+/// Whether an operation is a prompt, and no tool.
+pub(super) fn is_prompt(operation: &Operation) -> bool {
+    operation.mcp_tool.as_ref().is_some_and(|tool| tool.prompt)
+}
+
 // `<key>_<id>` with underscores for whatever a name may not hold. What is too long, or taken, ends in a digest of the whole.
-fn name(key: &str, id: &str, taken: &mut HashMap<String, ()>) -> String {
+pub(super) fn name(key: &str, id: &str, taken: &mut HashMap<String, ()>) -> String {
     let full = format!("{key}.{id}");
     let fits = |c: char| if c.is_ascii_alphanumeric() || c == '-' { c } else { '_' };
     let plain: String = full.chars().map(fits).collect();

@@ -8,7 +8,8 @@ use symbia_commands::{
     integrations::{OauthConnectionCommand, RevokeOauth},
 };
 use symbia_events::{AggregateRef, Personal, Service, SubjectKey};
-use symbia_projections::{Scope, integrations as model};
+use symbia_projections::{Scope, identity::credentials_of, integrations as model};
+use time::OffsetDateTime;
 use utoipa::ToSchema;
 use utoipa_axum::{router::OpenApiRouter, routes};
 
@@ -40,11 +41,13 @@ struct Connection {
     expires_at: Option<String>,
     connected_at: String,
     revoked_at: Option<String>,
+    /// When its token was last lent for a call.
+    last_used_at: Option<String>,
     updated_at: String,
 }
 
 impl Connection {
-    fn opened(row: model::OauthConnection, key: Option<&SubjectKey>) -> Self {
+    fn opened(row: model::OauthConnection, key: Option<&SubjectKey>, used: Option<OffsetDateTime>) -> Self {
         let open = |sealed: Option<Personal>| key.zip(sealed).and_then(|(key, sealed)| key.open(&sealed).ok());
         let account = row.account.0;
         Connection {
@@ -60,6 +63,7 @@ impl Connection {
             expires_at: row.expires_at.map(iso),
             connected_at: iso(row.connected_at),
             revoked_at: row.revoked_at.map(iso),
+            last_used_at: used.map(iso),
             updated_at: iso(row.updated_at),
         }
     }
@@ -72,8 +76,11 @@ async fn providers(State(service): State<Integrations>, scope: RequestScope, cal
     let reader = Reader::new(&caller, &scope)?;
     let linked = service.oauth_connections(&reader).await?;
     let mut tx = service.platform.read(&Scope::member(reader.org.clone(), &reader.user)).await?;
-    let all = model::oauth_clients(&mut tx, reader.org.as_str()).await?;
+    let mut all = model::oauth_clients(&mut tx, reader.org.as_str()).await?;
     drop(tx);
+    let theirs = |provider: &str| all.iter().any(|client| client.id == provider);
+    let own: Vec<_> = service.linking.own.all(reader.org.as_str()).filter(|client| !theirs(&client.id)).collect();
+    all.extend(own);
     let shown = |client: &model::OauthClient| {
         let connection = linked.iter().find(|c| c.provider == client.id && c.status == "active");
         json!({ "provider": client.id, "displayName": client.display_name, "description": client.description,
@@ -91,7 +98,15 @@ async fn list(State(service): State<Integrations>, scope: RequestScope, caller: 
     let reader = Reader::new(&caller, &scope)?;
     let rows = service.oauth_connections(&reader).await?;
     let key = service.platform.secrets.subject_key(&reader.user).await?;
-    let connections: Vec<Connection> = rows.into_iter().map(|row| Connection::opened(row, key.as_ref())).collect();
+    let mut tx = service.platform.read(&Scope::platform()).await?;
+    let kept = credentials_of(&mut tx, &reader.user).await?;
+    drop(tx);
+    let used = |id: &str| kept.iter().find(|credential| credential.id == id)?.last_used_at;
+    let opened = |row: model::OauthConnection| {
+        let used = used(&row.credential_id);
+        Connection::opened(row, key.as_ref(), used)
+    };
+    let connections: Vec<Connection> = rows.into_iter().map(opened).collect();
     Ok(Json(json!({ "connections": connections })))
 }
 

@@ -97,7 +97,7 @@ impl Integrations {
     }
 
     async fn usable_client(&self, reader: &Reader, provider: &str) -> ApiResult<model::OauthClient> {
-        match self.oauth_client(reader, provider).await? {
+        match self.usable_oauth_client(reader.org.as_str(), provider).await? {
             Some(client) if client.enabled => Ok(client),
             Some(_) => Err(refused("PROVIDER_DISABLED", format!("No accounts are linked at '{provider}' at present"))),
             None if preset(provider).is_some() => {
@@ -257,9 +257,7 @@ impl Integrations {
 
     // Allowed when the way began, and still.
     async fn landing(&self, flow: &model::OauthFlow) -> ApiResult<Option<String>> {
-        let mut tx = self.platform.read(&Scope::platform()).await?;
-        let client = model::oauth_client(&mut tx, &flow.org_id, &flow.provider).await?;
-        drop(tx);
+        let client = self.usable_oauth_client(&flow.org_id, &flow.provider).await?;
         let wanted = flow.redirect_uri.as_ref();
         let wanted = wanted.filter(|uri| client.is_some_and(|client| client.redirect_uris.contains(*uri)));
         let Some(place) = wanted.or(self.linking.interface.as_ref()) else { return Ok(None) };

@@ -73,7 +73,7 @@ impl Entry {
 fn registered(row: &model::Integration) -> Value {
     let mut shown = json!({
         "id": format!("{}-{}", row.kind, row.key), "name": row.name, "description": row.description, "type": row.kind,
-        "auth": row.auth, "retry": row.retry, "status": row.status, "syncError": row.sync_error,
+        "auth": row.auth, "retry": row.retry, "rateLimit": row.rate_limit, "status": row.status, "syncError": row.sync_error,
         "lastSyncedAt": row.last_synced_at.map(iso), "version": row.version, "tags": row.tags, "metadata": row.metadata,
         "createdAt": iso(row.created_at), "updatedAt": iso(row.updated_at),
     });

@@ -93,7 +93,7 @@ pub(in crate::integrations) struct Called {
     /// HTTP status of what was called.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub status_code: Option<u16>,
-    /// `mcp-tool`.
+    /// `mcp-tool` or `mcp-prompt`.
     #[serde(rename = "type", skip_serializing_if = "Option::is_none")]
     pub kind: Option<String>,
 }
@@ -268,7 +268,8 @@ async fn ended(ear: &mut Ear, key: &SubjectKey) -> Result<Called, Failure> {
             Ok(InvocationEvent::InvocationFailed(e)) => {
                 let message = e.message.and_then(|message| key.open(&message).ok());
                 let text = message.unwrap_or_else(|| "there is no answer".to_owned());
-                return Err(Failure::new(e.category, &e.code, text));
+                let retry_after_ms = e.retry_after_ms;
+                return Err(Failure { retry_after_ms, ..Failure::new(e.category, &e.code, text) });
             }
             Ok(_) | Err(_) => {}
         }

@@ -7,9 +7,9 @@ use reqwest::{Method, Url, header::HeaderMap};
 use serde_json::{Value, json};
 use symbia_commands::integrations::{
     openapi::{self, ImportError, Imported, MAX_DOCUMENT},
-    tool_operation,
+    prompt_operation, tool_operation,
 };
-use symbia_egress::{Errand, mcp::McpServer};
+use symbia_egress::{Egress, Errand, mcp::McpServer, references::gathered};
 use symbia_events::integrations::Operation;
 use utoipa_axum::{router::OpenApiRouter, routes};
 
@@ -31,23 +31,35 @@ fn refused(path: &str, why: impl std::fmt::Display) -> ApiError {
 }
 
 async fn import(
+    egress: ApiResult<&Egress>,
     read: impl FnOnce() -> Result<Value, ImportError> + Send + 'static,
     server: Option<String>,
     came_from: Option<String>,
 ) -> ApiResult<Imported> {
     // A long document takes a while.
-    let work = move || openapi::import(&read()?, server.as_deref(), came_from.as_deref());
+    let parsed = tokio::task::spawn_blocking(read).await.map_err(ApiError::internal)?;
+    let mut whole = parsed.map_err(|error| refused("spec", error))?;
+    if let Ok(egress) = egress {
+        let read = |bytes: &[u8]| openapi::parse(bytes).ok();
+        whole = gathered(egress, whole, came_from.as_deref(), read).await.map_err(|error| refused("spec", error))?;
+    }
+    let work = move || openapi::import(&whole, server.as_deref(), came_from.as_deref());
     let imported = tokio::task::spawn_blocking(work).await.map_err(ApiError::internal)?;
     imported.map_err(|error| refused("spec", error))
 }
 
 /// Imports a document that came with a request: an object, or text.
-pub(super) async fn inline(spec: Value, server: Option<String>, came_from: Option<String>) -> ApiResult<Imported> {
+pub(super) async fn inline(
+    egress: ApiResult<&Egress>,
+    spec: Value,
+    server: Option<String>,
+    came_from: Option<String>,
+) -> ApiResult<Imported> {
     let read = move || match spec {
         Value::String(text) => openapi::parse(text.as_bytes()),
         spec => Ok(spec),
     };
-    import(read, server, came_from).await
+    import(egress, read, server, came_from).await
 }
 
 /// Look at what an OpenAPI document describes
@@ -64,7 +76,7 @@ async fn parse_openapi(
 ) -> ApiResult<Json<Value>> {
     Reader::configuring(&caller, &scope)?;
     let imported = match (source.spec, source.spec_url) {
-        (Some(spec), came_from) => inline(spec, source.server_url, came_from).await?,
+        (Some(spec), came_from) => inline(service.registry.egress(), spec, source.server_url, came_from).await?,
         (None, Some(spec_url)) => {
             let url = Url::parse(&spec_url).map_err(|error| refused("specUrl", error))?;
             let (method, headers, body) = (Method::GET, HeaderMap::new(), None);
@@ -73,7 +85,8 @@ async fn parse_openapi(
             if !reply.status.is_success() {
                 return Err(refused("specUrl", format!("it answers with HTTP {}", reply.status.as_u16())));
             }
-            import(move || openapi::parse(&reply.body), source.server_url, Some(spec_url)).await?
+            let read = move || openapi::parse(&reply.body);
+            import(service.registry.egress(), read, source.server_url, Some(spec_url)).await?
         }
         (None, None) => return Err(ApiError::invalid("spec", "required", "is required, or specUrl")),
     };
@@ -107,6 +120,7 @@ async fn parse_mcp(
         .tools
         .into_iter()
         .map(|t| tool_operation(&t.name, t.description, t.input_schema, t.output_schema, t.read_only))
+        .chain(offer.prompts.into_iter().map(|p| prompt_operation(&p.name, p.description, p.arguments)))
         .collect();
     let namespace = tree::namespace(&operations);
     let capabilities = offer.capabilities;

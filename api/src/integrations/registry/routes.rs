@@ -9,9 +9,10 @@ use symbia_commands::{
     Actor,
     integrations::{IntegrationCommand, RefreshIntegration, RegisterIntegration, RemoveIntegration},
 };
+use symbia_egress::Egress;
 use symbia_events::{
     AggregateRef, Service,
-    integrations::{IntegrationAuth, IntegrationKind, IntegrationRetry, Operation},
+    integrations::{IntegrationAuth, IntegrationKind, IntegrationRateLimit, IntegrationRetry, Operation},
 };
 use symbia_projections::{Scope, integrations as model};
 use tokio::time::Instant;
@@ -103,6 +104,10 @@ struct NewIntegration {
     #[serde(default)]
     #[schema(value_type = Option<Object>)]
     retry: Option<IntegrationRetry>,
+    /// `{"requestsPerSecond"?, "requestsPerMinute"?, "operations"?: {"<id>": {…}}}`: how often the organization calls it.
+    #[serde(default)]
+    #[schema(value_type = Option<Object>)]
+    rate_limit: Option<IntegrationRateLimit>,
     /// What a `custom` one can do.
     #[serde(default)]
     #[schema(value_type = Option<Vec<Object>>)]
@@ -118,7 +123,7 @@ struct NewIntegration {
 }
 
 impl NewIntegration {
-    async fn command(self, org: String) -> ApiResult<RegisterIntegration> {
+    async fn command(self, org: String, egress: ApiResult<&Egress>) -> ApiResult<RegisterIntegration> {
         let source = self.openapi.unwrap_or_default();
         let mut command = RegisterIntegration {
             name: self.name.clone().unwrap_or_else(|| self.key.clone()),
@@ -130,6 +135,7 @@ impl NewIntegration {
             server_url: source.server_url.or(self.server_url),
             auth: self.auth,
             retry: self.retry,
+            rate_limit: self.rate_limit,
             operations: self.operations.filter(|_| self.kind == IntegrationKind::Custom),
             tags: self.tags,
             metadata: self.metadata,
@@ -138,7 +144,7 @@ impl NewIntegration {
             command.server_url = Some(self.mcp.unwrap_or_default().url()?);
         }
         if let Some(spec) = source.spec.filter(|_| self.kind == IntegrationKind::OpenApi) {
-            let imported = parse::inline(spec, command.server_url.clone(), command.spec_url.clone()).await?;
+            let imported = parse::inline(egress, spec, command.server_url.clone(), command.spec_url.clone()).await?;
             command.server_url = imported.server_url;
             if self.name.is_none() && !imported.title.is_empty() {
                 command.name = imported.title;
@@ -201,7 +207,7 @@ impl Integrations {
 
     async fn registered(&self, caller: &Caller, scope: &RequestScope, new: NewIntegration) -> ApiResult<Json<Value>> {
         let reader = Reader::configuring(caller, scope)?;
-        let command = new.command(reader.org.to_string()).await?;
+        let command = new.command(reader.org.to_string(), self.registry.egress()).await?;
         let key = command.key.clone();
         self.change(&reader, &key, command.into(), caller, scope).await?;
         Ok(Json(self.settled(&reader, &key).await?))
@@ -246,6 +252,10 @@ struct NewServer {
     #[serde(default)]
     #[schema(value_type = Option<Object>)]
     auth: IntegrationAuth,
+    /// As with other integrations.
+    #[serde(default)]
+    #[schema(value_type = Option<Object>)]
+    rate_limit: Option<IntegrationRateLimit>,
 }
 
 /// Register a server of the Model Context Protocol
@@ -269,6 +279,7 @@ async fn register_mcp(
         mcp: Some(new.mcp.unwrap_or(flat)),
         auth: new.auth,
         retry: None,
+        rate_limit: new.rate_limit,
         operations: None,
         server_url: None,
         tags: Vec::new(),

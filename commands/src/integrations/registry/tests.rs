@@ -1,4 +1,6 @@
-use symbia_events::ActorType;
+use std::collections::BTreeMap;
+
+use symbia_events::{ActorType, integrations::CallRate};
 
 use super::*;
 use crate::{Membership, testing::given};
@@ -28,6 +30,7 @@ fn weather() -> RegisterIntegration {
         server_url: None,
         auth: IntegrationAuth::None,
         retry: None,
+        rate_limit: None,
         operations: None,
         tags: Vec::new(),
         metadata: Map::new(),
@@ -119,4 +122,20 @@ fn removed_it_is_gone_and_a_new_one_has_another_version() {
     history.iter().for_each(|event| state.apply(event));
     let again = state.decide(weather().into(), &admin(), crate::testing::AT).unwrap().events;
     assert!(matches!(&again[..], [IntegrationEvent::IntegrationRegistered(e)] if e.version == 2));
+}
+
+#[test]
+fn limits_of_calls_are_kept_and_must_be_limits() {
+    let rate = |most| CallRate { requests_per_minute: Some(most), ..CallRate::default() };
+    let of = |all: Option<u32>, each: CallRate| {
+        let operations = BTreeMap::from([("forecast.get".to_owned(), each)]);
+        let limit = IntegrationRateLimit { requests_per_second: all, operations, ..IntegrationRateLimit::default() };
+        RegisterIntegration { rate_limit: Some(limit), ..weather() }
+    };
+    let good = of(Some(5), rate(60));
+    let made = Integration::default().decide(good.clone().into(), &admin(), crate::testing::AT).unwrap().events;
+    assert!(matches!(&made[..], [IntegrationEvent::IntegrationRegistered(e)] if e.rate_limit == good.rate_limit));
+    for bad in [of(Some(0), rate(60)), of(None, rate(0)), of(None, rate(2_000_000))] {
+        given::<Integration>([]).when(bad, &admin()).rejected("VALIDATION_FAILED");
+    }
 }

@@ -33,6 +33,8 @@ pub(super) struct Tokens {
     pub refresh: Option<Zeroizing<String>>,
     pub expires_at: Option<OffsetDateTime>,
     pub scope: Option<String>,
+    /// Whose account it is, where they came with that.
+    pub account: Option<Account>,
 }
 
 impl fmt::Debug for Tokens {
@@ -42,7 +44,7 @@ impl fmt::Debug for Tokens {
 }
 
 /// Whose account it is.
-#[derive(Debug, Default, PartialEq)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub(super) struct Account {
     pub id: Option<String>,
     pub email: Option<String>,
@@ -163,20 +165,24 @@ fn word<'a>(said: &'a Value, names: &[&str]) -> Option<&'a str> {
 fn tokens(reply: &Reply, failed: &str) -> Result<Tokens, Refused> {
     let passing = reply.status.is_server_error() || reply.status.as_u16() == 429;
     let said: Value = serde_json::from_slice(&reply.body).unwrap_or_default();
+    // Slack gives a person's own token in a part of its own, beside or instead of that of its app.
+    let (person, names) = (&said["authed_user"], ["access_token", "accessToken"]);
+    let given = if word(&said, &names).is_none() && person.is_object() { person } else { &said };
     // Some say that they refuse with status 200.
-    let access = word(&said, &["access_token", "accessToken"]).filter(|_| reply.status.is_success());
+    let access = word(given, &names).filter(|_| reply.status.is_success());
     let Some(access) = access else {
         return Err(Refused { code: error_code(&said).unwrap_or(failed).to_owned(), passing });
     };
-    let lives = ["expires_in", "expiresIn"].iter().find_map(|name| said[*name].as_i64());
+    let lives = ["expires_in", "expiresIn"].iter().find_map(|name| given[*name].as_i64());
     let expires_at = lives
         .filter(|seconds| (1..=LONGEST).contains(seconds))
         .map(|seconds| OffsetDateTime::now_utc() + time::Duration::seconds(seconds));
     Ok(Tokens {
         access: Zeroizing::new(access.to_owned()),
-        refresh: word(&said, &["refresh_token", "refreshToken"]).map(|token| Zeroizing::new(token.to_owned())),
+        refresh: word(given, &["refresh_token", "refreshToken"]).map(|token| Zeroizing::new(token.to_owned())),
         expires_at,
-        scope: word(&said, &["scope"]).map(str::to_owned),
+        scope: word(given, &["scope"]).map(str::to_owned),
+        account: person.is_object().then(|| Account { name: account(&said["team"]).name, ..account(person) }),
     })
 }
 
@@ -233,6 +239,25 @@ mod tests {
             let expected = Refused { code: code.to_owned(), passing };
             assert_eq!(tokens(&reply(status, &said), "f").unwrap_err(), expected);
         }
+    }
+
+    #[test]
+    fn a_persons_token_is_found_where_slack_puts_it() {
+        let person = json!({ "id": "U1", "scope": "chat:write", "access_token": "xoxp-1", "refresh_token": "xoxe-1",
+            "expires_in": 43200 });
+        let said = json!({ "ok": true, "authed_user": person, "team": { "id": "T1", "name": "Acme" } });
+        let got = tokens(&reply(200, &said), "f").unwrap();
+        assert_eq!((got.access.as_str(), got.scope.as_deref()), ("xoxp-1", Some("chat:write")));
+        assert!(got.refresh.as_deref().is_some_and(|token| token == "xoxe-1") && got.expires_at.is_some());
+        let whose = got.account.unwrap();
+        assert_eq!((whose.id.as_deref(), whose.name.as_deref()), (Some("U1"), Some("Acme")));
+        // The app's own token, where it asks for one, acts for the person who let it in.
+        let both = json!({ "access_token": "xoxb-1", "scope": "commands", "authed_user": { "id": "U1" } });
+        let got = tokens(&reply(200, &both), "f").unwrap();
+        assert_eq!((got.access.as_str(), got.account.unwrap().id.as_deref()), ("xoxb-1", Some("U1")));
+        assert!(
+            tokens(&reply(200, &json!({ "ok": false, "error": "bad", "authed_user": { "id": "U1" } })), "f").is_err()
+        );
     }
 
     #[test]

@@ -18,10 +18,10 @@ use symbia_commands::{
     integrations::{
         FailDiscovery, IntegrationCommand, RecordDiscovery,
         openapi::{self, MAX_DOCUMENT},
-        tool_operation,
+        prompt_operation, tool_operation,
     },
 };
-use symbia_egress::{Egress, Errand, Request, mcp::McpServer};
+use symbia_egress::{Egress, Errand, Request, mcp::McpServer, references::gathered};
 use symbia_events::{
     CommandId, Event, Position, Service,
     integrations::{ErrorCategory, IntegrationAuth, IntegrationEvent, IntegrationKind, Operation},
@@ -111,9 +111,13 @@ impl Discoverer {
         let body = document(&self.egress, spec_url).await?;
         let (digest, came_from, server) = (digest(&body), spec_url.to_owned(), unknown.server_url.clone());
         // Long documents take a while.
-        let imported = tokio::task::spawn_blocking(move || {
-            openapi::import(&openapi::parse(&body)?, server.as_deref(), Some(&came_from))
-        });
+        let parsed = tokio::task::spawn_blocking(move || openapi::parse(&body)).await;
+        let parsed = parsed.map_err(|_| unreadable("its document could not be read".to_owned()))?;
+        let parsed = parsed.map_err(|error| unreadable(error.to_string()))?;
+        let whole = gathered(&self.egress, parsed, Some(spec_url), |bytes| openapi::parse(bytes).ok()).await;
+        let whole = whole.map_err(|error| unreadable(error.to_string()))?;
+        let imported =
+            tokio::task::spawn_blocking(move || openapi::import(&whole, server.as_deref(), Some(&came_from)));
         let imported = imported.await.map_err(|_| unreadable("its document could not be read".to_owned()))?;
         let imported = imported.map_err(|error| unreadable(error.to_string()))?;
         Ok(Found { server_url: imported.server_url, operations: imported.operations, digest })
@@ -144,6 +148,7 @@ impl Discoverer {
                 .tools
                 .into_iter()
                 .map(|t| tool_operation(&t.name, t.description, t.input_schema, t.output_schema, t.read_only))
+                .chain(offer.prompts.into_iter().map(|p| prompt_operation(&p.name, p.description, p.arguments)))
                 .collect();
             let digest = digest(json!(operations).to_string().as_bytes());
             Found { server_url: Some(server_url), operations, digest }

@@ -18,13 +18,16 @@ use symbia_commands::{
 use symbia_egress::{Egress, Request, mcp::McpServer};
 use symbia_events::{
     CommandId, Event, Position, Service, SubjectKey,
-    integrations::{ErrorCategory, IntegrationRetry, InvocationEvent, InvocationInput, InvocationRequested, Operation},
+    integrations::{
+        ErrorCategory, IntegrationRetry, InvocationEvent, InvocationInput, InvocationRequested, McpTool, Operation,
+    },
 };
+use symbia_nats::limits::Limits;
 use symbia_projections::{ReadPool, Scope, integrations as model};
 use time::{OffsetDateTime, format_description::well_known::Rfc3339};
 use tokio::time::Instant;
 
-use super::Vault;
+use super::{Vault, frequency};
 use crate::{
     content_keys::ContentKeys,
     integrations::{
@@ -49,6 +52,7 @@ pub struct Invoker {
     reader: ReadPool,
     egress: Egress,
     vault: Arc<dyn Vault>,
+    limits: Limits,
 }
 
 /// What is to be called, and with what.
@@ -83,8 +87,9 @@ impl Invoker {
         reader: ReadPool,
         egress: Egress,
         vault: Arc<dyn Vault>,
+        limits: Limits,
     ) -> Self {
-        Invoker { sender, content_keys, reader, egress, vault }
+        Invoker { sender, content_keys, reader, egress, vault, limits }
     }
 }
 
@@ -158,6 +163,11 @@ impl Work<'_> {
 
     // None: another worker has ended it.
     async fn answered(&self, call: &Call) -> anyhow::Result<Result<Option<Answer>, Fault>> {
+        let (limits, org) = (&self.invoker.limits, self.event.orgid.as_str());
+        // Before a key is lent. What is tried again within a call is one call.
+        if let Err(fault) = frequency::draw(limits, org, &call.integration, &call.operation.id).await {
+            return Ok(Err(fault));
+        }
         let (request, lease) = match self.prepared(call).await? {
             Ok(prepared) => prepared,
             Err(fault) => return Ok(Err(fault)),
@@ -179,7 +189,7 @@ impl Work<'_> {
                 return Ok(Err(fault(ErrorCategory::Internal, "worker_lost", text)));
             }
             let answer = match tool {
-                Some(tool) => self.run_tool(&request, &tool.name, call).await,
+                Some(tool) => self.run_tool(&request, tool, call).await,
                 None => self.call(&request).await,
             };
             let passing = match &answer {
@@ -203,7 +213,7 @@ impl Work<'_> {
         Ok(Answer { kind: "api-call", status, success: reply.status.is_success(), data })
     }
 
-    async fn run_tool(&self, request: &Request, tool: &str, call: &Call) -> Result<Answer, Fault> {
+    async fn run_tool(&self, request: &Request, tool: &McpTool, call: &Call) -> Result<Answer, Fault> {
         let mut arguments = call.input.params.clone();
         match &call.input.body {
             Value::Object(body) => arguments.extend(body.clone()),
@@ -216,7 +226,11 @@ impl Work<'_> {
             headers: request.headers.clone().into_iter().filter_map(sensitive).collect(),
             patience: self.deadline.saturating_duration_since(Instant::now()),
         };
-        let data = server.call(tool, arguments).await?;
+        if tool.prompt {
+            let data = server.prompt(&tool.name, arguments).await?;
+            return Ok(Answer { kind: "mcp-prompt", status: None, success: true, data });
+        }
+        let data = server.call(&tool.name, arguments).await?;
         Ok(Answer { kind: "mcp-tool", status: None, success: data["isError"] != true, data })
     }
 
@@ -265,6 +279,7 @@ impl Work<'_> {
             code: fault.code.clone().unwrap_or_default(),
             message: key.map(|key| key.seal(&fault.message)),
             duration_ms: self.took(),
+            retry_after_ms: fault.retry_after.and_then(|wait| u64::try_from(wait.as_millis()).ok()),
         };
         self.send(fail.into(), "failed").await.map(|_| ())
     }

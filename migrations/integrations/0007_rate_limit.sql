@@ -1,0 +1,2 @@
+-- How often an integration may be called.
+ALTER TABLE integrations ADD COLUMN rate_limit jsonb;
