@@ -17,6 +17,8 @@ mod mcp;
 mod oauth;
 #[path = "gateway/programs.rs"]
 mod programs;
+#[path = "gateway/parallel.rs"]
+mod parallel;
 #[path = "gateway/registry.rs"]
 mod registry;
 #[path = "gateway/stage.rs"]

@@ -356,6 +356,7 @@ fn answer(what: &CompletionEvent) -> Option<String> {
         }
         CompletionEvent::CompletionCancelled(e) => format!("stopped by {}: {}", e.by, e.reason),
         CompletionEvent::CompletionPartialKept(_) => "what it had said is kept".to_owned(),
+        CompletionEvent::CompletionForgotten(e) => format!("its answer is given to nobody any more, says {}", e.by),
         CompletionEvent::CompletionRequested(_)
         | CompletionEvent::CompletionAdmitted(_)
         | CompletionEvent::CompletionFailed(_) => return None,

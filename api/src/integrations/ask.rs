@@ -91,6 +91,11 @@ pub(super) struct Asked {
     attempt: u32,
 }
 
+/// The organization that a caller works in.
+pub(super) fn tenant(caller: &Caller, scope: &RequestScope) -> ApiResult<OrgId> {
+    caller.org(scope)?.parse().map_err(|_| ApiError::org_access_denied())
+}
+
 impl Integrations {
     /// The key that a caller's requests are sealed with: that of the person, for who acts in a person's name. An agent gets its
     /// own with its first request.
@@ -125,7 +130,7 @@ impl Integrations {
 
     /// Asks.
     pub(super) async fn ask(&self, caller: &Caller, scope: &RequestScope, question: Question) -> ApiResult<Asked> {
-        let tenant: OrgId = caller.org(scope)?.parse().map_err(|_| ApiError::org_access_denied())?;
+        let tenant = tenant(caller, scope)?;
         let actor = Actor::from(&**caller);
         let key = self.key_of(&actor).await?;
         let command_id = CommandId(scope.command_id(&actor.id));

@@ -1,4 +1,5 @@
-//! Budgets: what an organization, a user, an API key, an assistant or a model may use in a period; per minute it is a rate.
+//! Budgets: what an organization, a user, an API key, an assistant or a model may use in a period; per minute it is a rate, and
+//! `parallel` is what may be under way at once.
 
 use axum::{extract::State, http::StatusCode};
 use serde::{Deserialize, Serialize};
@@ -33,7 +34,7 @@ struct Budget {
     /// `org`, `user`, `key`, `assistant` or `model`.
     scope: String,
     subject: Option<String>,
-    /// `minute`, `day`, `month` or `total`. What was spent of a minute is not told.
+    /// `minute`, `day`, `month`, `total` or `parallel`. What was spent of a minute is not told.
     period: String,
     /// `micros`, `tokens` or `requests`.
     unit: String,
@@ -43,6 +44,9 @@ struct Budget {
     spent: i64,
     /// Kept for requests under way.
     reserved: u64,
+    /// Requests that were refused, by a limit of a minute or of what is under way.
+    refused: i64,
+    last_refused_at: Option<String>,
     updated_at: String,
 }
 
@@ -58,6 +62,8 @@ impl From<model::Budget> for Budget {
             limit: row.limit,
             window: row.window,
             spent: row.spent,
+            refused: row.refused,
+            last_refused_at: row.refused_at.map(iso),
             updated_at: iso(row.updated_at),
         }
     }

@@ -20,7 +20,7 @@ use uuid::Uuid;
 
 use super::{
     Integrations,
-    ask::PATIENCE,
+    ask::{PATIENCE, tenant},
     chat::OneOrMany,
     errors::{as_openai, refused},
     hub::Heard,
@@ -129,7 +129,7 @@ impl Integrations {
         if asked.texts.iter().any(|text| text.len() > PART) {
             return Err(refused("input", format!("must be texts of at most {PART} bytes")));
         }
-        let tenant: OrgId = caller.org(scope)?.parse().map_err(|_| ApiError::org_access_denied())?;
+        let tenant = tenant(caller, scope)?;
         let actor = Actor::from(&**caller);
         let key = self.key_of(&actor).await?;
         let base = scope.command_id(&actor.id);

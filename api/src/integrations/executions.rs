@@ -3,6 +3,7 @@
 use axum::extract::State;
 use serde::Serialize;
 use serde_json::{Value, json};
+use symbia_commands::Actor;
 use symbia_events::{AggregateRef, Event, OrgId, Service, commit};
 use symbia_nats::read;
 use symbia_projections::{Scope, integrations as model};
@@ -13,6 +14,7 @@ use utoipa_axum::{router::OpenApiRouter, routes};
 use super::{
     Integrations,
     execute::executed,
+    responses::PREFIX,
     said::{Said, ended},
     usage::{Asker, Since},
 };
@@ -36,6 +38,8 @@ pub(super) struct Execution {
     success: bool,
     user_id: Option<String>,
     assistant_id: Option<String>,
+    /// The API key that it was asked with.
+    key_id: Option<String>,
     provider: Option<String>,
     model: Option<String>,
     credential_id: Option<String>,
@@ -68,6 +72,7 @@ impl From<model::Completion> for Execution {
             status: row.status,
             user_id: row.user_id,
             assistant_id: row.assistant_id,
+            key_id: row.key_id,
             provider: row.provider,
             model: row.model,
             credential_id: row.credential_id,
@@ -129,7 +134,12 @@ async fn read_one(
         return Err(unknown());
     }
     let mut execution = Execution::from(row);
-    if own && execution.success && execution.operation != "embeddings" {
+    let told = match execution.operation.as_str() {
+        "embeddings" => false,
+        "responses" => service.stored(&Actor::from(&*caller), &asker.org, &format!("{PREFIX}{id}")).await?.is_some(),
+        _ => true,
+    };
+    if own && execution.success && told {
         execution.result = service.result(&asker.org, &id, &caller.id).await?;
     }
     Ok(Json(execution))

@@ -15,10 +15,12 @@ use futures::stream;
 use symbia_commands::Actor;
 use symbia_events::{AggregateRef, OrgId, Service, SubjectKey, integrations::CompletionEvent};
 use symbia_nats::read;
+use time::OffsetDateTime;
 use utoipa_axum::{router::OpenApiRouter, routes};
 
 use super::{
     Integrations,
+    ask::tenant,
     execute::Telling,
     hub::{Ear, Heard},
     said::{Said, ended, live},
@@ -33,25 +35,33 @@ pub(super) fn routes() -> OpenApiRouter<Integrations> {
     OpenApiRouter::new().routes(routes!(follow))
 }
 
+/// What the log has of a request.
+pub(super) struct Past {
+    pub asked_at: OffsetDateTime,
+    pub events: Vec<CompletionEvent>,
+}
+
 impl Integrations {
-    /// What the log has of a request that an actor made; none when it has none, or somebody else's.
-    pub(super) async fn past(&self, actor: &Actor, org: &OrgId, id: &str) -> ApiResult<Option<Vec<CompletionEvent>>> {
+    /// What the log has of a request that an actor made; none when it has none, or somebody else's, or is to tell nothing of it.
+    pub(super) async fn past(&self, actor: &Actor, org: &OrgId, id: &str) -> ApiResult<Option<Past>> {
         let Ok(address) = AggregateRef::new(Service::Integrations, org.clone(), "completion", id) else {
             return Ok(None);
         };
         let (stream, subject) = (address.service.event_stream(), address.event_subject());
         let stored = read::tail(&self.platform.nats, &stream, &subject, 1).await;
         let stored = stored.map_err(|_| ApiError::unavailable("The log", 2))?;
-        let mut events = Vec::new();
+        let (mut asked_at, mut events) = (None, Vec::new());
         for message in stored {
             let signed = symbia_events::commit::decode(&self.platform.keys, &message.payload);
-            let decoded =
-                signed.map_err(ApiError::internal)?.into_iter().filter_map(|signed| signed.event.decode().ok());
-            events.extend(decoded);
+            for signed in signed.map_err(ApiError::internal)? {
+                asked_at.get_or_insert(signed.event.time);
+                events.extend(signed.event.decode().ok());
+            }
         }
         let theirs = matches!(events.first(), Some(CompletionEvent::CompletionRequested(e))
             if e.requested_by == actor.id && e.context.user_id == actor.on_behalf_of);
-        Ok(theirs.then_some(events))
+        let forgotten = matches!(events.last(), Some(CompletionEvent::CompletionForgotten(_)));
+        Ok(asked_at.filter(|_| theirs && !forgotten).map(|asked_at| Past { asked_at, events }))
     }
 }
 
@@ -71,7 +81,7 @@ async fn follow(
     Path(id): Path<String>,
     headers: HeaderMap,
 ) -> ApiResult<Response> {
-    let org: OrgId = caller.org(&scope)?.parse().map_err(|_| ApiError::org_access_denied())?;
+    let org = tenant(&caller, &scope)?;
     let actor = Actor::from(&*caller);
     let unknown = || ApiError::not_found("Request");
     // Heard from now on, and then looked for: nothing falls between.
@@ -85,7 +95,7 @@ async fn follow(
     });
     let telling = Telling::new(id);
     let mut following = Following { ear, key, telling, last, attempt: 0, events: VecDeque::new(), over: false };
-    past.into_iter().for_each(|event| following.happened(event));
+    past.events.into_iter().for_each(|event| following.happened(event));
     let events = stream::unfold(following, |mut following| async {
         loop {
             if let Some(event) = following.events.pop_front() {

@@ -120,12 +120,13 @@ pub(super) fn ended(key: &SubjectKey, event: CompletionEvent) -> Option<Said> {
         | CompletionEvent::CompletionAdmitted(_)
         | CompletionEvent::CompletionAttemptStarted(_)
         | CompletionEvent::CompletionAttemptFailed(_)
-        | CompletionEvent::CompletionPartialKept(_) => None,
+        | CompletionEvent::CompletionPartialKept(_)
+        | CompletionEvent::CompletionForgotten(_) => None,
     }
 }
 
 /// What was sealed of an answer, in clear; none where its key is gone.
-pub(super) fn opened(key: &SubjectKey, e: CompletionCompleted) -> Option<Answer> {
+fn opened(key: &SubjectKey, e: CompletionCompleted) -> Option<Answer> {
     let open = |sealed: Option<Personal>| sealed.map(|sealed| key.open(&sealed)).transpose().ok();
     let (text, reasoning) = (key.open(&e.content).ok()?, open(e.reasoning)?.unwrap_or_default());
     let tool_calls = open(e.tool_calls)?.and_then(|json| serde_json::from_str(&json).ok()).unwrap_or_default();

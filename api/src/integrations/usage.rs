@@ -23,7 +23,7 @@ const PAGE: i64 = 100;
 const LARGEST_PAGE: i64 = 500;
 
 pub(super) fn routes() -> OpenApiRouter<Integrations> {
-    OpenApiRouter::new().routes(routes!(summary)).routes(routes!(logs)).routes(routes!(by_user))
+    OpenApiRouter::new().routes(routes!(summary)).routes(routes!(logs)).routes(routes!(by_user)).routes(routes!(by_key))
 }
 
 /// Which requests.
@@ -37,6 +37,12 @@ pub(super) struct Since {
     integration: Option<String>,
     /// Only of this user.
     user_id: Option<String>,
+    /// Only with this API key, by its id.
+    key_id: Option<String>,
+    /// Only of this model.
+    model: Option<String>,
+    /// Only those that are `requested`, `running`, `completed`, `failed` or `cancelled`.
+    status: Option<String>,
     /// At most so many, 1 to 500.
     limit: Option<i64>,
     offset: Option<i64>,
@@ -66,7 +72,8 @@ impl Asker {
         }
         let user = if self.sees_all { since.user_id.as_deref() } else { Some(self.user.as_str()) };
         let provider = since.integration.as_deref();
-        Ok(Filter { org: self.org.as_str(), since: days_ago(days), user, provider })
+        let (key, model, status) = (since.key_id.as_deref(), since.model.as_deref(), since.status.as_deref());
+        Ok(Filter { org: self.org.as_str(), since: days_ago(days), user, provider, key, model, status })
     }
 }
 
@@ -99,7 +106,7 @@ fn group(name: &str, of: &Grouped) -> Value {
 ///
 /// By the caller; by everybody in the organization for its admins. Costs are of requests whose model has a price.
 #[utoipa::path(get, path = "/integrations/usage", tag = "Usage", params(Since),
-    responses((status = 200, description = "Sums, and the same by provider, model, assistant and user", body = Object)))]
+    responses((status = 200, description = "Sums, and the same by provider, model, assistant, user and API key", body = Object)))]
 async fn summary(
     State(service): State<Integrations>,
     scope: RequestScope,
@@ -112,9 +119,13 @@ async fn summary(
     let mut tx = service.platform.read(&Scope::member(asker.org.clone(), &asker.user)).await?;
     let s = model::summary(&mut tx, &filter).await?;
     let mut groups = Vec::new();
-    for (column, name) in
-        [("provider", "integrationKey"), ("model", "model"), ("assistant_id", "assistantId"), ("user_id", "userId")]
-    {
+    for (column, name) in [
+        ("provider", "integrationKey"),
+        ("model", "model"),
+        ("assistant_id", "assistantId"),
+        ("user_id", "userId"),
+        ("key_id", "keyId"),
+    ] {
         let found = model::usage_by(&mut tx, column, &filter, MOST).await?;
         groups.push(found.iter().map(|of| group(name, of)).collect::<Vec<_>>());
     }
@@ -136,6 +147,7 @@ async fn summary(
         "byModel": groups[1],
         "byAssistant": groups[2],
         "byUser": groups[3],
+        "byKey": groups[4],
     })))
 }
 
@@ -172,8 +184,34 @@ async fn by_user(
     caller: Caller,
     Query(since): Query<Since>,
 ) -> ApiResult<Json<Value>> {
-    let asker = Asker::new(&caller, &scope)?;
-    let mut tx = service.platform.read(&Scope::member(asker.org.clone(), &asker.user)).await?;
-    let found = model::usage_by(&mut tx, "user_id", &asker.filter(&since, 30)?, LARGEST_PAGE).await?;
-    Ok(Json(json!({ "users": found.iter().map(|of| group("userId", of)).collect::<Vec<_>>() })))
+    Ok(Json(json!({ "users": service.used_by(&caller, &scope, &since, ("user_id", "userId")).await? })))
+}
+
+/// Sum up what was used with each API key
+///
+/// What was asked without one has none: its `keyId` is null.
+#[utoipa::path(get, path = "/integrations/usage/by-key", tag = "Usage", params(Since),
+    responses((status = 200, description = "The keys, those with most requests first", body = Object)))]
+async fn by_key(
+    State(service): State<Integrations>,
+    scope: RequestScope,
+    caller: Caller,
+    Query(since): Query<Since>,
+) -> ApiResult<Json<Value>> {
+    Ok(Json(json!({ "keys": service.used_by(&caller, &scope, &since, ("key_id", "keyId")).await? })))
+}
+
+impl Integrations {
+    async fn used_by(
+        &self,
+        caller: &Caller,
+        scope: &RequestScope,
+        since: &Since,
+        (column, name): (&'static str, &str),
+    ) -> ApiResult<Vec<Value>> {
+        let asker = Asker::new(caller, scope)?;
+        let mut tx = self.platform.read(&Scope::member(asker.org.clone(), &asker.user)).await?;
+        let found = model::usage_by(&mut tx, column, &asker.filter(since, 30)?, LARGEST_PAGE).await?;
+        Ok(found.iter().map(|of| group(name, of)).collect())
+    }
 }

@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 use symbia_events::integrations::{
     BudgetEvent, BudgetExhausted, BudgetPeriod, BudgetRemoved, BudgetReserved, BudgetReset, BudgetScope, BudgetSet,
-    BudgetSettled, BudgetUnit,
+    BudgetSettled, BudgetUnit, RateLimitExceeded,
 };
 use time::OffsetDateTime;
 
@@ -14,6 +14,8 @@ use crate::{Actor, Aggregate, Decision, Rejection, Role, domain_commands};
 
 /// The capability that administers budgets, besides being an admin of the organization.
 pub const ADMIN_CAPABILITY: &str = "cap:integrations.admin";
+/// Code of a refusal because as many requests are under way as may be.
+pub const TOO_MANY_AT_ONCE: &str = "TOO_MANY_AT_ONCE";
 /// Most requests that a budget keeps room for at once.
 const MAX_RESERVED: usize = 10_000;
 
@@ -44,6 +46,13 @@ domain_commands! {
             request_id: String,
             amount: u64,
         }
+        /// Requests were refused because of a limit per minute, or at once.
+        ReportRefusals = "symbia.cmd.integrations.report-refusals.v1" {
+            budget_id: String,
+            counted: u64,
+            refused: u64,
+            request_id: String,
+        }
         /// What was spent counts no longer.
         ResetBudget = "symbia.cmd.integrations.reset-budget.v1" { budget_id: String, org_id: String }
         /// No limit any more.
@@ -73,6 +82,8 @@ fn window(period: BudgetPeriod, at: OffsetDateTime) -> String {
     match period {
         // A rate, which is not counted here.
         BudgetPeriod::Minute => String::new(),
+        // Nothing is spent, only kept.
+        BudgetPeriod::Parallel => "at-once".to_owned(),
         BudgetPeriod::Day => at.date().to_string(),
         BudgetPeriod::Month => format!("{}-{:02}", at.year(), u8::from(at.month())),
         BudgetPeriod::Total => "total".to_owned(),
@@ -94,6 +105,7 @@ impl Terms {
             BudgetPeriod::Day => " per day",
             BudgetPeriod::Month => " per month",
             BudgetPeriod::Total => " in all",
+            BudgetPeriod::Parallel => " at once",
         };
         format!("the budget of {whose}, {} {}{per}", self.limit, unit(self.unit))
     }
@@ -124,6 +136,9 @@ impl Budget {
         if c.period == BudgetPeriod::Minute && (c.unit == BudgetUnit::Micros || c.limit == 0) {
             return Err(Rejection::invalid("a limit per minute counts requests or tokens, at least 1"));
         }
+        if c.period == BudgetPeriod::Parallel && (c.unit != BudgetUnit::Requests || c.limit == 0) {
+            return Err(Rejection::invalid("what may be under way at once are requests, at least 1"));
+        }
         let same = |terms: &Terms| {
             (terms.scope, &terms.subject, terms.period, terms.unit) == (c.scope, &c.subject, c.period, c.unit)
         };
@@ -150,6 +165,10 @@ impl Budget {
         let (spent, kept) = (self.spent_in(&window), self.reserved.values().sum::<u64>());
         let taken = spent.saturating_add(kept).saturating_add(c.amount);
         if taken > terms.limit || self.reserved.len() >= MAX_RESERVED {
+            if terms.period == BudgetPeriod::Parallel {
+                let text = format!("{} is used up: {kept} are under way; ask again when one has its end", terms.name());
+                return Err(Rejection::new(TOO_MANY_AT_ONCE, text));
+            }
             let text = format!(
                 "{} is used up: {spent} spent, {kept} kept for {} requests under way, {} asked for",
                 terms.name(),
@@ -168,7 +187,10 @@ impl Budget {
         };
         let window = window(terms.period, at);
         let before = self.spent_in(&window);
-        let spent = before.saturating_add(c.amount);
+        let spent = match terms.period {
+            BudgetPeriod::Parallel => 0,
+            _ => before.saturating_add(c.amount),
+        };
         let (budget_id, limit) = (c.budget_id.clone(), terms.limit);
         let settled = BudgetSettled {
             budget_id: c.budget_id,
@@ -183,6 +205,23 @@ impl Budget {
         }
         decision
     }
+}
+
+// Of a limit that was removed meanwhile nothing is told.
+fn told(terms: Option<&Terms>, c: ReportRefusals) -> Decision<BudgetEvent> {
+    let at_once = |terms: &&Terms| matches!(terms.period, BudgetPeriod::Minute | BudgetPeriod::Parallel);
+    let Some(terms) = terms.filter(at_once).filter(|_| c.refused > 0) else { return Decision::nothing() };
+    Decision::one(RateLimitExceeded {
+        budget_id: c.budget_id,
+        scope: terms.scope,
+        subject: terms.subject.clone(),
+        period: terms.period,
+        unit: terms.unit,
+        limit: terms.limit,
+        counted: c.counted,
+        refused: c.refused,
+        request_id: c.request_id,
+    })
 }
 
 // The organization is that of the address: another one's would not have come here.
@@ -212,7 +251,7 @@ impl Aggregate for Budget {
                 self.window.clone_from(&e.window);
                 self.spent = e.spent;
             }
-            BudgetEvent::BudgetExhausted(_) => {}
+            BudgetEvent::BudgetExhausted(_) | BudgetEvent::RateLimitExceeded(_) => {}
             BudgetEvent::BudgetReset(_) => self.spent = 0,
             BudgetEvent::BudgetRemoved(_) => *self = Budget::default(),
         }
@@ -236,6 +275,10 @@ impl Aggregate for Budget {
             BudgetCommand::SettleBudget(c) => {
                 by.is_platform().then_some(()).ok_or_else(platforms_own)?;
                 Ok(self.settle(c, at))
+            }
+            BudgetCommand::ReportRefusals(c) => {
+                by.is_platform().then_some(()).ok_or_else(platforms_own)?;
+                Ok(told(self.terms.as_ref(), c))
             }
             BudgetCommand::ResetBudget(c) => {
                 administers(by, &c.org_id)?;

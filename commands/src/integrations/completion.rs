@@ -9,8 +9,8 @@ use symbia_events::{
     AggregateRef,
     integrations::{
         CompletionAdmitted, CompletionAttemptFailed, CompletionAttemptStarted, CompletionCancelled,
-        CompletionCompleted, CompletionContext, CompletionEvent, CompletionFailed, CompletionPartialKept,
-        CompletionRequested, ErrorCategory, PromptMessage, Sampling,
+        CompletionCompleted, CompletionContext, CompletionEvent, CompletionFailed, CompletionForgotten,
+        CompletionPartialKept, CompletionRequested, ErrorCategory, PromptMessage, Sampling,
     },
     messaging::{content_key_id, is_content_key},
 };
@@ -47,6 +47,7 @@ pub struct Completion {
     budgets: Vec<String>,
     phase: Phase,
     partial_wanted: bool,
+    forgotten: bool,
 }
 
 /// Where a completion stands.
@@ -333,6 +334,17 @@ impl Completion {
         }))
     }
 
+    fn forget(&self, c: ForgetCompletion, by: &Actor) -> Result<Decision<CompletionEvent>, Rejection> {
+        let theirs = by.is_platform() || by.subject() == self.requested_by;
+        if self.phase == Phase::Unknown || self.forgotten || !theirs {
+            return Err(Rejection::not_found("completion"));
+        }
+        if self.phase != Phase::Over {
+            return Err(Rejection::new("CONFLICT", "the completion is under way: wait for its end, or cancel it"));
+        }
+        Ok(Decision::one(CompletionForgotten { request_id: c.request_id, by: by.id.clone() }))
+    }
+
     fn keep(&self, c: KeepPartialAnswer, by: &Actor) -> Result<Decision<CompletionEvent>, Rejection> {
         if !by.is_platform() {
             return Err(Rejection::forbidden("completions are worked on by the platform"));
@@ -383,7 +395,7 @@ fn check(s: &Sampling) -> Result<(), Rejection> {
 }
 
 impl Aggregate for Completion {
-    const STATE_VERSION: u32 = 4;
+    const STATE_VERSION: u32 = 5;
     const ID_FIELD: Option<&'static str> = Some("requestId");
     type Command = CompletionCommand;
     type Event = CompletionEvent;
@@ -425,6 +437,7 @@ impl Aggregate for Completion {
                 (self.phase, self.partial_wanted) = (Phase::Over, e.keep_partial);
             }
             CompletionEvent::CompletionPartialKept(_) => self.partial_wanted = false,
+            CompletionEvent::CompletionForgotten(_) => self.forgotten = true,
         }
     }
 
@@ -443,6 +456,7 @@ impl Aggregate for Completion {
             CompletionCommand::FailCompletion(c) => self.fail(c, by),
             CompletionCommand::CancelCompletion(c) => self.cancel(c, by),
             CompletionCommand::KeepPartialAnswer(c) => self.keep(c, by),
+            CompletionCommand::ForgetCompletion(c) => self.forget(c, by),
         }
     }
 }

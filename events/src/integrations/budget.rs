@@ -17,7 +17,8 @@ pub enum BudgetScope {
     Model,
 }
 
-/// How often a budget begins anew, in UTC. One per minute is a rate: it fills steadily.
+/// How often a budget begins anew, in UTC. One per minute is a rate: it fills steadily. A parallel one is what may be under way
+/// at once.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 #[allow(missing_docs, reason = "the names say it")]
@@ -26,6 +27,7 @@ pub enum BudgetPeriod {
     Day,
     Month,
     Total,
+    Parallel,
 }
 
 /// What is counted.
@@ -77,6 +79,21 @@ domain_events! {
             spent: u64,
             limit: u64,
             window: String,
+        }
+        /// A limit of what may be asked in a minute, or at once, refused requests. Those of a minute are told together.
+        RateLimitExceeded = "symbia.integrations.budget.rate-limit-exceeded.v1" {
+            budget_id: String,
+            scope: BudgetScope,
+            subject: Option<String>,
+            period: BudgetPeriod,
+            unit: BudgetUnit,
+            limit: u64,
+            /// What was counted when the last of them was refused: in the minute before, or under way.
+            counted: u64,
+            /// How many were refused since this was last told.
+            refused: u64,
+            /// The last of them.
+            request_id: String,
         }
         /// What was spent counts no longer.
         BudgetReset = "symbia.integrations.budget.budget-reset.v1" {

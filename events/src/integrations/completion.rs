@@ -343,6 +343,11 @@ domain_events! {
             #[serde(default, skip_serializing_if = "std::ops::Not::not")]
             keep_partial: bool,
         }
+        /// Whose request it was wants its answer given to nobody any more. It stays sealed where it stands in the log.
+        CompletionForgotten = "symbia.integrations.completion.completion-forgotten.v1" {
+            request_id: String,
+            by: String,
+        }
         /// What the model had said when it was stopped.
         CompletionPartialKept = "symbia.integrations.completion.completion-partial-kept.v1" {
             request_id: String,

@@ -145,6 +145,12 @@ pub struct PromptOptions {
     /// The first message is of this request alone: one that goes on with it leaves it away.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub instructed: bool,
+    /// What its answer repeats of the request, as the API that it came by has it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub echo: Option<Value>,
+    /// The answer is given once, and to be read nowhere later.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub unstored: bool,
 }
 
 impl PromptOptions {

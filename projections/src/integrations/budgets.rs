@@ -22,7 +22,7 @@ pub struct Budget {
     /// `org`, `user`, `key`, `assistant` or `model`.
     pub scope: String,
     pub subject: Option<String>,
-    /// `minute`, `day`, `month` or `total`.
+    /// `minute`, `day`, `month`, `total` or `parallel`.
     pub period: String,
     /// `micros`, `tokens` or `requests`.
     pub unit: String,
@@ -33,6 +33,9 @@ pub struct Budget {
     /// What is kept for requests under way.
     pub reserved: Json<BTreeMap<String, u64>>,
     pub updated_at: OffsetDateTime,
+    /// Requests that it refused, as a limit of a minute or of what is under way.
+    pub refused: i64,
+    pub refused_at: Option<OffsetDateTime>,
 }
 
 /// The budgets of an organization, the widest first.
@@ -97,6 +100,8 @@ fn apply(row: &mut Option<Budget>, event: &Event, change: BudgetEvent) {
             spent: 0,
             reserved: Json::default(),
             updated_at: event.time,
+            refused: 0,
+            refused_at: None,
         });
         budget.limit = int(e.limit);
         budget.updated_at = event.time;
@@ -116,15 +121,21 @@ fn apply(row: &mut Option<Budget>, event: &Event, change: BudgetEvent) {
             budget.window = Some(text(e.window));
         }
         BudgetEvent::BudgetReset(_) => budget.spent = 0,
+        BudgetEvent::RateLimitExceeded(e) => {
+            budget.refused = budget.refused.saturating_add(int(e.refused));
+            budget.refused_at = Some(event.time);
+        }
         BudgetEvent::BudgetSet(_) | BudgetEvent::BudgetExhausted(_) | BudgetEvent::BudgetRemoved(_) => {}
     }
 }
 
 async fn save(conn: &mut PgConnection, row: Budget) -> Result<(), sqlx::Error> {
-    let upsert = r#"INSERT INTO budgets (org_id, id, scope, subject, period, unit, "limit", "window", spent, reserved, updated_at)
-                    VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11)
+    let upsert = r#"INSERT INTO budgets (org_id, id, scope, subject, period, unit, "limit", "window", spent, reserved, updated_at,
+                                         refused, refused_at)
+                    VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13)
                     ON CONFLICT (org_id, id) DO UPDATE SET "limit" = excluded."limit", "window" = excluded."window",
-                        spent = excluded.spent, reserved = excluded.reserved, updated_at = excluded.updated_at"#;
+                        spent = excluded.spent, reserved = excluded.reserved, updated_at = excluded.updated_at,
+                        refused = excluded.refused, refused_at = excluded.refused_at"#;
     sqlx::query(upsert)
         .bind(row.org_id)
         .bind(row.id)
@@ -137,6 +148,8 @@ async fn save(conn: &mut PgConnection, row: Budget) -> Result<(), sqlx::Error> {
         .bind(row.spent)
         .bind(row.reserved)
         .bind(row.updated_at)
+        .bind(row.refused)
+        .bind(row.refused_at)
         .execute(conn)
         .await
         .map(|_| ())

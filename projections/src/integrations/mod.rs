@@ -97,4 +97,5 @@ const MIGRATIONS: &[Migration] = &[
         name: "rate limit",
         sql: include_str!("../../../migrations/integrations/0007_rate_limit.sql"),
     },
+    Migration { version: 8, name: "keys", sql: include_str!("../../../migrations/integrations/0008_keys.sql") },
 ];

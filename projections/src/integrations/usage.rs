@@ -16,15 +16,26 @@ pub struct Filter<'a> {
     pub user: Option<&'a str>,
     /// Only at this provider.
     pub provider: Option<&'a str>,
+    /// Only with this API key.
+    pub key: Option<&'a str>,
+    /// Only of this model.
+    pub model: Option<&'a str>,
+    /// Only those that are `requested`, `running`, `completed`, `failed` or `cancelled`.
+    pub status: Option<&'a str>,
 }
 
 impl<'a> Filter<'a> {
-    /// A query with this filter as its first four parameters: organization, beginning, user and provider.
+    /// A query with what filters calls of APIs as well as its first four parameters: organization, beginning, user and provider.
     pub(super) fn bind<O>(
         &self,
         query: QueryAs<'a, Postgres, O, PgArguments>,
     ) -> QueryAs<'a, Postgres, O, PgArguments> {
         query.bind(self.org).bind(self.since).bind(self.user).bind(self.provider)
+    }
+
+    // All of it, as the first seven.
+    fn bind_all<O>(&self, query: QueryAs<'a, Postgres, O, PgArguments>) -> QueryAs<'a, Postgres, O, PgArguments> {
+        self.bind(query).bind(self.key).bind(self.model).bind(self.status)
     }
 }
 
@@ -42,7 +53,7 @@ pub struct Summary {
     pub users: i64,
 }
 
-/// The same for those of one user, assistant, model or provider.
+/// The same for those of one user, API key, assistant, model or provider.
 #[derive(Clone, Debug, PartialEq, FromRow)]
 #[allow(missing_docs, reason = "the names say it")]
 pub struct Grouped {
@@ -60,15 +71,17 @@ const SUMS: &str = "count(*) AS requests, count(*) FILTER (WHERE status = 'compl
     coalesce(avg(extract(epoch FROM ended_at - requested_at) * 1000), 0)::float8 AS avg_ms,
     count(DISTINCT user_id) AS users";
 const CHOSEN: &str = "FROM integrations.completions
-    WHERE org_id = $1 AND requested_at >= $2 AND ended_at IS NOT NULL
-      AND ($3::text IS NULL OR user_id = $3) AND ($4::text IS NULL OR provider = $4)";
+    WHERE org_id = $1 AND requested_at >= $2
+      AND ($3::text IS NULL OR user_id = $3) AND ($4::text IS NULL OR provider = $4)
+      AND ($5::text IS NULL OR key_id = $5) AND ($6::text IS NULL OR model = $6) AND ($7::text IS NULL OR status = $7)";
 
 /// Sums over all of them.
 pub async fn summary(conn: &mut PgConnection, filter: &Filter<'_>) -> Result<Summary, sqlx::Error> {
-    filter.bind(sqlx::query_as(AssertSqlSafe(format!("SELECT {SUMS} {CHOSEN}")))).fetch_one(conn).await
+    let select = format!("SELECT {SUMS} {CHOSEN} AND ended_at IS NOT NULL");
+    filter.bind_all(sqlx::query_as(AssertSqlSafe(select))).fetch_one(conn).await
 }
 
-/// Sums for each `user_id`, `assistant_id`, `model` or `provider`, those with most requests first.
+/// Sums for each `user_id`, `key_id`, `assistant_id`, `model` or `provider`, those with most requests first.
 pub async fn usage_by(
     conn: &mut PgConnection,
     column: &'static str,
@@ -76,10 +89,10 @@ pub async fn usage_by(
     limit: i64,
 ) -> Result<Vec<Grouped>, sqlx::Error> {
     let select = format!(
-        "SELECT {column} AS key, {SUMS}, max(ended_at) AS last_at {CHOSEN}
-         GROUP BY {column} ORDER BY count(*) DESC, {column} LIMIT $5"
+        "SELECT {column} AS key, {SUMS}, max(ended_at) AS last_at {CHOSEN} AND ended_at IS NOT NULL
+         GROUP BY {column} ORDER BY count(*) DESC, {column} LIMIT $8"
     );
-    filter.bind(sqlx::query_as(AssertSqlSafe(select))).bind(limit).fetch_all(conn).await
+    filter.bind_all(sqlx::query_as(AssertSqlSafe(select))).bind(limit).fetch_all(conn).await
 }
 
 /// The requests themselves, ended or not, the newest first.
@@ -89,9 +102,6 @@ pub async fn executions(
     limit: i64,
     offset: i64,
 ) -> Result<Vec<Completion>, sqlx::Error> {
-    let select = "SELECT * FROM integrations.completions
-         WHERE org_id = $1 AND requested_at >= $2
-           AND ($3::text IS NULL OR user_id = $3) AND ($4::text IS NULL OR provider = $4)
-         ORDER BY requested_at DESC, id LIMIT $5 OFFSET $6";
-    filter.bind(sqlx::query_as(select)).bind(limit).bind(offset).fetch_all(conn).await
+    let select = format!("SELECT * {CHOSEN} ORDER BY requested_at DESC, id LIMIT $8 OFFSET $9");
+    filter.bind_all(sqlx::query_as(AssertSqlSafe(select))).bind(limit).bind(offset).fetch_all(conn).await
 }

@@ -13,7 +13,7 @@ use crate::{Tested, stage::Stage, vendor::KEYS};
 
 const OPENAI: &str = r#"
 import json, os
-from openai import OpenAI, BadRequestError, AuthenticationError
+from openai import OpenAI, APIStatusError, BadRequestError, AuthenticationError
 base = os.environ["GATEWAY"] + "/v1"
 client = OpenAI(base_url=base, api_key=os.environ["TOKEN"], max_retries=0)
 ask = [{"role": "system", "content": "be brief"}, {"role": "user", "content": "2+3?"}]
@@ -47,7 +47,7 @@ said["vectors"] = [[round(x, 3) for x in e.embedding] for e in made.data]
 plain = client.embeddings.create(model="openai/embed", input="ab", encoding_format="float", dimensions=2)
 said["vector"] = plain.data[0].embedding
 
-first = client.responses.create(model="openai/fake", instructions="be brief", input="2+3?", max_output_tokens=50)
+first = client.responses.create(model="openai/fake", instructions="be brief", input="2+3?", max_output_tokens=50, metadata={"for": "ada"})
 said["response"] = [first.output_text, first.status, first.model, first.usage.total_tokens, first.instructions]
 later = client.responses.create(model="openai/fake", input="sure?", previous_response_id=first.id)
 said["later response"] = [later.output_text, later.previous_response_id == first.id]
@@ -62,6 +62,22 @@ call = final.output[0]
 said["response's call"] = [call.type, call.name, json.loads(call.arguments), final.status]
 result = [{"type": "function_call_output", "call_id": call.call_id, "output": "5"}]
 said["after it"] = client.responses.create(model="openai/fake", input=result, previous_response_id=final.id, tools=flat).output_text
+again = client.responses.retrieve(first.id)
+said["read again"] = [again.output_text == first.output_text, again.status, again.instructions, again.model == first.model,
+    again.usage.total_tokens, again.max_output_tokens, again.metadata]
+calls = client.responses.retrieve(final.id)
+said["its call again"] = [calls.output[0].call_id == call.call_id, calls.tools[0].name]
+client.responses.delete(first.id)
+unstored = client.responses.create(model="openai/fake", input="2+3?", store=False)
+said["not stored"] = [unstored.output_text, unstored.store]
+def gone(id):
+    found = []
+    for ask in [lambda: client.responses.retrieve(id), lambda: client.responses.delete(id),
+                lambda: client.responses.create(model="openai/fake", input="hi", previous_response_id=id)]:
+        try: found.append(ask())
+        except APIStatusError as e: found.append(e.status_code)
+    return found
+said["gone"] = [gone(first.id), gone(unstored.id), gone("resp_nobody")]
 try: client.responses.create(model="openai/fake", input="hi", previous_response_id="resp_nobody")
 except BadRequestError as e: said["unknown response"] = [e.status_code, e.param]
 
@@ -143,6 +159,10 @@ async fn stock_clients_complete_stream_call_tools_and_embed() -> Tested {
             "content_part.done", "output_item.done", "completed"],
         "response's call": ["function_call", "add", { "a": 2, "b": 3 }, "completed"],
         "after it": answer,
+        "read again": [true, "completed", "be brief", true, 18, 50, { "for": "ada" }],
+        "its call again": [true, "add"],
+        "not stored": [answer, false],
+        "gone": [[404, 404, 400], [404, 404, 400], [404, 404, 400]],
         "unknown response": [400, "previous_response_id"],
         "vectors": [[1.0, 0.5], [5.0, 0.5]],
         "vector": [2.0, 0.5],

@@ -1,13 +1,13 @@
 //! Keys that may ask few models and not too often, answers that are given again, and models that share the load.
 
-use anyhow::{Context, ensure};
+use anyhow::ensure;
 use reqwest::Response;
 use serde_json::{Value, json};
 use symbia_tests::binary::until;
 
 use crate::{Tested, stage::Stage};
 
-async fn chat(stage: &Stage, token: &str, more: Value) -> anyhow::Result<Response> {
+pub async fn chat(stage: &Stage, token: &str, more: Value) -> anyhow::Result<Response> {
     let mut body = json!({ "model": "openai/fake", "messages": [{ "role": "user", "content": "2+3?" }] });
     if let (Some(body), Value::Object(more)) = (body.as_object_mut(), more) {
         body.extend(more);
@@ -24,10 +24,8 @@ fn header<'r>(response: &'r Response, name: &str) -> &'r str {
 async fn a_key_asks_the_models_that_it_names_and_not_too_often() -> Tested {
     let stage = Stage::open().await?;
     let ada = stage.register("ada").await?;
-    let new = json!({ "name": "for the shop", "scopes": ["model:openai/fake"], "expiresInDays": 30 });
-    let minted = stage.http.post(format!("{}/api/api-keys", stage.identity)).bearer_auth(&ada.token).json(&new);
-    let minted: Value = minted.send().await?.error_for_status()?.json().await?;
-    let (id, key) = (minted["id"].as_str().context("no id")?, minted["key"].as_str().context("no key")?);
+    let (id, key) = stage.mint(&ada, json!(["model:openai/fake"])).await?;
+    let key = key.as_str();
 
     let answered = chat(&stage, key, json!({})).await?;
     ensure!(answered.status() == 200, "{}", answered.text().await?);

@@ -111,6 +111,22 @@ impl Stage {
         Ok(stage)
     }
 
+    /// Ends the installation as a crash does, and starts it again, with the same vendor.
+    pub fn crash(self) -> anyhow::Result<Self> {
+        let Stage { mut house, vendor, .. } = self;
+        house.kill()?;
+        Self::with(house, &["--skip-admin"], vendor.clone(), &vendor.variables())
+    }
+
+    /// Makes an API key of somebody's: its id, and itself.
+    pub async fn mint(&self, who: &Person, scopes: Value) -> anyhow::Result<(String, String)> {
+        let new = json!({ "name": "for the shop", "scopes": scopes, "expiresInDays": 30 });
+        let minted = self.http.post(format!("{}/api/api-keys", self.identity)).bearer_auth(&who.token).json(&new);
+        let minted: Value = minted.send().await?.error_for_status()?.json().await?;
+        let text = |name: &str| minted[name].as_str().map(str::to_owned).context("a key without it");
+        Ok((text("id")?, text("key")?))
+    }
+
     pub async fn register(&self, name: &str) -> anyhow::Result<Person> {
         let body = json!({ "email": format!("{name}@example.test"), "password": format!("{name}'s password"),
             "name": name, "orgName": name });

@@ -10,6 +10,7 @@ use axum::{
     routing::{get, post},
 };
 use serde_json::{Value, json};
+use tokio::sync::Semaphore;
 
 /// The installation's own keys.
 pub const KEYS: [&str; 2] = ["sk-platform-openai-12345", "sk-platform-anthropic-12345"];
@@ -22,17 +23,19 @@ pub struct Asked {
     pub body: Value,
 }
 
-#[derive(Clone, Default)]
+#[derive(Clone)]
 pub struct Vendor {
     asked: Arc<Mutex<Vec<Asked>>>,
     base: String,
+    // Lets the model `slow` answer so many requests.
+    gate: Arc<Semaphore>,
 }
 
 impl Vendor {
     pub async fn start() -> anyhow::Result<Self> {
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await?;
         let base = format!("http://{}/v1", listener.local_addr()?);
-        let vendor = Vendor { base, ..Vendor::default() };
+        let vendor = Vendor { base, asked: Arc::default(), gate: Arc::new(Semaphore::new(0)) };
         let routes = Router::new()
             .route("/v1/chat/completions", post(chat))
             .route("/v1/embeddings", post(embeddings))
@@ -59,6 +62,11 @@ impl Vendor {
         std::mem::take(&mut self.asked.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
+    /// Lets the model `slow` answer so many requests.
+    pub fn let_answer(&self, requests: usize) {
+        self.gate.add_permits(requests);
+    }
+
     fn note(&self, headers: &HeaderMap, body: &Value) {
         let header = |name: &str| headers.get(name).and_then(|v| v.to_str().ok()).unwrap_or_default().to_owned();
         let key = header("x-api-key") + header("authorization").trim_start_matches("Bearer ");
@@ -79,6 +87,11 @@ async fn chat(State(vendor): State<Vendor>, headers: HeaderMap, Json(body): Json
     vendor.note(&headers, &body);
     if body["model"] == "broken" {
         return (StatusCode::INTERNAL_SERVER_ERROR, Json(json!({ "error": { "message": "oops" } }))).into_response();
+    }
+    if body["model"] == "slow"
+        && let Ok(turn) = vendor.gate.acquire().await
+    {
+        turn.forget();
     }
     let chunk = |delta: Value, finish: Value| {
         let choice = json!({ "index": 0, "delta": delta, "finish_reason": finish });

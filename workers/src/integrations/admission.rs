@@ -1,8 +1,13 @@
 //! Room in budgets: kept before a provider is asked, given back by the [meter](super::meter) when the request has its end.
 
+use std::time::Duration;
+
 use symbia_commands::{
     OutcomeStatus,
-    integrations::{AdmitCompletion, BudgetCommand, Completion, CompletionCommand, Phase, ReserveBudget, SettleBudget},
+    integrations::{
+        AdmitCompletion, BudgetCommand, Completion, CompletionCommand, Phase, ReserveBudget, SettleBudget,
+        TOO_MANY_AT_ONCE,
+    },
 };
 use symbia_events::{
     AggregateRef, CommandId, Event, Service,
@@ -13,12 +18,15 @@ use super::{
     accounts::{Accounts, Asker, BudgetTerms},
     provider::Fault,
     rates::Charged,
+    refusals::{Refusals, Refused},
     router::{LlmRouter, Work, router},
 };
 use crate::sender::Sender;
 
 /// Tokens that an answer is expected to have when nobody limits it.
 const EXPECTED: u64 = 1024;
+/// When who has too many requests under way may ask again.
+const AGAIN: Duration = Duration::from_secs(1);
 
 /// Whether a request may be made.
 pub(super) enum Admission {
@@ -43,7 +51,7 @@ pub(super) struct Expected<'a> {
 /// Keeps room in all budgets that count a request, or in none.
 pub(super) async fn reserve(
     accounts: &dyn Accounts,
-    sender: &Sender,
+    (sender, refusals): (&Sender, &Refusals),
     event: &Event,
     request_id: &str,
     asker: &Asker<'_>,
@@ -74,6 +82,11 @@ pub(super) async fn reserve(
                 for budget in kept {
                     give_back(sender, event, request_id, &budget).await?;
                 }
+                if rejection.code == TOO_MANY_AT_ONCE {
+                    refusals.note(event, Refused { request_id, budget: &budget.id, counted: budget.limit });
+                    let fault = Fault::new(ErrorCategory::RateLimit, "too_many_at_once", rejection.message);
+                    return Ok(Err(Fault { retry_after: Some(AGAIN), ..fault }));
+                }
                 return Ok(Err(Fault::new(ErrorCategory::Quota, "budget_exceeded", rejection.message)));
             }
         }
@@ -86,6 +99,21 @@ async fn give_back(sender: &Sender, event: &Event, request_id: &str, budget: &st
     let settle = SettleBudget { budget_id: budget.to_owned(), request_id: request_id.to_owned(), amount: 0 };
     let id = CommandId::derived(event.id, &format!("give-back-{budget}"));
     sender.send(Some(event), &to, &BudgetCommand::from(settle), &router(), id).await?;
+    Ok(())
+}
+
+/// The budgets among them that count what is under way. Who asks again when it has its answer must find a place: these are
+/// given back before a request has its end, all others after it.
+pub(super) fn places(kept: &[String], budgets: &[BudgetTerms]) -> Vec<String> {
+    let parallel = |budget: &&BudgetTerms| budget.period == BudgetPeriod::Parallel && kept.contains(&budget.id);
+    budgets.iter().filter(parallel).map(|budget| budget.id.clone()).collect()
+}
+
+/// Gives places back.
+pub(super) async fn leave(sender: &Sender, event: &Event, request_id: &str, places: &[String]) -> anyhow::Result<()> {
+    for budget in places {
+        give_back(sender, event, request_id, budget).await?;
+    }
     Ok(())
 }
 
@@ -104,6 +132,7 @@ impl LlmRouter {
             return Ok(Admission::Over);
         }
         if state.attempts() > 0 || !state.budgets().is_empty() {
+            work.places.get_or_init(|| places(state.budgets(), &budgets));
             return Ok(granted());
         }
         let prompt_tokens = work.prompt(0, model.clone()).estimated_tokens();
@@ -114,18 +143,20 @@ impl LlmRouter {
         let expected = Expected { provider: provider.key(), model, usage };
         let (id, asker) = (&request.request_id, work.asker());
         let asked = (&asker, model.as_str(), total_tokens);
-        let charged = match self.rates.charge(&work.event.orgid, &budgets, asked).await {
+        let charged = match self.rates.charge(work.event, &budgets, asked).await {
             Ok(charged) => charged,
             Err(fault) => return Ok(Admission::Refused(fault)),
         };
-        match reserve(&*self.accounts, &self.sender, work.event, id, &asker, expected).await? {
+        let told = (&self.sender, &self.rates.refusals);
+        match reserve(&*self.accounts, told, work.event, id, &asker, expected).await? {
             Err(fault) => {
                 self.rates.settle(charged, None).await;
                 Ok(Admission::Refused(fault))
             }
-            Ok(Kept(budgets)) if budgets.is_empty() => Ok(Admission::Granted(charged)),
-            Ok(Kept(budgets)) => {
-                let admit = AdmitCompletion { request_id: id.clone(), budgets: budgets.clone() };
+            Ok(Kept(kept)) if kept.is_empty() => Ok(Admission::Granted(charged)),
+            Ok(Kept(kept)) => {
+                work.places.get_or_init(|| places(&kept, &budgets));
+                let admit = AdmitCompletion { request_id: id.clone(), budgets: kept.clone() };
                 let command = CommandId::derived(work.event.id, "admit");
                 let admit = CompletionCommand::from(admit);
                 let outcome = self.sender.send(Some(work.event), &work.to, &admit, &router(), command).await?;
@@ -134,7 +165,7 @@ impl LlmRouter {
                 }
                 // It was cancelled meanwhile, and its end names no budgets.
                 self.rates.settle(charged, None).await;
-                for budget in &budgets {
+                for budget in &kept {
                     give_back(&self.sender, work.event, id, budget).await?;
                 }
                 Ok(Admission::Over)

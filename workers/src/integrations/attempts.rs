@@ -18,6 +18,7 @@ use tracing::Instrument;
 
 use super::{
     accounts::Lease,
+    admission::leave,
     answers::Question,
     attempt::Attempt,
     beginning::{Begun, Turn, named, prompt},
@@ -108,7 +109,7 @@ impl LlmRouter {
                 let partial_content = (!heard.text.is_empty()).then(|| work.asked.key.seal(&heard.text));
                 let usage = partial_content.as_ref().map(|_| work.used(&prompt, &heard.text));
                 let failed = FailCompletion { partial_content, usage, ..failed };
-                return self.record(work, failed.into(), "failed").await.map(|_| ());
+                return self.end(work, failed.into(), "failed").await.map(|_| ());
             };
             tracing::warn!(request = work.request.request_id, attempt, %fault, ?wait, "attempt failed, trying again");
             let failed = FailCompletionAttempt {
@@ -278,7 +279,7 @@ impl LlmRouter {
             cached: answer.cached,
             cost: price.map(|price| price.of(&answer.usage)),
         };
-        if self.record(work, complete.into(), "completed").await? {
+        if self.end(work, complete.into(), "completed").await? {
             return Ok(());
         }
         // Refused for a reason of its own, or another end was quicker: then this one is refused, too.
@@ -295,7 +296,7 @@ impl LlmRouter {
             usage: asked.map(|prompt| work.used(prompt, text)),
             keep_partial: false,
         };
-        if self.record(work, cancel.into(), "cancelled").await? || text.is_empty() {
+        if self.end(work, cancel.into(), "cancelled").await? || text.is_empty() {
             return Ok(());
         }
         // Whoever stopped it was quicker, and may want to have what was said.
@@ -308,6 +309,14 @@ impl LlmRouter {
             content_digest: work.asked.key.digest(text),
         };
         self.record(work, keep.into(), "partial").await.map(|_| ())
+    }
+
+    // Records the end of a completion, whose place another may take already.
+    async fn end(&self, work: &Work<'_>, command: CompletionCommand, purpose: &str) -> anyhow::Result<bool> {
+        if let Some(places) = work.places.get() {
+            leave(&self.sender, work.event, &work.request.request_id, places).await?;
+        }
+        self.record(work, command, purpose).await
     }
 
     // Whether it was accepted: what is refused came too late, or belongs to an attempt that was given up.

@@ -20,11 +20,12 @@ use tokio::time::Instant;
 
 use super::{
     accounts::{Accounts, Asker, Lease},
-    admission::{Expected, Kept, reserve},
+    admission::{Expected, Kept, leave, places, reserve},
     attempts::not_lent,
     circuits::{Line, Lines},
     provider::{Fault, Inputs, Provider, Providers, Vectors},
     rates::Rates,
+    refusals::Refusals,
     retry::RetryOptions,
     router::{RouterOptions, not_allowed, router},
 };
@@ -67,16 +68,8 @@ impl EmbeddingRouter {
     ) -> Result<Self, async_nats::SubscribeError> {
         let (retry, timeout) = (options.retry.clone(), options.timeout);
         let lines = Lines::open(&client, keys, sender.clone(), retry.clone()).await?;
-        Ok(EmbeddingRouter {
-            sender,
-            content_keys,
-            providers,
-            accounts,
-            lines,
-            rates: Rates::new(Limits::new(client)),
-            timeout,
-            retry,
-        })
+        let rates = Rates::new(Limits::new(client), Refusals::new(sender.clone()));
+        Ok(EmbeddingRouter { sender, content_keys, providers, accounts, lines, rates, timeout, retry })
     }
 
     async fn requested(&self, event: &Event, request: &EmbeddingRequested) -> anyhow::Result<()> {
@@ -112,11 +105,12 @@ impl EmbeddingRouter {
         let usage = Usage { prompt_tokens: tokens, total_tokens: tokens, ..Usage::default() };
         let expected = Expected { provider: provider.key(), model: &model, usage };
         let limits = self.accounts.budgets(asker.org).await?;
-        let charged = match self.rates.charge(&event.orgid, &limits, (&asker, &model, tokens)).await {
+        let charged = match self.rates.charge(event, &limits, (&asker, &model, tokens)).await {
             Ok(charged) => charged,
             Err(fault) => return self.failed(event, request, &fault, Some(&key), Vec::new()).await,
         };
-        let admitted = reserve(&*self.accounts, &self.sender, event, &request.request_id, &asker, expected).await?;
+        let told = (&self.sender, &self.rates.refusals);
+        let admitted = reserve(&*self.accounts, told, event, &request.request_id, &asker, expected).await?;
         let budgets = match admitted {
             Ok(Kept(budgets)) => budgets,
             Err(fault) => {
@@ -129,6 +123,7 @@ impl EmbeddingRouter {
         let made = self.made(event, request, &asker, &**provider, inputs).await?;
         let spent = made.as_ref().map_or(0, |made| made.vectors.usage.total_tokens);
         self.rates.settle(charged, Some(spent)).await;
+        leave(&self.sender, event, &request.request_id, &places(&budgets, &limits)).await?;
         match made {
             Ok(made) => self.completed(event, request, made, &key, budgets).await,
             Err(fault) => self.failed(event, request, &fault, Some(&key), budgets).await,

@@ -21,6 +21,7 @@ mod oauth;
 mod openai;
 mod provider;
 mod rates;
+mod refusals;
 mod registry;
 mod retry;
 mod router;

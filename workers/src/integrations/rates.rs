@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use symbia_events::{
-    OrgId,
+    Event,
     integrations::{BudgetPeriod, BudgetUnit, ErrorCategory},
 };
 use symbia_nats::limits::{Bucket, Limits};
@@ -12,13 +12,17 @@ use symbia_nats::limits::{Bucket, Limits};
 use super::{
     accounts::{Asker, BudgetTerms},
     provider::Fault,
+    refusals::{Refusals, Refused},
 };
 
 const MINUTE: Duration = Duration::from_secs(60);
 
 /// The limits. Cheap to clone.
 #[derive(Clone)]
-pub(super) struct Rates(Limits);
+pub(super) struct Rates {
+    limits: Limits,
+    pub refusals: Refusals,
+}
 
 /// What was drawn for a request.
 #[derive(Debug, Default)]
@@ -33,14 +37,14 @@ struct Charge {
 }
 
 impl Rates {
-    pub fn new(limits: Limits) -> Self {
-        Rates(limits)
+    pub fn new(limits: Limits, refusals: Refusals) -> Self {
+        Rates { limits, refusals }
     }
 
     /// Draws from every limit per minute that counts a request of about so many tokens, or from none.
     pub async fn charge(
         &self,
-        org: &OrgId,
+        event: &Event,
         budgets: &[BudgetTerms],
         (asker, model, tokens): (&Asker<'_>, &str, u64),
     ) -> Result<Charged, Fault> {
@@ -50,8 +54,8 @@ impl Rates {
             let bucket = Bucket { size: budget.limit, per: MINUTE };
             // What is larger than the limit waits for a full bucket, not for ever.
             let wanted = if budget.unit == BudgetUnit::Tokens { tokens.clamp(1, budget.limit.max(1)) } else { 1 };
-            let key = format!("gateway:{org}:{}", budget.id);
-            let drawn = match self.0.draw(&key, bucket, wanted, wanted).await {
+            let key = format!("gateway:{}:{}", event.orgid, budget.id);
+            let drawn = match self.limits.draw(&key, bucket, wanted, wanted).await {
                 Ok(drawn) => drawn,
                 Err(error) => {
                     tracing::warn!(budget = budget.id, %error, "a limit is passed over");
@@ -60,6 +64,8 @@ impl Rates {
             };
             if drawn.tokens == 0 {
                 self.settle(charged, None).await;
+                let counted = used(budget.limit, drawn.full_in);
+                self.refusals.note(event, Refused { request_id: &event.aggregateid, budget: &budget.id, counted });
                 return Err(refusal(budget, drawn.enough_in));
             }
             charged.0.push(Charge { key, bucket, unit: budget.unit, drawn: wanted });
@@ -75,11 +81,17 @@ impl Rates {
                 (Some(tokens), BudgetUnit::Tokens) => tokens,
                 (Some(_), _) => drawn,
             };
-            if let Err(error) = self.0.settle(&key, bucket, drawn, spent).await {
+            if let Err(error) = self.limits.settle(&key, bucket, drawn, spent).await {
                 tracing::warn!(%error, "a limit is not corrected");
             }
         }
     }
+}
+
+// How much of a limit is not there yet again.
+fn used(limit: u64, full_in: Duration) -> u64 {
+    let used = (u128::from(limit) * full_in.as_nanos()).div_ceil(MINUTE.as_nanos());
+    u64::try_from(used).unwrap_or(u64::MAX)
 }
 
 fn refusal(budget: &BudgetTerms, wait: Duration) -> Fault {

@@ -12,7 +12,7 @@
 
 use std::{
     sync::{
-        Arc,
+        Arc, OnceLock,
         atomic::{AtomicU64, Ordering},
     },
     time::Duration,
@@ -48,6 +48,7 @@ use super::{
     circuits::Lines,
     provider::{Fault, Provider, Providers, Turn},
     rates::Rates,
+    refusals::Refusals,
     retry::RetryOptions,
     running::Running,
 };
@@ -119,6 +120,8 @@ pub(super) struct Work<'a> {
     pub round: Uuid,
     /// Tokens that it took.
     pub spent: AtomicU64,
+    /// The budgets that count it as long as it is under way.
+    pub places: OnceLock<Vec<String>>,
 }
 
 impl Work<'_> {
@@ -152,7 +155,7 @@ impl LlmRouter {
         let lines = Lines::open(&client, Arc::clone(&keys), sender.clone(), options.retry.clone()).await?;
         let store = EventStore::new(client.clone(), keys, &StoreOptions::default());
         let accounts = Arc::new(NoAccounts);
-        let rates = Rates::new(Limits::new(client.clone()));
+        let rates = Rates::new(Limits::new(client.clone()), Refusals::new(sender.clone()));
         let (load, answers) = (Load::default(), Answers::default());
         Ok(LlmRouter {
             client,
@@ -222,7 +225,8 @@ impl LlmRouter {
         };
         let deadline = Instant::now() + self.time_left(request);
         let (round, spent) = (Uuid::new_v4(), AtomicU64::new(0));
-        let work = Work { event, request, to, asked, deadline, cancelled, round, spent };
+        let places = OnceLock::new();
+        let work = Work { event, request, to, asked, deadline, cancelled, round, spent, places };
         if begun.is_some() {
             return self.work(&work, begun).await;
         }

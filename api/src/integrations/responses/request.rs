@@ -84,6 +84,9 @@ pub(super) struct ResponsesRequest {
     #[serde(default)]
     #[schema(value_type = Option<Object>)]
     pub metadata: Option<Value>,
+    /// Whether it can be read, and gone on with, later.
+    #[serde(default)]
+    pub store: Option<bool>,
     /// A key of the vault to ask with.
     #[serde(default)]
     credential_id: Option<String>,
@@ -166,6 +169,7 @@ impl ResponsesRequest {
             reasoning_effort: effort.map(str::to_owned),
             logprobs: checked_logprobs("top_logprobs", logprobs)?,
             instructed: self.instructions.is_some(),
+            unstored: self.store == Some(false),
             ..PromptOptions::default()
         };
         let mut messages = Vec::from_iter(self.instructions.map(|said| Message::text(PromptRole::System, said)));

@@ -1,7 +1,8 @@
 //! Responses as OpenAI's clients read them.
 
 use serde_json::{Map, Value, json};
-use symbia_events::integrations::{FinishReason, LikelyToken, TokenLogprob, ToolCall, Usage};
+use symbia_events::integrations::{FinishReason, LikelyToken, TokenLogprob, Tool, ToolCall, Usage};
+use time::OffsetDateTime;
 
 use super::{PREFIX, request::ResponsesRequest};
 use crate::integrations::{
@@ -33,9 +34,29 @@ impl Echo {
             ("metadata", request.metadata.clone().unwrap_or_else(|| json!({}))),
             ("truncation", json!("disabled")),
             ("background", json!(false)),
-            ("store", json!(true)),
+            ("store", json!(request.store.unwrap_or(true))),
         ];
         Echo(echo.into_iter().map(|(name, value)| (name.to_owned(), value)).collect())
+    }
+
+    /// What is kept of it for who reads the response later: all but what is kept besides.
+    pub fn kept(&self) -> Value {
+        let besides = |name: &str| ["instructions", "tools"].contains(&name);
+        Value::Object(self.0.clone().into_iter().filter(|(name, _)| !besides(name)).collect())
+    }
+
+    /// The same again, from what was kept.
+    pub fn again(kept: Option<&Value>, instructions: Option<&str>, tools: &[Tool]) -> Self {
+        let tool = |tool: &Tool| {
+            json!({
+                "type": "function", "name": tool.name, "description": tool.description, "parameters": tool.parameters,
+                "strict": tool.strict,
+            })
+        };
+        let mut echo = kept.and_then(Value::as_object).cloned().unwrap_or_default();
+        echo.insert("instructions".to_owned(), json!(instructions));
+        echo.insert("tools".to_owned(), tools.iter().map(tool).collect());
+        Echo(echo)
     }
 
     /// A response with this output, under way.
@@ -65,8 +86,12 @@ pub(super) struct Head {
 
 impl Head {
     pub fn of(asked: &Asked) -> Self {
-        let created = asked.asked_at.unix_timestamp();
-        Head { id: format!("{PREFIX}{}", asked.request_id), request_id: asked.request_id.clone(), created }
+        Head::new(&asked.request_id, asked.asked_at)
+    }
+
+    pub fn new(request_id: &str, asked_at: OffsetDateTime) -> Self {
+        let (id, created) = (format!("{PREFIX}{request_id}"), asked_at.unix_timestamp());
+        Head { id, request_id: request_id.to_owned(), created }
     }
 
     /// What a model thought.
@@ -142,9 +167,15 @@ pub(super) fn failed(mut response: Value, failure: &Failure) -> Value {
     response
 }
 
+/// A response that was stopped.
+pub(super) fn cancelled(mut response: Value) -> Value {
+    response["status"] = json!("cancelled");
+    response
+}
+
 /// A whole response.
-pub(super) fn response(asked: &Asked, echo: &Echo, answer: &Answer) -> Value {
-    let (head, said) = (Head::of(asked), &answer.first);
+pub(super) fn response(head: &Head, echo: &Echo, answer: &Answer) -> Value {
+    let said = &answer.first;
     let mut output = Vec::new();
     if !said.reasoning.is_empty() {
         output.push(head.reasoning(&said.reasoning));
@@ -153,5 +184,5 @@ pub(super) fn response(asked: &Asked, echo: &Echo, answer: &Answer) -> Value {
         output.push(head.message("completed", vec![output_text(&said.text, &said.logprobs)]));
     }
     output.extend(said.tool_calls.iter().enumerate().map(|(index, call)| head.call(index, "completed", call)));
-    finished(echo.response(&head, Some(&answer.model), output), answer)
+    finished(echo.response(head, Some(&answer.model), output), answer)
 }

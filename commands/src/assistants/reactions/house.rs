@@ -175,6 +175,7 @@ impl House {
                     CompletionCommand::FailCompletion(c) => c.request_id.clone(),
                     CompletionCommand::CancelCompletion(c) => c.request_id.clone(),
                     CompletionCommand::KeepPartialAnswer(c) => c.request_id.clone(),
+                    CompletionCommand::ForgetCompletion(c) => c.request_id.clone(),
                     CompletionCommand::FailCompletionAttempt(c) => c.request_id.clone(),
                 };
                 let completion = self.completions.entry(request_id).or_default();

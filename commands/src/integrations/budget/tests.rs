@@ -119,3 +119,41 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn what_may_be_under_way_at_once_is_kept_and_never_spent() {
+    let two = SetBudget { period: BudgetPeriod::Parallel, unit: BudgetUnit::Requests, limit: 2, ..set(0) };
+    let of = |c: SetBudget| Budget::default().decide(c.into(), &platform(), AT);
+    assert_eq!(of(SetBudget { unit: BudgetUnit::Tokens, ..two.clone() }).unwrap_err().code, "VALIDATION_FAILED");
+    assert_eq!(of(SetBudget { limit: 0, ..two.clone() }).unwrap_err().code, "VALIDATION_FAILED");
+    let mut state = Budget::default();
+    history([two.into(), reserve("r1", 1).into(), reserve("r2", 1).into()], AT).iter().for_each(|e| state.apply(e));
+    let refused = state.decide(reserve("r3", 1).into(), &platform(), AT).unwrap_err();
+    assert_eq!(refused.code, TOO_MANY_AT_ONCE);
+    assert!(refused.message.contains("2 requests at once is used up: 2 are under way"), "{}", refused.message);
+    // A request that comes to its end frees its place, once, as often as that is told.
+    let mut settled = state.decide(settle("r1", 1).into(), &platform(), AT).unwrap().events;
+    let event = settled.remove(0);
+    assert!(settled.is_empty() && matches!(&event, BudgetEvent::BudgetSettled(e) if e.spent == 0), "{event:?}");
+    state.apply(&event);
+    assert!(state.decide(settle("r1", 1).into(), &platform(), AT).unwrap().events.is_empty());
+    assert!(state.decide(reserve("r3", 1).into(), &platform(), AT).is_ok());
+}
+
+#[test]
+fn refusals_are_told_with_the_limit_by_the_platform_alone() {
+    let minute = SetBudget { period: BudgetPeriod::Minute, unit: BudgetUnit::Requests, limit: 7, ..set(0) };
+    let mut state = Budget::default();
+    history([minute.into()], AT).iter().for_each(|e| state.apply(e));
+    let report = |refused| ReportRefusals { budget_id: "b1".into(), counted: 6, refused, request_id: "r9".into() };
+    let told = state.decide(report(3).into(), &platform(), AT).unwrap().events;
+    let [BudgetEvent::RateLimitExceeded(e)] = &told[..] else { panic!("{told:?}") };
+    assert_eq!((e.limit, e.counted, e.refused, e.request_id.as_str()), (7, 6, 3, "r9"));
+    assert_eq!((e.subject.as_deref(), e.period), (Some("ada"), BudgetPeriod::Minute));
+    assert!(state.decide(report(0).into(), &platform(), AT).unwrap().events.is_empty());
+    assert_eq!(state.decide(report(1).into(), &member("ada", Role::Admin), AT).unwrap_err().code, "FORBIDDEN");
+    // Nothing of what was removed, nor of what a month holds.
+    assert!(Budget::default().decide(report(1).into(), &platform(), AT).unwrap().events.is_empty());
+    history([set(1).into()], AT).iter().for_each(|e| state.apply(e));
+    assert!(state.decide(report(1).into(), &platform(), AT).unwrap().events.is_empty());
+}

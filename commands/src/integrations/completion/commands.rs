@@ -140,6 +140,8 @@ domain_commands! {
             #[serde(default)]
             keep_partial: bool,
         }
+        /// Its answer is given to nobody any more.
+        ForgetCompletion = "symbia.cmd.integrations.forget-completion.v1" { request_id: String }
         /// Hands in what the model had said when it was stopped, where that is wanted.
         KeepPartialAnswer = "symbia.cmd.integrations.keep-partial-answer.v1" {
             request_id: String,

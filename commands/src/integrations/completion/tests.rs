@@ -254,6 +254,27 @@ fn a_prompt_is_sealed_by_who_asks_and_in_a_conversation_with_its_key() {
 }
 
 #[test]
+fn an_answer_is_forgotten_by_whose_it_is_once_it_has_its_end() {
+    let forget = || ForgetCompletion { request_id: "r1".into() };
+    let (ada, asked) = (person("ada"), CompletionCommand::from(of_ada()));
+    let mut state = Completion::default();
+    let mut then = |command: CompletionCommand, by: &Actor| {
+        let decided = state.decide(command, by, AT).map(|decision| decision.events).map_err(|r| r.code)?;
+        decided.iter().for_each(|event| state.apply(event));
+        Ok::<_, std::borrow::Cow<'static, str>>(decided)
+    };
+    assert_eq!(then(forget().into(), &ada).unwrap_err(), "NOT_FOUND");
+    then(asked, &ada).unwrap();
+    then(start(1).into(), &worker()).unwrap();
+    assert_eq!(then(forget().into(), &ada).unwrap_err(), "CONFLICT");
+    then(complete(1).into(), &worker()).unwrap();
+    assert_eq!(then(forget().into(), &person("eve")).unwrap_err(), "NOT_FOUND");
+    let told = CompletionForgotten { request_id: "r1".into(), by: "ada".into() };
+    assert_eq!(then(forget().into(), &ada).unwrap(), [told.into()]);
+    assert_eq!(then(forget().into(), &ada).unwrap_err(), "NOT_FOUND");
+}
+
+#[test]
 fn a_request_that_makes_no_sense_is_refused() {
     let refused = |c: RequestCompletion| given::<Completion>([]).when(c, &worker()).rejected("VALIDATION_FAILED");
     refused(RequestCompletion { messages: Vec::new(), ..request() });
