@@ -18,8 +18,8 @@ use symbia_workers::{
     identity::Housekeeping,
     integrations::{
         AccountLinker, Accounts, Anthropic, Books, ChannelBridge, ChannelCourier, ChannelForwarder, ChannelKeeper,
-        Channels, Discoverer, EmbeddingRouter, Enquiries, Invoker, LlmRouter, LocalProvider, Meter, OpenAi, Providers,
-        RouterOptions, Taking,
+        Channels, Discoverer, EmbeddingRouter, Enquiries, Evaluator, Invoker, LlmRouter, LocalProvider, Meter, OpenAi,
+        Providers, RouterOptions, Taking,
     },
     messaging::{Eraser, Periods, Retention},
     models::{
@@ -190,6 +190,8 @@ pub async fn start(
                 let embedding = EmbeddingRouter::open(of, ring, sender.clone(), texts, read, lent, &options).await?;
                 workers.spawn(react(house.clone(), embedding, stop.clone()));
                 workers.spawn(react(house.clone(), Meter::new(sender.clone(), Arc::clone(&books)), stop.clone()));
+                let evaluator = Evaluator::new(client.clone(), Arc::clone(keys), sender.clone(), content_keys.clone());
+                workers.spawn(react(house.clone(), evaluator, stop.clone()));
                 let enquiries =
                     Enquiries::new(client.clone(), providers.clone(), Arc::clone(&books), content_keys.clone());
                 workers.spawn({

@@ -6,6 +6,8 @@
 mod channels;
 #[path = "gateway/clients.rs"]
 mod clients;
+#[path = "gateway/evaluation.rs"]
+mod evaluation;
 #[path = "gateway/limits.rs"]
 mod limits;
 #[cfg(feature = "llama")]
@@ -15,12 +17,14 @@ mod local;
 mod mcp;
 #[path = "gateway/oauth.rs"]
 mod oauth;
-#[path = "gateway/programs.rs"]
-mod programs;
 #[path = "gateway/parallel.rs"]
 mod parallel;
+#[path = "gateway/programs.rs"]
+mod programs;
 #[path = "gateway/registry.rs"]
 mod registry;
+#[path = "gateway/routes.rs"]
+mod routes;
 #[path = "gateway/stage.rs"]
 mod stage;
 #[path = "gateway/telegram.rs"]

@@ -32,7 +32,7 @@ pub(super) fn routes() -> OpenApiRouter<Integrations> {
 #[derive(Debug, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub(super) struct ExecuteRequest {
-    /// `openai`, `anthropic`, `huggingface`, `symbia-labs` or another.
+    /// `openai`, `anthropic`, `huggingface`, `symbia-labs` or another; `auto`: the model's name tells it, which may be a route.
     provider: String,
     /// `chat.completions`, `messages`, `text.generation` or `embeddings`.
     operation: String,
@@ -189,7 +189,7 @@ async fn embeddings(
 ) -> ApiResult<Response> {
     let texts = params.input.or(params.text).ok_or_else(|| refused("params.input", "is required for embeddings"))?;
     let texts = Texts {
-        target: Target { provider: Some(provider), model: params.model },
+        target: target(provider, params.model),
         texts: texts.into_vec(),
         dimensions: params.dimensions,
         credential_id,
@@ -206,6 +206,10 @@ async fn embeddings(
     let (id, took) = (embedded.request_id, embedded.took_ms);
     let body = json!({ "success": true, "data": data, "requestId": id, "durationMs": took });
     Ok(axum::Json(body).into_response())
+}
+
+fn target(provider: String, model: Option<String>) -> Target {
+    Target { provider: Some(provider).filter(|provider| provider != "auto"), model }
 }
 
 impl Params {
@@ -247,15 +251,15 @@ impl Params {
             question.messages.insert(0, Message::text(PromptRole::System, system));
         }
         let stop = self.stop.map(OneOrMany::into_vec).unwrap_or_default();
-        let target = |model: String| Target { provider: None, model: Some(model) };
+        let named = |model: String| Target { provider: None, model: Some(model) };
         question.options.parallel_tool_calls = self.parallel_tool_calls;
         question.options.reasoning_effort = self.reasoning_effort;
         question.options.balance = self.routing.map(Routing::read);
         question.options.cache_seconds = self.cache.map(Caching::read).transpose()?.flatten();
         Ok(Question {
             operation,
-            target: Target { provider: Some(provider), model: self.model },
-            fallbacks: self.fallbacks.unwrap_or_default().into_iter().map(target).collect(),
+            target: target(provider, self.model),
+            fallbacks: self.fallbacks.unwrap_or_default().into_iter().map(named).collect(),
             sampling: Sampling {
                 temperature: self.temperature,
                 top_p: self.top_p,

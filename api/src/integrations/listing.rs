@@ -31,17 +31,17 @@ pub(super) fn root_routes() -> OpenApiRouter<Integrations> {
 #[serde(rename_all = "camelCase")]
 pub(super) struct Model {
     pub id: String,
-    name: String,
+    pub name: String,
     pub provider: String,
     /// `chat` or `embedding`.
     pub capabilities: Vec<&'static str>,
     /// Tokens that it can read, where its provider tells.
-    context_window: Option<u64>,
+    pub context_window: Option<u64>,
     /// US dollars for a million tokens, where a price is known.
-    input_pricing: Option<f64>,
-    output_pricing: Option<f64>,
+    pub input_pricing: Option<f64>,
+    pub output_pricing: Option<f64>,
     /// `live`: the provider lists it; `static`: it has not been asked.
-    source: &'static str,
+    pub source: &'static str,
     #[serde(skip)]
     created: i64,
 }
@@ -148,6 +148,13 @@ impl Integrations {
         Ok(models)
     }
 
+    // Routes first: they are few, and meant for those who read the list.
+    async fn as_openai(&self, caller: &Caller, scope: &RequestScope) -> ApiResult<Vec<Value>> {
+        let mut models = self.aliases(caller, scope).await?;
+        models.extend(self.models(caller, scope).await?.iter().map(Model::as_openai));
+        Ok(models)
+    }
+
     // None: it does not tell.
     async fn live(&self, actor: &Actor, org: String, provider: &ProviderInfo) -> Option<Vec<Model>> {
         match self.enquire(actor, org, What::Models(provider.name.clone())).await {
@@ -205,15 +212,15 @@ async fn models(
 
 /// List models, as OpenAI's API has it
 #[utoipa::path(get, path = "/v1/models", tag = "OpenAI-compatible",
-    responses((status = 200, description = "The models, as `provider/model`", body = Object)))]
+    responses((status = 200, description = "The routes by their names, and the models as `provider/model`", body = Object)))]
 async fn listing(State(service): State<Integrations>, scope: RequestScope, caller: Caller) -> ApiResult<Json<Value>> {
-    let models: Vec<Value> = service.models(&caller, &scope).await?.iter().map(Model::as_openai).collect();
+    let models = service.as_openai(&caller, &scope).await?;
     Ok(Json(json!({ "object": "list", "data": models })))
 }
 
 /// Read a model, as OpenAI's API has it
 #[utoipa::path(get, path = "/v1/models/{id}", tag = "OpenAI-compatible",
-    params(("id" = String, Path, description = "`provider/model`")),
+    params(("id" = String, Path, description = "`provider/model`, or a route")),
     responses((status = 200, description = "The model", body = Object), (status = 404, description = "There is none")))]
 async fn one(
     State(service): State<Integrations>,
@@ -221,7 +228,6 @@ async fn one(
     caller: Caller,
     Path(id): Path<String>,
 ) -> ApiResult<Json<Value>> {
-    let models = service.models(&caller, &scope).await?;
-    let found = models.iter().map(Model::as_openai).find(|model| model["id"] == id.as_str());
+    let found = service.as_openai(&caller, &scope).await?.into_iter().find(|model| model["id"] == id.as_str());
     Ok(Json(found.ok_or_else(|| ApiError::not_found("Model"))?))
 }

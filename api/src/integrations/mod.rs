@@ -9,6 +9,7 @@ mod circuits;
 mod embeddings;
 mod enquiries;
 mod errors;
+mod evaluation;
 mod execute;
 mod executions;
 mod following;
@@ -22,6 +23,7 @@ mod providers;
 mod registry;
 mod reply;
 mod responses;
+mod routes;
 mod said;
 mod stream;
 mod tape;
@@ -34,7 +36,7 @@ use symbia_events::{Service, SubjectKey};
 use utoipa_axum::router::OpenApiRouter;
 
 pub use self::{channels::ChannelOptions, oauth::LinkingOptions, providers::ProviderInfo};
-use self::{hub::Hub, registry::Registry};
+use self::{evaluation::Recommended, hub::Hub, registry::Registry};
 use crate::{
     http::{
         Health, ServiceApp,
@@ -63,6 +65,7 @@ struct Integrations {
     linking: Arc<LinkingOptions>,
     channels: Arc<ChannelOptions>,
     kept_keys: Cache<String, SubjectKey>,
+    recommended: Recommended,
 }
 
 /// The service, to be built and served; `providers` are those that the routers of this installation ask, `services` the base
@@ -92,6 +95,7 @@ pub fn service(
         platform,
         providers: providers.into(),
         kept_keys: Cache::builder().max_capacity(MOST_KEYS).time_to_live(KEPT).build(),
+        recommended: Recommended::new(),
     };
     let api = OpenApiRouter::new()
         .merge(execute::routes())
@@ -101,7 +105,9 @@ pub fn service(
         .merge(listing::routes())
         .merge(usage::routes())
         .merge(circuits::routes())
+        .merge(routes::routes())
         .merge(budgets::routes())
+        .merge(evaluation::routes())
         .merge(prices::routes())
         .merge(registry::routes())
         .merge(mcp::routes(&service))

@@ -195,7 +195,7 @@ fn ask(
             rule_run_id: Some(started.rule_run_id.clone()),
             action_id: Some(action.action_id.clone()),
             reply_message_id: replies.then(|| message_id(action_id(started, index + 1))),
-            key_id: None,
+            ..CompletionContext::default()
         },
         prompt_digest,
         options: None,

@@ -10,7 +10,8 @@ use symbia_events::integrations::{
 };
 use time::OffsetDateTime;
 
-use crate::{Actor, Aggregate, Decision, Rejection, Role, domain_commands};
+use super::administration::administers;
+use crate::{Actor, Aggregate, Decision, Rejection, domain_commands};
 
 /// The capability that administers budgets, besides being an admin of the organization.
 pub const ADMIN_CAPABILITY: &str = "cap:integrations.admin";
@@ -224,15 +225,6 @@ fn told(terms: Option<&Terms>, c: ReportRefusals) -> Decision<BudgetEvent> {
     })
 }
 
-// The organization is that of the address: another one's would not have come here.
-fn administers(by: &Actor, org: &str) -> Result<(), Rejection> {
-    let admin = by.orgs.iter().any(|m| m.id.as_str() == org && m.role == Role::Admin);
-    if admin || by.holds(ADMIN_CAPABILITY) || by.is_platform() {
-        return Ok(());
-    }
-    Err(Rejection::new("INSUFFICIENT_ROLE", "only an admin of the organization sets its budgets"))
-}
-
 impl Aggregate for Budget {
     const STATE_VERSION: u32 = 1;
     const ID_FIELD: Option<&'static str> = Some("budgetId");
@@ -265,7 +257,7 @@ impl Aggregate for Budget {
     ) -> Result<Decision<BudgetEvent>, Rejection> {
         match command {
             BudgetCommand::SetBudget(c) => {
-                administers(by, &c.org_id)?;
+                administers(by, &c.org_id, "sets its budgets")?;
                 self.set(c, by)
             }
             BudgetCommand::ReserveBudget(c) => {
@@ -281,12 +273,12 @@ impl Aggregate for Budget {
                 Ok(told(self.terms.as_ref(), c))
             }
             BudgetCommand::ResetBudget(c) => {
-                administers(by, &c.org_id)?;
+                administers(by, &c.org_id, "sets its budgets")?;
                 self.terms()?;
                 Ok(Decision::one(BudgetReset { budget_id: c.budget_id, by: by.id.clone() }))
             }
             BudgetCommand::RemoveBudget(c) => {
-                administers(by, &c.org_id)?;
+                administers(by, &c.org_id, "sets its budgets")?;
                 self.terms()?;
                 Ok(Decision::one(BudgetRemoved { budget_id: c.budget_id, by: by.id.clone() }))
             }

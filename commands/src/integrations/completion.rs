@@ -145,6 +145,8 @@ impl Completion {
             &context.reply_message_id,
             &context.user_id,
             &context.key_id,
+            &context.evaluation_id,
+            &context.case_id,
         ];
         if !by.is_platform() && claims.iter().any(|claim| claim.is_some()) {
             return Err(Rejection::forbidden("only the platform asks on behalf of a conversation or a run"));

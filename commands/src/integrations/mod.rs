@@ -1,17 +1,20 @@
 //! Commands and aggregates of the integrations service (integrations.md §25).
 
+mod administration;
 mod budget;
 pub mod builtin;
 mod channel;
 mod circuit;
 mod completion;
 mod embedding;
+mod evaluation;
 mod invocation;
 mod model_scope;
 mod oauth;
 pub mod openapi;
 mod price;
 mod registry;
+mod route;
 mod tools;
 
 pub use budget::*;
@@ -19,9 +22,11 @@ pub use channel::*;
 pub use circuit::*;
 pub use completion::*;
 pub use embedding::*;
+pub use evaluation::*;
 pub use invocation::*;
 pub use model_scope::*;
 pub use oauth::*;
 pub use price::*;
 pub use registry::*;
+pub use route::*;
 pub use tools::{prompt_operation, tool_operation};

@@ -15,6 +15,18 @@ pub fn may_ask(scopes: &[String], provider: &str, model: &str) -> bool {
     named.peek().is_none() || named.any(fits)
 }
 
+/// Whether one may ask for a route: where its name is named, or every model of it may be asked.
+#[must_use]
+pub fn may_ask_route<'m>(scopes: &[String], alias: &str, models: impl IntoIterator<Item = (&'m str, &'m str)>) -> bool {
+    names_route(scopes, alias) || models.into_iter().all(|(provider, model)| may_ask(scopes, provider, model))
+}
+
+/// Whether these scopes name a route, or no models at all.
+#[must_use]
+pub fn names_route(scopes: &[String], alias: &str) -> bool {
+    may_ask(scopes, "", alias)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -29,6 +41,12 @@ mod tests {
         assert!(may(&scopes, "openai", "gpt-4o-mini") && may(&scopes, "symbia-labs", "pico-chat"));
         assert!(!may(&scopes, "openai", "o3") && !may(&scopes, "symbia-labs", "pico-chat-2"));
         assert!(!may(&scopes, "huggingface", "x/gpt-4o"));
+        let routes = |scopes: &[&str]| {
+            let scopes: Vec<String> = scopes.iter().map(|s| (*s).to_owned()).collect();
+            may_ask_route(&scopes, "smart", [("openai", "a"), ("anthropic", "b")])
+        };
+        assert!(routes(&[]) && routes(&["model:smart"]) && routes(&["model:openai/*", "model:b"]));
+        assert!(!routes(&["model:openai/*"]) && !routes(&["model:other"]));
         assert!(may(&["model:*"], "anthropic", "claude-3-5-haiku"));
     }
 }

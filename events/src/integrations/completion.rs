@@ -141,6 +141,11 @@ pub struct CompletionContext {
     pub rule_run_id: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub action_id: Option<String>,
+    /// The evaluation that it is a case of.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub evaluation_id: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub case_id: Option<String>,
     /// Id of the message that will carry the answer: live deltas name it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub reply_message_id: Option<String>,

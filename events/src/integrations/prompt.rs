@@ -175,10 +175,16 @@ pub struct Balance {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum Strategy {
+    /// The one that is named first.
+    Priority,
     /// By chance, as often as its weight says.
     SimpleShuffle,
     /// The one with the fewest requests under way for its weight.
     LeastBusy,
+    /// The one that lately began its answers soonest; one of which that is not known is tried.
+    LowestLatency,
+    /// The one with the lowest price; one without a price comes last.
+    LowestCost,
 }
 
 /// A token, and how likely it was.

@@ -5,11 +5,14 @@ mod budgets;
 mod channels;
 mod circuits;
 mod completions;
+mod evaluations;
 mod invocations;
 mod oauth;
 mod own_clients;
 mod prices;
 mod registry;
+mod routes;
+mod scores;
 mod usage;
 
 pub use budgets::{Budget, budget, budgets};
@@ -18,6 +21,7 @@ pub use channels::{
 };
 pub use circuits::{Circuit, circuits};
 pub use completions::{Completion, completion, completions_of_run};
+pub use evaluations::{Evaluation, EvaluationFilter, evaluation, evaluations};
 pub use invocations::{Invocation, invocations};
 pub use oauth::{
     OauthClient, OauthConnection, OauthFlow, SealedAccount, oauth_client, oauth_clients, oauth_code_context,
@@ -26,6 +30,8 @@ pub use oauth::{
 pub use own_clients::{OwnClient, OwnClients};
 pub use prices::{Price, price, prices};
 pub use registry::{Integration, integration, integrations};
+pub use routes::{Route, route, routes};
+pub use scores::{ModelScore, model_scores};
 pub use usage::{Filter, Grouped, Summary, executions, summary, usage_by};
 
 use async_trait::async_trait;
@@ -54,6 +60,9 @@ impl Projection for Integrations {
             "budgets",
             "prices",
             "circuits",
+            "routes",
+            "evaluations",
+            "model_scores",
             "integrations",
             "invocations",
             "oauth_clients",
@@ -74,6 +83,9 @@ impl Projection for Integrations {
         budgets::fold(conn, events).await?;
         prices::fold(conn, events).await?;
         circuits::fold(conn, events).await?;
+        routes::fold(conn, events).await?;
+        evaluations::fold(conn, events).await?;
+        scores::fold(conn, events).await?;
         registry::fold(conn, events).await?;
         invocations::fold(conn, events).await?;
         oauth::fold(conn, events).await?;
@@ -98,4 +110,10 @@ const MIGRATIONS: &[Migration] = &[
         sql: include_str!("../../../migrations/integrations/0007_rate_limit.sql"),
     },
     Migration { version: 8, name: "keys", sql: include_str!("../../../migrations/integrations/0008_keys.sql") },
+    Migration { version: 9, name: "routes", sql: include_str!("../../../migrations/integrations/0009_routes.sql") },
+    Migration {
+        version: 10,
+        name: "evaluations",
+        sql: include_str!("../../../migrations/integrations/0010_evaluations.sql"),
+    },
 ];

@@ -67,6 +67,11 @@ impl Vendor {
         self.gate.add_permits(requests);
     }
 
+    /// Has it answer no more.
+    pub fn let_nobody_answer(&self) {
+        self.gate.forget_permits(usize::MAX >> 3);
+    }
+
     fn note(&self, headers: &HeaderMap, body: &Value) {
         let header = |name: &str| headers.get(name).and_then(|v| v.to_str().ok()).unwrap_or_default().to_owned();
         let key = header("x-api-key") + header("authorization").trim_start_matches("Bearer ");
@@ -87,6 +92,10 @@ async fn chat(State(vendor): State<Vendor>, headers: HeaderMap, Json(body): Json
     vendor.note(&headers, &body);
     if body["model"] == "broken" {
         return (StatusCode::INTERNAL_SERVER_ERROR, Json(json!({ "error": { "message": "oops" } }))).into_response();
+    }
+    if body["model"] == "shy" {
+        let declined = json!({ "error": { "message": "not that", "code": "content_filter" } });
+        return (StatusCode::BAD_REQUEST, Json(declined)).into_response();
     }
     if body["model"] == "slow"
         && let Ok(turn) = vendor.gate.acquire().await
@@ -110,7 +119,8 @@ async fn chat(State(vendor): State<Vendor>, headers: HeaderMap, Json(body): Json
         }
         said += &chunk(json!({}), json!("tool_calls"));
     } else {
-        for piece in SUM {
+        let pieces: &[&str] = if body["model"] == "clever" { &["bil", "ling"] } else { &SUM };
+        for piece in pieces {
             said += &chunk(json!({ "content": piece }), Value::Null);
         }
         said += &chunk(json!({}), json!("stop"));

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use symbia_events::integrations::{BudgetPeriod, BudgetScope, BudgetUnit, Cost, Usage};
 
-use super::provider::ApiKey;
+use super::{provider::ApiKey, routes::RouteTerms};
 
 /// A key of the vault, lent for one call.
 #[derive(Clone, Debug)]
@@ -118,6 +118,10 @@ pub trait Accounts: Send + Sync + 'static {
     async fn scopes(&self, key: &str) -> anyhow::Result<Arc<[String]>>;
     /// The price of a model.
     async fn price(&self, provider: &str, model: &str) -> anyhow::Result<Option<PriceTerms>>;
+    /// The route of an organization with this name.
+    async fn route(&self, _org: &str, _alias: &str) -> anyhow::Result<Option<Arc<RouteTerms>>> {
+        Ok(None)
+    }
 }
 
 /// No keys, no budgets, no prices.

@@ -20,6 +20,7 @@ use super::{
     rates::Charged,
     refusals::{Refusals, Refused},
     router::{LlmRouter, Work, router},
+    routes::Candidate,
 };
 use crate::sender::Sender;
 
@@ -72,7 +73,9 @@ pub(super) async fn reserve(
         };
         let to = AggregateRef::new(Service::Integrations, event.orgid.clone(), "budget", &budget.id)?;
         let reserve = ReserveBudget { budget_id: budget.id.clone(), request_id: request_id.to_owned(), amount };
-        let id = CommandId::derived(event.id, &format!("reserve-{}", budget.id));
+        // Another model after a refusal is another question.
+        let id =
+            CommandId::derived(event.id, &format!("reserve-{}-{}/{}", budget.id, expected.provider, expected.model));
         let outcome = sender.send(Some(event), &to, &BudgetCommand::from(reserve), &router(), id).await?;
         match outcome.rejection {
             None => kept.push(budget.id.clone()),
@@ -122,7 +125,7 @@ impl LlmRouter {
     pub(super) async fn admit(&self, work: &Work<'_>) -> anyhow::Result<Admission> {
         let request = work.request;
         let granted = || Admission::Granted(Charged::default());
-        let Some((provider, model)) = work.asked.targets.first() else { return Ok(granted()) };
+        let Some(Candidate { provider, model, .. }) = work.asked.targets.first() else { return Ok(granted()) };
         let budgets = self.accounts.budgets(work.asker().org).await?;
         if budgets.is_empty() {
             return Ok(granted());

@@ -24,6 +24,8 @@ pub(super) struct Answers(Cache<[u8; 32], Arc<Kept>>);
 
 struct Kept {
     answer: Answer,
+    // Who gave it: provider and model.
+    by: String,
     since: Instant,
 }
 
@@ -60,16 +62,16 @@ impl Default for Answers {
 }
 
 impl Answers {
-    /// The answer that was given, if it is young enough. It takes no tokens.
-    pub fn find(&self, question: Question) -> Option<Answer> {
+    /// The answer that was given, if it is young enough, and who gave it. It takes no tokens.
+    pub fn find(&self, question: Question) -> Option<(Answer, String)> {
         let kept = self.0.get(&question.digest).filter(|kept| kept.since.elapsed() < question.lasts)?;
-        Some(Answer { usage: Usage::default(), cached: true, ..kept.answer.clone() })
+        Some((Answer { usage: Usage::default(), cached: true, ..kept.answer.clone() }, kept.by.clone()))
     }
 
     /// Keeps an answer that came to its end.
-    pub fn keep(&self, question: Question, answer: &Answer) {
+    pub fn keep(&self, question: Question, answer: &Answer, by: String) {
         if !answer.cached && matches!(answer.finish_reason, FinishReason::Stop | FinishReason::ToolCalls) {
-            let kept = Kept { answer: answer.clone(), since: Instant::now() };
+            let kept = Kept { answer: answer.clone(), by, since: Instant::now() };
             self.0.insert(question.digest, Arc::new(kept));
         }
     }

@@ -14,6 +14,7 @@ use symbia_events::{
     integrations::{ErrorCategory, Timing, Usage},
 };
 use time::OffsetDateTime;
+use tokio::time::Instant;
 use tracing::Instrument;
 
 use super::{
@@ -25,8 +26,9 @@ use super::{
     circuits::Line,
     live::Live,
     provider::{Answer, Delta, Fault, Prompt},
-    retry::may_fall_back,
-    router::{LlmRouter, Work, router, target},
+    retry::next_of,
+    router::{LlmRouter, Work, router},
+    routes::Candidate,
 };
 
 enum End {
@@ -73,7 +75,7 @@ impl LlmRouter {
         let (mut attempt, mut turn) = (1, Turn::FIRST);
         let targets = &work.asked.targets;
         loop {
-            let (provider, model) = &targets[turn.target];
+            let Candidate { provider, model, .. } = &targets[turn.target];
             let named = named(work.request, turn);
             let lease = match first.take() {
                 Some(lease) => lease,
@@ -83,7 +85,9 @@ impl LlmRouter {
                         Begun::Ours => {}
                         Begun::Next(next, last) => {
                             attempt = next;
-                            let was = targets.iter().position(|(p, m)| (p.key(), m.as_str()) == (&*last.0, &*last.1));
+                            let was = targets
+                                .iter()
+                                .position(|t| (t.provider.key(), t.model.as_str()) == (&*last.0, &*last.1));
                             turn = Turn { target: was.unwrap_or(turn.target), tries: 1 };
                             continue;
                         }
@@ -134,16 +138,23 @@ impl LlmRouter {
         }
     }
 
-    /// Gives an answer that was given before; false when the request has been worked on already.
-    pub(super) async fn again(&self, work: &Work<'_>, answer: Answer) -> anyhow::Result<bool> {
-        let (turn, begun) = (Turn::FIRST, OffsetDateTime::now_utc());
+    /// Gives an answer that was given before; false when the request has been worked on already, or who gave it is not there
+    /// for the asker any more.
+    pub(super) async fn again(&self, work: &Work<'_>, answer: Answer, by: &str) -> anyhow::Result<bool> {
+        let targets = &work.asked.targets;
+        let Some(target) = targets.iter().position(|target| target.name() == by) else { return Ok(false) };
+        let Candidate { provider, model, .. } = &targets[target];
+        if provider.offers(work.event.orgid.as_str(), model).await.is_err() {
+            return Ok(false);
+        }
+        let (turn, begun) = (Turn { target, tries: 1 }, OffsetDateTime::now_utc());
         let Begun::Ours = self.begin(work, 1, turn, None).await? else { return Ok(false) };
         self.complete(work, turn, 1, answer, begun, None).await.map(|()| true)
     }
 
     // The turn after a fault, and the pause before it.
     fn next(&self, work: &Work<'_>, turn: Turn, fault: &Fault, spoken: bool, attempt: u32) -> Option<(Turn, Duration)> {
-        let left = work.deadline.saturating_duration_since(tokio::time::Instant::now());
+        let left = work.deadline.saturating_duration_since(Instant::now());
         if left.is_zero() || attempt >= self.most_attempts(work) {
             return None;
         }
@@ -152,8 +163,9 @@ impl LlmRouter {
         if let Some(wait) = again {
             return Some((Turn { tries: turn.tries + u32::from(!fault.lost), ..turn }, wait));
         }
-        let other = turn.target + 1 < work.asked.targets.len() && may_fall_back(fault, spoken);
-        other.then(|| (Turn { target: turn.target + 1, tries: 1 }, Duration::ZERO))
+        let following = work.asked.targets.iter().skip(turn.target + 1).map(|target| target.after);
+        let next = next_of(following, fault, spoken)?;
+        Some((Turn { target: turn.target + 1 + next, tries: 1 }, Duration::ZERO))
     }
 
     pub(super) fn most_attempts(&self, work: &Work<'_>) -> u32 {
@@ -163,23 +175,30 @@ impl LlmRouter {
 
     // One target is asked once, unless its circuit is open.
     async fn attempt(&self, work: &Work<'_>, turn: Turn, prompt: &Prompt, lease: Option<&Lease>) -> Heard {
-        let (provider, model) = &work.asked.targets[turn.target];
+        let target = &work.asked.targets[turn.target];
+        let Candidate { provider, model, .. } = target;
         let credential = lease.map(|lease| lease.credential_id.as_str());
         let leave = match self.lines.admit(work.event, Line { provider: provider.key(), model, credential }) {
             Ok(leave) => leave,
             Err(fault) => return Heard::nothing(fault),
         };
-        let _busy = self.load.begin(target(&**provider, model));
+        let (name, begun) = (target.name(), OffsetDateTime::now_utc());
+        let _busy = self.standings.begin(name.clone());
         let live = Live::open(self.client.clone(), &work.event.orgid, work.request, prompt.attempt);
         let observed = Attempt::begin(&**provider, &work.request.request_id, model, prompt.attempt);
         let span = observed.span.clone();
         let heard = self.ask(work, turn, prompt, lease, live.as_ref(), &observed).instrument(span).await;
         match &heard.end {
             End::Answer(answer) => {
+                let first = heard.first.unwrap_or_else(OffsetDateTime::now_utc);
+                self.standings.took(&name, (first - begun).as_seconds_f64() * 1000.0);
                 leave.succeeded().await;
                 observed.completed(answer);
             }
             End::Fault(fault) => {
+                if fault.category == ErrorCategory::Timeout {
+                    self.standings.took(&name, (OffsetDateTime::now_utc() - begun).as_seconds_f64() * 1000.0);
+                }
                 leave.failed(fault.category).await;
                 observed.failed(fault);
             }
@@ -201,7 +220,8 @@ impl LlmRouter {
         live: Option<&Live>,
         observed: &Attempt,
     ) -> Heard {
-        let provider = &work.asked.targets[turn.target].0;
+        let Candidate { provider, timeout, .. } = &work.asked.targets[turn.target];
+        let given_up = timeout.map_or(work.deadline, |timeout| work.deadline.min(Instant::now() + timeout));
         let (mut text, mut first) = (String::new(), None);
         let mut deltas = |choice: u32, piece: Delta<'_>| {
             first.get_or_insert_with(|| {
@@ -223,10 +243,15 @@ impl LlmRouter {
                 Ok(answer) => End::Answer(Box::new(answer)),
                 Err(fault) => End::Fault(fault),
             },
-            () = tokio::time::sleep_until(work.deadline) => {
-                let message = format!("provider '{}' did not finish before the deadline", provider.key());
-                End::Fault(Fault::new(ErrorCategory::Timeout, "deadline", message))
-            }
+            () = tokio::time::sleep_until(given_up) => End::Fault(match timeout {
+                Some(timeout) if given_up < work.deadline => {
+                    Fault::timeout(&format!("provider '{}' did not finish", provider.key()), *timeout)
+                }
+                _ => {
+                    let message = format!("provider '{}' did not finish before the deadline", provider.key());
+                    Fault::new(ErrorCategory::Timeout, "deadline", message)
+                }
+            }),
         };
         Heard { end, text, first }
     }
@@ -252,12 +277,12 @@ impl LlmRouter {
                 .map(|seconds| (answer.usage.completion_tokens as f64 / seconds * 10.0).round() / 10.0),
         };
         if let Some(question) = Question::of(work) {
-            self.answers.keep(question, &answer);
+            self.answers.keep(question, &answer, work.asked.targets[turn.target].name());
         }
         work.spent.store(answer.usage.total_tokens, Ordering::Relaxed);
         // The price of what was asked for: providers answer with names of their own.
-        let (provider, asked) = &work.asked.targets[turn.target];
-        let price = self.accounts.price(provider.key(), asked).await?;
+        let Candidate { provider, model, .. } = &work.asked.targets[turn.target];
+        let price = self.accounts.price(provider.key(), model).await?;
         let calls = serde_json::to_string(&answer.tool_calls)?;
         let (more, warning) = answer.more()?;
         let warnings = answer.warnings.into_iter().chain(warning).collect();

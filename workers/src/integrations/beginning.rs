@@ -15,6 +15,7 @@ use super::{
     accounts::Lease,
     provider::{Fault, Prompt},
     router::{Asked, LlmRouter, Targets, Work, asker},
+    routes::Candidate,
 };
 
 /// How often it is looked whether another worker is still at it.
@@ -67,7 +68,7 @@ impl LlmRouter {
         targets: &Targets,
         turn: Turn,
     ) -> anyhow::Result<Option<Lease>> {
-        let provider = &targets[turn.target].0;
+        let provider = &targets[turn.target].provider;
         match provider.takes_key() {
             true => self.accounts.lease(&asker(org, request), provider.key(), named(request, turn)).await,
             false => Ok(None),
@@ -125,7 +126,7 @@ impl LlmRouter {
         attempt: u32,
         lease: Option<&Lease>,
     ) -> StartCompletionAttempt {
-        let (provider, model) = &asked.targets[turn.target];
+        let Candidate { provider, model, .. } = &asked.targets[turn.target];
         let source = match lease {
             Some(lease) if lease.is_proxy => "org-wide",
             Some(_) => "personal",

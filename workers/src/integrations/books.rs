@@ -19,10 +19,11 @@ use super::{
     accounts::{Accounts, Asker, BudgetTerms, Lease, PriceTerms},
     leases::Leases,
     provider::ApiKey,
+    routes::RouteTerms,
 };
 use crate::{sender::Sender, vault::Vault};
 
-/// How long what the read models said about budgets and prices counts.
+/// How long what the read models said about budgets, prices and routes counts.
 const KEPT: Duration = Duration::from_secs(1);
 const MOST: u64 = 10_000;
 /// What a credential is released for.
@@ -36,6 +37,7 @@ pub struct Books {
     budgets: Cache<String, Arc<[BudgetTerms]>>,
     prices: Cache<(String, String), Option<PriceTerms>>,
     scopes: Cache<String, Arc<[String]>>,
+    routes: Cache<(String, String), Option<Arc<RouteTerms>>>,
     leases: Leases,
 }
 
@@ -49,6 +51,7 @@ impl Books {
             budgets: Cache::builder().max_capacity(MOST).time_to_live(KEPT).build(),
             prices: Cache::builder().max_capacity(MOST).time_to_live(KEPT).build(),
             scopes: Cache::builder().max_capacity(MOST).time_to_live(KEPT).build(),
+            routes: Cache::builder().max_capacity(MOST).time_to_live(KEPT).build(),
             leases: Leases::new(),
         }
     }
@@ -181,5 +184,20 @@ impl Accounts for Books {
         });
         self.prices.insert(key, price);
         Ok(price)
+    }
+
+    async fn route(&self, org: &str, alias: &str) -> anyhow::Result<Option<Arc<RouteTerms>>> {
+        let key = (org.to_owned(), alias.to_owned());
+        if let Some(route) = self.routes.get(&key) {
+            return Ok(route);
+        }
+        let mut tx = self.reader.read(&Scope::platform()).await?;
+        let terms = |route: model::Route| -> anyhow::Result<Arc<RouteTerms>> {
+            let strategy = serde_json::from_value(Value::String(route.strategy))?;
+            Ok(Arc::new(RouteTerms { strategy, targets: route.targets.0, fallbacks: route.fallbacks.0 }))
+        };
+        let route = model::route(&mut tx, org, alias).await?.map(terms).transpose()?;
+        self.routes.insert(key, route.clone());
+        Ok(route)
     }
 }

@@ -22,12 +22,14 @@ use super::{
     accounts::{Accounts, Asker, Lease},
     admission::{Expected, Kept, leave, places, reserve},
     attempts::not_lent,
+    balance::Standings,
     circuits::{Line, Lines},
     provider::{Fault, Inputs, Provider, Providers, Vectors},
     rates::Rates,
     refusals::Refusals,
     retry::RetryOptions,
     router::{RouterOptions, not_allowed, router},
+    routes::{Candidate, Chooser},
 };
 use crate::{
     content_keys::ContentKeys,
@@ -87,7 +89,7 @@ impl EmbeddingRouter {
                 return self.failed(event, request, &fault, Some(&key), Vec::new()).await;
             }
         };
-        let (provider, model) = match self.target(request) {
+        let target = match self.target(event.orgid.as_str(), request).await? {
             Ok(target) => target,
             Err(fault) => return self.failed(event, request, &fault, Some(&key), Vec::new()).await,
         };
@@ -97,10 +99,10 @@ impl EmbeddingRouter {
             assistant: request.context.assistant_id.as_deref(),
             key: request.context.key_id.as_deref(),
         };
-        let targets = [(Arc::clone(provider), model.clone())];
-        if let Some(fault) = not_allowed(&*self.accounts, &asker, &targets).await? {
+        if let Some(fault) = not_allowed(&*self.accounts, &asker, std::slice::from_ref(&target)).await? {
             return self.failed(event, request, &fault, Some(&key), Vec::new()).await;
         }
+        let Candidate { provider, model, .. } = target;
         let tokens = (texts.iter().map(String::len).sum::<usize>() as u64).div_ceil(4);
         let usage = Usage { prompt_tokens: tokens, total_tokens: tokens, ..Usage::default() };
         let expected = Expected { provider: provider.key(), model: &model, usage };
@@ -120,7 +122,7 @@ impl EmbeddingRouter {
         };
         let (org, request_id, dimensions) = (event.orgid.to_string(), request.request_id.clone(), request.dimensions);
         let inputs = Inputs { org, request_id, model, texts, dimensions };
-        let made = self.made(event, request, &asker, &**provider, inputs).await?;
+        let made = self.made(event, request, &asker, &*provider, inputs).await?;
         let spent = made.as_ref().map_or(0, |made| made.vectors.usage.total_tokens);
         self.rates.settle(charged, Some(spent)).await;
         leave(&self.sender, event, &request.request_id, &places(&budgets, &limits)).await?;
@@ -130,12 +132,17 @@ impl EmbeddingRouter {
         }
     }
 
-    fn target(&self, request: &EmbeddingRequested) -> Result<(&Arc<dyn Provider>, String), Fault> {
+    // Vectors of several models do not go together: what else a route names is not asked.
+    async fn target(&self, org: &str, request: &EmbeddingRequested) -> anyhow::Result<Result<Candidate, Fault>> {
         let asked = Target { provider: request.provider.clone(), model: request.model.clone() };
-        let (provider, model) = self.providers.resolve(&asked)?;
-        let model = model.or_else(|| provider.default_embedding_model().map(str::to_owned));
-        // One without a default has none: asking it says so.
-        Ok((provider, model.unwrap_or_default()))
+        let chooser = Chooser {
+            providers: &self.providers,
+            accounts: &*self.accounts,
+            standings: &Standings::default(),
+            // One without a default has none: asking it says so.
+            usual: |provider| provider.default_embedding_model().unwrap_or_default().to_owned(),
+        };
+        Ok(chooser.choose(org, &asked, &[], None).await?.and_then(first))
     }
 
     // Vectors, after as many tries as it takes.
@@ -264,6 +271,11 @@ impl EmbeddingRouter {
         let named = request.deadline.as_deref().and_then(|d| OffsetDateTime::parse(d, &Rfc3339).ok());
         named.map_or(self.timeout, |at| (at - OffsetDateTime::now_utc()).try_into().unwrap_or(Duration::ZERO))
     }
+}
+
+fn first(chosen: Vec<Candidate>) -> Result<Candidate, Fault> {
+    let none = || Fault::new(ErrorCategory::NotFound, "no_provider", "no model is named");
+    chosen.into_iter().next().ok_or_else(none)
 }
 
 #[async_trait]

@@ -12,8 +12,10 @@ use tokio_util::sync::CancellationToken;
 
 use super::{
     accounts::{Accounts, Asker, Lease},
+    balance::Standings,
     provider::{Fault, Prompt, Provider, Providers},
     router::{erased, opened},
+    routes::{Candidate, Chooser},
 };
 use crate::content_keys::{ContentKeys, kids};
 
@@ -99,8 +101,7 @@ impl Enquiries {
     }
 
     async fn tokens(&self, asker: &Asker<'_>, asked: &Asked) -> Result<Found, Fault> {
-        let target = Target { provider: asked.provider.clone(), model: asked.model.clone() };
-        let (provider, model) = self.providers.resolve(&target)?;
+        let Candidate { provider, model, .. } = self.first(asker.org, asked).await?;
         let more = asked.messages.iter().filter_map(|message| message.more.as_ref());
         let sealed = asked.messages.iter().map(|m| &m.content).chain(more).chain(&asked.options);
         let opener = self.content_keys.opener(kids(sealed)).await.map_err(|_| erased())?;
@@ -109,7 +110,7 @@ impl Enquiries {
             org: asker.org.to_owned(),
             request_id: String::new(),
             attempt: 0,
-            model: model.unwrap_or_else(|| provider.default_model().to_owned()),
+            model,
             turns,
             sampling: Sampling::default(),
             options,
@@ -117,21 +118,35 @@ impl Enquiries {
         if !provider.counts() {
             return Ok(Found::Tokens { tokens: prompt.estimated_tokens(), estimated: true });
         }
-        let lease = self.lease(asker, &**provider).await?;
+        let lease = self.lease(asker, &*provider).await?;
         let tokens = provider.count(&prompt, lease.as_ref().map(|lease| &lease.key)).await?;
         Ok(Found::Tokens { tokens, estimated: false })
+    }
+
+    // What a request would ask first.
+    async fn first(&self, org: &str, asked: &Asked) -> Result<Candidate, Fault> {
+        let target = Target { provider: asked.provider.clone(), model: asked.model.clone() };
+        let chooser = Chooser {
+            providers: &self.providers,
+            accounts: &*self.accounts,
+            standings: &Standings::default(),
+            usual: |provider| provider.default_model().to_owned(),
+        };
+        let chosen = chooser.choose(org, &target, &[], None).await.map_err(|error| unavailable("routes", &error))??;
+        chosen.into_iter().next().ok_or_else(|| Fault::new(ErrorCategory::NotFound, "no_provider", "no model is named"))
     }
 
     async fn lease(&self, asker: &Asker<'_>, provider: &dyn Provider) -> Result<Option<Lease>, Fault> {
         if !provider.takes_key() {
             return Ok(None);
         }
-        self.accounts.lease(asker, provider.key(), None).await.map_err(|error| {
-            tracing::warn!(%error, provider = provider.key(), "keys cannot be looked up");
-            let message = "keys cannot be looked up at the moment; try again";
-            Fault::new(ErrorCategory::Internal, "unavailable", message)
-        })
+        self.accounts.lease(asker, provider.key(), None).await.map_err(|error| unavailable("keys", &error))
     }
+}
+
+fn unavailable(what: &str, error: &anyhow::Error) -> Fault {
+    tracing::warn!(%error, what, "not looked up");
+    Fault::new(ErrorCategory::Internal, "unavailable", format!("{what} cannot be looked up at the moment; try again"))
 }
 
 fn failed(fault: Fault) -> Found {

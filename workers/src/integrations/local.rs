@@ -152,6 +152,10 @@ impl Provider for LocalProvider {
         Ok(models.values().filter_map(listed).collect())
     }
 
+    async fn offers(&self, org: &str, model: &str) -> Result<(), Fault> {
+        self.models.admit(org, model).await.map(|_| ())
+    }
+
     fn counts(&self) -> bool {
         true
     }

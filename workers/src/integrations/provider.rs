@@ -275,6 +275,10 @@ pub trait Provider: Send + Sync + 'static {
     async fn models(&self, _org: &str, _key: Option<&ApiKey>) -> Result<Vec<ListedModel>, Fault> {
         Ok(Vec::new())
     }
+    /// Whether a model is there for an organization: an answer that it gave before is not given again otherwise.
+    async fn offers(&self, _org: &str, _model: &str) -> Result<(), Fault> {
+        Ok(())
+    }
     /// Whether it counts the tokens of a prompt without answering it.
     fn counts(&self) -> bool {
         false

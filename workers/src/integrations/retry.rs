@@ -7,7 +7,7 @@ use std::{
 };
 
 use moka::sync::Cache;
-use symbia_events::integrations::ErrorCategory;
+use symbia_events::integrations::{ErrorCategory, FallbackTrigger};
 use tokio::time::Instant;
 
 use super::provider::Fault;
@@ -58,11 +58,38 @@ impl RetryOptions {
 }
 
 /// Whether another target may do better.
-pub(super) fn may_fall_back(fault: &Fault, spoken: bool) -> bool {
+fn may_fall_back(fault: &Fault, spoken: bool) -> bool {
     let longer_context = fault.code.as_deref() == Some("context_length_exceeded");
     let hopeless =
         matches!(fault.category, ErrorCategory::Validation | ErrorCategory::ContentFilter | ErrorCategory::Internal);
     !spoken && (longer_context || !hopeless)
+}
+
+/// What went wrong, for who is asked only then.
+pub(super) fn trigger(fault: &Fault) -> FallbackTrigger {
+    match fault.category {
+        _ if fault.code.as_deref() == Some("context_length_exceeded") => FallbackTrigger::ContextWindow,
+        ErrorCategory::Timeout => FallbackTrigger::Timeout,
+        ErrorCategory::RateLimit => FallbackTrigger::RateLimit,
+        ErrorCategory::ContentFilter => FallbackTrigger::ContentFilter,
+        ErrorCategory::Quota => FallbackTrigger::Budget,
+        _ => FallbackTrigger::Error,
+    }
+}
+
+/// Which of those that follow is asked after a fault; `after` is what must have gone wrong for each. `spoken`: readers have a
+/// part of the answer already.
+pub(super) fn next_of(
+    mut after: impl Iterator<Item = Option<FallbackTrigger>>,
+    fault: &Fault,
+    spoken: bool,
+) -> Option<usize> {
+    let special = (!spoken).then(|| trigger(fault));
+    after.position(|after| match after {
+        Some(after) if Some(after) == special => true,
+        None | Some(FallbackTrigger::Error) => may_fall_back(fault, spoken),
+        Some(_) => false,
+    })
 }
 
 /// Most circuits that are remembered.
@@ -185,6 +212,31 @@ mod tests {
         assert!(!may_fall_back(&fault(ErrorCategory::Validation), false));
         assert!(!may_fall_back(&fault(ErrorCategory::ContentFilter), false));
         assert!(!may_fall_back(&fault(ErrorCategory::Provider), true));
+    }
+
+    #[test]
+    fn who_is_asked_for_a_reason_is_asked_for_that_reason() {
+        use ErrorCategory::{Auth, ContentFilter, Provider, Quota, RateLimit, Timeout, Validation};
+        use FallbackTrigger::{Budget, Error};
+        let order = [
+            None,
+            Some(FallbackTrigger::Timeout),
+            Some(FallbackTrigger::ContentFilter),
+            Some(FallbackTrigger::ContextWindow),
+            Some(Budget),
+            Some(Error),
+        ];
+        // After those of the name itself.
+        let next = |fault: &Fault| next_of(order.into_iter().skip(1), fault, false);
+        assert_eq!((next(&fault(Timeout)), next(&fault(ContentFilter))), (Some(0), Some(1)));
+        let context = Fault { code: Some("context_length_exceeded".into()), ..fault(Validation) };
+        assert_eq!((next(&context), next(&fault(Quota))), (Some(2), Some(3)));
+        for category in [Provider, Auth, RateLimit] {
+            assert_eq!(next(&fault(category)), Some(4), "{category:?}");
+        }
+        assert_eq!(next(&fault(Validation)), None);
+        assert_eq!(next_of(order.into_iter(), &fault(ContentFilter), false), Some(2), "not the next of the name");
+        assert_eq!(next_of(order.into_iter(), &fault(Timeout), true), None, "a part was heard");
     }
 
     #[tokio::test(start_paused = true)]

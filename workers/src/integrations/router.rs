@@ -22,7 +22,7 @@ use async_nats::Client;
 use async_trait::async_trait;
 use symbia_commands::{
     Actor,
-    integrations::{CompletionCommand, FailCompletion, may_ask},
+    integrations::{CompletionCommand, FailCompletion, may_ask, names_route},
 };
 use symbia_events::{
     AggregateRef, CommandId, Event, KeyRing, Personal, Position, Service, SubjectKey,
@@ -44,12 +44,13 @@ use super::{
     accounts::{Accounts, Asker, Lease, NoAccounts},
     admission::Admission,
     answers::{Answers, Question},
-    balance::{Load, order},
+    balance::Standings,
     circuits::Lines,
-    provider::{Fault, Provider, Providers, Turn},
+    provider::{Fault, Providers, Turn},
     rates::Rates,
     refusals::Refusals,
-    retry::RetryOptions,
+    retry::{RetryOptions, next_of},
+    routes::{Candidate, Chooser},
     running::Running,
 };
 use crate::{
@@ -88,14 +89,14 @@ pub struct LlmRouter {
     pub(super) accounts: Arc<dyn Accounts>,
     pub(super) lines: Lines,
     pub(super) rates: Rates,
-    pub(super) load: Load,
+    pub(super) standings: Standings,
     pub(super) answers: Answers,
     pub(super) options: RouterOptions,
     pub(super) running: Running,
 }
 
 /// Whom to ask, and for which model, in order; one at least.
-pub(super) type Targets = Vec<(Arc<dyn Provider>, String)>;
+pub(super) type Targets = Vec<Candidate>;
 
 /// A request that was opened: what is asked, and of whom.
 pub(super) struct Asked {
@@ -103,6 +104,20 @@ pub(super) struct Asked {
     pub options: PromptOptions,
     pub key: SubjectKey,
     pub targets: Targets,
+}
+
+impl Asked {
+    // Leaves those that are asked when a limit refuses the others, as if nothing else had been named; false when there are none.
+    fn falls_back(&mut self, fault: &Fault) -> bool {
+        let only =
+            |target: &Candidate| target.after.is_some() && next_of([target.after].into_iter(), fault, false).is_some();
+        if !self.targets.iter().any(only) {
+            return false;
+        }
+        self.targets.retain(only);
+        self.targets.iter_mut().for_each(|target| target.after = None);
+        true
+    }
 }
 
 /// Why a request cannot be made, and what that is sealed with.
@@ -156,7 +171,7 @@ impl LlmRouter {
         let store = EventStore::new(client.clone(), keys, &StoreOptions::default());
         let accounts = Arc::new(NoAccounts);
         let rates = Rates::new(Limits::new(client.clone()), Refusals::new(sender.clone()));
-        let (load, answers) = (Load::default(), Answers::default());
+        let (standings, answers) = (Standings::default(), Answers::default());
         Ok(LlmRouter {
             client,
             store,
@@ -166,7 +181,7 @@ impl LlmRouter {
             accounts,
             lines,
             rates,
-            load,
+            standings,
             answers,
             options,
             running,
@@ -196,7 +211,7 @@ impl LlmRouter {
             Ok(opened) => opened,
             Err(fault) => return Ok(Err((fault, Some(key)))),
         };
-        let targets = match self.targets(request, options.balance.as_ref()) {
+        let targets = match self.targets(org, request, options.balance.as_ref()).await? {
             Ok(targets) => targets,
             Err(fault) => return Ok(Err((fault, Some(key)))),
         };
@@ -226,17 +241,21 @@ impl LlmRouter {
         let deadline = Instant::now() + self.time_left(request);
         let (round, spent) = (Uuid::new_v4(), AtomicU64::new(0));
         let places = OnceLock::new();
-        let work = Work { event, request, to, asked, deadline, cancelled, round, spent, places };
+        let mut work = Work { event, request, to, asked, deadline, cancelled, round, spent, places };
         if begun.is_some() {
             return self.work(&work, begun).await;
         }
         // Whoever was answered before is not asked again, and nothing is spent.
-        if let Some(answer) = Question::of(&work).and_then(|question| self.answers.find(question))
-            && self.again(&work, answer).await?
+        if let Some((answer, by)) = Question::of(&work).and_then(|question| self.answers.find(question))
+            && self.again(&work, answer, &by).await?
         {
             return Ok(());
         }
-        match self.admit(&work).await? {
+        let admission = match self.admit(&work).await? {
+            Admission::Refused(fault) if work.asked.falls_back(&fault) => self.admit(&work).await?,
+            admission => admission,
+        };
+        match admission {
             Admission::Granted(charged) => {
                 let done = self.work(&work, None).await;
                 self.rates.settle(charged, Some(work.spent.load(Ordering::Relaxed))).await;
@@ -247,19 +266,20 @@ impl LlmRouter {
         }
     }
 
-    fn targets(&self, request: &CompletionRequested, balance: Option<&Balance>) -> Result<Targets, Fault> {
+    async fn targets(
+        &self,
+        org: &str,
+        request: &CompletionRequested,
+        balance: Option<&Balance>,
+    ) -> anyhow::Result<Result<Targets, Fault>> {
         let asked = Target { provider: request.provider.clone(), model: request.model.clone() };
-        let resolve = |asked: &Target| {
-            let (provider, model) = self.providers.resolve(asked)?;
-            Ok((Arc::clone(provider), model.unwrap_or_else(|| provider.default_model().to_owned())))
+        let chooser = Chooser {
+            providers: &self.providers,
+            accounts: &*self.accounts,
+            standings: &self.standings,
+            usual: |provider| provider.default_model().to_owned(),
         };
-        let targets = std::iter::once(&asked).chain(&request.fallbacks).map(resolve);
-        let targets = targets.collect::<Result<Targets, Fault>>()?;
-        let load = |(provider, model): &(Arc<dyn Provider>, String)| self.load.of(&target(&**provider, model));
-        Ok(match balance {
-            Some(balance) => order(targets, balance, load),
-            None => targets,
-        })
+        chooser.choose(org, &asked, &request.fallbacks, balance).await
     }
 
     // A completion that no attempt can be made for.
@@ -347,20 +367,19 @@ impl Reactor for LlmRouter {
 pub(super) async fn not_allowed(
     accounts: &dyn Accounts,
     asker: &Asker<'_>,
-    targets: &[(Arc<dyn Provider>, String)],
+    targets: &[Candidate],
 ) -> anyhow::Result<Option<Fault>> {
     let Some(key) = asker.key else { return Ok(None) };
     let scopes = accounts.scopes(key).await?;
-    let foreign = targets.iter().find(|(provider, model)| !may_ask(&scopes, provider.key(), model));
-    Ok(foreign.map(|(provider, model)| {
-        let message = format!("this API key may not ask '{}/{model}': its scopes name other models", provider.key());
+    let reached = |target: &&Candidate| {
+        let by_name = target.alias.as_deref().is_some_and(|alias| names_route(&scopes, alias));
+        by_name || may_ask(&scopes, target.provider.key(), &target.model)
+    };
+    let foreign = targets.iter().find(|target| !reached(target));
+    Ok(foreign.map(|target| {
+        let message = format!("this API key may not ask '{}': its scopes name other models", target.name());
         Fault::new(ErrorCategory::Auth, "model_not_allowed", message)
     }))
-}
-
-/// A target's name.
-pub(super) fn target(provider: &dyn Provider, model: &str) -> String {
-    format!("{}/{model}", provider.key())
 }
 
 /// In whose name the router works.

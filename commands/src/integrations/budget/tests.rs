@@ -5,7 +5,7 @@ use symbia_events::ActorType;
 
 use super::*;
 use crate::{
-    Membership,
+    Membership, Role,
     testing::{AT, given},
 };
 

@@ -1,0 +1,223 @@
+//! Models that are tried, what that says of them, and who may have it done and see it.
+
+use anyhow::{Context, ensure};
+use serde_json::{Value, json};
+use symbia_tests::binary::until;
+
+use crate::{
+    Tested,
+    stage::{Answered, Person, Stage},
+};
+
+const INTENTS: &str = "routing.intent-classification";
+
+async fn tried(stage: &Stage, who: &Person, model: &str, more: Value) -> anyhow::Result<Answered> {
+    let mut body = json!({ "provider": "openai", "modelId": model, "benchmarkId": INTENTS });
+    if let (Some(body), Value::Object(more)) = (body.as_object_mut(), more) {
+        body.extend(more);
+    }
+    stage.ask(who, "POST", "/api/model-eval/benchmarks/run", Some(body)).await
+}
+
+fn id_of(evaluation: &Value) -> anyhow::Result<String> {
+    Ok(evaluation["id"].as_str().with_context(|| evaluation.to_string())?.to_owned())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_model_is_tried_marked_and_recommended_and_nobody_else_sees_it() -> Tested {
+    let stage = Stage::open().await?;
+    let (ada, bob) = (stage.register("ada").await?, stage.register("bob").await?);
+    let read = async |who: &Person, path: &str| -> anyhow::Result<Answered> {
+        stage.ask(who, "GET", &format!("/api/model-eval/{path}"), None).await
+    };
+    let all = read(&ada, "benchmarks").await?.body;
+    let cases =
+        |list: &Value| list.as_array().map_or(0, |l| l.iter().filter_map(|b| b["testCaseCount"].as_u64()).sum());
+    ensure!(all["summary"]["total"] == 10 && cases(&all["benchmarks"]) == 44, "{all}");
+    let code = read(&ada, "benchmarks?taskType=code").await?.body;
+    ensure!(
+        code["summary"]
+            == json!({ "total": 2, "byTaskType": { "code": 2 }, "byCategory": { "security": 1, "performance": 1 } }),
+        "{code}"
+    );
+    ensure!(read(&ada, "benchmarks?taskType=luck").await?.status == 400, "a task of luck");
+    let whole = read(&ada, &format!("benchmarks/{INTENTS}")).await?.body;
+    ensure!(
+        whole["testCases"].as_array().is_some_and(|cases| cases.len() == 11) && whole["system"].is_string(),
+        "{whole}"
+    );
+    ensure!(read(&ada, "benchmarks/no.such").await?.status == 404, "a benchmark that is none");
+
+    // It always says the same, which is right in three cases of eleven, one of them of double weight.
+    let done = tried(&stage, &ada, "clever", json!({ "seed": 7 })).await?;
+    let evaluation = &done.body;
+    ensure!(done.status == 200 && evaluation["status"] == "completed", "{} {evaluation}", done.status);
+    let close = |value: &Value, expected: f64| value.as_f64().is_some_and(|value| (value - expected).abs() < 1e-9);
+    ensure!(
+        close(&evaluation["overallScore"], 4.0 / 12.0) && close(&evaluation["accuracy"], 3.0 / 11.0),
+        "{evaluation}"
+    );
+    ensure!(evaluation["totalInputTokens"] == 12 * 11 && evaluation["runConfig"]["seed"] == 7, "{evaluation}");
+    let results = evaluation["testCaseResults"].as_array().context("no results")?;
+    let refund = results.iter().find(|result| result["testCaseId"] == "refund").context("no refund")?;
+    ensure!(results.len() == 11 && refund["passed"] == true && refund["output"]["content"] == "billing", "{refund}");
+    let bodies: Vec<Value> = stage.vendor.asked().into_iter().map(|asked| asked.body).collect();
+    ensure!(
+        bodies.len() == 11
+            && bodies.iter().all(|b| b["temperature"] == 0.0 && b["max_tokens"] == 100 && b["seed"] == 7),
+        "{bodies:?}"
+    );
+    ensure!(bodies.iter().all(|body| body["messages"][0]["role"] == "system"), "a model is told nothing of its task");
+    // Each case is a request like any other, of whom the model is tried for.
+    let rows = || async {
+        anyhow::Ok(stage.ask(&ada, "GET", "/api/integrations/executions?status=completed", None).await?.body)
+    };
+    until("they show", || async { Ok(rows().await?.as_array().is_some_and(|rows| rows.len() == 11)) }).await?;
+    let rows = rows().await?;
+    ensure!(rows.as_array().is_some_and(|rows| rows.iter().all(|row| row["userId"] == ada.id.as_str())), "{rows}");
+
+    // Some cases only; a mock asks nobody and marks nobody.
+    let some = tried(&stage, &ada, "clever", json!({ "testCaseIds": ["refund", "weather"] })).await?.body;
+    ensure!(close(&some["overallScore"], 0.5) && some["testCaseCount"] == 2, "{some}");
+    stage.vendor.asked();
+    let mock = tried(&stage, &ada, "mocked", json!({ "mock": true })).await?.body;
+    ensure!(close(&mock["overallScore"], 1.0) && stage.vendor.asked().is_empty(), "{mock}");
+    for wrong in [json!({ "benchmarkId": "no.such" }), json!({ "testCaseIds": ["none"] }), json!({ "modelId": "" })] {
+        ensure!(tried(&stage, &ada, "clever", wrong.clone()).await?.status == 400, "{wrong}");
+    }
+    ensure!(tried(&stage, &ada, "x", json!({ "provider": "nobody" })).await?.status == 404, "a provider that is none");
+    let keyless = tried(&stage, &ada, "x", json!({ "provider": "huggingface" })).await?;
+    ensure!(keyless.status == 401 && keyless.body["evaluationId"].is_string(), "{} {}", keyless.status, keyless.body);
+
+    // The marks: quality of both runs, no price, quick.
+    let sum_up =
+        |task: &str| stage.ask(&ada, "POST", "/api/model-eval/scores/aggregate", Some(json!({ "taskType": task })));
+    let summed = sum_up("routing").await?.body;
+    ensure!(summed["modelsProcessed"] == 1, "{summed}");
+    let score = &summed["scores"][0];
+    let quality = (100.0 / 3.0 + 50.0) / 2.0;
+    ensure!(
+        score["modelId"] == "clever" && close(&score["qualityScore"], quality) && score["costScore"] == 50.0,
+        "{score}"
+    );
+    ensure!(
+        score["reliabilityScore"] == 80.0 && score["evaluationIds"].as_array().is_some_and(|ids| ids.len() == 2),
+        "{score}"
+    );
+    let listed = read(&ada, "scores?taskType=routing").await?.body;
+    ensure!(listed["count"] == 1 && listed["scores"][0] == *score, "{listed}");
+    let recommend = async |more: Value| -> anyhow::Result<Value> {
+        let mut body = json!({ "taskType": "routing" });
+        body.as_object_mut().zip(more.as_object()).map(|(body, more)| body.extend(more.clone()));
+        Ok(stage.ask(&ada, "POST", "/api/model-eval/recommendations", Some(body)).await?.body)
+    };
+    let best = recommend(json!({})).await?;
+    ensure!(best["recommendations"][0]["modelId"] == "clever" && best["expiresAt"].is_string(), "{best}");
+    ensure!(recommend(json!({})).await?["cachedAt"] == best["cachedAt"], "it is not kept");
+    let by_quality = recommend(json!({ "weights": { "speed": 0, "cost": 0, "reliability": 0 } })).await?;
+    ensure!(close(&by_quality["recommendations"][0]["compositeScore"], quality), "{by_quality}");
+    for (constraint, fits) in [
+        (json!({ "minQualityScore": 60 }), false),
+        (json!({ "maxLatencyMs": 60_000 }), true),
+        (json!({ "maxCostPerMTokens": 1000 }), false),
+        (json!({ "excludeProviders": ["openai"] }), false),
+        (json!({ "excludeModels": ["openai/clever"] }), false),
+        (json!({ "requiredCapabilities": ["embedding"] }), false),
+    ] {
+        let found = recommend(json!({ "constraints": constraint })).await?;
+        ensure!(
+            found["recommendations"].as_array().is_some_and(|list| list.is_empty() != fits),
+            "{constraint} {found}"
+        );
+    }
+    let models = read(&ada, "models?taskType=embedding&providers=openai").await?.body;
+    ensure!(
+        models["models"]
+            .as_array()
+            .is_some_and(|all| !all.is_empty() && all.iter().all(|m| m["capabilities"] == json!(["embedding"]))),
+        "{models}"
+    );
+    let resources = read(&ada, "catalog/preview?providers=openai").await?.body;
+    let keys: Vec<&str> =
+        resources["resources"].as_array().into_iter().flatten().filter_map(|r| r["key"].as_str()).collect();
+    ensure!(
+        keys.contains(&"integrations/ai/openai/config") && keys.contains(&"integrations/ai/openai/models/fake"),
+        "{keys:?}"
+    );
+    ensure!(read(&ada, "catalog/export").await?.body["resources"].is_array(), "no file");
+
+    // Bob sees nothing of it, and has nothing done in ada's organization.
+    let id = id_of(evaluation)?;
+    ensure!(read(&bob, &format!("evaluations/{id}")).await?.status == 404, "bob reads it");
+    for path in ["evaluations", "scores"] {
+        let theirs = read(&bob, path).await?.body;
+        ensure!(theirs["count"] == 0, "bob's {path}: {theirs}");
+        let foreign = stage.ask_in(&bob, Some(&ada.org), "GET", &format!("/api/model-eval/{path}"), None).await?;
+        ensure!(foreign.status == 403, "{path}: {}", foreign.status);
+    }
+    let cancel = format!("/api/model-eval/evaluations/{id}/cancel");
+    ensure!(stage.ask(&bob, "POST", &cancel, None).await?.status == 404, "bob stops it");
+    ensure!(stage.ask(&ada, "POST", &cancel, None).await?.status == 409, "what is over is stopped");
+    let theirs = json!({ "taskType": "routing", "orgId": ada.org });
+    ensure!(
+        stage.ask(&bob, "POST", "/api/model-eval/recommendations", Some(theirs)).await?.status == 403,
+        "bob asks for ada"
+    );
+
+    // A budget that is used up ends it.
+    let budget = json!({ "scope": "user", "subject": ada.id, "period": "total", "unit": "requests", "limit": 1 });
+    stage.ask(&ada, "PUT", "/api/integrations/budgets", Some(budget)).await?;
+    until("the budget counts", || async { Ok(tried(&stage, &ada, "clever", json!({})).await?.status == 402) }).await?;
+    stage.house.run(&["projection", "verify"])?.expect(0)?;
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_evaluation_goes_on_when_the_process_dies_and_is_stopped_when_somebody_wants() -> Tested {
+    let stage = Stage::open().await?;
+    let ada = stage.register("ada").await?;
+    let begun = tried(
+        &stage,
+        &ada,
+        "slow",
+        json!({ "wait": false, "testCaseIds": ["refund", "weather", "praise", "api-error"] }),
+    )
+    .await?;
+    ensure!(begun.status == 202 && begun.body["status"] == "running", "{} {}", begun.status, begun.body);
+    let path = format!("/api/model-eval/evaluations/{}", id_of(&begun.body)?);
+    let asked = std::cell::Cell::new(0);
+    let three = || async {
+        asked.set(asked.get() + stage.vendor.asked().len());
+        Ok(asked.get() == 3)
+    };
+    until("three are asked at once", three).await?;
+    let stage = stage.crash()?;
+    stage.vendor.let_answer(20);
+    let shown = || async { anyhow::Ok(stage.ask(&ada, "GET", &path, None).await?.body) };
+    until("it comes to its end", || async { Ok(shown().await?["status"] == "completed") }).await?;
+    let shown = shown().await?;
+    ensure!(shown["testCaseResults"].as_array().is_some_and(|results| results.len() == 4), "{shown}");
+    ensure!(shown["testCaseResults"][0]["error"].is_null(), "{shown}");
+
+    stage.vendor.let_nobody_answer();
+    let begun = tried(&stage, &ada, "slow", json!({ "wait": false })).await?.body;
+    let path = format!("/api/model-eval/evaluations/{}/cancel", id_of(&begun)?);
+    let stopped = stage.ask(&ada, "POST", &path, None).await?;
+    ensure!(stopped.status == 200 && stopped.body["status"] == "cancelled", "{}", stopped.body);
+    stage.house.run(&["audit", "verify"])?.expect(0)?;
+    Ok(())
+}
+
+#[cfg(feature = "llama")]
+#[tokio::test(flavor = "multi_thread")]
+async fn the_local_model_is_tried_offline() -> Tested {
+    let stage = Stage::alone().await?;
+    let ada = stage.register("ada").await?;
+    let local = json!({ "provider": "symbia-labs", "benchmarkId": "routing.hybrid-decision" });
+    let done = tried(&stage, &ada, "pico-chat", local).await?;
+    let results = done.body["testCaseResults"].as_array().cloned().unwrap_or_default();
+    ensure!(done.status == 200 && results.len() == 2, "{} {}", done.status, done.body);
+    let answered = |result: &Value| result["error"].is_null() && result["outputTokens"].as_u64() > Some(0);
+    ensure!(results.iter().all(answered), "{results:?}");
+    Ok(())
+}

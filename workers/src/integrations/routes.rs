@@ -1,0 +1,152 @@
+//! Which models a request means: those that it names, and those of the routes that it names, in the order in which they are
+//! asked (integrations.md §28).
+
+use std::{sync::Arc, time::Duration};
+
+use symbia_commands::integrations::may_be_alias;
+use symbia_events::integrations::{Balance, FallbackTrigger, RouteFallback, RouteTarget, Strategy, Target};
+
+use super::{
+    accounts::Accounts,
+    balance::{Standing, Standings, order},
+    provider::{Fault, Provider, Providers},
+};
+
+/// A route of an organization.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RouteTerms {
+    /// Which target is asked first.
+    pub strategy: Strategy,
+    /// The models of the name.
+    pub targets: Vec<RouteTarget>,
+    /// Those that are asked besides when something goes wrong.
+    pub fallbacks: Vec<RouteFallback>,
+}
+
+/// A model that may be asked.
+#[derive(Clone)]
+pub(super) struct Candidate {
+    pub provider: Arc<dyn Provider>,
+    /// The model, as the provider names it.
+    pub model: String,
+    /// Only when this went wrong.
+    pub after: Option<FallbackTrigger>,
+    /// Longest time for one attempt.
+    pub timeout: Option<Duration>,
+    /// The route that it belongs to.
+    pub alias: Option<Arc<str>>,
+}
+
+impl Candidate {
+    /// Its name.
+    pub fn name(&self) -> String {
+        format!("{}/{}", self.provider.key(), self.model)
+    }
+}
+
+/// Chooses among providers and the routes of an organization.
+pub(super) struct Chooser<'a> {
+    pub providers: &'a Providers,
+    pub accounts: &'a dyn Accounts,
+    pub standings: &'a Standings,
+    /// The model of a provider when none is named.
+    pub usual: fn(&dyn Provider) -> String,
+}
+
+impl Chooser<'_> {
+    /// What is asked, in order; one candidate at least. What is named instead follows what is named first, and what is asked
+    /// only when something special goes wrong follows both.
+    pub async fn choose(
+        &self,
+        org: &str,
+        asked: &Target,
+        instead: &[Target],
+        balance: Option<&Balance>,
+    ) -> anyhow::Result<Result<Vec<Candidate>, Fault>> {
+        let (mut chosen, mut after, mut routed) = (Vec::new(), Vec::new(), false);
+        for target in std::iter::once(asked).chain(instead) {
+            let Some((alias, route)) = self.route(org, target).await? else {
+                match self.plain(target) {
+                    Ok(candidate) => chosen.push(candidate),
+                    Err(fault) => return Ok(Err(fault)),
+                }
+                continue;
+            };
+            routed = true;
+            match self.of_route(&alias, &route).await? {
+                Ok((first, special)) => {
+                    chosen.extend(first);
+                    after.extend(special);
+                }
+                Err(fault) => return Ok(Err(fault)),
+            }
+        }
+        // The weights of a request are of what it names itself.
+        if let Some(balance) = balance.filter(|_| !routed) {
+            chosen = self.ordered(chosen, balance).await?;
+        }
+        chosen.extend(after);
+        Ok(Ok(chosen))
+    }
+
+    async fn route(&self, org: &str, target: &Target) -> anyhow::Result<Option<(Arc<str>, Arc<RouteTerms>)>> {
+        let named = target.model.as_deref().filter(|name| target.provider.is_none() && may_be_alias(name));
+        let Some(alias) = named else { return Ok(None) };
+        Ok(self.accounts.route(org, alias).await?.map(|route| (Arc::from(alias), route)))
+    }
+
+    fn plain(&self, target: &Target) -> Result<Candidate, Fault> {
+        let (provider, model) = self.providers.resolve(target)?;
+        let model = model.unwrap_or_else(|| (self.usual)(&**provider));
+        Ok(Candidate { provider: Arc::clone(provider), model, after: None, timeout: None, alias: None })
+    }
+
+    // Those of its name, and those for when something goes wrong: special reasons before the general one.
+    async fn of_route(
+        &self,
+        alias: &Arc<str>,
+        route: &RouteTerms,
+    ) -> anyhow::Result<Result<(Vec<Candidate>, Vec<Candidate>), Fault>> {
+        let candidate = |after| {
+            move |target: &RouteTarget| -> Result<Candidate, Fault> {
+                let named = Target { provider: Some(target.provider.clone()), model: target.model.clone() };
+                let timeout = target.timeout_ms.map(Duration::from_millis);
+                let plain = self.plain(&named)?;
+                Ok(Candidate { after, timeout, alias: Some(Arc::clone(alias)), ..plain })
+            }
+        };
+        let weights = route.targets.iter().map(|target| target.weight.unwrap_or(1)).collect();
+        let balance = Balance { strategy: route.strategy, weights };
+        let first = match route.targets.iter().map(candidate(None)).collect::<Result<Vec<_>, Fault>>() {
+            Ok(first) => self.ordered(first, &balance).await?,
+            Err(fault) => return Ok(Err(fault)),
+        };
+        let mut lists: Vec<&RouteFallback> = route.fallbacks.iter().collect();
+        lists.sort_by_key(|list| list.on == FallbackTrigger::Error);
+        let special = lists.into_iter().flat_map(|list| list.targets.iter().map(candidate(Some(list.on))));
+        Ok(special.collect::<Result<Vec<_>, Fault>>().map(|special| (first, special)))
+    }
+
+    async fn ordered(&self, candidates: Vec<Candidate>, balance: &Balance) -> anyhow::Result<Vec<Candidate>> {
+        let mut standing = Vec::with_capacity(candidates.len());
+        for candidate in candidates {
+            let price = match balance.strategy {
+                Strategy::LowestCost => self.price(&candidate).await?,
+                _ => None,
+            };
+            let name = candidate.name();
+            let (load, latency_ms) = (self.standings.load(&name), self.standings.latency_ms(&name));
+            standing.push((candidate, Standing { load, latency_ms, price }));
+        }
+        Ok(order(standing, balance))
+    }
+
+    // What a million tokens read and written cost; one's own models cost nothing.
+    async fn price(&self, candidate: &Candidate) -> anyhow::Result<Option<u64>> {
+        if !candidate.provider.takes_key() {
+            return Ok(Some(0));
+        }
+        let price = self.accounts.price(candidate.provider.key(), &candidate.model).await?;
+        Ok(price.map(|price| price.input.saturating_add(price.output)))
+    }
+}
