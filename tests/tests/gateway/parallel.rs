@@ -71,7 +71,8 @@ async fn so_many_requests_of_a_key_are_under_way_at_once_and_a_place_is_free_whe
     // A flood of refusals is one event, which says what was counted.
     until("it is told", || async { Ok(shown(&stage, &ada).await?["refused"] == 1) }).await?;
     let log = stage.house.run(&["log", "export"])?.expect(0)?.out;
-    let told: Vec<&str> = log.lines().filter(|line| line.contains("rate-limit-exceeded")).collect();
+    let told: Vec<String> =
+        log.lines().filter(|line| line.contains("rate-limit-exceeded")).map(|line| line.replace('\\', "")).collect();
     let says = |what: &str| told.iter().all(|line| line.contains(what));
     ensure!(told.len() == 1 && says("\"counted\":2") && says("\"limit\":2") && says(&budget), "{told:#?}");
     stage.house.run(&["audit", "verify"])?.expect(0)?;
