@@ -108,7 +108,9 @@ async fn a_model_is_tried_marked_and_recommended_and_nobody_else_sees_it() -> Te
     ensure!(listed["count"] == 1 && listed["scores"][0] == *score, "{listed}");
     let recommend = async |more: Value| -> anyhow::Result<Value> {
         let mut body = json!({ "taskType": "routing" });
-        body.as_object_mut().zip(more.as_object()).map(|(body, more)| body.extend(more.clone()));
+        if let Some((body, more)) = body.as_object_mut().zip(more.as_object()) {
+            body.extend(more.clone());
+        }
         Ok(stage.ask(&ada, "POST", "/api/model-eval/recommendations", Some(body)).await?.body)
     };
     let best = recommend(json!({})).await?;

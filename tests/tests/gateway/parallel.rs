@@ -32,7 +32,9 @@ async fn so_many_requests_of_a_key_are_under_way_at_once_and_a_place_is_free_whe
     let (id, key) = stage.mint(&ada, json!([])).await?;
     for wrong in [json!({ "unit": "tokens", "limit": 2 }), json!({ "unit": "requests", "limit": 0 })] {
         let mut limit = json!({ "scope": "key", "subject": id, "period": "parallel" });
-        limit.as_object_mut().zip(wrong.as_object()).map(|(limit, wrong)| limit.extend(wrong.clone()));
+        if let Some((limit, wrong)) = limit.as_object_mut().zip(wrong.as_object()) {
+            limit.extend(wrong.clone());
+        }
         ensure!(stage.ask(&ada, "PUT", "/api/integrations/budgets", Some(limit)).await?.status == 400, "{wrong}");
     }
     let budget = limited(&stage, &ada, &id, 2).await?;
