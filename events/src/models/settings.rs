@@ -20,8 +20,10 @@ pub struct ModelSettings {
     /// The first turn of conversations that have no system turn of their own.
     pub system_prompt: Option<String>,
     /// Never unloaded for being idle, nor for another.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub pinned: bool,
     /// Jinja program that makes a prompt of a conversation, instead of the one in its file.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub chat_template: Option<String>,
 }
 
