@@ -22,7 +22,10 @@ pub(super) fn changed(settings: &ModelSettings, patch: &Map<String, Value>) -> R
         _ => Err(Rejection::invalid("the settings cannot be written")),
     };
     let mut merged = as_map(settings)?;
-    merge(&mut merged, patch, &as_map(&ModelSettings::default())?, "")?;
+    let mut defaults = as_map(&ModelSettings::default())?;
+    // As they are by default, these two are not written.
+    defaults.extend([("pinned".to_owned(), false.into()), ("chatTemplate".to_owned(), Value::Null)]);
+    merge(&mut merged, patch, &defaults, "")?;
     let settings: ModelSettings =
         serde_json::from_value(Value::Object(merged)).map_err(|error| Rejection::invalid(error.to_string()))?;
     check(&settings)?;

@@ -7,16 +7,19 @@ use super::rows::{MESSAGE, Message};
 
 /// Times are shown to the millisecond, and several messages may share one.
 const SHOWN: Duration = Duration::MILLISECOND;
-// Times ascend with the sequence: below the first that is not earlier. Of those that share the time as it is shown, whoever
-// names it has the last at least: all before that are given, beyond the limit, so that none is missed and each page goes on.
+// Times hardly ever descend: below the first that is not earlier. Of those that share the time as it is shown, whoever
+// names it has the last at least: as many as lie between them are given beyond the limit, so that none is missed and each page
+// goes on.
 const BEFORE: &str =
     "SELECT coalesce(max(sequence) FILTER (WHERE created_at < $4), min(sequence), 9223372036854775807),
-                             count(*) FILTER (WHERE created_at < $4)
+                             coalesce(max(sequence) FILTER (WHERE created_at < $4)
+                                          - min(sequence) FILTER (WHERE created_at < $4), 0)
                       FROM messaging.messages WHERE org_id = $1 AND conversation_id = $2 AND created_at >= $3";
 // Above the last that is not later; of those that share the time, whoever names it has the first at least.
 const AFTER: &str = "SELECT coalesce(min(sequence) FILTER (WHERE created_at >= $3 AND created_at < $4),
                                      max(sequence) FILTER (WHERE created_at <= $3), 0),
-                            count(*) FILTER (WHERE created_at >= $3 AND created_at < $4)
+                            coalesce(max(sequence) FILTER (WHERE created_at >= $3 AND created_at < $4)
+                                         - min(sequence) FILTER (WHERE created_at >= $3 AND created_at < $4), 0)
                      FROM messaging.messages WHERE org_id = $1 AND conversation_id = $2 AND created_at <= $4";
 
 /// A place in a conversation.
@@ -80,8 +83,7 @@ pub async fn messages(
             let shown = time.nanosecond() % 1_000_000 == 0;
             let until = time.saturating_add(if shown { SHOWN } else { Duration::ZERO });
             let query = sqlx::query_as(select).bind(org).bind(conversation).bind(time).bind(until);
-            let (anchor, sharing): (i64, i64) = query.fetch_one(&mut *conn).await?;
-            (anchor, (sharing - 1).max(0))
+            query.fetch_one(&mut *conn).await?
         }
     };
     let (side, order) = if backwards { ("<", "DESC") } else { (">", "ASC") };

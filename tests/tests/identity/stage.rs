@@ -256,13 +256,22 @@ impl House {
 
     /// How many messages identity's event stream has: what happened so far, beside notes of what was refused.
     pub async fn head(&self) -> u64 {
+        // A note may be written at any time, so that a difference of two counts would be wrong now and then.
+        self.events(|subject| !subject.starts_with("symbia.evt.identity.global.access.")).await
+    }
+
+    /// Events of one kind of aggregate.
+    pub async fn events_of(&self, kind: &str) -> u64 {
+        self.events(|subject| subject.split('.').nth(4) == Some(kind)).await
+    }
+
+    async fn events(&self, counts: impl Fn(&str) -> bool) -> u64 {
         let stream = self.jetstream.get_stream(Service::Identity.event_stream()).await.unwrap();
         let mut subjects = stream.info_with_subjects(">").await.unwrap();
         let mut events = 0;
         while let Some(subject) = subjects.next().await {
-            // A note may be written at any time, so that a difference of two counts would be wrong now and then.
             let (subject, count) = subject.unwrap();
-            events += if subject.starts_with("symbia.evt.identity.global.access.") { 0 } else { count as u64 };
+            events += if counts(&subject) { count as u64 } else { 0 };
         }
         events
     }

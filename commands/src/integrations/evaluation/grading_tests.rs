@@ -104,7 +104,7 @@ fn a_call_is_half_its_name_and_half_its_arguments() {
 #[test]
 fn meaning_is_what_is_contained_and_a_little_for_length() {
     let expected = json!({ "contains": ["cache", "index"] });
-    assert_eq!(said("semantic", expected.clone(), "cache"), (0.503, true));
+    assert_eq!(said("semantic", expected.clone(), "the cache!"), (0.505, true));
     assert_eq!(said("custom", expected.clone(), &format!("cache {}", "x".repeat(300))), (0.6, true));
     assert_eq!(said("semantic", expected.clone(), &format!("cache and index {}", "x".repeat(300))), (1.0, true));
     assert_eq!(said("semantic", expected, ""), (0.0, false));

@@ -210,10 +210,6 @@ impl Reactor for ChannelCourier {
         OnError::Retry
     }
 
-    fn patience(&self) -> Duration {
-        Duration::from_secs(60)
-    }
-
     async fn react(&self, event: &Event, _at: Position) -> anyhow::Result<()> {
         match event.decode()? {
             ChannelChatEvent::ChannelDeliveryStarted(e) => self.deliver(event, &e).await,

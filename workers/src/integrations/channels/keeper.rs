@@ -2,9 +2,6 @@
 //!
 //! Error policy: what the other side refuses, or does not do in time, is recorded, and whoever asked for it may ask again; what
 //! the log or the vault keep from being done is tried again for ever. To tell a messenger twice where to call changes nothing.
-
-use std::time::Duration;
-
 use async_trait::async_trait;
 use symbia_commands::integrations::{ChannelConnection, FailChannelConnect, RecordChannelConnected};
 use symbia_events::{
@@ -87,10 +84,6 @@ impl Reactor for ChannelKeeper {
 
     fn on_error(&self) -> OnError {
         OnError::Retry
-    }
-
-    fn patience(&self) -> Duration {
-        Duration::from_secs(60)
     }
 
     async fn react(&self, event: &Event, _at: Position) -> anyhow::Result<()> {
