@@ -86,9 +86,8 @@ pub(super) fn next_of(
 ) -> Option<usize> {
     let special = (!spoken).then(|| trigger(fault));
     after.position(|after| match after {
-        Some(after) if Some(after) == special => true,
         None | Some(FallbackTrigger::Error) => may_fall_back(fault, spoken),
-        Some(_) => false,
+        Some(after) => Some(after) == special,
     })
 }
 
