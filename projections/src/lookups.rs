@@ -6,8 +6,6 @@ use std::collections::{HashMap, HashSet};
 use sqlx::{Connection as _, PgConnection, postgres::PgConnectOptions};
 use tokio::sync::{mpsc, oneshot};
 
-use crate::read::ended;
-
 /// Askers whose questions go together at most.
 const TOGETHER: usize = 256;
 
@@ -94,5 +92,14 @@ fn answer(askers: Vec<Asked>, found: Result<Vec<Row>, sqlx::Error>) {
             Ok(rows) => Ok(references.iter().filter_map(|reference| rows.get(reference).cloned()).collect()),
             Err(error) => Err(sqlx::Error::Protocol(error.to_string())),
         });
+    }
+}
+
+// Whether a connection turned out to be one no longer: it broke, or the server says that it stops (class 57P of SQLSTATE).
+fn ended(error: &sqlx::Error) -> bool {
+    match error {
+        sqlx::Error::Io(_) => true,
+        sqlx::Error::Database(error) => error.code().is_some_and(|code| code.starts_with("57P")),
+        _ => false,
     }
 }

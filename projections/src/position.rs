@@ -3,7 +3,7 @@
 use std::{
     collections::{BTreeMap, HashMap},
     sync::{
-        Arc, Mutex, MutexGuard, PoisonError,
+        Arc, Mutex, PoisonError,
         atomic::{AtomicU64, Ordering},
     },
     time::Duration,
@@ -33,27 +33,31 @@ struct Lane {
     waiting: BTreeMap<(u64, u64), oneshot::Sender<()>>,
 }
 
-/// By projection, then service.
-type Lanes = HashMap<String, HashMap<Service, Lane>>;
+/// By projection and service.
+#[derive(Debug, Default)]
+struct Lanes(Mutex<HashMap<(String, Service), Lane>>);
+
+impl Lanes {
+    fn with<T>(&self, projection: &str, service: Service, act: impl FnOnce(&mut Lane) -> T) -> T {
+        let mut lanes = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        act(lanes.entry((projection.to_owned(), service)).or_default())
+    }
+}
 
 /// What is known of the positions of all projections, in whichever process they run.
 #[derive(Debug)]
 pub struct Positions {
     reader: ReadPool,
-    lanes: Arc<Mutex<Lanes>>,
+    lanes: Arc<Lanes>,
     asked: AtomicU64,
     listener: JoinHandle<()>,
-}
-
-fn lock(lanes: &Mutex<Lanes>) -> MutexGuard<'_, Lanes> {
-    lanes.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 impl Positions {
     /// Listens to the projections' news; the checkpoints are asked where news does not come.
     #[must_use]
     pub fn follow(client: async_nats::Client, reader: ReadPool) -> Self {
-        let lanes = Arc::new(Mutex::new(Lanes::new()));
+        let lanes = Arc::new(Lanes::default());
         let told = Arc::clone(&lanes);
         let listener = tokio::spawn(async move {
             let Ok(mut news) = client.subscribe("symbia.pos.>").await else { return };
@@ -61,12 +65,7 @@ impl Positions {
                 let projection = message.subject.strip_prefix("symbia.pos.");
                 let position = str::from_utf8(&message.payload).ok().and_then(|text| text.parse::<Position>().ok());
                 if let (Some(projection), Some(position)) = (projection, position) {
-                    lock(&told)
-                        .entry(projection.to_owned())
-                        .or_default()
-                        .entry(position.service)
-                        .or_default()
-                        .pass(position);
+                    told.with(projection, position.service, |lane| lane.pass(position));
                 }
             }
         });
@@ -76,7 +75,7 @@ impl Positions {
     /// What a projection told last, if it told anything yet.
     #[must_use]
     pub fn latest(&self, projection: &str, service: Service) -> Option<u64> {
-        lock(&self.lanes).get(projection)?.get(&service)?.passed
+        self.lanes.with(projection, service, |lane| lane.passed)
     }
 
     /// Waits until a projection has folded `position`; false when it has not within `timeout`.
@@ -89,9 +88,7 @@ impl Positions {
             if matches!(tokio::time::timeout_at(until, told).await, Ok(Ok(()))) {
                 return true;
             }
-            if let Some(lane) = lock(&self.lanes).get_mut(projection).and_then(|of| of.get_mut(&position.service)) {
-                lane.waiting.remove(&key);
-            }
+            self.lanes.with(projection, position.service, |lane| lane.waiting.remove(&key));
             let asked = tokio::time::timeout_at(deadline, self.checkpoint(projection, position.service)).await;
             if asked.is_ok_and(|sequence| sequence >= Some(position.sequence)) {
                 return true;
@@ -105,18 +102,15 @@ impl Positions {
 
     /// A place among those who wait, with its key; `None` when there is nothing to wait for.
     fn wait(&self, projection: &str, position: Position) -> Option<(oneshot::Receiver<()>, (u64, u64))> {
-        let mut lanes = lock(&self.lanes);
-        if !lanes.contains_key(projection) {
-            lanes.insert(projection.to_owned(), HashMap::new());
-        }
-        let lane = lanes.get_mut(projection)?.entry(position.service).or_default();
-        if lane.passed >= Some(position.sequence) {
-            return None;
-        }
         let key = (position.sequence, self.asked.fetch_add(1, Ordering::Relaxed));
-        let (sender, told) = oneshot::channel();
-        lane.waiting.insert(key, sender);
-        Some((told, key))
+        self.lanes.with(projection, position.service, |lane| {
+            if lane.passed >= Some(position.sequence) {
+                return None;
+            }
+            let (sender, told) = oneshot::channel();
+            lane.waiting.insert(key, sender);
+            Some((told, key))
+        })
     }
 
     async fn checkpoint(&self, projection: &str, service: Service) -> Option<u64> {

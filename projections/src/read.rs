@@ -145,15 +145,6 @@ impl ReadPool {
     }
 }
 
-/// Whether a connection turned out to be one no longer: it broke, or the server says that it stops (class 57P of SQLSTATE).
-pub(crate) fn ended(error: &sqlx::Error) -> bool {
-    match error {
-        sqlx::Error::Io(_) => true,
-        sqlx::Error::Database(error) => error.code().is_some_and(|code| code.starts_with("57P")),
-        _ => false,
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;

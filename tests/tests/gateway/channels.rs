@@ -265,7 +265,7 @@ async fn a_channel_is_its_organizations_and_ends_when_it_is_told_to() -> Tested 
     channel.telegram.errs(Some("Wrong response from the webhook: 500"));
     let status = channel.mine("GET", &format!("{own}/status"), None).await?.body;
     ensure!(status["status"] == "error" && status["error"] == "webhook_failing", "{status}");
-    ensure!(channel.connection().await?["status"] == "error", "it is stored");
+    until("it is stored", || async { Ok(channel.connection().await?["status"] == "error") }).await?;
     channel.telegram.errs(None);
     let status = channel.mine("GET", &format!("{own}/status"), None).await?.body;
     ensure!(status["status"] == "connected", "{status}");

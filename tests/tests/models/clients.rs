@@ -51,19 +51,23 @@ fn expected() -> Value {
     })
 }
 
+/// What a Python program prints, as JSON; it finds the address in `MODELS`, and who it is in `TOKEN`.
+pub fn python_says(program: &str, address: &str, token: &str) -> Value {
+    let python = python().unwrap();
+    let scratch = tempfile::tempdir().unwrap();
+    let file = scratch.path().join("script.py");
+    fs::write(&file, program).unwrap();
+    let mut client = Command::new(python);
+    client.arg(&file).env("MODELS", address).env("TOKEN", token);
+    let printed = tokio::task::block_in_place(|| run(&mut client, "the client failed")).unwrap();
+    serde_json::from_str(&printed).unwrap()
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn the_python_client_completes_streams_calls_tools_and_embeds() {
     let house = House::open().await;
     let ada = house.register("ada").await;
-    let python = python().unwrap();
-    let scratch = tempfile::tempdir().unwrap();
-    let file = scratch.path().join("script.py");
-    fs::write(&file, PYTHON).unwrap();
-    let mut client = Command::new(python);
-    client.arg(&file).env("MODELS", house.address()).env("TOKEN", &ada);
-    let printed = tokio::task::block_in_place(|| run(&mut client, "the client failed")).unwrap();
-    let said: Value = serde_json::from_str(&printed).unwrap();
-    assert_eq!(said, expected());
+    assert_eq!(python_says(PYTHON, house.address(), &ada), expected());
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -1,11 +1,11 @@
 //! The models as programs find them that speak Ollama's API: over raw HTTP, and with its own Python client.
 
-use std::{fs, process::Command};
-
 use serde_json::{Value, json};
-use symbia_tests::python::{python, run};
 
-use super::stage::{Answer, House};
+use super::{
+    clients::python_says,
+    stage::{Answer, House},
+};
 
 const PICO: &str = "pico-chat-q8-0";
 const VECTORS: &str = "all-minilm-l6-v2-q8-0";
@@ -187,14 +187,7 @@ print(json.dumps(said))
 async fn ollamas_own_client_chats_generates_calls_tools_and_embeds() {
     let house = House::open().await;
     let ada = house.register("ada").await;
-    let python = python().unwrap();
-    let scratch = tempfile::tempdir().unwrap();
-    let file = scratch.path().join("script.py");
-    fs::write(&file, PYTHON).unwrap();
-    let mut client = Command::new(python);
-    client.arg(&file).env("MODELS", house.ollama()).env("TOKEN", &ada);
-    let printed = tokio::task::block_in_place(|| run(&mut client, "the client failed")).unwrap();
-    let said: Value = serde_json::from_str(&printed).unwrap();
+    let said = python_says(PYTHON, house.ollama(), &ada);
     let expected = json!({
         "models": [VECTORS, PICO],
         "whole": ["2 + 2 = 4", "stop"],

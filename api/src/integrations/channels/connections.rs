@@ -7,7 +7,7 @@ use serde::Serialize;
 use serde_json::{Value, json};
 use symbia_commands::{
     Actor,
-    integrations::{DisconnectChannel, RemoveChannel},
+    integrations::{ChannelConnectionCommand, DisconnectChannel, RemoveChannel},
 };
 use symbia_nats::channels::{Question, Said, What};
 use symbia_projections::{Scope, integrations as model};
@@ -153,6 +153,21 @@ async fn status(
 }
 
 impl Integrations {
+    /// Sends a connection of the caller's organization a command, made of its id and the organization's.
+    async fn order(
+        &self,
+        caller: &Caller,
+        scope: &RequestScope,
+        (kind, id): (&str, &str),
+        command: impl FnOnce(String, String) -> ChannelConnectionCommand,
+    ) -> ApiResult<()> {
+        let (kind, reader) = (Kind::named(kind)?, Reader::configuring(caller, scope)?);
+        self.channel(&reader, kind, id).await?;
+        let command = command(id.to_owned(), reader.org.to_string());
+        let address = Integrations::channel_address(&reader, id)?;
+        self.platform.submit(&address, &command, &Actor::from(&**caller), scope).await.map(drop)
+    }
+
     async fn look_at(&self, id: &str) -> ApiResult<Option<String>> {
         let question = Question { connection_id: id.to_owned(), what: What::Status };
         match question.ask(&self.platform.nats, PATIENCE).await {
@@ -180,11 +195,8 @@ async fn disconnect(
     caller: Caller,
     Path((kind, id)): Path<(String, String)>,
 ) -> ApiResult<Json<Value>> {
-    let (kind, reader) = (Kind::named(&kind)?, Reader::configuring(&caller, &scope)?);
-    service.channel(&reader, kind, &id).await?;
-    let end = command(DisconnectChannel { connection_id: id.clone(), org_id: reader.org.to_string() });
-    let address = Integrations::channel_address(&reader, &id)?;
-    service.platform.submit(&address, &end, &Actor::from(&*caller), &scope).await?;
+    let end = |connection_id, org_id| command(DisconnectChannel { connection_id, org_id });
+    service.order(&caller, &scope, (&kind, &id), end).await?;
     Ok(Json(json!({ "success": true, "connectionId": id, "status": "disconnected" })))
 }
 
@@ -202,10 +214,7 @@ async fn remove(
     caller: Caller,
     Path((kind, id)): Path<(String, String)>,
 ) -> ApiResult<Json<Value>> {
-    let (kind, reader) = (Kind::named(&kind)?, Reader::configuring(&caller, &scope)?);
-    service.channel(&reader, kind, &id).await?;
-    let remove = command(RemoveChannel { connection_id: id.clone(), org_id: reader.org.to_string() });
-    let address = Integrations::channel_address(&reader, &id)?;
-    service.platform.submit(&address, &remove, &Actor::from(&*caller), &scope).await?;
+    let remove = |connection_id, org_id| command(RemoveChannel { connection_id, org_id });
+    service.order(&caller, &scope, (&kind, &id), remove).await?;
     Ok(Json(json!({ "success": true, "connectionId": id })))
 }
