@@ -2,8 +2,8 @@
 
 use std::{
     fs,
-    io::Write,
-    os::unix::fs::{DirBuilderExt, OpenOptionsExt},
+    io::{self, ErrorKind, Write},
+    os::unix::fs::DirBuilderExt,
     path::{Path, PathBuf},
 };
 
@@ -12,6 +12,7 @@ use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD as BASE64URL};
 use serde::{Deserialize, Serialize};
 use symbia_events::KeyRing;
 use symbia_nats::callout::Issuer;
+use tempfile::NamedTempFile;
 use time::OffsetDateTime;
 use zeroize::Zeroizing;
 
@@ -76,7 +77,7 @@ impl Home {
     /// The key ring, made when there is none.
     pub fn ensure_key_ring(&self) -> anyhow::Result<KeyRing> {
         if !self.ring.exists() {
-            self.save_key_ring(&KeyRing::generate(OffsetDateTime::now_utc()))?;
+            create(&self.ring, KeyRing::generate(OffsetDateTime::now_utc()).to_json().as_bytes())?;
         }
         self.key_ring()
     }
@@ -128,7 +129,7 @@ impl Home {
 
     fn ensure(&self, path: &Path, make: impl FnOnce() -> Zeroizing<String>) -> anyhow::Result<Zeroizing<String>> {
         if !path.exists() {
-            replace(path, make().as_bytes())?;
+            create(path, make().as_bytes())?;
         }
         crate::config::secret_file(path)
     }
@@ -150,12 +151,53 @@ pub fn random_key() -> Zeroizing<String> {
 
 /// Writes a file beside and renames it: a crash leaves the old one or the new one, never half.
 pub fn replace(path: &Path, bytes: &[u8]) -> anyhow::Result<()> {
-    let new = path.with_extension("new");
-    let write = || {
-        let mut file = fs::File::options().create(true).write(true).truncate(true).mode(0o600).open(&new)?;
-        file.write_all(bytes)?;
-        file.sync_all()?;
-        fs::rename(&new, path)
-    };
-    write().with_context(|| format!("{} cannot be written", path.display()))
+    let written = beside(path, bytes).and_then(|new| Ok(new.persist(path).map(drop)?));
+    written.with_context(|| format!("{} cannot be written", path.display()))
+}
+
+/// Makes a file where there is none. Of several processes that start at once, the first one's stays, and all read that.
+fn create(path: &Path, bytes: &[u8]) -> anyhow::Result<()> {
+    let made = beside(path, bytes).and_then(|new| match new.persist_noclobber(path) {
+        Err(there) if there.error.kind() != ErrorKind::AlreadyExists => Err(there.error),
+        _ => Ok(()),
+    });
+    made.with_context(|| format!("{} cannot be written", path.display()))
+}
+
+// Whole, for the owner alone, and under a name that no other process uses.
+fn beside(path: &Path, bytes: &[u8]) -> io::Result<NamedTempFile> {
+    let directory = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let mut new = NamedTempFile::new_in(directory)?;
+    new.write_all(bytes)?;
+    new.as_file().sync_all()?;
+    Ok(new)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{os::unix::fs::PermissionsExt, thread};
+
+    use super::*;
+
+    #[test]
+    fn of_those_who_start_at_once_one_makes_the_secrets_and_all_have_the_same() {
+        for _ in 0..20 {
+            let dir = tempfile::tempdir().unwrap();
+            let at = |name: &str| dir.path().join("keys").join(name);
+            fs::create_dir(at("")).unwrap();
+            let home = Home { dir: dir.path().to_owned(), ring: at("ring.json"), kek: at("kek") };
+            let secrets = || {
+                let (secret, keks, ring) = (home.secret("setup-token"), home.keks(), home.ensure_key_ring());
+                (secret.unwrap(), keks.unwrap(), ring.unwrap().to_json())
+            };
+            let all = thread::scope(|scope| {
+                let started: Vec<_> = (0..8).map(|_| scope.spawn(secrets)).collect();
+                started.into_iter().map(|one| one.join().unwrap()).collect::<Vec<_>>()
+            });
+            assert!(all.iter().all(|one| *one == all[0]));
+            let files = fs::read_dir(at("")).unwrap().map(|file| file.unwrap());
+            let modes: Vec<u32> = files.map(|file| file.metadata().unwrap().permissions().mode() & 0o777).collect();
+            assert_eq!(modes, [0o600; 3], "nothing else is left, and nobody else reads them");
+        }
+    }
 }

@@ -51,7 +51,7 @@ impl House {
         apart.add(VICTIM, &["serve", "--services", "messaging"], &variables)?;
         let (http, bases) = (Client::new(), [apart.base(Service::Messaging), format!("http://127.0.0.1:{port}")]);
         for base in bases.iter().chain([&apart.base(Service::Identity)]) {
-            ready(&http, base).await?;
+            ready(&http, base).await.with_context(|| apart.logs())?;
         }
         let ada =
             json!({ "email": "ada@example.test", "password": "a good password", "name": "Ada", "orgName": "Ada" });
@@ -170,7 +170,7 @@ async fn a_hundred_clients_that_come_and_go_see_every_message_once_while_a_proce
     for role in &mut apart.roles {
         role.start()?;
     }
-    ready(&house.http, &house.bases[0]).await?;
+    ready(&house.http, &house.bases[0]).await.with_context(|| apart.logs())?;
     let url = format!(
         "{}?limit=200&order=asc&after=seq:{}",
         house.messages(&house.bases[0]),
