@@ -1,12 +1,13 @@
 //! A platform of a test's own, and a client that remembers every answer.
 
 use std::{
+    collections::BTreeMap,
     sync::{Arc, Mutex},
     time::Duration,
 };
 
 use async_nats::jetstream;
-use futures::StreamExt;
+use futures::TryStreamExt;
 use reqwest::{Method, StatusCode, header::HeaderMap};
 use serde_json::{Value, json};
 use sqlx::PgPool;
@@ -254,26 +255,19 @@ impl House {
         }
     }
 
-    /// How many messages identity's event stream has: what happened so far, beside notes of what was refused.
-    pub async fn head(&self) -> u64 {
-        // A note may be written at any time, so that a difference of two counts would be wrong now and then.
-        self.events(|subject| !subject.starts_with("symbia.evt.identity.global.access.")).await
+    /// How many events each subject of identity has, beside notes of what was refused: what happened so far.
+    pub async fn head(&self) -> BTreeMap<String, usize> {
+        let stream = self.jetstream.get_stream(Service::Identity.event_stream()).await.unwrap();
+        let subjects = stream.info_with_subjects(">").await.unwrap();
+        let counted: BTreeMap<String, usize> = subjects.try_collect().await.unwrap();
+        // A note may be written at any time.
+        counted.into_iter().filter(|(subject, _)| !subject.starts_with("symbia.evt.identity.global.access.")).collect()
     }
 
     /// Events of one kind of aggregate.
-    pub async fn events_of(&self, kind: &str) -> u64 {
-        self.events(|subject| subject.split('.').nth(4) == Some(kind)).await
-    }
-
-    async fn events(&self, counts: impl Fn(&str) -> bool) -> u64 {
-        let stream = self.jetstream.get_stream(Service::Identity.event_stream()).await.unwrap();
-        let mut subjects = stream.info_with_subjects(">").await.unwrap();
-        let mut events = 0;
-        while let Some(subject) = subjects.next().await {
-            let (subject, count) = subject.unwrap();
-            events += if counts(&subject) { count as u64 } else { 0 };
-        }
-        events
+    pub async fn events_of(&self, kind: &str) -> usize {
+        let head = self.head().await;
+        head.iter().filter(|(subject, _)| subject.split('.').nth(4) == Some(kind)).map(|(_, events)| events).sum()
     }
 }
 
