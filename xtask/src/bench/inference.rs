@@ -52,7 +52,7 @@ pub const ROWS: [&str; 16] = [
 const AT_A_TIME: [usize; 4] = [1, 4, 8, 16];
 const PICO: &str = "../models/pico-chat.q8_0.gguf";
 /// Names the file of SmolLM2.
-const SMOLLM2: &str = "SYMBIA_BENCH_SMOLLM2";
+const SMOLLM2: &str = "BENCH_SMOLLM2";
 /// Tokens of an answer.
 const TOKENS: u64 = 128;
 /// Tokens of a context, of which there are as many as requests at a time at most.
@@ -238,7 +238,9 @@ impl Raw {
             eprint!("(no llama-server on PATH: no raw figures; `source scripts/prepare.sh; prepare bench` gets it) ");
             return Ok(None);
         };
-        let (url, http) = (format!("http://127.0.0.1:{port}"), reqwest::Client::new());
+        let url = format!("http://127.0.0.1:{port}");
+        // It closes a connection after a few requests, without a word.
+        let http = reqwest::Client::builder().pool_max_idle_per_host(0).build()?;
         let began = Instant::now();
         while !http.get(format!("{url}/health")).send().await.is_ok_and(|answer| answer.status().is_success()) {
             // One that is built for another processor dies when it first computes.
