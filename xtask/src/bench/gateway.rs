@@ -7,21 +7,24 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, Result, ensure};
 use futures::StreamExt;
 use serde_json::{Value, json};
+use symbia_nats::broker::Durability;
 use tokio::task::JoinSet;
 
 use super::{
     Bench,
-    measure::{Lanes, percentile},
+    measure::{Lanes, Load, percentile},
     process::Symbia,
     table::{Row, Target},
 };
 
+mod bare;
 mod provider;
 
+use bare::Bare;
 use provider::provider;
 
 /// Rows of this group.
-pub const ROWS: [&str; 9] = [
+pub const ROWS: [&str; 10] = [
     "gateway_overhead_p50",
     "gateway_overhead_p99",
     "gateway_rps",
@@ -31,6 +34,7 @@ pub const ROWS: [&str; 9] = [
     "gateway_rps_50ms",
     "gateway_streams_1000",
     "gateway_streams_1000_stalled",
+    "fsync_gateway_rps",
 ];
 /// Requests a second while the overhead is measured.
 const PACE: u32 = 1000;
@@ -50,7 +54,21 @@ const APART: Duration = Duration::from_millis(1);
 /// Measures the rows.
 pub async fn run(bench: &mut Bench) -> Result<()> {
     let provider = provider().await?;
-    let variables = [("OPENAI_BASE_URL", provider.as_str()), ("OPENAI_API_KEY", "sk-bench")];
+    for (durability, rows) in [(Durability::Interval, &ROWS[..9]), (Durability::Fsync, &ROWS[9..])] {
+        if bench.wants(rows) {
+            measure(bench, &provider, durability).await?;
+        }
+    }
+    Ok(())
+}
+
+async fn measure(bench: &mut Bench, provider: &str, durability: Durability) -> Result<()> {
+    let fsync = durability == Durability::Fsync;
+    let variables = [
+        ("OPENAI_BASE_URL", provider),
+        ("OPENAI_API_KEY", "sk-bench"),
+        ("SYMBIA_DURABILITY", if fsync { "fsync" } else { "interval" }),
+    ];
     let Some(symbia) = Symbia::start_with(&variables).await? else { return Ok(()) };
     let (identity, gateway) = (symbia.base(5001), symbia.base(5007));
     let http = reqwest::Client::new();
@@ -66,16 +84,43 @@ pub async fn run(bench: &mut Bench) -> Result<()> {
     for asker in [&direct, &through] {
         asker.paced(PACE / 4, Duration::from_secs(1)).await?;
     }
+    if fsync {
+        let most = ASKERS[ASKERS.len() - 1];
+        let rate = through.load(bench, most).await?.rate;
+        most_at_once(bench, ROWS[9], "fsync: ", rate, provider, durability).await?;
+        return symbia.stop().await;
+    }
     if bench.wants(&ROWS[..2]) {
         overhead(bench, &direct, &through).await?;
     }
     if bench.wants(&ROWS[2..7]) {
-        rates(bench, &through).await?;
+        let rate = rates(bench, &through).await?;
+        most_at_once(bench, ROWS[2], "", rate, provider, durability).await?;
     }
-    if bench.wants(&ROWS[7..]) {
+    if bench.wants(&ROWS[7..9]) {
         streams(bench, &direct, &through).await?;
     }
     symbia.stop().await
+}
+
+// The rate of most askers at once, beside that of the barest gateway.
+async fn most_at_once(
+    bench: &mut Bench,
+    name: &'static str,
+    how: &str,
+    ours: f64,
+    provider: &str,
+    durability: Durability,
+) -> Result<()> {
+    let most = ASKERS[ASKERS.len() - 1];
+    let bare = Bare::start(provider, durability).await?;
+    let asker = Asker { http: reqwest::Client::new(), url: bare.url.clone(), token: String::new() };
+    let raw = asker.load(bench, most).await?.rate;
+    bare.stop().await;
+    let what = format!("{how}requests through the gateway, {most} at once (raw: axum, JetStream and PostgreSQL alone)");
+    let (raw, ratio) = (Some(raw), Some(ours / raw));
+    bench.table.push(Row { name, what, ours, raw, ratio, unit: "/s", target: Target::Shown });
+    Ok(())
 }
 
 async fn overhead(bench: &mut Bench, direct: &Asker, through: &Asker) -> Result<()> {
@@ -88,7 +133,7 @@ async fn overhead(bench: &mut Bench, direct: &Asker, through: &Asker) -> Result<
     for (name, share) in [(ROWS[0], 0.5), (ROWS[1], 0.99)] {
         let (raw, ours) = (percentile(&raw, share), percentile(&ours, share));
         let added = ours.saturating_sub(raw).as_secs_f64() * 1e3;
-        let what = format!("fsync: added to a request to the provider at {PACE}/s, p{:.0}", share * 100.0);
+        let what = format!("added to a request to the provider at {PACE}/s, p{:.0}", share * 100.0);
         let target = Target::AtMost(if share < 0.9 { 0.5 } else { 2.0 });
         let raw = Some(raw.as_secs_f64() * 1e3);
         bench.table.push(Row { name, what, ours: added, raw, ratio: None, unit: "ms", target });
@@ -96,34 +141,24 @@ async fn overhead(bench: &mut Bench, direct: &Asker, through: &Asker) -> Result<
     Ok(())
 }
 
-// The more ask at once, the higher rate and latency: the best rate within each bound.
-async fn rates(bench: &mut Bench, through: &Asker) -> Result<()> {
-    let mut best = [0f64; BOUNDS.len()];
+// The more ask at once, the higher rate and latency: the best rate within each bound. Gives the rate of the most.
+async fn rates(bench: &mut Bench, through: &Asker) -> Result<f64> {
+    let (mut best, mut last) = ([0f64; BOUNDS.len()], 0.0);
     for askers in ASKERS {
-        let mut lanes = Lanes::deal((0..askers).map(|_| ()), askers);
-        let through = through.clone();
-        let ask = move |(): ()| {
-            let through = through.clone();
-            async move { through.ask().await.map(|_| ()) }
-        };
-        lanes.run_times(2, ask.clone()).await?;
-        let load = lanes.run(bench.scale.round, ask).await?;
+        let load = through.load(bench, askers).await?;
+        last = load.rate;
         for (best, (_, bound)) in best.iter_mut().zip(BOUNDS) {
             if load.micros(0.99) <= bound as f64 * 1e3 {
                 *best = best.max(load.rate);
             }
         }
-        if askers == ASKERS[ASKERS.len() - 1] {
-            let (what, target) = (format!("fsync: requests through the gateway, {askers} at once"), Target::Shown);
-            bench.table.push(Row { name: ROWS[2], what, ours: load.rate, raw: None, ratio: None, unit: "/s", target });
-        }
     }
     for ((name, bound), ours) in BOUNDS.into_iter().zip(best) {
-        let what = format!("fsync: the same, as many as have a p99 of at most {bound} ms");
+        let what = format!("requests through the gateway, as many as have a p99 of at most {bound} ms");
         let target = if bound == 10 { Target::AtLeast(2000.0) } else { Target::Shown };
         bench.table.push(Row { name, what, ours, raw: None, ratio: None, unit: "/s", target });
     }
-    Ok(())
+    Ok(last)
 }
 
 async fn streams(bench: &mut Bench, direct: &Asker, through: &Asker) -> Result<()> {
@@ -131,12 +166,11 @@ async fn streams(bench: &mut Bench, direct: &Asker, through: &Asker) -> Result<(
     let ours = through.streams().await?;
     let first = |heard: &[Heard]| percentile(&heard.iter().map(|heard| heard.first).collect::<Vec<_>>(), 0.5);
     let (raw_first, ours_first) = (first(&raw).as_secs_f64() * 1e3, first(&ours).as_secs_f64() * 1e3);
-    let what =
-        format!("fsync: added to the first token of {STREAMS} streams at once, {} tokens/s each, p50", provider::PACE);
+    let what = format!("added to the first token of {STREAMS} streams at once, {} tokens/s each, p50", provider::PACE);
     let (added, target) = (ours_first - raw_first, Target::Shown);
     bench.table.push(Row { name: ROWS[7], what, ours: added, raw: Some(raw_first), ratio: None, unit: "ms", target });
     let stalled = |heard: &[Heard]| heard.iter().filter(|heard| heard.longest > STALL).count() as f64;
-    let what = format!("fsync: of these, streams that told nothing for {} s", STALL.as_secs());
+    let what = format!("of these, streams that told nothing for {} s", STALL.as_secs());
     let (ours, raw, target) = (stalled(&ours), Some(stalled(&raw)), Target::AtMost(0.0));
     bench.table.push(Row { name: ROWS[8], what, ours, raw, ratio: None, unit: "", target });
     Ok(())
@@ -166,6 +200,18 @@ impl Asker {
         let (status, text) = (answer.status(), answer.text().await?);
         ensure!(status.is_success() && text.contains("four"), "{status}: {text}");
         Ok(began.elapsed())
+    }
+
+    // So many at once, one request after the other.
+    async fn load(&self, bench: &Bench, askers: usize) -> Result<Load> {
+        let mut lanes = Lanes::deal((0..askers).map(|_| ()), askers);
+        let asker = self.clone();
+        let ask = move |(): ()| {
+            let asker = asker.clone();
+            async move { asker.ask().await.map(|_| ()) }
+        };
+        lanes.run_times(2, ask.clone()).await?;
+        lanes.run(bench.scale.round, ask).await
     }
 
     // So many a second, whether or not the earlier ones are answered.
