@@ -1,5 +1,5 @@
-//! Appending commits to an event stream: alone when idle, as one atomic batch of different aggregates when commits queue
-//! up behind a broker that syncs (group commit, DESIGN §3).
+//! Appending commits to an event stream: each on its own as long as few are under way, as one atomic batch of different
+//! aggregates when commits queue up behind a broker that syncs (group commit, DESIGN §3).
 
 use std::{
     collections::{HashMap, HashSet, VecDeque},
@@ -11,13 +11,18 @@ use async_nats::{Client, HeaderMap};
 use bytes::Bytes;
 use serde::Deserialize;
 use symbia_events::Service;
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{Semaphore, mpsc, oneshot};
 use uuid::Uuid;
 
 use crate::telemetry::{self, metrics::Histogram};
 
 /// Most messages of one group: beyond it the gain is small and a conflict costs more (notes: 64 → 16 600 events/s).
 const GROUP: usize = 128;
+
+/// Commits that are under way on their own at most, and from how many that wait they go together: a batch costs the broker as
+/// much as syncing some ten messages, and a busy machine more.
+const ALONE: usize = 16;
+const TOGETHER: usize = 32;
 
 /// How long a group waits for more while commits come side by side: each costs the broker the same few milliseconds,
 /// whatever its size.
@@ -155,10 +160,14 @@ impl Appender {
     }
 }
 
-// One batch at a time: what arrives meanwhile forms the next.
+// Few commits are appended side by side, each on its own. When more wait than that, they go together, one batch at a time, and
+// what arrives meanwhile forms the next.
 async fn run_lane(client: Client, grouping: Grouping, mut arrivals: mpsc::UnboundedReceiver<Pending>) {
     let (mut waiting, mut side_by_side) = (VecDeque::new(), false);
-    let limit = if grouping == Grouping::Group { GROUP } else { 1 };
+    let (limit, alone) = match grouping {
+        Grouping::Group => (GROUP, Arc::new(Semaphore::new(ALONE))),
+        Grouping::Single => (1, Arc::new(Semaphore::new(0))),
+    };
     loop {
         if waiting.is_empty() {
             let Some(first) = arrivals.recv().await else { return };
@@ -170,9 +179,23 @@ async fn run_lane(client: Client, grouping: Grouping, mut arrivals: mpsc::Unboun
         while let Ok(more) = arrivals.try_recv() {
             waiting.push_back(more);
         }
-        let group = take_group(&mut waiting, limit);
-        side_by_side = group.len() > 1;
-        commit_group(&client, group).await;
+        side_by_side = waiting.len() >= TOGETHER;
+        let several = grouping == Grouping::Single || waiting.iter().any(|pending| pending.messages.len() > 1);
+        if side_by_side || several {
+            commit_group(&client, take_group(&mut waiting, limit)).await;
+            continue;
+        }
+        tokio::select! {
+            biased;
+            place = Arc::clone(&alone).acquire_owned() => {
+                let (client, one) = (client.clone(), Vec::from_iter(waiting.pop_front()));
+                tokio::spawn(async move {
+                    commit_group(&client, one).await;
+                    drop(place);
+                });
+            }
+            Some(more) = arrivals.recv() => waiting.push_back(more),
+        }
     }
 }
 
