@@ -1,5 +1,7 @@
 //! What a projection is: a schema of tables that events are folded into.
 
+use std::time::Duration;
+
 use async_trait::async_trait;
 use sqlx::PgConnection;
 use symbia_events::{DecodeError, Event, Position, Service};
@@ -40,6 +42,10 @@ pub trait Projection: Send + Sync + 'static {
     fn tables(&self) -> &'static [&'static str];
     /// Its schema, step by step. Every table has a policy `reader`.
     fn migrations(&self) -> &'static [Migration];
+    /// How long events are gathered after a batch of several: longer where many come and hardly anybody waits for them.
+    fn gathers(&self) -> Duration {
+        Duration::ZERO
+    }
     /// Folds events, in order, within the caller's transaction: names are unqualified, the search path leads to the live
     /// schema or to a shadow.
     async fn fold(&self, conn: &mut PgConnection, events: &[FoldEvent]) -> Result<(), FoldError>;

@@ -29,6 +29,9 @@ const BACKOFF: (Duration, Duration) = (Duration::from_millis(50), Duration::from
 /// crashed has lost its last moments, and while nothing new is folded nothing else would tell.
 const LOOK: Duration = Duration::from_secs(1);
 
+/// Up to so many events are what one writer does, who may wait for them.
+const FEW: usize = 8;
+
 /// What a projector needs.
 #[derive(Clone, Debug)]
 pub struct ProjectorOptions {
@@ -190,6 +193,9 @@ impl Run {
                 Some(Committed::Advanced(rejected)) => {
                     observed::folded(self.projection.name(), &batch, rejected.len(), since);
                     self.advanced(&batch, &rejected).await;
+                    if batch.events.len() > FEW {
+                        tokio::time::sleep(self.projection.gathers()).await;
+                    }
                     turn.add_permits(1);
                 }
                 Some(Committed::Elsewhere) => {

@@ -34,6 +34,8 @@ pub use routes::{Route, route, routes};
 pub use scores::{ModelScore, model_scores};
 pub use usage::{Filter, Grouped, Summary, executions, summary, usage_by};
 
+use std::time::Duration;
+
 use async_trait::async_trait;
 use sqlx::PgConnection;
 use symbia_events::Service;
@@ -76,6 +78,10 @@ impl Projection for Integrations {
 
     fn migrations(&self) -> &'static [Migration] {
         MIGRATIONS
+    }
+
+    fn gathers(&self) -> Duration {
+        Duration::from_millis(10)
     }
 
     async fn fold(&self, conn: &mut PgConnection, events: &[FoldEvent]) -> Result<(), FoldError> {
