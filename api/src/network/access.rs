@@ -90,19 +90,8 @@ impl Network {
         scope: &RequestScope,
     ) -> ApiResult<Done> {
         let claimed = (address.kind == "node").then_some(address.id.as_str());
-        let done = self.submit_by(&place.actor, address, command, scope).await;
+        let done = self.platform.submit(address, command, &place.actor, scope).await.map_err(with_status);
         done.map_err(|error| self.refused(place, command.command_type(), claimed, error))
-    }
-
-    /// The same in another's name.
-    pub(super) async fn submit_by(
-        &self,
-        by: &Actor,
-        address: &AggregateRef,
-        command: &impl DomainCommand,
-        scope: &RequestScope,
-    ) -> ApiResult<Done> {
-        self.platform.submit(address, command, by, scope).await.map_err(with_status)
     }
 
     /// Has one thing of the mesh done that answers nothing, for who has a capability there, if one is needed.

@@ -48,13 +48,18 @@ impl Meshes {
     /// The mesh as it stands.
     pub async fn now(&self, conn: &mut PgConnection, org: &str) -> ApiResult<Arc<MeshView>> {
         let version = model::mesh_version(conn, org).await?;
+        self.of(conn, org, version).await
+    }
+
+    /// The mesh of a version that was just read.
+    pub async fn of(&self, conn: &mut PgConnection, org: &str, version: i64) -> ApiResult<Arc<MeshView>> {
         if let Some((_, view)) = self.0.get(org).filter(|(kept, _)| *kept == version) {
             return Ok(view);
         }
         let records: Vec<PolicyRecord> = policies(conn, org).await?.into_iter().map(|policy| policy.record).collect();
         let nodes = model::nodes(conn, org).await?.into_iter().map(|node| {
-            let view = NodeView { node_type: node.node_type, endpoint: node.endpoint, entity_id: node.entity_id };
-            (node.id, view)
+            let (node_type, endpoint, entity_id) = (node.node_type, node.endpoint, node.entity_id);
+            (node.id, NodeView { node_type, endpoint, entity_id, owner_id: node.owner_id })
         });
         let nodes: Vec<(String, NodeView)> = nodes.collect();
         let contracts = model::contracts(conn, org).await?.into_iter().map(|contract| ContractView {

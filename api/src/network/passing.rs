@@ -47,8 +47,7 @@ impl Network {
                 Offered::Refused(code) => ("dead".to_owned(), Some(code)),
             };
         }
-        model::RoutedEvent::status_of(&row.candidates, &row.deliveries).clone_into(&mut row.status);
-        row.settled_at = Some(at);
+        row.settle(at);
         let trace = Trace::from(&row);
         let word = Word::Passing { event: shapes::event(&row, Some(key)), trace: json!(trace) };
         if let Err(error) = mesh::tell(&self.platform.nats, &routed.org_id, &word).await {

@@ -20,7 +20,7 @@ use symbia_commands::{
 use symbia_events::{
     SubjectKey, check_token,
     messaging::content_key_id,
-    network::{Boundary, HashedEvent, is_event_hash, node_key, service_hash, verify_service_hash},
+    network::{Boundary, HashedEvent, RoutingEvent, is_event_hash, node_key, service_hash, verify_service_hash},
 };
 use symbia_projections::network as model;
 use time::{OffsetDateTime, format_description::well_known::Rfc3339};
@@ -30,7 +30,7 @@ use uuid::Uuid;
 
 use super::{
     Network,
-    access::{Place, address, forbidden, no_event},
+    access::{Place, address, forbidden, no_event, with_status},
     shapes::Trace,
 };
 use crate::http::{ApiError, ApiResult, Caller, Json, RequestScope};
@@ -216,7 +216,6 @@ pub(super) async fn reply_to(conn: &mut PgConnection, org: &str, event: &NewEven
 /// What is known of the mesh when an event comes.
 struct Seen {
     view: Arc<MeshView>,
-    owner: Option<String>,
     earlier: Option<model::RoutedEvent>,
     reply_to: Option<String>,
 }
@@ -233,10 +232,10 @@ impl Network {
     async fn seen(&self, place: &Place, event: &NewEvent, id: &str) -> ApiResult<Seen> {
         let org = place.org.as_str();
         let mut tx = self.platform.read(&place.reading).await?;
+        let (version, was_sent) = model::mesh_version_and_event(&mut tx, org, id).await?;
         Ok(Seen {
-            view: self.meshes.now(&mut tx, org).await?,
-            owner: model::node(&mut tx, org, &event.source).await?.map(|node| node.owner_id),
-            earlier: model::event(&mut tx, org, id).await?,
+            view: self.meshes.of(&mut tx, org, version).await?,
+            earlier: if was_sent { model::event(&mut tx, org, id).await? } else { None },
             reply_to: reply_to(&mut tx, org, event).await?,
         })
     }
@@ -287,7 +286,8 @@ impl Network {
         let request = scope.command_id(&place.actor.id);
         let id = event.id.unwrap_or_else(|| Uuid::new_v5(&request, b"event")).to_string();
         let seen = self.seen(place, &event, &id).await?;
-        Network::owned_source(place, seen.owner.as_deref())?;
+        let owner = seen.view.node(&event.source).map(|node| node.owner_id.as_str());
+        Network::owned_source(place, owner)?;
         let now = OffsetDateTime::now_utc();
         let (timestamp, signed) = self.proved(place, &event, &id, now)?;
         let data = kept(&event.payload.data);
@@ -333,7 +333,15 @@ impl Network {
         }
         let by = Actor { on_behalf_of: Some(place.actor.id.clone()), ..Actor::service("network") };
         let to = address(&place.org, "routed-event", &id)?;
-        self.submit_by(&by, &to, &RoutingCommand::from(command), scope).await?;
+        let done = self.platform.submit_for_events(&to, &RoutingCommand::from(command), &by, scope).await;
+        let stored = done.map_err(with_status)?.outcome.stored.into_iter().next();
+        if let Some(event) = stored
+            && let RoutingEvent::EventRouted(routed) = event.decode().map_err(ApiError::internal)?
+        {
+            let row = model::RoutedEvent::accepted(routed, 0, event.id, event.time);
+            return Ok(Sent { event_id: id, trace: Trace::from(&row) });
+        }
+        // Sent before: as it is now.
         self.sent(place, id).await
     }
 

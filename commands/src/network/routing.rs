@@ -18,6 +18,7 @@ pub struct NodeView {
     pub node_type: NodeType,
     pub endpoint: String,
     pub entity_id: Option<String>,
+    pub owner_id: String,
 }
 
 /// A contract as routing sees it.

@@ -309,9 +309,7 @@ impl State {
             RoutingEvent::EventRedriven(e) => deliver(slot, event, e.target, "pending", e.attempt, 0, None),
         }
         let Some(row) = slot else { return Ok(()) };
-        RoutedEvent::status_of(&row.candidates, &row.deliveries).clone_into(&mut row.status);
-        let settled = row.deliveries.values().all(|d| matches!(d.status.as_str(), "delivered" | "dead"));
-        row.settled_at = settled.then_some(event.time);
+        row.settle(event.time);
         let (after, took) = (row.status.clone(), (event.time - row.routed_at).whole_milliseconds());
         if before.is_none() {
             self.count(&org, "events", 1);

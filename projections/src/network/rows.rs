@@ -211,7 +211,7 @@ impl RoutedEvent {
         };
         let delivering = e.candidates.iter().filter(|candidate| candidate.verdict.delivers());
         let deliveries = delivering.map(|candidate| pending(&candidate.final_target)).collect();
-        RoutedEvent {
+        let mut row = RoutedEvent {
             org_id: e.org_id,
             id: e.event_id,
             place,
@@ -236,16 +236,17 @@ impl RoutedEvent {
             status: String::new(),
             routed_at: at,
             settled_at: None,
-        }
+        };
+        row.settle(at);
+        row
     }
 
-    /// What its deliveries add up to: `delivered` as soon as somebody has it, `error` when all were given up.
-    #[must_use]
-    pub fn status_of(candidates: &[Candidate], deliveries: &BTreeMap<String, Delivery>) -> &'static str {
-        let any = |status: &str| deliveries.values().any(|delivery| delivery.status == status);
-        if candidates.is_empty() {
+    /// What its deliveries add up to now: `delivered` as soon as somebody has it, `error` when all were given up.
+    pub fn settle(&mut self, now: OffsetDateTime) {
+        let any = |status: &str| self.deliveries.values().any(|delivery| delivery.status == status);
+        let status = if self.candidates.is_empty() {
             "unrouted"
-        } else if deliveries.is_empty() {
+        } else if self.deliveries.is_empty() {
             "dropped"
         } else if any("delivered") {
             "delivered"
@@ -253,6 +254,9 @@ impl RoutedEvent {
             "pending"
         } else {
             "error"
-        }
+        };
+        let settled = self.deliveries.values().all(|d| matches!(d.status.as_str(), "delivered" | "dead"));
+        self.settled_at = settled.then_some(now);
+        status.clone_into(&mut self.status);
     }
 }

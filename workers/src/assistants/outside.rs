@@ -144,12 +144,14 @@ impl Outside {
         drop(tx);
         let policies = policies.into_iter().map(|row| (row.id, row.version, row.place, row.definition));
         let node = |node: network::Node| {
-            (node.id, NodeView { node_type: node.node_type, endpoint: node.endpoint, entity_id: node.entity_id })
+            let (node_type, endpoint, entity_id) = (node.node_type, node.endpoint, node.entity_id);
+            (node.id, NodeView { node_type, endpoint, entity_id, owner_id: node.owner_id })
         };
         let mut nodes: Vec<(String, NodeView)> = nodes.into_iter().map(node).collect();
         for webhook in webhooks {
             if !nodes.iter().any(|(id, _)| *id == webhook.id) {
-                let view = NodeView { node_type: NodeType::Assistant, endpoint: String::new(), entity_id: None };
+                let (node_type, endpoint) = (NodeType::Assistant, String::new());
+                let view = NodeView { node_type, endpoint, entity_id: None, owner_id: String::new() };
                 nodes.push((webhook.id, view));
             }
         }

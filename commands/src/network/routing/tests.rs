@@ -8,7 +8,15 @@ use super::*;
 use crate::{network::PolicyRecord, testing::AT};
 
 fn node(id: &str) -> (String, NodeView) {
-    (id.into(), NodeView { node_type: NodeType::Service, endpoint: format!("https://{id}.test/"), entity_id: None })
+    (
+        id.into(),
+        NodeView {
+            node_type: NodeType::Service,
+            endpoint: format!("https://{id}.test/"),
+            entity_id: None,
+            owner_id: "ada".into(),
+        },
+    )
 }
 
 fn contract(from: &str, to: &str, types: &str) -> ContractView {
