@@ -141,8 +141,8 @@ struct Listing {
     /// At most so many, 1 to 200.
     #[param(example = 50)]
     limit: Option<i64>,
-    /// Only those before: a time, a message's id, or `seq:<n>`. Of several in the same millisecond, a time may give some again,
-    /// and misses none.
+    /// Only those before: a time, a message's id, or `seq:<n>`. No two messages of a conversation have the same `created_at`,
+    /// unless more than a thousand a second are said there: of those that do, a time may give some again, and misses none.
     before: Option<String>,
     /// Only those after; does not count beside `before`.
     after: Option<String>,

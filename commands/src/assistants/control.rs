@@ -187,6 +187,7 @@ mod tests {
             preempted_by: None,
             metadata: None,
             keep_partial: false,
+            at_ms: None,
         }
     }
 

@@ -7,11 +7,12 @@ use symbia_events::messaging::{
     AssistantNotificationFailed, ControlIssued, ControlTarget, ConversationEvent, ConversationRouted, HandoffRecorded,
     ParticipantRole, ParticipantType, SenderType, Signal,
 };
+use time::OffsetDateTime;
 use uuid::Uuid;
 
 use super::{
     ASSISTANT_PREFIX, Conversation, MAX_METADATA, MAX_PARTICIPANTS, NewParticipant, RecordNotificationFailure,
-    SendControl, membership::added,
+    SendControl, clock, membership::added,
 };
 use crate::{Actor, Decision, Rejection};
 
@@ -23,7 +24,12 @@ const ROUTE: &str = "cap:messaging.route";
 const MAX_LABEL: usize = 255;
 
 impl Conversation {
-    pub(super) fn control(&self, c: SendControl, by: &Actor) -> Result<Decision<ConversationEvent>, Rejection> {
+    pub(super) fn control(
+        &self,
+        c: SendControl,
+        by: &Actor,
+        at: OffsetDateTime,
+    ) -> Result<Decision<ConversationEvent>, Rejection> {
         if !by.is_platform() {
             self.as_participant(by)?;
         }
@@ -68,6 +74,7 @@ impl Conversation {
             preempted_by: c.preempted_by,
             metadata: c.metadata,
             keep_partial: c.keep_partial,
+            at_ms: Some(clock::next(self.last_at_ms, at)),
         };
         Ok(more.into_iter().fold(Decision::one(issued), Decision::and))
     }
@@ -202,6 +209,7 @@ mod tests {
             preempted_by: None,
             metadata: None,
             keep_partial: false,
+            at_ms: Some(clock::next(None, crate::testing::AT)),
         }
     }
 
@@ -257,9 +265,9 @@ mod tests {
             given::<Conversation>(paused()).when(say(1, "x"), &assistant).rejected("CONVERSATION_PAUSED");
             let mut state = Conversation::default();
             paused().chain([issued(&resume, "ada", None).into()]).for_each(|e| crate::Aggregate::apply(&mut state, &e));
-            assert!(state.send(say(1, "x"), &assistant).is_ok());
+            assert!(state.send(say(1, "x"), &assistant, crate::testing::AT).is_ok());
             paused().for_each(|e| crate::Aggregate::apply(&mut state, &e));
-            assert!(state.send(say(1, "x"), &ada()).is_ok());
+            assert!(state.send(say(1, "x"), &ada(), crate::testing::AT).is_ok());
         }
     }
 

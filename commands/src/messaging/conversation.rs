@@ -204,6 +204,8 @@ pub struct Conversation {
     pub(super) content_key_id: String,
     pub(super) participants: Vec<Participant>,
     pub(super) last_sequence: u64,
+    // When the last thing was said.
+    pub(super) last_at_ms: Option<i64>,
     // Senders by index, so that a message takes few bytes in a snapshot.
     pub(super) senders: Vec<String>,
     pub(super) messages: BTreeMap<String, Message>,
@@ -360,7 +362,7 @@ pub(super) fn sealed_with<'t>(
 }
 
 impl Aggregate for Conversation {
-    const STATE_VERSION: u32 = 3;
+    const STATE_VERSION: u32 = 4;
     const ID_FIELD: Option<&'static str> = Some("conversationId");
     type Command = ConversationCommand;
     type Event = ConversationEvent;
@@ -393,6 +395,7 @@ impl Aggregate for Conversation {
             }
             ConversationEvent::MessageSent(e) => {
                 self.placed(&e.message_id, e.sequence, &e.sender_id, false);
+                self.last_at_ms = e.at_ms.or(self.last_at_ms);
                 if matches!(e.sender_type, SenderType::User | SenderType::Bot) {
                     self.question = Some(e.message_id.clone());
                 }
@@ -420,7 +423,10 @@ impl Aggregate for Conversation {
             ConversationEvent::RetentionScheduled(e) => self.retention = e.days,
             ConversationEvent::ConversationDeleted(_) => self.end = Some(Ending::Deleted),
             ConversationEvent::ConversationErased(_) => _ = self.end.get_or_insert(Ending::Erased),
-            ConversationEvent::ControlIssued(e) => self.placed(&e.control_id, e.sequence, &e.issued_by, true),
+            ConversationEvent::ControlIssued(e) => {
+                self.placed(&e.control_id, e.sequence, &e.issued_by, true);
+                self.last_at_ms = e.at_ms.or(self.last_at_ms);
+            }
             ConversationEvent::ConversationSettingsChanged(_)
             | ConversationEvent::ConversationRouted(_)
             | ConversationEvent::HandoffRecorded(_)
@@ -433,7 +439,7 @@ impl Aggregate for Conversation {
         &self,
         command: ConversationCommand,
         by: &Actor,
-        _at: OffsetDateTime,
+        at: OffsetDateTime,
     ) -> Result<Decision<ConversationEvent>, Rejection> {
         match command {
             ConversationCommand::CreateConversation(c) => self.create(c, by),
@@ -448,9 +454,9 @@ impl Aggregate for Conversation {
             ConversationCommand::EraseConversation(_) => self.erase(by),
             ConversationCommand::SetRetention(c) => self.retain(c.days, by),
             ConversationCommand::ExpireConversation(c) => self.expire(&c, by),
-            ConversationCommand::SendControl(c) => self.control(c, by),
+            ConversationCommand::SendControl(c) => self.control(c, by, at),
             ConversationCommand::RecordNotificationFailure(c) => self.untold(c, by),
-            ConversationCommand::SendMessage(c) => self.send(c, by),
+            ConversationCommand::SendMessage(c) => self.send(c, by, at),
             ConversationCommand::EditMessage(c) => self.edit(c, by),
             ConversationCommand::DeleteMessage(c) => self.delete(c, by),
         }

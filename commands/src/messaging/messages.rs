@@ -4,10 +4,11 @@ use symbia_events::{
     ActorType, AuthMethod, Personal,
     messaging::{ConversationEvent, MessageDeleted, MessageEdited, MessageSent, SenderType},
 };
+use time::OffsetDateTime;
 use uuid::Uuid;
 
 use super::{
-    ASSISTANT_PREFIX, Conversation, DeleteMessage, EditMessage, MAX_CONTENT, MAX_METADATA, SendMessage,
+    ASSISTANT_PREFIX, Conversation, DeleteMessage, EditMessage, MAX_CONTENT, MAX_METADATA, SendMessage, clock,
     conversation::{Message, sealed_with},
 };
 use crate::{Actor, Decision, Rejection};
@@ -28,7 +29,12 @@ fn says_something(content: &Personal) -> Result<(), Rejection> {
 }
 
 impl Conversation {
-    pub(super) fn send(&self, c: SendMessage, by: &Actor) -> Result<Decision<ConversationEvent>, Rejection> {
+    pub(super) fn send(
+        &self,
+        c: SendMessage,
+        by: &Actor,
+        at: OffsetDateTime,
+    ) -> Result<Decision<ConversationEvent>, Rejection> {
         if !by.is_platform() {
             self.as_participant(by)?;
         }
@@ -81,6 +87,7 @@ impl Conversation {
             interruptible: c.interruptible,
             preempted_by: c.preempted_by,
             metadata: c.metadata,
+            at_ms: Some(clock::next(self.last_at_ms, at)),
         }))
     }
 
@@ -250,7 +257,7 @@ mod tests {
         let (mut state, mut events) = (Conversation::default(), created());
         events.iter().for_each(|e| state.apply(e));
         for (command, by) in said {
-            let event = state.send(command, &by).unwrap().events.remove(0);
+            let event = state.send(command, &by, crate::testing::AT).unwrap().events.remove(0);
             state.apply(&event);
             events.push(event);
         }
@@ -268,6 +275,12 @@ mod tests {
         let assistant = people("assistant:symbia", "org");
         let events = history([(say(1, "hi"), ada()), (say(2, "hello"), assistant), (say(3, "bye"), ada())]);
         assert_eq!(sequences(&events), [1, 2, 3]);
+        let times = events.iter().filter_map(|e| match e {
+            ConversationEvent::MessageSent(m) => m.at_ms,
+            _ => None,
+        });
+        let times: Vec<i64> = times.collect();
+        assert_eq!((times[1] - times[0], times[2] - times[1]), (1, 1), "said at once, each has a time of its own");
         let ConversationEvent::MessageSent(reply) = &events[4] else { unreachable!() };
         assert_eq!((reply.sender_id.as_str(), reply.sender_type), ("assistant:symbia", SenderType::Agent));
         assert_eq!(key().open(&reply.content).unwrap(), "hello");
@@ -301,7 +314,7 @@ mod tests {
         refused(say(1, &"x".repeat(MAX_CONTENT + 1)), "TOO_LARGE");
         refused(SendMessage { metadata: Some(key().seal(&"x".repeat(MAX_METADATA + 1))), ..say(1, "x") }, "TOO_LARGE");
         let largest = say(1, &"x".repeat(MAX_CONTENT));
-        assert!(given_state(created()).send(largest, &ada()).is_ok());
+        assert!(given_state(created()).send(largest, &ada(), crate::testing::AT).is_ok());
     }
 
     fn given_state(events: Vec<ConversationEvent>) -> Conversation {

@@ -3,6 +3,7 @@
 mod answering;
 mod author;
 mod channel_link;
+mod clock;
 mod control;
 mod conversation;
 #[cfg(test)]

@@ -248,6 +248,7 @@ mod tests {
             interruptible: true,
             preempted_by: None,
             metadata: None,
+            at_ms: None,
         }
         .into()
     }

@@ -4,8 +4,16 @@
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
+use time::OffsetDateTime;
 
 use crate::{ActorType, Personal, domain_events};
+
+/// When something was said: by its own time, or else by that of the event.
+#[must_use]
+pub fn said_at(at_ms: Option<i64>, event: OffsetDateTime) -> OffsetDateTime {
+    let own = at_ms.and_then(|at| OffsetDateTime::from_unix_timestamp_nanos(i128::from(at) * 1_000_000).ok());
+    own.unwrap_or(event)
+}
 
 /// Id of the key that seals what is said in a conversation. It belongs to that conversation alone: a text that is sealed
 /// under any other key is not opened for its readers, whoever put it there.
@@ -227,6 +235,10 @@ domain_events! {
             preempted_by: Option<String>,
             /// A sealed JSON object.
             metadata: Option<Personal>,
+            /// When it was said, in milliseconds since 1970: at another time than whatever else was said here. Without it, the
+            /// event's own time counts.
+            #[serde(default, skip_serializing_if = "Option::is_none")]
+            at_ms: Option<i64>,
         }
         /// Its sender replaced the text of a message.
         MessageEdited = "symbia.messaging.conversation.message-edited.v1" {
@@ -301,6 +313,10 @@ domain_events! {
             /// What was said of answers that it cancels is kept; a preemption always keeps it.
             #[serde(default, skip_serializing_if = "std::ops::Not::not")]
             keep_partial: bool,
+            /// When it was said, in milliseconds since 1970: at another time than whatever else was said here. Without it, the
+            /// event's own time counts.
+            #[serde(default, skip_serializing_if = "Option::is_none")]
+            at_ms: Option<i64>,
         }
         /// Another assistant answers from now on, beginning with a message that was asked already.
         ConversationRouted = "symbia.messaging.conversation.conversation-routed.v1" {

@@ -12,7 +12,7 @@ use symbia_events::{
     messaging::{
         AuthorEvent, ChannelLinkEvent, ControlIssued, ConversationEvent, ConversationRead, MessageSent,
         ParticipantRole, ReadCursorEvent, RetentionPolicyEvent, WebhookEvent, author_id, is_content_key,
-        read_cursor_id,
+        read_cursor_id, said_at,
     },
 };
 use time::format_description::BorrowedFormatItem;
@@ -332,7 +332,7 @@ impl Message {
             priority: name_of(e.priority),
             interruptible: e.interruptible,
             preempted_by: e.preempted_by.map(text),
-            created_at: event.time,
+            created_at: said_at(e.at_ms, event.time),
             updated_at: None,
             deleted_at: None,
             metadata: object(key, e.metadata.as_ref()),
@@ -363,7 +363,7 @@ impl Message {
             priority: "high".to_owned(),
             interruptible: false,
             preempted_by: e.preempted_by.map(text),
-            created_at: event.time,
+            created_at: said_at(e.at_ms, event.time),
             updated_at: None,
             deleted_at: None,
             metadata: text(Value::Object(metadata).to_string()),

@@ -127,6 +127,7 @@ fn conversation_event(step: Step, n: u32, key: &SubjectKey) -> Option<(u8, Conve
                 interruptible: true,
                 preempted_by: None,
                 metadata: None,
+                at_ms: n.is_multiple_of(2).then_some(i64::from(n)),
             };
             (c, sent.into())
         }
@@ -159,6 +160,7 @@ fn conversation_event(step: Step, n: u32, key: &SubjectKey) -> Option<(u8, Conve
                 preempted_by: None,
                 metadata: None,
                 keep_partial: false,
+                at_ms: None,
             };
             (c, issued.into())
         }

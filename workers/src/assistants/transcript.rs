@@ -14,7 +14,7 @@ use symbia_commands::{
 };
 use symbia_events::{
     AggregateRef, Event, KeyRing, Personal, Service,
-    messaging::{ConversationEvent, MessageSent, ParticipantType, SenderType, Signal, conversation_key_of},
+    messaging::{ConversationEvent, MessageSent, ParticipantType, SenderType, Signal, conversation_key_of, said_at},
 };
 use symbia_projections::secrets::SecretError;
 use time::OffsetDateTime;
@@ -127,7 +127,8 @@ impl Transcript {
                     self.messages.pop_front();
                 }
                 let text = e.content.clone();
-                self.messages.push_back(Arc::new(Entry { sent: e.clone(), text, at: envelope.time, deleted: false }));
+                let at = said_at(e.at_ms, envelope.time);
+                self.messages.push_back(Arc::new(Entry { sent: e.clone(), text, at, deleted: false }));
                 if asks(e) {
                     self.offered(envelope.id, &e.message_id);
                 }
