@@ -16,7 +16,7 @@ use crate::{
 const OTHERS: &str = "*";
 
 /// The codes of refusals that mean a missing right, and not a missing thing or a wrong value.
-pub const DENIALS: [&str; 13] = [
+pub const DENIALS: [&str; 14] = [
     "FORBIDDEN",
     "ORG_ACCESS_DENIED",
     "INSUFFICIENT_ROLE",
@@ -30,7 +30,10 @@ pub const DENIALS: [&str; 13] = [
     "AGENT_ID_MISMATCH",
     "SOURCE_NOT_OWNED",
     "SIGNATURE_INVALID",
+    "FORGED_SENDER",
 ];
+/// The code of a refusal because too much was asked for.
+pub const FLOOD: &str = "RATE_LIMIT_EXCEEDED";
 
 /// What was seen.
 #[derive(Clone, Debug, PartialEq, Eq)]

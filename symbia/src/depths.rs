@@ -1,5 +1,5 @@
-//! How much waits: commands, events for reactors, dead letters, and how far the projections are behind. Asked every few
-//! seconds by the process that takes commands or folds.
+//! How much waits: commands, events for reactors, dead letters, and how far the projections are behind; and how much is on the
+//! meshes. Asked every few seconds by the process that takes commands, folds or delivers.
 
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
@@ -10,12 +10,14 @@ use symbia_nats::{
     telemetry::{KeyValue, meter},
     topology::{COMMANDS, DEAD_LETTERS, TIMERS},
 };
-use symbia_projections::Projection;
+use symbia_projections::{Projection, ReadPool, Scope, network};
 use tokio_util::sync::CancellationToken;
 
 use crate::connect::Connected;
 
 const EVERY: Duration = Duration::from_secs(5);
+/// How often what is on the meshes is counted.
+const MESHES_EVERY: Duration = Duration::from_secs(30);
 
 /// Records how much waits in the queues, until `stop`.
 pub async fn queues(js: Context, stop: CancellationToken) -> anyhow::Result<()> {
@@ -77,4 +79,30 @@ pub async fn lag(house: Connected, projections: Vec<Arc<dyn Projection>>) {
             Err(error) => tracing::debug!(%error, "how far the projections are cannot be asked"),
         }
     }
+}
+
+/// Records how much is on the meshes under the original's names (network.md §10), until `stop`.
+pub async fn meshes(reader: ReadPool, stop: CancellationToken) -> anyhow::Result<()> {
+    let gauge = |name: &'static str| meter().i64_gauge(name).build();
+    let (nodes, contracts) = (gauge("network.node.active_count"), gauge("network.contract.active_count"));
+    let bridges = gauge("network.bridge.active_count");
+    loop {
+        match active(&reader).await {
+            Ok(active) => {
+                nodes.record(active.nodes, &[]);
+                contracts.record(active.contracts, &[]);
+                bridges.record(active.bridges, &[]);
+            }
+            Err(error) => tracing::debug!(%error, "what is on the meshes cannot be counted"),
+        }
+        tokio::select! {
+            () = stop.cancelled() => return Ok(()),
+            () = tokio::time::sleep(MESHES_EVERY) => {}
+        }
+    }
+}
+
+async fn active(reader: &ReadPool) -> anyhow::Result<network::Active> {
+    let mut tx = reader.read(&Scope::platform()).await?;
+    Ok(network::active(&mut tx).await?)
 }

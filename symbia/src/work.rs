@@ -154,6 +154,7 @@ pub async fn start(
                     Ok(())
                 });
                 workers.spawn(react(house.clone(), deliverer, stop.clone()));
+                workers.spawn(depths::meshes(reader.clone(), stop.clone()));
                 workers.spawn(react(
                     house.clone(),
                     MeshKeeper::new(nats.clone(), sender.clone(), reader),

@@ -5,7 +5,8 @@ const { io } = require("socket.io-client");
 const { BASE, ADA, GRACE, CONVERSATION, TRANSPORTS } = process.env;
 const transports = TRANSPORTS.split(",");
 const options = { transports, forceNew: true, reconnectionDelay: 50, timeout: 10000 };
-const events = ["message:new", "message:updated", "message:deleted", "stream.pause", "typing:started", "typing:stopped"];
+const events = ["message:new", "message:updated", "message:deleted", "stream.pause", "typing:started", "typing:stopped",
+  "presence:changed", "participant:online"];
 
 const once = (socket, name) => new Promise((done) => socket.once(name, (...args) => done(args)));
 
@@ -32,10 +33,13 @@ async function main() {
   for (const name of events) {
     grace.on(name, (data, mark) => {
       if (mark) position = mark.position;
-      heard.push([name, name.startsWith("message:new") ? data.content : null]);
+      heard.push([name, name === "message:new" ? data.content : name === "presence:changed" ? data.status : null]);
     });
   }
   const heardOf = (name) => new Promise((done) => grace.on(name, done));
+
+  const present = [await ada.emitWithAck("presence:update", "busy"), await ada.emitWithAck("announce:presence", CONVERSATION)];
+  while (!heard.some(([name, status]) => name === "presence:changed" && status === "busy")) await once(grace, "presence:changed");
 
   ada.emit("typing:start", CONVERSATION);
   await heardOf("typing:started");
@@ -58,7 +62,7 @@ async function main() {
   const transport = grace.io.engine.transport.name;
   ada.close();
   grace.close();
-  console.log(JSON.stringify({ refused: error.message, joined, early, sent, edited, deleted, control, outsider, paused: !!paused,
+  console.log(JSON.stringify({ refused: error.message, joined, early, sent, edited, deleted, control, outsider, present, paused: !!paused,
     heard, transport }));
 }
 

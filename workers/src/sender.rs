@@ -6,6 +6,7 @@ use symbia_commands::{Actor, CommandEnvelope, DomainCommand, Outcome, OutcomeSta
 use symbia_events::{AggregateRef, CommandId, Event, KeyRing};
 use symbia_nats::{
     bus::{BusError, CommandBus},
+    refusals::Refusals,
     telemetry,
 };
 use time::OffsetDateTime;
@@ -39,6 +40,11 @@ impl Sender {
     #[must_use]
     pub fn new(bus: CommandBus, keys: Arc<KeyRing>) -> Self {
         Sender { bus, keys }
+    }
+
+    /// What tells a mesh's log of refusals over the same bus.
+    pub(crate) fn refusals(&self) -> Refusals {
+        Refusals::open(self.bus.clone(), Arc::clone(&self.keys))
     }
 
     /// Sends a command that follows from `cause` and waits for its outcome: accepted or rejected.

@@ -144,10 +144,16 @@ impl Place {
         Place { operation: format!("{} {route}", parts.method), org: org.or_else(named) }
     }
 
-    fn denied(self, principal: &Principal, error: &ApiError) -> Seen {
-        let principal = principal.acting.as_ref().map_or(&principal.id, |acting| &acting.agent).clone();
+    fn denied(self, whom: &Principal, error: &ApiError) -> Seen {
+        let principal = whom.acting.as_ref().map_or(&whom.id, |acting| &acting.agent).clone();
         let kind = AccessKind::Denied { code: error.code().to_owned() };
-        Seen { principal, org: self.org, operation: self.operation, kind }
+        // How much somebody asks for concerns where they belong, wherever they say that they ask.
+        let theirs = |org: &String| whom.organizations.iter().any(|membership| membership.id == *org);
+        let org = match error.is_flood() {
+            true => self.org.filter(theirs).or_else(|| whom.org_id.clone()),
+            false => self.org,
+        };
+        Seen { principal, org, operation: self.operation, kind }
     }
 }
 

@@ -8,7 +8,7 @@ use axum::{
 };
 use serde::Serialize;
 use serde_json::{Map, Value, json};
-use symbia_nats::witness::DENIALS;
+use symbia_nats::witness::{DENIALS, FLOOD};
 
 use super::codes::INTERNAL;
 
@@ -130,9 +130,15 @@ impl ApiError {
         self
     }
 
-    /// Whether a right was missing, and nobody has noted it yet.
+    /// Whether a right was missing or too much was asked for, and nobody has noted it yet.
     pub(super) fn is_denial(&self) -> bool {
-        self.status == StatusCode::FORBIDDEN && !self.decided && DENIALS.contains(&self.code())
+        let missing = self.status == StatusCode::FORBIDDEN && !self.decided && DENIALS.contains(&self.code());
+        missing || self.is_flood()
+    }
+
+    /// Whether too much was asked for.
+    pub(super) fn is_flood(&self) -> bool {
+        self.status == StatusCode::TOO_MANY_REQUESTS && self.code() == FLOOD
     }
 
     /// HTTP status.
@@ -245,7 +251,7 @@ fn of_status(status: StatusCode, route: &str) -> ApiError {
             ApiError::new(StatusCode::BAD_REQUEST, "VALIDATION_FAILED", "The request is not valid")
         }
         StatusCode::UNAUTHORIZED => ApiError::auth_required(),
-        StatusCode::TOO_MANY_REQUESTS => ApiError::new(status, "RATE_LIMIT_EXCEEDED", "Too many requests"),
+        StatusCode::TOO_MANY_REQUESTS => ApiError::new(status, FLOOD, "Too many requests"),
         StatusCode::SERVICE_UNAVAILABLE => ApiError::new(status, "SERVICE_UNAVAILABLE", "The service is unavailable"),
         StatusCode::REQUEST_TIMEOUT | StatusCode::GATEWAY_TIMEOUT => {
             ApiError::new(status, "TIMEOUT", "The request took too long")

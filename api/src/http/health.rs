@@ -58,6 +58,11 @@ impl Health {
         }))
     }
 
+    /// Whose health it is.
+    pub(super) fn service(&self) -> Service {
+        self.0.service
+    }
+
     /// Adds a readiness check (`eventBus`, `database`, `projections`). The text of its error is public.
     pub fn check<F, Fut>(&self, name: &'static str, check: F)
     where

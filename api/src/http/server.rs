@@ -193,6 +193,9 @@ impl HttpService {
 
     /// Serves until `shutdown` and then stops without dropping requests; returns when the last connection is closed.
     pub async fn serve(self, listener: TcpListener, shutdown: CancellationToken) {
+        let service = self.health.service().name();
+        tracing::info!(event = %format_args!("{service}.service.started"), service, "serves");
         listen::serve(listener, self.router, self.health, self.limits, shutdown).await;
+        tracing::info!(event = %format_args!("{service}.service.stopped"), service, "serves no more");
     }
 }

@@ -9,9 +9,10 @@ use symbia_events::{
     OrgId,
     network::{Candidate, Verdict},
 };
+use symbia_nats::witness::FLOOD;
 
 use super::Network;
-use crate::http::{ApiError, ApiResult, Caller, RequestScope, rate::Quota};
+use crate::http::{ApiError, ApiResult, Caller, rate::Quota};
 
 /// Calls of one principal over its sockets: a service sends many.
 const CALLS: Quota = Quota { burst: 1000, per: Duration::from_secs(1) };
@@ -38,16 +39,12 @@ impl Network {
     ///
     /// # Errors
     /// 429 RATE_LIMIT_EXCEEDED.
-    pub(super) async fn admits_call(&self, caller: &Caller, scope: &RequestScope) -> ApiResult<()> {
+    pub(super) async fn admits_call(&self, caller: &Caller) -> ApiResult<()> {
         let bucket = format!("network:calls:{}", caller.id);
         if self.flood.take(&bucket, CALLS).await.allowed {
             return Ok(());
         }
         let text = "Too many calls: wait, then go on";
-        let error = ApiError::new(StatusCode::TOO_MANY_REQUESTS, "RATE_LIMIT_EXCEEDED", text);
-        Err(match self.place(caller, scope) {
-            Ok(place) => self.refused(&place, &scope.operation, None, error),
-            Err(_) => error,
-        })
+        Err(ApiError::new(StatusCode::TOO_MANY_REQUESTS, FLOOD, text))
     }
 }

@@ -10,6 +10,7 @@ mod events;
 mod hashing;
 mod limits;
 mod mesh;
+mod metrics;
 mod nodes;
 mod passing;
 mod policies;
@@ -97,9 +98,11 @@ struct Network {
 #[must_use]
 pub fn service(platform: Platform, feed: &Feed, options: Options, health: Health, config: ServerConfig) -> ServiceApp {
     platform.watch(&health, Service::Network);
+    let refusals = refusals::Refusals::default();
     let authenticator: Arc<dyn Authenticator> = Arc::new(services::ServicesToo {
         directory: Directory::new(platform.clone()),
-        keys: Arc::clone(&platform.keys),
+        platform: platform.clone(),
+        refusals: refusals.clone(),
     });
     let buckets = Arc::new(TokenBuckets::default());
     // A transport that polls asks again and again, and who connects is authenticated.
@@ -123,7 +126,7 @@ pub fn service(platform: Platform, feed: &Feed, options: Options, health: Health
         leases,
         flood: Arc::new(SharedBuckets::new(platform.nats.clone())),
         meshes: mesh::Meshes::default(),
-        refusals: refusals::Refusals::default(),
+        refusals,
         http: reqwest::Client::new(),
         options: Arc::new(options),
         platform,

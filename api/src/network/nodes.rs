@@ -17,7 +17,7 @@ use utoipa_axum::{router::OpenApiRouter, routes};
 use super::{
     Network,
     access::{Place, address},
-    shapes,
+    metrics, shapes,
 };
 use crate::http::{ApiError, ApiResult, Caller, Json, Path, Principal, RequestScope, principal::PrincipalKind};
 
@@ -159,6 +159,7 @@ impl Network {
             tracing::warn!(%error, "a sign of life is not kept");
             ApiError::unavailable("The event bus", 2)
         })?;
+        metrics::heartbeat();
         if !node.online {
             let command = NodeCommand::from(ConnectNode { node_id: id.to_owned() });
             self.submit(&place, &address(&place.org, "node", id)?, &command, scope).await?;

@@ -7,16 +7,21 @@ use symbia_events::network::Candidate;
 use symbia_nats::refusals::{Refusals as Noted, Refused};
 
 use super::{Network, access::Place};
-use crate::http::ApiError;
+use crate::{http::ApiError, platform::Platform};
 
 /// Opened when it is first needed: that is within a runtime.
-pub(super) type Refusals = Arc<OnceLock<Noted>>;
+#[derive(Clone, Default)]
+pub(super) struct Refusals(Arc<OnceLock<Noted>>);
+
+impl Refusals {
+    pub fn tell(&self, platform: &Platform, refused: Refused<'_>) {
+        self.0.get_or_init(|| Noted::open(platform.bus.clone(), Arc::clone(&platform.keys))).tell(refused);
+    }
+}
 
 impl Network {
     fn note(&self, place: &Place, refused: (RefusalKind, &str), operation: &str, claimed: Option<&str>) {
-        let platform = &self.platform;
-        let noted = self.refusals.get_or_init(|| Noted::open(platform.bus.clone(), Arc::clone(&platform.keys)));
-        noted.tell(Refused {
+        let refused = Refused {
             org: &place.org,
             // Who acted, not whom it acted for.
             principal: place.actor.id.as_str(),
@@ -24,7 +29,8 @@ impl Network {
             code: refused.1,
             operation,
             claimed_source: claimed,
-        });
+        };
+        self.refusals.tell(&self.platform, refused);
     }
 
     /// Has a refusal noted, where it is one that concerns who guards the mesh, and gives it.

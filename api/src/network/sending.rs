@@ -1,7 +1,10 @@
 //! Sending an event over the mesh (network.md §6.5, 8.4 to 8.6): who sends is held against the source's owner, what it signs
 //! against its key, its clock against ours; then routing decides, and the log keeps the decision.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use axum::{
     extract::{DefaultBodyLimit, State},
@@ -31,6 +34,7 @@ use uuid::Uuid;
 use super::{
     Network,
     access::{Place, address, forbidden, no_event, with_status},
+    metrics,
     shapes::Trace,
 };
 use crate::http::{ApiError, ApiResult, Caller, Json, RequestScope};
@@ -263,6 +267,7 @@ impl Network {
             tracing::warn!(principal = %place.actor.id, org = %place.org, "a wrongly signed event is refused");
             return Err(forbidden("SIGNATURE_INVALID", "The signature is not that of this event"));
         }
+        metrics::verified();
         Ok((timestamp.clone(), true))
     }
 
@@ -301,7 +306,9 @@ impl Network {
             return Err(ApiError::new(StatusCode::PAYLOAD_TOO_LARGE, "TOO_LARGE", text));
         }
         let (key_id, hash) = service_hash(&self.platform.keys, &event.bytes(org, &id, &timestamp, &data)?);
+        let since = Instant::now();
         let mut decided = route(&event.routed(seen.reply_to.as_deref()), &seen.view, self.options.routing, now);
+        metrics::evaluated(since.elapsed());
         self.limit(&place.org, &event.source, &seen.view, &mut decided.candidates).await;
         self.not_routed(place, &event.source, &decided.candidates);
         let key = match self.conversation_key(org, &event, &data).await? {

@@ -83,6 +83,9 @@ pub trait SocketService: Send + Sync + 'static {
         false
     }
 
+    /// Somebody is let in as nobody, whose credential is not good.
+    fn unknown(&self) {}
+
     /// A peer is connected; its calls wait until this returns. `auth` is what it sent with the handshake.
     async fn opened(&self, socket: SocketRef, peer: &Arc<Peer>, auth: Value);
 
@@ -91,6 +94,9 @@ pub trait SocketService: Send + Sync + 'static {
 
     /// What a peer may do is another than before.
     async fn changed(&self, socket: SocketRef, peer: &Arc<Peer>);
+
+    /// A client has gone: once for each that was let in.
+    fn gone(&self) {}
 
     /// A peer has gone.
     fn closed(&self, peer: &Peer);
@@ -190,6 +196,9 @@ impl Sockets {
             Ok(caller) => (credential, caller),
             Err(error) if error.status() != StatusCode::UNAUTHORIZED => return Err(error.message().to_owned()),
             Err(_) if self.0.service.admits_anybody() => {
+                if !credential.is_none() {
+                    self.0.service.unknown();
+                }
                 let nobody = Principal::new("anonymous", PrincipalKind::User, AuthType::Session);
                 (Credential::none(), nobody.into())
             }
@@ -248,6 +257,7 @@ impl Sockets {
             let principal = peer.caller().id.clone();
             tracing::debug!(%principal, sid = %id, "socket gone");
             self.0.service.closed(&peer);
+            self.0.service.gone();
             drop(peer);
             let mut known = self.0.principals.write().unwrap_or_else(PoisonError::into_inner);
             if let Some(seated) = known.get_mut(&principal) {

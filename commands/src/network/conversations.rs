@@ -85,13 +85,19 @@ impl Reply {
         self.message.content_type.as_deref().unwrap_or("text")
     }
 
+    /// The agent in whose name it is given, where it names one.
+    #[must_use]
+    pub fn named(&self) -> Option<String> {
+        let by_key = |key: &String| format!("{ASSISTANT_PREFIX}{key}");
+        let named = self.assistant.as_ref().and_then(|a| a.user_id.clone().or_else(|| a.key.as_ref().map(by_key)));
+        named.or_else(|| self.assistant_key.as_ref().map(by_key))
+    }
+
     /// Who answers: the node that sent it is the agent that it is named for, registered by that agent itself, and nobody else is
     /// named. `None` when somebody speaks for another, or is no agent.
     #[must_use]
     pub fn author<'r>(&self, routed: &'r EventRouted) -> Option<&'r str> {
-        let by_key = |key: &String| format!("{ASSISTANT_PREFIX}{key}");
-        let named = self.assistant.as_ref().and_then(|a| a.user_id.clone().or_else(|| a.key.as_ref().map(by_key)));
-        let named = named.or_else(|| self.assistant_key.as_ref().map(by_key));
+        let named = self.named();
         let agent = [ASSISTANT_PREFIX, "agent:"].iter().any(|prefix| routed.sender_id.starts_with(prefix));
         let own = agent && routed.source == routed.sender_id && named.is_none_or(|named| named == routed.sender_id);
         own.then_some(routed.sender_id.as_str())

@@ -35,9 +35,10 @@ impl RefusalKind {
     #[must_use]
     pub fn of_code(code: &str) -> Option<Self> {
         match code {
-            "SOURCE_NOT_OWNED" | "NODE_OWNED" | "AGENT_ID_MISMATCH" => Some(RefusalKind::Spoof),
+            "SOURCE_NOT_OWNED" | "NODE_OWNED" | "AGENT_ID_MISMATCH" | "SENDER_NOT_SOURCE" => Some(RefusalKind::Spoof),
             "SIGNATURE_INVALID" | "STALE_TIMESTAMP" | "EVENT_ID_CONFLICT" => Some(RefusalKind::Signature),
-            "MISSING_CAPABILITY" | "FORBIDDEN" => Some(RefusalKind::Permission),
+            "MISSING_CAPABILITY" | "FORBIDDEN" | "NOT_PARTICIPANT" => Some(RefusalKind::Permission),
+            "CONVERSATION_NOT_FOUND" => Some(RefusalKind::Call),
             "RATE_LIMIT_EXCEEDED" => Some(RefusalKind::Rate),
             _ => None,
         }

@@ -1,6 +1,6 @@
 //! Reading an organization's mesh.
 
-use sqlx::{AssertSqlSafe, PgConnection, types::Json};
+use sqlx::{AssertSqlSafe, FromRow, PgConnection, types::Json};
 
 use super::{
     fold::MESH,
@@ -19,6 +19,25 @@ pub(super) async fn one<R: Row>(conn: &mut PgConnection, org: &str, id: &str) ->
     let row: Option<Json<R>> =
         sqlx::query_scalar(AssertSqlSafe(select)).bind(org).bind(id).fetch_optional(conn).await?;
     Ok(row.map(|Json(row)| row))
+}
+
+/// How much there is on all meshes together.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, FromRow)]
+pub struct Active {
+    /// Nodes that are online.
+    pub nodes: i64,
+    /// Contracts whose time is not over.
+    pub contracts: i64,
+    /// Bridges that are switched on.
+    pub bridges: i64,
+}
+
+/// How much there is now.
+pub async fn active(conn: &mut PgConnection) -> Result<Active, sqlx::Error> {
+    let select = "SELECT (SELECT count(*) FROM network.nodes WHERE online) AS nodes,
+                         (SELECT count(*) FROM network.contracts WHERE expires_at IS NULL OR expires_at > now()) AS contracts,
+                         (SELECT count(*) FROM network.bridges WHERE active) AS bridges";
+    sqlx::query_as(select).fetch_one(conn).await
 }
 
 /// Version of an organization's mesh: it grows with every change of what calls are decided by. 0 = nobody changed anything.

@@ -286,16 +286,23 @@ async fn a_call_goes_after_its_time_and_what_comes_later_for_it_counts_nothing()
     migrate(&pool, &[]).await.unwrap();
     schema::create_shadow(&mut pool.acquire().await.unwrap(), &Network::default(), "scratch").await.unwrap();
     let (ring, keys) = (KeyRing::generate(AT), ["o0", "o1"].map(|org| SubjectKey::generate(mesh_key_id(org))));
-    let mut events = events(&ring, &keys, &[Step::Route(0, 2), Step::Route(2, 2), Step::Deliver(0)]);
-    for later in &mut events[1..] {
-        later.event.time += time::Duration::days(31);
-    }
-    for sizes in [[1], [3]] {
-        folded(&pool, &Network::default(), &events, &sizes).await;
-        let shown: Vec<String> = sqlx::query_scalar("SELECT id FROM scratch.events").fetch_all(&pool).await.unwrap();
-        assert_eq!(shown, ["e2"]);
-        let delivered = "SELECT coalesce(sum(value), 0)::bigint FROM scratch.totals WHERE id = 'delivered'";
-        let delivered: i64 = sqlx::query_scalar(delivered).fetch_one(&pool).await.unwrap();
-        assert_eq!(delivered, 0);
+    let days = time::Duration::days;
+    for (network, kept) in [(Network::default(), 30), (Network::showing(days(7)), 7), (Network::showing(days(90)), 90)]
+    {
+        for (age, expected, counted) in [(kept - 1, vec!["e0", "e2"], 1), (kept + 1, vec!["e2"], 0)] {
+            let mut events = events(&ring, &keys, &[Step::Route(0, 2), Step::Route(2, 2), Step::Deliver(0)]);
+            for later in &mut events[1..] {
+                later.event.time += days(age);
+            }
+            for sizes in [[1], [3]] {
+                folded(&pool, &network, &events, &sizes).await;
+                let shown = sqlx::query_scalar("SELECT id FROM scratch.events ORDER BY id").fetch_all(&pool);
+                let shown: Vec<String> = shown.await.unwrap();
+                assert_eq!(shown, expected, "{age} of {kept} days");
+                let delivered = "SELECT coalesce(sum(value), 0)::bigint FROM scratch.totals WHERE id = 'delivered'";
+                let delivered: i64 = sqlx::query_scalar(delivered).fetch_one(&pool).await.unwrap();
+                assert_eq!(delivered, counted, "{age} of {kept} days");
+            }
+        }
     }
 }

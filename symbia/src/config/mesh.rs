@@ -40,11 +40,7 @@ impl Mesh {
             routing: Routing { allow_extra, ..Routing::default() },
             tolerance: millis("EVENT_TIMESTAMP_TOLERANCE_MS", 300_000)?,
             lease: millis("NODE_TIMEOUT_MS", 90_000)?.max(Duration::from_secs(1)),
-            shown: match number::<u32>("EVENT_RETENTION_DAYS")? {
-                None => SHOWN,
-                Some(0) => return Err(invalid("EVENT_RETENTION_DAYS", "at least 1")),
-                Some(days) => time::Duration::days(days.into()),
-            },
+            shown: shown(number("EVENT_RETENTION_DAYS")?)?,
             legacy_hash: text("NETWORK_HASH_SECRET")?.map(SecretText::new),
             deliveries: DelivererOptions {
                 post: Post { rules, ..deliveries.post },
@@ -52,6 +48,14 @@ impl Mesh {
                 ..deliveries
             },
         })
+    }
+}
+
+fn shown(days: Option<u32>) -> Result<time::Duration, ConfigError> {
+    match days {
+        None => Ok(SHOWN),
+        Some(0) => Err(invalid("EVENT_RETENTION_DAYS", "at least 1")),
+        Some(days) => Ok(time::Duration::days(days.into())),
     }
 }
 
@@ -65,5 +69,17 @@ impl Config {
             legacy_hash: self.mesh.legacy_hash.clone(),
             services: self.services(),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn calls_are_shown_for_as_many_days_as_are_named_and_for_thirty_otherwise() {
+        let days = |days| shown(days).map(time::Duration::whole_days).map_err(|error| error.to_string());
+        assert_eq!((days(None), days(Some(7))), (Ok(30), Ok(7)));
+        assert!(days(Some(0)).is_err_and(|error| error.contains("EVENT_RETENTION_DAYS")));
     }
 }

@@ -55,7 +55,12 @@ fn a_variable_that_nobody_reads_and_one_with_a_useless_value_are_named() -> Test
     let house = Installation::new()?;
     let said = house.run_with(&["doctor"], &[("SYMBIA_NATS_URI", "nats://127.0.0.1")])?.expect(2)?;
     ensure!(said.err.contains("SYMBIA_NATS_URI"), "{}", said.err);
-    for (variable, value) in [("SYMBIA_ENV", "live"), ("IDENTITY_PORT", "http"), ("SYMBIA_TRUSTED_PROXIES", "all")] {
+    for (variable, value) in [
+        ("SYMBIA_ENV", "live"),
+        ("IDENTITY_PORT", "http"),
+        ("SYMBIA_TRUSTED_PROXIES", "all"),
+        ("EVENT_RETENTION_DAYS", "0"),
+    ] {
         let said = house.run_with(&["doctor"], &[(variable, value)])?.expect(2)?;
         ensure!(said.err.contains(variable), "{}", said.err);
     }

@@ -52,6 +52,8 @@ async fn nothing_is_answered_while_it_is_paused_and_the_open_question_afterwards
     signal(&house, &ada, &id, json!({ "event": "resume" })).await.with(201);
     let seen = answered(&mut events, &question).await;
     assert_eq!((started(&seen, &question), started(&seen, &given_up)), (1, 0));
+    let resumed = seen.iter().position(|e| e.data["content"] == "stream.resume").unwrap();
+    assert!(seen[..resumed].iter().all(|e| e.name != "message:delta"), "nothing is said in the pause: {seen:?}");
     assert_eq!(seen.last().unwrap().data["content"], "one two three");
     assert_eq!(texts(&seen, "control:recorded", "content").last().map(String::as_str), Some("stream.resume"));
 

@@ -56,7 +56,11 @@ async fn a_conversation_is_not_there_for_another_organization_and_closed_to_who_
     let taken = json!({ "content": "help", "id": message });
     let refused = house.post(&ada, &format!("/api/conversations/{own}/messages"), taken.clone()).await;
     assert_eq!(refused.refused(), (409, "MESSAGE_ID_CONFLICT"));
-    assert!(!refused.body.to_string().contains(&id), "nothing is told of the other: {}", refused.body);
+    let said = refused.body.to_string();
+    assert!(!said.contains(&id) && !said.contains("help"), "nothing is told of the other: {said}");
+    let messages = async |of: &str| house.get(&ada, &format!("/api/conversations/{of}/messages")).await.with(200);
+    assert_eq!(messages(&own).await, json!([]), "and nothing is stored");
+    assert_eq!(messages(&id).await[0], question);
     // In another organization, the same id is another message's.
     let of_eve = house.talk(&eve, &[]).await;
     let copied = house.post(&eve, &format!("/api/conversations/{of_eve}/messages"), taken).await.with(201);

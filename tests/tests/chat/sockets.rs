@@ -141,6 +141,7 @@ async fn what_may_not_be_said_is_refused_and_stored_nowhere() {
     ] {
         let answer = hers.call("message:send", std::slice::from_ref(&message)).await.unwrap();
         assert_eq!((&answer["success"], &answer["code"]), (&json!(false), &json!(code)), "{message} {answer}");
+        assert!(!answer.to_string().contains("said elsewhere") && !answer.to_string().contains(&other), "{answer}");
     }
     for (call, argument) in [
         ("join:conversation", json!(id)),
@@ -160,6 +161,32 @@ async fn what_may_not_be_said_is_refused_and_stored_nowhere() {
     assert_eq!(hers.call("join:conversation", &[json!(7)]).await.unwrap()["code"], "VALIDATION_FAILED");
     let kept = house.get(&ada, &format!("/api/conversations/{id}/messages")).await.with(200);
     assert_eq!(kept, json!([]));
+    // Who writes in another's name is in the audit trail.
+    let trail = format!("/api/orgs/{}/audit-logs?action=access.denied", ada.org);
+    eventually("it is noted", || async {
+        let trail = house.get(&ada, &trail).await.body;
+        trail.to_string().contains("FORGED_SENDER").then_some(())
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_message_that_is_sent_again_is_told_and_stored_once_whichever_way_it_comes() {
+    let house = House::open().await;
+    let (ada, _, id, hers, mut graces) = two(&house).await;
+    let message = json!({ "conversationId": id, "content": "once", "id": "0b5b8a1e-7c0e-4a53-9d5e-3c8a2f6f1a02" });
+    let sent = hers.call("message:send", std::slice::from_ref(&message)).await.unwrap()["message"].clone();
+    for _ in 0..2 {
+        let again = hers.call("message:send", std::slice::from_ref(&message)).await.unwrap();
+        assert_eq!((&again["success"], &again["message"]), (&json!(true), &sent));
+        let path = format!("/api/conversations/{id}/messages");
+        assert_eq!(house.post(&ada, &path, message.clone()).await.with(201), sent, "also not edited: {sent}");
+    }
+    house.say(&ada, &id, "last").await;
+    let told = graces.until(|t| t.data["content"] == "last").await.unwrap();
+    let sequences: Vec<_> = named(&told, "message:new").iter().map(|m| m["sequence"].clone()).collect();
+    assert_eq!(sequences, [1, 2]);
+    house.read_models_are_what_the_log_says().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -178,6 +205,11 @@ async fn floods_are_limited_by_whichever_way_they_come() {
     house.say(&grace, &id, "still here").await;
     let other = house.talk(&ada, &[]).await;
     house.say(&ada, &other, "elsewhere").await;
+    let trail = format!("/api/orgs/{}/audit-logs?action=access.denied", ada.org);
+    eventually("the flood is noted", || async {
+        house.get(&ada, &trail).await.body.to_string().contains("RATE_LIMIT_EXCEEDED").then_some(())
+    })
+    .await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -36,8 +36,19 @@ async fn the_stock_client_connects_speaks_and_comes_back() {
         let heard: Vec<&Value> =
             seen["heard"].as_array().unwrap().iter().filter(|heard| heard[0] == "message:new").map(|h| &h[1]).collect();
         assert_eq!(heard, ["helo", "one", "two", "three", "last"], "once, and in order: {seen}");
+        for answer in seen["present"].as_array().unwrap() {
+            assert_eq!(answer["success"], true, "{seen}");
+        }
         let named = |name: &str| seen["heard"].as_array().unwrap().iter().any(|heard| heard[0] == name);
-        for name in ["message:updated", "message:deleted", "stream.pause", "typing:started", "typing:stopped"] {
+        for name in [
+            "message:updated",
+            "message:deleted",
+            "stream.pause",
+            "typing:started",
+            "typing:stopped",
+            "presence:changed",
+            "participant:online",
+        ] {
             assert!(named(name), "{transports}: {name} was not heard: {seen}");
         }
         let last = if transports == "polling" { "polling" } else { "websocket" };

@@ -293,9 +293,12 @@ async fn nobody_answers_in_anothers_name() {
     let write = ["cap:network.events.write"];
     let agent = mesh.enrol(&ada, AGENT, &write).await;
     let plain = mesh.enrol(&ada, "assistant:plain", &write).await;
+    let guest = mesh.enrol(&ada, "assistant:guest", &write).await;
     let mut socket = mesh.socket(&agent).await;
     assert_eq!(socket.call("node:register", &[assistant(AGENT)]).await.unwrap()["ok"], true);
-    mesh.made("/api/registry/nodes", &plain, assistant("assistant:plain")).await;
+    for agent in [&plain, &guest] {
+        mesh.made("/api/registry/nodes", agent, assistant(&agent.id)).await;
+    }
     for (who, node) in [(&ada, "relay"), (&eve, "relay")] {
         mesh.made("/api/registry/nodes", who, silent(node)).await;
     }
@@ -316,23 +319,30 @@ async fn nobody_answers_in_anothers_name() {
     let (_, trace) = mesh.send(&plain, response("assistant:plain", &told, forged.clone())).await;
     assert_eq!((&trace["status"], &trace["error"]), (&json!("dropped"), &json!("no_contract")));
     let contract = json!({ "allowedEventTypes": ["message.*"], "boundaries": ["intra"], "to": "messaging" });
-    for (who, from) in [(&ada, "relay"), (&ada, "assistant:plain"), (&eve, "relay")] {
+    for (who, from) in [(&ada, "relay"), (&ada, "assistant:plain"), (&ada, "assistant:guest"), (&eve, "relay")] {
         let mut contract = contract.clone();
         contract["from"] = json!(from);
         mesh.made("/api/registry/contracts", who, contract).await;
     }
     // With a contract: not for another, not where one takes no part, not in another organization; and it stands in the log.
     let own = json!({ "conversationId": id, "message": { "content": "forged" } });
-    for (who, source, data, code) in [
-        (&ada, "relay", &forged, "sender_not_source"),
-        (&plain, "assistant:plain", &forged, "sender_not_source"),
-        (&plain, "assistant:plain", &own, "not_participant"),
-        (&eve, "relay", &forged, "sender_not_source"),
+    for (who, source, data, code, kind) in [
+        (&ada, "relay", &forged, "sender_not_source", "source-spoof-rejected"),
+        (&plain, "assistant:plain", &forged, "sender_not_source", "source-spoof-rejected"),
+        (&guest, "assistant:guest", &own, "not_participant", "permission-denied"),
+        (&eve, "relay", &forged, "sender_not_source", "source-spoof-rejected"),
     ] {
         let (event, _) = mesh.send(who, response(source, &told, data.clone())).await;
         let org = if who.id == eve.id { &eve } else { &ada };
         let trace = mesh.settled(org, &event, "error").await;
         assert_eq!(trace["path"][0]["reason"], code, "{source}: {trace}");
+        let noted = eventually("it is told to the mesh's log", async || {
+            let is = |(name, data): &(String, Value)| name == kind && data["errorCode"] == code.to_uppercase();
+            mesh.refusals(who).await.into_iter().find(is).map(|(_, data)| data)
+        })
+        .await;
+        let claimed = if *data == forged { AGENT } else { source };
+        assert_eq!((&noted["claimedSource"], &noted["operation"]), (&json!(claimed), &json!("message.response")));
     }
     assert_eq!(talks.answers(&ada, &id).await, [] as [Value; 0]);
 }

@@ -61,7 +61,10 @@ async fn every_action_is_seen_by_who_gets_the_event_and_in_the_trace() {
     assert_eq!((&logged["id"], &logged["data"]["eventId"]), (&why["logEventId"], &json!(redirected)));
     assert!(!String::from_utf8_lossy(&message.payload).contains("hello"), "what an event says is sealed in the log");
     let why = mesh.get(&format!("/api/events/{id}/why"), &ada).await;
-    assert_eq!(why["decisions"][0]["verdict"], "deny");
+    let decision = &why["decisions"][0];
+    let asked: Vec<_> = decision["rules"].as_array().unwrap().iter().map(|r| (&r["action"], &r["decisive"])).collect();
+    assert_eq!(decision["verdict"], "deny");
+    assert_eq!(asked, [(&json!("log"), &no), (&json!("deny"), &yes)], "logged, and denied");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -2,13 +2,13 @@
 //! large or too deep. Nothing of it is stored.
 
 use serde_json::{Value, json};
-use symbia_api::platform::SecretText;
+use symbia_api::{http::rate::Quota, platform::SecretText};
 use symbia_tests::socketio::{Options, SocketClient};
 use time::{Duration, OffsetDateTime, format_description::well_known::Rfc3339};
 use uuid::Uuid;
 
 use crate::{
-    identity::{Person, eventually},
+    identity::{House, Person, eventually},
     stage::{Mesh, event},
 };
 
@@ -101,7 +101,13 @@ async fn a_signed_event_is_taken_once_and_a_changed_one_never() {
     let signature = mesh.post("/api/events/hash", &ada, signed.clone()).await.ok()["hash"].clone();
     let signed = with(signed, json!({ "signature": signature }));
     let altered = with(signed.clone(), json!({ "payload": { "type": "message.new", "data": { "text": "other" } } }));
-    assert_eq!(mesh.post("/api/events", &ada, altered).await.refused(), (403, "SIGNATURE_INVALID"));
+    let later = with(signed.clone(), json!({ "timestamp": at(Duration::seconds(1)) }));
+    let elsewhere = with(signed.clone(), json!({ "target": "a" }));
+    let head = mesh.head().await;
+    for forged in [altered, later, elsewhere] {
+        assert_eq!(mesh.post("/api/events", &ada, forged).await.refused(), (403, "SIGNATURE_INVALID"));
+    }
+    assert_eq!(mesh.head().await, head);
     let (first, _) = mesh.send(&ada, signed.clone()).await;
     assert_eq!(first, id);
     mesh.settled(&ada, id, "delivered").await;
@@ -203,4 +209,40 @@ async fn what_a_mesh_refuses_is_in_its_log_and_a_flood_of_it_is_not() {
     told(&ada, "signature-rejected", "SIGNATURE_INVALID").await;
     assert!(mesh.refusals(&bob).await.len() <= 2, "the first at once, what follows not before a minute is over");
     assert_eq!(mesh.refusals(&stranger).await, []);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_asks_too_much_is_in_the_trail_and_the_log_of_their_own_organization() {
+    const BURST: u32 = 200;
+    let quota = Quota { burst: BURST, per: std::time::Duration::from_secs(1_000_000) };
+    let mesh = Mesh::within(House::with(|settings| settings.rates.standard = quota).await, |_| {}).await;
+    let (ada, bob) = (mesh.house.register("ada").await, mesh.house.register("bob").await);
+    let zoe = mesh.house.register("zoe").await;
+    let invite = format!("/api/orgs/{}/members/invite", ada.org);
+    mesh.house.call("POST", &invite, &ada.token, json!({ "email": bob.email, "role": "member" })).await.ok();
+    // He belongs there, she does not.
+    for (who, status) in [(&bob, 200), (&zoe, 403)] {
+        for n in 0..BURST + 50 {
+            let answer = mesh.ask("GET", "/api/registry/nodes", who, &ada.org, None).await;
+            let expected = if n < BURST { status } else { 429 };
+            assert_eq!(answer.status.as_u16(), expected, "request {n}: {}", answer.body);
+        }
+    }
+    let there = |who: &Person| Person { org: ada.org.clone(), ..who.clone() };
+    for who in [&there(&bob), &zoe] {
+        let noted = eventually("it is in the mesh's log", async || mesh.refusals(who).await.pop()).await;
+        let is = (noted.0.as_str(), &noted.1["errorCode"], &noted.1["operation"]);
+        assert_eq!(is, ("rate-exceeded", &json!("RATE_LIMIT_EXCEEDED"), &json!("GET /api/registry/nodes")));
+        assert_eq!(mesh.refusals(who).await.len(), 1, "the first at once, what follows not before a minute is over");
+    }
+    assert_eq!(mesh.refusals(&there(&zoe)).await, [], "nobody fills another organization's log");
+    let trail = format!("/api/orgs/{}/audit-logs?action=access.denied", ada.org);
+    let trail = eventually("he is in the trail", async || {
+        let trail = mesh.house.get(&trail, &ada.token).await.body;
+        let floods = |entry: &&Value| entry.to_string().contains("RATE_LIMIT_EXCEEDED");
+        let floods: Vec<Value> = trail.as_array()?.iter().filter(floods).cloned().collect();
+        (!floods.is_empty()).then_some(floods)
+    })
+    .await;
+    assert!(trail.len() == 1 && trail[0].to_string().contains(&bob.id), "{trail:?}");
 }

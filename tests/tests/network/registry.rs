@@ -139,3 +139,42 @@ async fn an_entity_of_the_directory_lives_on_a_node_and_is_reached_there() {
     let (_, trace) = mesh.send(&ada, event).await;
     assert_eq!((&trace["status"], &trace["error"]), (&json!("unrouted"), &json!("no_targets")));
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_console_finds_the_mesh_where_it_looks() {
+    let mesh = Mesh::open().await;
+    let ada = mesh.house.register("ada").await;
+    mesh.register(&ada, &["a", "b"]).await;
+    let browser = mesh.speaker(&mesh.base, &ada, "c").await;
+    let contract = mesh.contract(&ada, "a", "b").await;
+    let (id, _) = mesh.send(&ada, event("a", Some("b"))).await;
+    let trace = mesh.settled(&ada, &id, "delivered").await;
+
+    let topology = mesh.get("/api/sdn/topology", &ada).await;
+    assert_eq!((topology["nodes"].as_array().map(Vec::len), &topology["contracts"]), (Some(3), &json!([contract])));
+    assert!(topology["bridges"].is_array() && topology["timestamp"].is_string(), "{topology}");
+    assert_eq!(browser.call("sdn:topology", &[]).await.unwrap()["contracts"], topology["contracts"]);
+    let nodes = mesh.get("/api/sdn/nodes", &ada).await;
+    assert_eq!((&nodes["count"], &nodes["nodes"]), (&json!(3), &topology["nodes"]));
+    let summary = mesh.get("/api/sdn/summary", &ada).await;
+    let by_type = json!({ "service": 3, "assistant": 0, "sandbox": 0, "bridge": 0, "client": 0 });
+    assert_eq!(summary["nodes"], json!({ "total": 3, "byType": by_type, "connected": 1 }));
+    assert_eq!(
+        (&summary["contracts"]["total"], &summary["policies"]),
+        (&json!(1), &json!({ "total": 3, "enabled": 3 }))
+    );
+    let counts = ["totalEvents", "totalTraces", "deliveredCount", "droppedCount", "errorCount"];
+    assert_eq!(counts.map(|name| summary["events"][name].as_u64().unwrap()), [1, 1, 1, 0, 0]);
+
+    for (query, found) in [("source=a", 1), ("source=b", 0), ("runId=run-1", 1), ("status=dropped", 0), ("target=b", 1)]
+    {
+        let listed = mesh.get(&format!("/api/events?{query}"), &ada).await;
+        assert_eq!(listed["count"], found, "{query}");
+    }
+    let pair = &mesh.get("/api/events", &ada).await["events"][0];
+    assert_eq!((&pair["event"]["wrapper"]["id"], &pair["trace"]), (&json!(id), &trace));
+    let hop = &mesh.get(&format!("/api/sdn/trace/{id}"), &ada).await["path"][0];
+    assert_eq!((&hop["node"], &hop["nodeName"], &hop["nodeType"]), (&json!("b"), &json!("b"), &json!("service")));
+    let policies = mesh.get("/api/sdn/policies", &ada).await;
+    assert_eq!(policies, mesh.get("/api/policies", &ada).await);
+}

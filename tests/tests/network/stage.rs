@@ -122,7 +122,11 @@ impl Mesh {
 
     /// A mesh that delivers nothing yet.
     pub async fn down(configure: impl FnOnce(&mut Options)) -> Self {
-        let house = House::open().await;
+        Self::within(House::open().await, configure).await
+    }
+
+    /// The same on a platform that stands.
+    pub async fn within(house: House, configure: impl FnOnce(&mut Options)) -> Self {
         migrate(&house.pool, &[&Network::default()]).await.unwrap();
         let ring = fixed_keys(KeyRing::clone(&house.keys));
         let projector = ProjectorOptions::new(house.pool.clone(), house.jetstream.clone(), ring);

@@ -100,7 +100,7 @@ impl Reactor for MeshKeeper {
     }
 
     fn follows(&self) -> Vec<(Service, &'static [&'static str])> {
-        vec![(Service::Network, &["*.contract.*", "*.node.*", "*.bridge.*", "*.security.*"])]
+        vec![(Service::Network, &["*.contract.*", "*.node.*", "*.bridge.*", "*.policy.*", "*.security.*"])]
     }
 
     fn on_error(&self) -> OnError {

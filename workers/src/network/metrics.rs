@@ -11,6 +11,27 @@ use symbia_nats::telemetry::{
     metrics::{Counter, Histogram},
 };
 
+/// Events of the registry by the types of ours, without `symbia.network.` and version.
+const TOLD: [(&str, &str); 17] = [
+    ("node.node-registered", "network.node.registered"),
+    ("node.node-reregistered", "network.node.registered"),
+    ("node.node-unregistered", "network.node.unregistered"),
+    ("node.node-expired", "network.node.heartbeat_missed"),
+    ("node.node-expired", "network.node.stale_cleanup"),
+    ("contract.contract-created", "network.contract.created"),
+    ("contract.contract-deleted", "network.contract.deleted"),
+    ("contract.contract-expired", "network.contract.expired"),
+    ("bridge.bridge-registered", "network.bridge.registered"),
+    ("bridge.bridge-deleted", "network.bridge.deleted"),
+    ("bridge.bridge-activated", "network.bridge.status_changed"),
+    ("bridge.bridge-deactivated", "network.bridge.status_changed"),
+    ("policy.policy-created", "network.policy.created"),
+    ("policy.policy-updated", "network.policy.updated"),
+    ("policy.policy-enabled", "network.policy.updated"),
+    ("policy.policy-disabled", "network.policy.updated"),
+    ("policy.policy-deleted", "network.policy.deleted"),
+];
+
 /// Counters by the types of events that they count, without `symbia.network.` and version.
 const COUNTED: [(&str, &str); 9] = [
     ("node.node-registered", "network.node.registered"),
@@ -57,11 +78,19 @@ static METRICS: LazyLock<Metrics> = LazyLock::new(|| {
     }
 });
 
-/// A change of the registry.
+/// A change of the registry: counted, and told under the original's names of such events.
 pub(super) fn registry(event: &Event) {
     let kind = event.event_type.strip_prefix("symbia.network.").and_then(|rest| rest.rsplit_once(".v"));
-    if let Some(counter) = kind.and_then(|(kind, _)| METRICS.registry.get(kind)) {
+    let Some((kind, _)) = kind else { return };
+    if let Some(counter) = METRICS.registry.get(kind) {
         counter.add(1, &[]);
+    }
+    let (org, id) = (&event.orgid, &event.aggregateid);
+    for (_, name) in TOLD.iter().filter(|(told, _)| *told == kind) {
+        tracing::info!(event = name, %org, id, "the mesh is another");
+    }
+    if ["node.", "contract.", "bridge."].iter().any(|of| kind.starts_with(of)) {
+        tracing::debug!(event = "network.topology.changed", %org, id, "the mesh is another");
     }
 }
 
@@ -90,7 +119,7 @@ pub(super) fn refusal(event: &Event, what: &SecurityEvent) {
 /// What became of an event.
 pub(super) fn routing(event: &Event, what: &RoutingEvent) {
     match what {
-        RoutingEvent::EventRouted(routed) => accepted(routed),
+        RoutingEvent::EventRouted(routed) => accepted(event, routed),
         RoutingEvent::EventDelivered(e) => {
             METRICS.success.add(1, &[]);
             #[allow(clippy::cast_precision_loss, reason = "milliseconds")]
@@ -98,20 +127,28 @@ pub(super) fn routing(event: &Event, what: &RoutingEvent) {
         }
         RoutingEvent::EventDeliveryFailed(e) => {
             METRICS.failure.add(1, &[KeyValue::new("reason", e.error_code.clone())]);
+            told(event, "network.event.delivery_failed", &e.error_code);
         }
         RoutingEvent::EventDeadLettered(e) => {
             METRICS.error.add(1, &[KeyValue::new("reason", e.error_code.clone())]);
+            told(event, "network.event.delivery_failed", &e.error_code);
         }
         RoutingEvent::EventRedriven(_) => registry(event),
         RoutingEvent::EventHeld(_) => {}
     }
 }
 
-fn accepted(routed: &EventRouted) {
+// Too many to be told at a level that anybody keeps.
+fn told(event: &Event, name: &str, reason: &str) {
+    tracing::debug!(event = name, org = %event.orgid, id = event.aggregateid, reason, "an event on the mesh");
+}
+
+fn accepted(event: &Event, routed: &EventRouted) {
     let boundary = [KeyValue::new("boundary", routed.boundary.name())];
     let delivers = |candidate: &Candidate| candidate.verdict.delivers();
     if routed.candidates.iter().any(delivers) {
         METRICS.routed.add(1, &boundary);
+        told(event, "network.event.routed", "");
     } else {
         let reason = routed.candidates.first().map_or("no_targets", |candidate| match candidate.verdict {
             Verdict::Deny => "policy_denied",
@@ -119,11 +156,15 @@ fn accepted(routed: &EventRouted) {
             _ => "refused",
         });
         METRICS.dropped.add(1, &[KeyValue::new("reason", reason)]);
+        told(event, "network.event.dropped", reason);
     }
     for candidate in &routed.candidates {
         METRICS.evaluated.add(u64::try_from(candidate.applied.len()).unwrap_or(0), &[]);
         match candidate.verdict {
-            Verdict::Deny => METRICS.denied.add(1, &boundary),
+            Verdict::Deny => {
+                METRICS.denied.add(1, &boundary);
+                told(event, "network.policy.denied", candidate.reason.as_deref().unwrap_or_default());
+            }
             verdict if verdict.delivers() => METRICS.allowed.add(1, &boundary),
             _ => {}
         }

@@ -1,17 +1,19 @@
 //! Answers that come over the mesh become messages of those who gave them (messaging.md §8.13): of who takes part in the
-//! conversation, in their own name, once. And who could not be told of a message there shows in it too.
+//! conversation, in their own name, once. Whoever answers as somebody else, or where they take no part, is told to the mesh's
+//! log. And who could not be told of a message there shows in it too.
 
 use serde_json::Value;
 use symbia_commands::{
     Actor, Membership, Role,
     messaging::{ConversationCommand, RecordNotificationFailure, SendMessage},
-    network::Reply,
+    network::{RefusalKind, Reply},
 };
 use symbia_events::{
     ActorType, AggregateRef, CommandId, Event, Service,
     messaging::{Priority, content_key_id, conversation_key_of},
     network::{EventDeadLettered, EventRouted},
 };
+use symbia_nats::refusals::{Refusals, Refused};
 
 use crate::{content_keys::ContentKeys, sender::Sender};
 
@@ -19,11 +21,12 @@ use crate::{content_keys::ContentKeys, sender::Sender};
 pub(super) struct Replies {
     sender: Sender,
     content: ContentKeys,
+    refusals: Refusals,
 }
 
 impl Replies {
     pub fn new(sender: Sender, content: ContentKeys) -> Self {
-        Replies { sender, content }
+        Replies { refusals: sender.refusals(), sender, content }
     }
 
     /// Records an answer, or tells by a code why it is none.
@@ -33,8 +36,30 @@ impl Replies {
         routed: &EventRouted,
         data: &Value,
     ) -> anyhow::Result<Result<(), String>> {
+        let Ok(reply) = serde_json::from_value::<Reply>(data.clone()) else {
+            return Ok(Err("not_a_reply".to_owned()));
+        };
+        let recorded = self.said(cause, routed, &reply).await?;
+        if let Err(code) = &recorded {
+            self.note(cause, routed, &reply, &code.to_uppercase());
+        }
+        Ok(recorded)
+    }
+
+    fn note(&self, cause: &Event, routed: &EventRouted, reply: &Reply, code: &str) {
+        let Some(kind) = RefusalKind::of_code(code) else { return };
+        self.refusals.tell(Refused {
+            org: &cause.orgid,
+            principal: &routed.sender_id,
+            kind,
+            code,
+            operation: &routed.payload_type,
+            claimed_source: Some(reply.named().as_ref().unwrap_or(&routed.source)),
+        });
+    }
+
+    async fn said(&self, cause: &Event, routed: &EventRouted, reply: &Reply) -> anyhow::Result<Result<(), String>> {
         let refused = |code: &str| Ok(Err(code.to_owned()));
-        let Ok(reply) = serde_json::from_value::<Reply>(data.clone()) else { return refused("not_a_reply") };
         let Some(author) = reply.author(routed) else {
             tracing::warn!(event = routed.event_id, source = routed.source, "an answer in another's name is refused");
             return refused("sender_not_source");

@@ -54,8 +54,9 @@ fn own(caller: &Caller, message: &Value) -> ApiResult<()> {
     Ok(())
 }
 
-/// The answer to a call that fails. Who takes no part does not learn whether there is such a conversation.
-fn failed(error: &ApiError, what: &str) -> Value {
+/// The answer to a call that fails, which is noted where such refusals are. Who takes no part does not learn whether there is such a conversation.
+fn failed(caller: &Caller, scope: &RequestScope, error: &ApiError, what: &str) -> Value {
+    caller.was_refused(caller.org(scope).ok(), &scope.operation, error);
     match error.code() {
         "NOT_PARTICIPANT" | "CONVERSATION_NOT_FOUND" => refused("Not a participant", "NOT_PARTICIPANT"),
         code if error.status().is_server_error() => refused(what, code),
@@ -104,7 +105,7 @@ impl MessagingSockets {
                 let since = if second.is_object() { read(second) } else { Ok(super::join::Since::default()) };
                 return match since {
                     Ok(since) => self.join(peer, socket, &conversation, since).await,
-                    Err(error) => failed(&error, "Failed to join"),
+                    Err(error) => failed(&caller, scope, &error, "Failed to join"),
                 };
             }
             ("watch:conversation", Some(conversation)) => return self.watch(peer, &conversation).await,
@@ -137,7 +138,7 @@ impl MessagingSockets {
         };
         match said.await {
             Ok(message) => json!({ "success": true, "message": message }),
-            Err(error) => failed(&error, "Failed to send message"),
+            Err(error) => failed(caller, scope, &error, "Failed to send message"),
         }
     }
 
@@ -149,7 +150,7 @@ impl MessagingSockets {
         };
         match edited.await {
             Ok(message) => json!({ "success": true, "message": message }),
-            Err(error) => failed(&error, "Failed to edit message"),
+            Err(error) => failed(caller, scope, &error, "Failed to edit message"),
         }
     }
 
@@ -164,7 +165,7 @@ impl MessagingSockets {
         };
         match deleted.await {
             Ok(()) => json!({ "success": true }),
-            Err(error) => failed(&error, "Failed to delete message"),
+            Err(error) => failed(caller, scope, &error, "Failed to delete message"),
         }
     }
 
@@ -175,7 +176,7 @@ impl MessagingSockets {
         };
         match signalled.await {
             Ok(control) => json!({ "success": true, "control": control }),
-            Err(error) => failed(&error, "Failed to send control"),
+            Err(error) => failed(caller, scope, &error, "Failed to send control"),
         }
     }
 
@@ -186,7 +187,7 @@ impl MessagingSockets {
         };
         match read.await {
             Ok(reading) => json!({ "success": true, "reading": reading }),
-            Err(error) => failed(&error, "Failed to mark as read"),
+            Err(error) => failed(caller, scope, &error, "Failed to mark as read"),
         }
     }
 

@@ -12,7 +12,7 @@ use uuid::Uuid;
 use super::{NetworkSockets, seats::Seat, watch::Filter};
 use crate::{
     http::{ApiError, ApiResult, Caller, RequestScope, principal::PrincipalKind},
-    network::{Network, nodes::NewNode},
+    network::{Network, metrics, nodes::NewNode},
     socket::Peer,
 };
 
@@ -120,6 +120,7 @@ impl NetworkSockets {
         let span = tracing::info_span!("call", service = "network", call, request_id = scope.request_id);
         let argument = arguments.into_iter().next().unwrap_or_default();
         let asked = Asked { socket, caller: peer.caller(), scope, argument };
+        metrics::received();
         let answered = self.done(call, &asked).instrument(span).await;
         answered.unwrap_or_else(|error| {
             asked.caller.was_refused(asked.caller.org(&asked.scope).ok(), &asked.scope.operation, &error);
@@ -129,7 +130,7 @@ impl NetworkSockets {
 
     async fn done(&self, call: &str, asked: &Asked<'_>) -> ApiResult<Value> {
         let (network, Asked { socket, caller, scope, argument }) = (&self.0, asked);
-        network.admits_call(caller, scope).await?;
+        network.admits_call(caller).await?;
         match call {
             "node:register" => return self.register(asked).await,
             "node:heartbeat" => {

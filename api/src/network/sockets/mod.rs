@@ -16,7 +16,7 @@ use socketioxide::extract::SocketRef;
 
 use self::hub::Order;
 pub(super) use self::{gateway::Gateway, hub::Hub};
-use super::Network;
+use super::{Network, metrics};
 use crate::socket::{Peer, SocketService};
 
 /// What the sockets of the mesh do.
@@ -36,7 +36,13 @@ impl SocketService for NetworkSockets {
         true
     }
 
+    fn unknown(&self) {
+        metrics::unknown();
+    }
+
     async fn opened(&self, socket: SocketRef, peer: &Arc<Peer>, _: Value) {
+        let caller = peer.caller();
+        metrics::connected((!peer.is_nobody()).then_some((caller.kind, caller.id.as_str())));
         if let Some(seat) = self.0.seat(socket, peer) {
             self.0.hub().tell(Order::Enter(seat));
         }
@@ -52,6 +58,10 @@ impl SocketService for NetworkSockets {
             // It belongs nowhere any more.
             None => self.closed(peer),
         }
+    }
+
+    fn gone(&self) {
+        metrics::disconnected();
     }
 
     fn closed(&self, peer: &Peer) {

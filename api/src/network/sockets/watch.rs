@@ -8,6 +8,7 @@ use serde_json::{Value, json};
 use socketioxide::extract::SocketRef;
 use symbia_commands::network::covers;
 
+use super::super::metrics;
 use crate::socket::{NotSent, emit};
 
 /// Events that wait for a slow client.
@@ -56,8 +57,15 @@ pub(super) struct Watch {
     dropped: u64,
 }
 
+impl Drop for Watch {
+    fn drop(&mut self) {
+        metrics::unsubscribed();
+    }
+}
+
 impl Watch {
     pub fn new(id: String, filter: Filter) -> Self {
+        metrics::subscribed();
         Watch { id, filter, waiting: VecDeque::new(), dropped: 0 }
     }
 
