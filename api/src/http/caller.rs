@@ -8,7 +8,6 @@ use axum::{
 };
 
 use symbia_commands::identity::AccessKind;
-use symbia_events::OrgId;
 use symbia_nats::witness::Seen;
 
 use super::{
@@ -112,12 +111,7 @@ impl Caller {
             }
             return Err(ApiError::org_access_denied());
         }
-        // The operators' own organization is chosen by name only: the first super admin has it beside the one they work in.
-        let mut theirs = self.organizations.iter().filter(|org| org.id != OrgId::SYSTEM);
-        if let (Some(only), None) = (theirs.next(), theirs.next()) {
-            return Ok(only.id.clone());
-        }
-        self.org_id.clone().filter(|org| self.belongs_to(org)).ok_or_else(ApiError::org_required)
+        self.home().map(str::to_owned).ok_or_else(ApiError::org_required)
     }
 
     /// Lets the caller, by an operator's right, into an organization that it does not belong to (`global`: into all of them),

@@ -148,9 +148,8 @@ impl Place {
         let principal = whom.acting.as_ref().map_or(&whom.id, |acting| &acting.agent).clone();
         let kind = AccessKind::Denied { code: error.code().to_owned() };
         // How much somebody asks for concerns where they belong, wherever they say that they ask.
-        let theirs = |org: &String| whom.organizations.iter().any(|membership| membership.id == *org);
         let org = match error.is_flood() {
-            true => self.org.filter(theirs).or_else(|| whom.org_id.clone()),
+            true => self.org.filter(|org| whom.belongs_to(org)).or_else(|| whom.home().map(str::to_owned)),
             false => self.org,
         };
         Seen { principal, org, operation: self.operation, kind }

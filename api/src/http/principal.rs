@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 use symbia_commands::{Approved, Level, integrations::MODEL_SCOPE};
-use symbia_events::Service;
+use symbia_events::{OrgId, Service};
 
 /// What kind of actor a principal is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
@@ -180,6 +180,17 @@ impl Principal {
     #[must_use]
     pub fn bypasses_org_filter(&self) -> bool {
         ["cap:global.read", "cap:global.admin"].into_iter().any(|c| self.has_capability(c))
+    }
+
+    /// The organization that it acts in where it names none: its only one beside the operators', else its default.
+    #[must_use]
+    pub fn home(&self) -> Option<&str> {
+        // The operators' own organization is chosen by name only: the first super admin has it beside the one they work in.
+        let mut theirs = self.organizations.iter().filter(|org| org.id != OrgId::SYSTEM);
+        if let (Some(only), None) = (theirs.next(), theirs.next()) {
+            return Some(&only.id);
+        }
+        self.org_id.as_deref().filter(|org| self.belongs_to(org))
     }
 
     /// Belongs to the organization; a service of the platform, to every one. A user's default counts only while it is a
