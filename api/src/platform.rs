@@ -308,7 +308,8 @@ impl Platform {
         self.passed(position).await
     }
 
-    async fn passed(&self, position: Position) -> bool {
+    /// Waits until a place of the log shows in its service's read models; false when it does not in time.
+    pub async fn passed(&self, position: Position) -> bool {
         self.positions.wait_for(position.service.name(), position, self.settings.visible_within).await
     }
 

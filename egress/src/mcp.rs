@@ -1,5 +1,5 @@
-//! Servers of the Model Context Protocol, over streamable HTTP (integrations.md §13.2): asked for their tools and prompts, and
-//! to run one.
+//! Servers of the Model Context Protocol, over streamable HTTP (integrations.md §13.2): asked for their tools, prompts
+//! and resources, and to run or read one.
 //!
 //! Each call is a session of its own: handshake, question, end. Servers that want to start processes here are not spoken to.
 
@@ -10,7 +10,7 @@ use rmcp::{
     RoleClient, ServiceExt,
     model::{
         CallToolRequestParams, ClientCapabilities, ClientConfig, GetPromptRequestParams, Implementation,
-        PaginatedRequestParams, ProtocolVersion,
+        PaginatedRequestParams, ProtocolVersion, ReadResourceRequestParams,
     },
     service::{ClientInitializeError, RunningService, ServiceError},
     transport::{
@@ -18,12 +18,14 @@ use rmcp::{
         streamable_http_client::{StreamableHttpClientTransportConfig, StreamableHttpError},
     },
 };
-use serde_json::{Map, Value};
+use serde_json::{Map, Value, json};
+use symbia_events::integrations::McpTool;
 
 use crate::{Egress, EgressError};
 
-/// Pages of a list that are read, and most bytes of an answer.
+/// Pages of a list that are read, resources that are told of, and most bytes of an answer.
 const MAX_PAGES: usize = 50;
+const MAX_RESOURCES: usize = 500;
 const MOST: usize = 4 * 1024 * 1024;
 
 /// What a server did not do.
@@ -89,6 +91,8 @@ pub struct Offer {
     pub tools: Vec<RemoteTool>,
     /// Its prompts, where it has any.
     pub prompts: Vec<RemotePrompt>,
+    /// The first of its resources, where it has any, each with what it is.
+    pub resources: Vec<(McpTool, Option<String>)>,
     /// What it says of itself: the JSON of its capabilities.
     pub capabilities: Value,
 }
@@ -116,19 +120,22 @@ impl McpServer<'_> {
     pub async fn offer(&self) -> Result<Offer, McpError> {
         let asked = async {
             let session = self.open().await?;
-            let capabilities = session.peer_info().map(|info| serde_json::to_value(&info.capabilities));
-            let (mut tools, mut cursor) = (Vec::new(), None);
-            for _ in 0..MAX_PAGES {
-                let page = session.list_tools(Some(PaginatedRequestParams::default().with_cursor(cursor))).await?;
-                tools.extend(page.tools.into_iter().map(RemoteTool::from));
-                cursor = page.next_cursor;
-                if cursor.is_none() {
-                    break;
-                }
-            }
-            let prompts = prompts(&session).await?;
+            let said = session.peer_info().map(|info| info.capabilities.clone()).unwrap_or_default();
+            let (of, capabilities) = (&session, serde_json::to_value(&said).unwrap_or_default());
+            let tools =
+                pages(true, |at| async move { of.list_tools(at).await.map(|page| (page.tools, page.next_cursor)) });
+            let tools = tools.await?.into_iter().map(RemoteTool::from).collect();
+            let prompts = pages(said.prompts.is_some(), |at| async move {
+                of.list_prompts(at).await.map(|page| (page.prompts, page.next_cursor))
+            });
+            let prompts = prompts.await?.into_iter().map(RemotePrompt::from).collect();
+            let resources = pages(said.resources.is_some(), |at| async move {
+                of.list_resources(at).await.map(|page| (page.resources, page.next_cursor))
+            });
+            // Of a server that lists without end, what else it can do still finds its place.
+            let resources = resources.await?.into_iter().take(MAX_RESOURCES).map(resource).collect();
             close(session).await;
-            Ok(Offer { tools, prompts, capabilities: capabilities.and_then(Result::ok).unwrap_or_default() })
+            Ok(Offer { tools, prompts, resources, capabilities })
         };
         self.patiently(asked).await
     }
@@ -163,6 +170,20 @@ impl McpServer<'_> {
         self.patiently(asked).await
     }
 
+    /// Reads a resource; its answer is `{contents}`.
+    ///
+    /// # Errors
+    /// It may not be called, is not there, or does not know the resource.
+    pub async fn resource(&self, uri: &str) -> Result<Value, McpError> {
+        let asked = async {
+            let session = self.open().await?;
+            let result = session.read_resource(ReadResourceRequestParams::new(uri)).await?;
+            close(session).await;
+            serde_json::to_value(&result).map_err(|_| McpError::Protocol)
+        };
+        self.patiently(asked).await
+    }
+
     async fn patiently<T>(&self, work: impl Future<Output = Result<T, McpError>>) -> Result<T, McpError> {
         tokio::time::timeout(self.patience, work).await.unwrap_or(Err(EgressError::Timeout.into()))
     }
@@ -182,20 +203,21 @@ impl McpServer<'_> {
     }
 }
 
-async fn prompts(session: &Session) -> Result<Vec<RemotePrompt>, McpError> {
-    let (mut prompts, mut cursor) = (Vec::new(), None);
-    if session.peer_info().is_none_or(|info| info.capabilities.prompts.is_none()) {
-        return Ok(prompts);
-    }
-    for _ in 0..MAX_PAGES {
-        let page = session.list_prompts(Some(PaginatedRequestParams::default().with_cursor(cursor))).await?;
-        prompts.extend(page.prompts.into_iter().map(RemotePrompt::from));
-        cursor = page.next_cursor;
+// All of a list, page by page; nothing of one that the server does not have.
+async fn pages<T, P>(has: bool, page: impl Fn(Option<PaginatedRequestParams>) -> P) -> Result<Vec<T>, McpError>
+where
+    P: Future<Output = Result<(Vec<T>, Option<String>), ServiceError>>,
+{
+    let (mut all, mut cursor) = (Vec::new(), None);
+    for _ in 0..if has { MAX_PAGES } else { 0 } {
+        let (items, next) = page(Some(PaginatedRequestParams::default().with_cursor(cursor))).await?;
+        all.extend(items);
+        cursor = next;
         if cursor.is_none() {
             break;
         }
     }
-    Ok(prompts)
+    Ok(all)
 }
 
 // Ends the session at the server too, if it takes the trouble.
@@ -209,6 +231,12 @@ impl From<rmcp::model::Prompt> for RemotePrompt {
         let arguments = arguments.map(|a| (a.name, a.description, a.required.unwrap_or_default())).collect();
         RemotePrompt { name: prompt.name, description: prompt.description, arguments }
     }
+}
+
+fn resource(resource: rmcp::model::Resource) -> (McpTool, Option<String>) {
+    let rmcp::model::Resource { uri, name, description, mime_type, .. } = resource;
+    let input_schema = json!({ "type": "object" });
+    (McpTool { name, input_schema, prompt: false, resource: Some(uri), mime_type }, description)
 }
 
 impl From<rmcp::model::Tool> for RemoteTool {

@@ -19,7 +19,7 @@ use crate::topology::LIMITS_BUCKET;
 /// How often a compare-and-set is repeated when others were faster.
 const ATTEMPTS: usize = 8;
 /// How long the broker may take.
-const PATIENCE: Duration = Duration::from_millis(500);
+pub(crate) const PATIENCE: Duration = Duration::from_millis(500);
 /// Buckets of which is known how they stood last.
 const KNOWN_MAX: u64 = 100_000;
 const KNOWN_FOR: Duration = Duration::from_secs(300);
@@ -48,6 +48,12 @@ pub struct Drawn {
 #[derive(Debug, thiserror::Error)]
 #[error("a bucket of limits cannot be drawn from: {0}")]
 pub struct LimitsError(String);
+
+impl LimitsError {
+    pub(crate) fn new(reason: impl std::fmt::Display) -> Self {
+        LimitsError(reason.to_string())
+    }
+}
 
 /// The buckets. Cheap to clone.
 #[derive(Clone)]
@@ -99,12 +105,11 @@ impl Limits {
 
     // What `step` makes of the bucket, stored before it counts.
     async fn change(&self, key: &str, step: impl Fn(u64, u64) -> (Option<u64>, Drawn)) -> Result<Drawn, LimitsError> {
-        // Keys hold addresses and names; subjects are seen by operators of the broker.
-        let key = BASE64URL.encode(Sha256::digest(key.as_bytes()));
+        let key = subject_of(key);
         let known = self.0.known.get_with_by_ref(&key, Arc::default);
         let mut known = known.lock().await;
         let changing = tokio::time::timeout(PATIENCE, self.try_change(&key, &mut known, step)).await;
-        let changed = changing.unwrap_or_else(|_| Err(LimitsError("the broker does not answer".to_owned())));
+        let changed = changing.unwrap_or_else(|_| Err(LimitsError::new("the broker does not answer")));
         if changed.is_err() {
             known.revision = None;
         }
@@ -117,14 +122,13 @@ impl Limits {
         known: &mut Known,
         step: impl Fn(u64, u64) -> (Option<u64>, Drawn),
     ) -> Result<Drawn, LimitsError> {
-        let failed = |error: &dyn std::fmt::Display| LimitsError(error.to_string());
         let store = self.0.store.get_or_try_init(|| self.0.js.get_key_value(LIMITS_BUCKET)).await;
-        let store = store.map_err(|e| failed(&e))?;
+        let store = store.map_err(LimitsError::new)?;
         for _ in 0..ATTEMPTS {
             let revision = match known.revision {
                 Some(revision) => revision,
                 None => {
-                    let entry = store.entry(key).await.map_err(|e| failed(&e))?;
+                    let entry = store.entry(key).await.map_err(LimitsError::new)?;
                     let number = entry.as_ref().and_then(|e| std::str::from_utf8(&e.value).ok()?.parse().ok());
                     known.full_at = number.unwrap_or(0);
                     entry.map_or(0, |e| e.revision)
@@ -143,10 +147,10 @@ impl Limits {
                     return Ok(drawn);
                 }
                 Err(error) if error.kind() == kv::UpdateErrorKind::WrongLastRevision => known.revision = None,
-                Err(error) => return Err(failed(&error)),
+                Err(error) => return Err(LimitsError::new(error)),
             }
         }
-        Err(LimitsError("others change it all the time".to_owned()))
+        Err(LimitsError::new("others change it all the time"))
     }
 }
 
@@ -162,6 +166,11 @@ impl Bucket {
         let enough_in = (filling + self.time_of(wanted)).saturating_sub(per);
         Drawn { tokens, full_in: Duration::from_nanos(filling), enough_in: Duration::from_nanos(enough_in) }
     }
+}
+
+/// Where something is kept: keys hold addresses and names, and subjects are seen by operators of the broker.
+pub(crate) fn subject_of(key: &str) -> String {
+    BASE64URL.encode(Sha256::digest(key.as_bytes()))
 }
 
 // A bucket that will be full at `full_at`, and what it gives; none: it stays as it is.

@@ -25,6 +25,10 @@ pub const LIMITS_BUCKET: &str = "SYMBIA_LIMITS";
 pub const LEASES_BUCKET: &str = "SYMBIA_LEASES";
 /// The KV bucket of who asks a messenger, and up to where it was asked: what is lost with it is asked for again.
 pub const POLLERS_BUCKET: &str = "SYMBIA_POLLERS";
+/// The KV bucket of the sessions of tools that were ended: what is lost with it can be gone on with until it is old.
+pub const SESSIONS_BUCKET: &str = "SYMBIA_SESSIONS";
+/// How long a session of tools lasts that nobody ends.
+pub const SESSION_LASTS: Duration = Duration::from_secs(7 * 24 * 3600);
 /// How long the marker of an ended lease waits for a worker.
 const MARKER_LASTS: Duration = Duration::from_secs(24 * 3600);
 /// Partitions of [`COMMANDS`]. Commands of one aggregate are always in the same.
@@ -105,6 +109,15 @@ pub fn configs(replicas: usize) -> Vec<Config> {
         allow_rollup: true,
         deny_delete: true,
         ..base(&format!("KV_{POLLERS_BUCKET}"), &format!("$KV.{POLLERS_BUCKET}.>"), replicas)
+    });
+    configs.push(Config {
+        persist_mode: Some(PersistenceMode::Async),
+        max_age: SESSION_LASTS + Duration::from_secs(3600),
+        max_messages_per_subject: 1,
+        discard: DiscardPolicy::New,
+        allow_rollup: true,
+        deny_delete: true,
+        ..base(&format!("KV_{SESSIONS_BUCKET}"), &format!("$KV.{SESSIONS_BUCKET}.>"), replicas)
     });
     configs.push(Config {
         max_messages_per_subject: 1,

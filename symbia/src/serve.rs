@@ -121,7 +121,7 @@ fn app(config: &Config, platform: &Platform, feed: &Feed, service: Service, heal
         Service::Integrations => {
             let providers = config.models.described(inference::provider(config));
             let (services, options) = (config.services(), (config.linking.clone(), config.channels.served.clone()));
-            integrations::service(platform.clone(), providers, services, options, health.clone(), server)
+            integrations::service((platform.clone(), feed), providers, services, options, health.clone(), server)
         }
         Service::Models => models::service(platform.clone(), health.clone(), server),
         Service::Network => network::service(platform.clone(), feed, config.network(), health.clone(), server),

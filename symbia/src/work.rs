@@ -6,7 +6,6 @@ use anyhow::Context;
 use symbia_egress::Egress;
 use symbia_nats::{
     append::Grouping,
-    limits::Limits,
     store::{EventStore, StoreOptions},
 };
 use symbia_projections::{ReadPool, secrets::SecretStore};
@@ -17,9 +16,9 @@ use symbia_workers::{
     directory::DirectoryKeeper,
     identity::Housekeeping,
     integrations::{
-        AccountLinker, Accounts, Anthropic, Books, ChannelBridge, ChannelCourier, ChannelForwarder, ChannelKeeper,
-        Channels, Discoverer, EmbeddingRouter, Enquiries, Evaluator, Invoker, LlmRouter, LocalProvider, Meter, OpenAi,
-        Providers, RouterOptions, Taking,
+        AccountLinker, Accounts, Anthropic, Books, CallLimits, ChannelBridge, ChannelCourier, ChannelForwarder,
+        ChannelKeeper, Channels, Discoverer, EmbeddingRouter, Enquiries, Evaluator, Invoker, LlmRouter, LocalProvider,
+        Meter, OpenAi, Providers, RouterOptions, Taking,
     },
     messaging::{Eraser, Periods, Retention},
     models::{
@@ -181,7 +180,7 @@ pub async fn start(
                 let linker = AccountLinker::new(of, ring, sender.clone(), reader.clone(), vault, out, lender)
                     .with_own(config.linking.own.clone());
                 workers.spawn(react(house.clone(), linker, stop.clone()));
-                let limits = Limits::new(client.clone());
+                let limits = CallLimits::new(client.clone());
                 let invoker = Invoker::new(sender.clone(), content_keys.clone(), reader, egress, books.clone(), limits);
                 workers.spawn(react(house.clone(), invoker, stop.clone()));
                 let books: Arc<dyn Accounts> = books;

@@ -2,6 +2,8 @@
 //! the vault, with budgets; the registry and its tools; and what others may not see of it.
 #![allow(missing_docs, reason = "tests")]
 
+#[path = "gateway/at_once.rs"]
+mod at_once;
 #[path = "gateway/channels.rs"]
 mod channels;
 #[path = "gateway/clients.rs"]
@@ -25,6 +27,8 @@ mod programs;
 mod registry;
 #[path = "gateway/routes.rs"]
 mod routes;
+#[path = "gateway/sessions.rs"]
+mod sessions;
 #[path = "gateway/stage.rs"]
 mod stage;
 #[path = "gateway/telegram.rs"]

@@ -2,9 +2,11 @@
 //! caller may use is a tool, and what there is to use can be read.
 //!
 //! Streamable HTTP: each request stands for itself, so that any process answers it, and the id of a session only tells whose it
-//! is. Who calls is told by the platform's own tokens and API keys, as on every route, or by tokens for this address.
+//! is. What a client is told without asking is a stream of its own. Who calls is told by the platform's own tokens and API keys, as on every route, or by tokens for this address.
 
+mod changes;
 mod door;
+mod listening;
 mod prompts;
 mod resources;
 mod session;
@@ -33,10 +35,14 @@ use rmcp::{
 };
 use serde::Deserialize;
 use serde_json::{Value, json};
+use symbia_events::integrations::{InvocationInput, Operation};
 use utoipa::IntoParams;
 use utoipa_axum::{router::OpenApiRouter, routes};
 
-pub(super) use self::door::{Door, root_routes};
+pub(super) use self::{
+    changes::Changes,
+    door::{Door, root_routes},
+};
 use self::{
     prompts::Prompts,
     session::Sessions,
@@ -45,7 +51,7 @@ use self::{
 use super::{
     BODY, Integrations,
     ask::PATIENCE,
-    registry::{Call, Called},
+    registry::{Call, Called, Entry, Reader},
 };
 use crate::http::{ApiResult, Caller, Json, Query, RequestScope};
 
@@ -56,7 +62,7 @@ const PAGE: usize = 50;
 const ACCEPTED: &str = "application/json, text/event-stream";
 
 pub(super) fn routes(service: &Integrations) -> OpenApiRouter<Integrations> {
-    let guarded = OpenApiRouter::new().routes(routes!(serve));
+    let guarded = OpenApiRouter::new().routes(routes!(serve)).merge(listening::routes()).merge(session::routes());
     OpenApiRouter::new().merge(guarded.layer(from_fn_with_state(service.clone(), challenged))).routes(routes!(info))
 }
 
@@ -96,8 +102,11 @@ async fn serve(
     body: Bytes,
 ) -> Response {
     let sessions = Sessions { service: &service, caller: &caller, scope: &scope };
-    if let Some(refused) = refused(&body).or_else(|| sessions.checked(&mut headers)) {
+    if let Some(refused) = refused(&body) {
         return refused;
+    }
+    if let Err(none) = sessions.taken(&mut headers).await {
+        return none.into_response();
     }
     let tools = Tools {
         service: service.clone(),
@@ -149,8 +158,14 @@ async fn challenged(State(service): State<Integrations>, request: Request, next:
 
 impl ServerHandler for Tools {
     fn get_info(&self) -> ServerConfig {
-        let mut info =
-            ServerConfig::new(ServerCapabilities::builder().enable_tools().enable_resources().enable_prompts().build());
+        let capabilities = ServerCapabilities::builder()
+            .enable_tools()
+            .enable_tool_list_changed()
+            .enable_resources()
+            .enable_resources_list_changed()
+            .enable_prompts()
+            .enable_prompts_list_changed();
+        let mut info = ServerConfig::new(capabilities.build());
         info.server_info = Implementation::new(NAME, env!("CARGO_PKG_VERSION"));
         info.instructions = Some("Operations of the integrations that your organization can use.".to_owned());
         info
@@ -227,11 +242,8 @@ impl ServerHandler for Tools {
             return Err(ErrorData::invalid_params(format!("there is no tool '{}'", request.name), None));
         };
         let input = inputs(operation, request.arguments.unwrap_or_default());
-        let reader = self.reader()?;
-        let (caller, scope, headers) = (&self.caller, &self.scope, &self.headers);
-        let call = Call { caller, scope, headers, reader: &reader, patience: PATIENCE };
         // What went wrong with a call is for the model to read.
-        let result = match self.service.call(&call, entry, operation, input).await {
+        let result = match self.call(entry, operation, input).await {
             Ok(called) => answered(called),
             Err(error) => CallToolResult::error(vec![ContentBlock::text(error.message())]),
         };
@@ -244,6 +256,14 @@ impl Tools {
         let reader = self.reader()?;
         let entries = self.service.entries(&reader).await.map_err(|error| internal(&error))?;
         Ok(Toolbox::new(entries, self.choice.integrations.as_deref(), self.choice.tags.as_deref()))
+    }
+
+    /// Calls an operation in the caller's name.
+    async fn call(&self, entry: &Entry, operation: &Operation, input: InvocationInput) -> ApiResult<Called> {
+        let reader = Reader::new(&self.caller, &self.scope)?;
+        let (caller, scope, headers) = (&self.caller, &self.scope, &self.headers);
+        let call = Call { caller, scope, headers, reader: &reader, patience: PATIENCE };
+        self.service.call(&call, entry, operation, input).await
     }
 
     async fn prompts(&self) -> Result<Prompts, ErrorData> {

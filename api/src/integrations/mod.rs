@@ -33,11 +33,14 @@ use std::{sync::Arc, time::Duration};
 
 use moka::sync::Cache;
 use symbia_events::{Service, SubjectKey};
+use symbia_nats::sessions::EndedSessions;
+use tokio_util::sync::CancellationToken;
 use utoipa_axum::router::OpenApiRouter;
 
 pub use self::{channels::ChannelOptions, oauth::LinkingOptions, providers::ProviderInfo};
 use self::{evaluation::Recommended, hub::Hub, registry::Registry};
 use crate::{
+    feed::{Feed, access::Slots},
     http::{
         Health, ServiceApp,
         discovery::ServiceInfo,
@@ -66,13 +69,18 @@ struct Integrations {
     channels: Arc<ChannelOptions>,
     kept_keys: Cache<String, SubjectKey>,
     recommended: Recommended,
+    // Of the Model Context Protocol: sessions that have ended, whose lists have changed, and who listens.
+    sessions: EndedSessions,
+    changes: mcp::Changes,
+    listeners: Slots,
+    drained: CancellationToken,
 }
 
 /// The service, to be built and served; `providers` are those that the routers of this installation ask, `services` the base
 /// URLs of its services.
 #[must_use]
 pub fn service(
-    platform: Platform,
+    (platform, feed): (Platform, &Feed),
     providers: Vec<ProviderInfo>,
     services: Vec<(Service, String)>,
     (mut linking, mut channels): (LinkingOptions, ChannelOptions),
@@ -92,6 +100,10 @@ pub fn service(
         channels: channels.into(),
         registry: Registry::new(&platform, services),
         hub: Hub::open(platform.nats.clone(), Arc::clone(&platform.keys)),
+        sessions: EndedSessions::new(platform.nats.clone()),
+        changes: mcp::Changes::follow(platform.clone(), feed.clone()),
+        listeners: Slots::default(),
+        drained: health.drained(),
         platform,
         providers: providers.into(),
         kept_keys: Cache::builder().max_capacity(MOST_KEYS).time_to_live(KEPT).build(),

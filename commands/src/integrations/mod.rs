@@ -29,4 +29,4 @@ pub use oauth::*;
 pub use price::*;
 pub use registry::*;
 pub use route::*;
-pub use tools::{prompt_operation, tool_operation};
+pub use tools::{prompt_operation, resource_operations, tool_operation};

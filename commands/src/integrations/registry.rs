@@ -24,6 +24,10 @@ pub const MAX_OPERATION_BYTES: usize = 2 * 1024 * 1024;
 const MAX_METADATA: usize = 16 * 1024;
 /// The largest limit of calls.
 const MOST_CALLS: u32 = 1_000_000;
+/// The largest limit of tokens.
+const MOST_TOKENS: u32 = 1_000_000_000;
+/// The largest limit of calls at once.
+const MOST_AT_ONCE: u32 = 1000;
 
 domain_commands! {
     /// What can be done about an integration. Discovering is the platform's.
@@ -173,11 +177,20 @@ fn check_operations(operations: &[Operation]) -> Result<(), Rejection> {
 fn check_rates(limit: Option<&IntegrationRateLimit>) -> Result<(), Rejection> {
     let Some(limit) = limit else { return Ok(()) };
     let fits = |rate: &CallRate| {
-        let CallRate { requests_per_second, requests_per_minute } = *rate;
-        [requests_per_second, requests_per_minute].into_iter().flatten().all(|most| (1..=MOST_CALLS).contains(&most))
+        let CallRate { requests_per_second, requests_per_minute, tokens_per_minute, concurrent_requests } = *rate;
+        let limits = [
+            (requests_per_second, MOST_CALLS),
+            (requests_per_minute, MOST_CALLS),
+            (tokens_per_minute, MOST_TOKENS),
+            (concurrent_requests, MOST_AT_ONCE),
+        ];
+        limits.into_iter().all(|(limit, most)| limit.is_none_or(|limit| (1..=most).contains(&limit)))
     };
     if limit.operations.len() > MAX_OPERATIONS || !fits(&limit.all()) || !limit.operations.values().all(fits) {
-        let text = format!("rateLimit: each limit is 1 to {MOST_CALLS}, for at most {MAX_OPERATIONS} operations");
+        let text = format!(
+            "rateLimit: each limit is 1 to {MOST_CALLS}, {MOST_TOKENS} of tokens, {MOST_AT_ONCE} of calls at once, for \
+             at most {MAX_OPERATIONS} operations"
+        );
         return Err(Rejection::invalid(text));
     }
     Ok(())

@@ -89,6 +89,12 @@ pub struct CallRate {
     /// At most so often in a minute.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub requests_per_minute: Option<u32>,
+    /// At most so many tokens in a minute: what answers say that they took, else what their length is worth.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub tokens_per_minute: Option<u32>,
+    /// At most so many calls at once.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub concurrent_requests: Option<u32>,
 }
 
 /// How often an integration may be called by its organization.
@@ -101,6 +107,12 @@ pub struct IntegrationRateLimit {
     /// All of its operations together, in a minute.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub requests_per_minute: Option<u32>,
+    /// Tokens of all of its operations together, in a minute.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub tokens_per_minute: Option<u32>,
+    /// All of its operations together, at once.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub concurrent_requests: Option<u32>,
     /// Single operations, by id.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub operations: BTreeMap<String, CallRate>,
@@ -110,8 +122,8 @@ impl IntegrationRateLimit {
     /// How often all of its operations together may be called.
     #[must_use]
     pub fn all(&self) -> CallRate {
-        let Self { requests_per_second, requests_per_minute, .. } = *self;
-        CallRate { requests_per_second, requests_per_minute }
+        let Self { requests_per_second, requests_per_minute, tokens_per_minute, concurrent_requests, .. } = *self;
+        CallRate { requests_per_second, requests_per_minute, tokens_per_minute, concurrent_requests }
     }
 }
 
@@ -173,7 +185,7 @@ pub struct RequestBody {
 }
 
 /// The tool of a Model Context Protocol server that an operation is.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 #[allow(missing_docs, reason = "named as in integrations.md §3.6")]
 pub struct McpTool {
@@ -182,6 +194,12 @@ pub struct McpTool {
     /// It is a prompt: asked for, it gives turns of a conversation.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub prompt: bool,
+    /// It is a resource, which is read: its URI at the server.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub resource: Option<String>,
+    /// The kind of what a resource holds.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub mime_type: Option<String>,
 }
 
 /// What can be called.
@@ -223,7 +241,7 @@ pub struct Operation {
     /// JSON schema of its answer.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub response_schema: Option<Value>,
-    /// It is a tool of an MCP server, or a prompt.
+    /// It is a tool of an MCP server, or a prompt or a resource.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub mcp_tool: Option<McpTool>,
 }

@@ -142,7 +142,7 @@ async fn a_server_is_asked_for_its_tools_and_they_are_called_with_its_key() -> T
     let kept = stage.http.post(format!("{}/api/credentials", stage.identity)).bearer_auth(&bob.token).json(&keep);
     kept.send().await?.error_for_status()?;
     let made = stage.ask(&bob, "POST", path, Some(register)).await?;
-    ensure!(made.status == 200 && made.body["operationCount"] == 4, "{}", made.body);
+    ensure!(made.status == 200 && made.body["operationCount"] == 6, "{}", made.body);
     let operations = &made.body["integration"]["operations"];
     let named = |id: &str| operations.as_array().is_some_and(|all| all.iter().any(|one| one["id"] == id));
     ensure!(named(&format!("tool.{TOOL}")), "{operations}");
@@ -163,7 +163,7 @@ async fn a_server_is_asked_for_its_tools_and_they_are_called_with_its_key() -> T
     let uri = json!({ "uri": "symbia://integrations/adas_tools" });
     let said = client.ask("resources/read", uri.clone()).await?;
     let text = said["result"]["contents"][0]["text"].as_str().context("no text")?;
-    ensure!(serde_json::from_str::<Value>(text)?["operations"].as_array().map(Vec::len) == Some(4), "{said}");
+    ensure!(serde_json::from_str::<Value>(text)?["operations"].as_array().map(Vec::len) == Some(6), "{said}");
     let listed = client.ask("resources/list", json!({})).await?["result"]["resources"].to_string();
     ensure!(listed.contains("adas_tools") && listed.contains("symbia://integrations/openai"), "{listed}");
     let hers = Client { who: &ada, ..client };
@@ -172,6 +172,21 @@ async fn a_server_is_asked_for_its_tools_and_they_are_called_with_its_key() -> T
     ensure!(!listed.contains("adas_tools") && listed.contains("symbia://models"), "{listed}");
     let models = hers.ask("resources/read", json!({ "uri": "symbia://models" })).await?;
     ensure!(models["result"]["contents"][0]["text"].as_str().is_some_and(|text| text.contains("openai")), "{models}");
+    // Her resources are read at her server, in bob's name and by nobody else.
+    let called = json!({ "operation": "adas_tools.resource.models" });
+    let called = stage.ask(&bob, "POST", "/api/integrations/invoke", Some(called)).await?;
+    ensure!(called.status == 200 && called.body["type"] == "mcp-resource", "{}", called.body);
+    ensure!(called.body["data"]["contents"][0]["uri"] == "symbia://models", "{}", called.body);
+    let uri = "symbia://integrations/adas_tools/resource.models";
+    let listed = client.ask("resources/list", json!({})).await?;
+    let theirs = listed["result"]["resources"].as_array().and_then(|all| all.iter().find(|one| one["uri"] == uri));
+    ensure!(theirs.is_some_and(|one| one["mimeType"] == "application/json"), "{listed}");
+    let said = client.ask("resources/read", json!({ "uri": uri })).await?;
+    let contents = &said["result"]["contents"][0];
+    ensure!(contents["uri"] == uri && contents["text"].as_str().is_some_and(|text| text.contains("openai")), "{said}");
+    ensure!(hers.ask("resources/read", json!({ "uri": uri })).await?["error"]["code"] == -32002, "ada reads bob's");
+    let none = json!({ "uri": "symbia://integrations/adas_tools/resource.none" });
+    ensure!(client.ask("resources/read", none).await?["error"]["code"] == -32002, "there is none");
     // Its prompts are bob's as well, beside the platform's own.
     let listed = client.ask("prompts/list", json!({})).await?;
     let names: Vec<&Value> =
@@ -188,7 +203,12 @@ async fn a_server_is_asked_for_its_tools_and_they_are_called_with_its_key() -> T
         ensure!(client.ask("prompts/get", wrong).await?["error"]["code"] == -32602, "it is none");
     }
     let (tools, _) = client.tools().await?;
-    ensure!(!tools.iter().any(|tool| tool["name"].as_str().is_some_and(|name| name.contains("prompt"))), "{tools:?}");
+    ensure!(
+        !tools.iter().any(|tool| tool["name"]
+            .as_str()
+            .is_some_and(|name| name.contains("_prompt_") || name.contains("_resource_"))),
+        "{tools:?}"
+    );
     let hers = Client { who: &ada, ..client };
     ensure!(!hers.ask("prompts/list", json!({})).await?.to_string().contains("adas_tools"), "ada sees bob's");
     let theirs = json!({ "name": "use_integration", "arguments": { "integration": "adas_tools", "task": "x" } });

@@ -44,7 +44,7 @@ pub use meter::Meter;
 pub use oauth::AccountLinker;
 pub use openai::{HUGGING_FACE, OPENAI, OpenAi, OpenAiOptions};
 pub use provider::{Answer, ApiKey, Delta, Deltas, Fault, Inputs, Prompt, Provider, Providers, Turn, Vectors};
-pub use registry::{Discoverer, Invoker, Lending, Vault};
+pub use registry::{CallLimits, Discoverer, Invoker, Lending, Vault};
 pub use retry::RetryOptions;
 pub use router::{LlmRouter, RouterOptions};
 pub use routes::RouteTerms;

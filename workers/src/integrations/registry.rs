@@ -8,6 +8,7 @@ mod vault;
 
 pub use self::{
     discoverer::Discoverer,
+    frequency::CallLimits,
     invoker::Invoker,
     vault::{Lending, Vault},
 };

@@ -11,12 +11,9 @@ use symbia_events::integrations::{InvocationInput, Operation};
 
 use super::{
     Tools, internal,
-    tools::{is_prompt, name},
+    tools::{among, is_prompt, is_tool, name},
 };
-use crate::integrations::{
-    ask::PATIENCE,
-    registry::{Call, Entry},
-};
+use crate::integrations::registry::Entry;
 
 /// The platform's own.
 const OWN: &str = "use_integration";
@@ -52,7 +49,7 @@ fn shown(name: &str, operation: &Operation) -> Prompt {
 impl Prompts {
     /// Of these integrations, if they are named.
     pub fn new(mut entries: Vec<Entry>, integrations: Option<&str>) -> Self {
-        entries.retain(|entry| integrations.is_none_or(|keys| keys.split(',').any(|key| key.trim() == entry.key)));
+        entries.retain(|entry| among(integrations, |key| key == entry.key));
         entries.sort_by(|a, b| a.key.cmp(&b.key));
         let (mut prompts, mut taken) = (Vec::new(), HashMap::from([(OWN.to_owned(), ())]));
         for (i, entry) in entries.iter().enumerate() {
@@ -89,11 +86,8 @@ impl Tools {
         let Some((entry, operation)) = all.find(name) else {
             return Err(ErrorData::invalid_params(format!("there is no prompt '{name}'"), None));
         };
-        let reader = self.reader()?;
-        let (caller, scope, headers) = (&self.caller, &self.scope, &self.headers);
-        let call = Call { caller, scope, headers, reader: &reader, patience: PATIENCE };
         let input = InvocationInput { body: Value::Object(arguments), ..InvocationInput::default() };
-        let called = self.service.call(&call, entry, operation, input).await.map_err(|error| internal(&error))?;
+        let called = self.call(entry, operation, input).await.map_err(|error| internal(&error))?;
         let strange = |_| ErrorData::internal_error("what the server gave is no prompt", None);
         serde_json::from_value(called.data).map_err(strange)
     }
@@ -111,7 +105,7 @@ impl Prompts {
         let entry = self.entries.iter().find(|entry| entry.key == key).ok_or_else(unknown)?;
         let mut text =
             format!("Do this with the operations of the integration '{key}':\n\n{task}\n\nIts operations:\n");
-        for operation in entry.operations.iter().filter(|operation| !is_prompt(operation)).take(TOLD) {
+        for operation in entry.operations.iter().filter(|operation| is_tool(operation)).take(TOLD) {
             let summary = operation.summary.as_deref().unwrap_or_default();
             let _ = writeln!(text, "- {}: {summary}", operation.id);
         }

@@ -26,18 +26,15 @@ pub(super) struct Toolbox {
 impl Toolbox {
     /// Of these integrations, if they are named, and with one of these tags.
     pub fn new(mut entries: Vec<Entry>, integrations: Option<&str>, tags: Option<&str>) -> Self {
-        let among = |list: Option<&str>, is: &dyn Fn(&str) -> bool| {
-            list.is_none_or(|list| list.split(',').any(|one| is(one.trim())))
-        };
-        entries.retain(|entry| among(integrations, &|key| key == entry.key));
+        entries.retain(|entry| among(integrations, |key| key == entry.key));
         entries.sort_by(|a, b| a.key.cmp(&b.key));
         let (mut tools, mut taken) = (Vec::new(), HashMap::new());
         for (i, entry) in entries.iter().enumerate() {
-            let all = entry.operations.iter().enumerate().filter(|(_, operation)| !is_prompt(operation));
+            let all = entry.operations.iter().enumerate().filter(|(_, operation)| is_tool(operation));
             for (j, operation) in all {
                 // Names are given before the choice, which must not change them.
                 let name = name(&entry.key, &operation.id, &mut taken);
-                if among(tags, &|tag| operation.tags.iter().any(|t| t == tag)) {
+                if among(tags, |tag| operation.tags.iter().any(|t| t == tag)) {
                     tools.push((name, i, j));
                 }
             }
@@ -72,7 +69,17 @@ impl Toolbox {
     }
 }
 
-/// Whether an operation is a prompt, and no tool.
+/// Whether one of a list with commas is meant; without a list all are.
+pub(super) fn among(list: Option<&str>, is: impl Fn(&str) -> bool) -> bool {
+    list.is_none_or(|list| list.split(',').any(|one| is(one.trim())))
+}
+
+/// Whether an operation is a tool, and neither a prompt nor a resource.
+pub(super) fn is_tool(operation: &Operation) -> bool {
+    operation.mcp_tool.as_ref().is_none_or(|tool| !tool.prompt && tool.resource.is_none())
+}
+
+/// Whether an operation is a prompt.
 pub(super) fn is_prompt(operation: &Operation) -> bool {
     operation.mcp_tool.as_ref().is_some_and(|tool| tool.prompt)
 }

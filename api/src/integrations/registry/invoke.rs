@@ -93,7 +93,7 @@ pub(in crate::integrations) struct Called {
     /// HTTP status of what was called.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub status_code: Option<u16>,
-    /// `mcp-tool` or `mcp-prompt`.
+    /// `mcp-tool`, `mcp-prompt` or `mcp-resource`.
     #[serde(rename = "type", skip_serializing_if = "Option::is_none")]
     pub kind: Option<String>,
 }

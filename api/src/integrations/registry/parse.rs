@@ -7,7 +7,7 @@ use reqwest::{Method, Url, header::HeaderMap};
 use serde_json::{Value, json};
 use symbia_commands::integrations::{
     openapi::{self, ImportError, Imported, MAX_DOCUMENT},
-    prompt_operation, tool_operation,
+    prompt_operation, resource_operations, tool_operation,
 };
 use symbia_egress::{Egress, Errand, mcp::McpServer, references::gathered};
 use symbia_events::integrations::Operation;
@@ -121,6 +121,7 @@ async fn parse_mcp(
         .into_iter()
         .map(|t| tool_operation(&t.name, t.description, t.input_schema, t.output_schema, t.read_only))
         .chain(offer.prompts.into_iter().map(|p| prompt_operation(&p.name, p.description, p.arguments)))
+        .chain(resource_operations(offer.resources))
         .collect();
     let namespace = tree::namespace(&operations);
     let capabilities = offer.capabilities;

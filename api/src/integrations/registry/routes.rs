@@ -104,7 +104,8 @@ struct NewIntegration {
     #[serde(default)]
     #[schema(value_type = Option<Object>)]
     retry: Option<IntegrationRetry>,
-    /// `{"requestsPerSecond"?, "requestsPerMinute"?, "operations"?: {"<id>": {…}}}`: how often the organization calls it.
+    /// `{"requestsPerSecond"?, "requestsPerMinute"?, "tokensPerMinute"?, "concurrentRequests"?, "operations"?: {"<id>": {…}}}`:
+    /// how often the organization calls it. Tokens are those that an answer's `usage` tells, else what its length is worth.
     #[serde(default)]
     #[schema(value_type = Option<Object>)]
     rate_limit: Option<IntegrationRateLimit>,

@@ -132,10 +132,14 @@ fn limits_of_calls_are_kept_and_must_be_limits() {
         let limit = IntegrationRateLimit { requests_per_second: all, operations, ..IntegrationRateLimit::default() };
         RegisterIntegration { rate_limit: Some(limit), ..weather() }
     };
-    let good = of(Some(5), rate(60));
+    let rate_of_all = CallRate { tokens_per_minute: Some(9000), concurrent_requests: Some(1000), ..rate(60) };
+    let good = of(Some(5), rate_of_all);
     let made = Integration::default().decide(good.clone().into(), &admin(), crate::testing::AT).unwrap().events;
     assert!(matches!(&made[..], [IntegrationEvent::IntegrationRegistered(e)] if e.rate_limit == good.rate_limit));
-    for bad in [of(Some(0), rate(60)), of(None, rate(0)), of(None, rate(2_000_000))] {
+    let at_once = |most| CallRate { concurrent_requests: Some(most), ..CallRate::default() };
+    let tokens = CallRate { tokens_per_minute: Some(0), ..CallRate::default() };
+    let rates = [rate(0), rate(2_000_000), tokens, at_once(0), at_once(1001)];
+    for bad in rates.map(|rate| of(None, rate)).into_iter().chain([of(Some(0), rate(60))]) {
         given::<Integration>([]).when(bad, &admin()).rejected("VALIDATION_FAILED");
     }
 }

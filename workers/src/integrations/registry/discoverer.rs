@@ -18,7 +18,7 @@ use symbia_commands::{
     integrations::{
         FailDiscovery, IntegrationCommand, RecordDiscovery,
         openapi::{self, MAX_DOCUMENT},
-        prompt_operation, tool_operation,
+        prompt_operation, resource_operations, tool_operation,
     },
 };
 use symbia_egress::{Egress, Errand, Request, mcp::McpServer, references::gathered};
@@ -149,6 +149,7 @@ impl Discoverer {
                 .into_iter()
                 .map(|t| tool_operation(&t.name, t.description, t.input_schema, t.output_schema, t.read_only))
                 .chain(offer.prompts.into_iter().map(|p| prompt_operation(&p.name, p.description, p.arguments)))
+                .chain(resource_operations(offer.resources))
                 .collect();
             let digest = digest(json!(operations).to_string().as_bytes());
             Found { server_url: Some(server_url), operations, digest }

@@ -22,12 +22,14 @@ use symbia_events::{
         ErrorCategory, IntegrationRetry, InvocationEvent, InvocationInput, InvocationRequested, McpTool, Operation,
     },
 };
-use symbia_nats::limits::Limits;
 use symbia_projections::{ReadPool, Scope, integrations as model};
 use time::{OffsetDateTime, format_description::well_known::Rfc3339};
 use tokio::time::Instant;
 
-use super::{Vault, frequency};
+use super::{
+    Vault,
+    frequency::{CallLimits, Counted, tokens},
+};
 use crate::{
     content_keys::ContentKeys,
     integrations::{
@@ -42,6 +44,8 @@ use crate::{
 const PATIENCE: Duration = Duration::from_secs(30);
 /// Largest answer; sealed, it must fit into an event.
 const MOST: usize = MAX_INVOKED / 2;
+/// How long recording an end may take beyond a call's own time.
+const SLACK: Duration = Duration::from_secs(5);
 /// Methods that may be repeated (RFC 9110 §9.2.2).
 const IDEMPOTENT: [&str; 5] = ["GET", "HEAD", "PUT", "DELETE", "OPTIONS"];
 
@@ -52,7 +56,7 @@ pub struct Invoker {
     reader: ReadPool,
     egress: Egress,
     vault: Arc<dyn Vault>,
-    limits: Limits,
+    limits: CallLimits,
 }
 
 /// What is to be called, and with what.
@@ -87,7 +91,7 @@ impl Invoker {
         reader: ReadPool,
         egress: Egress,
         vault: Arc<dyn Vault>,
-        limits: Limits,
+        limits: CallLimits,
     ) -> Self {
         Invoker { sender, content_keys, reader, egress, vault, limits }
     }
@@ -107,7 +111,7 @@ impl Work<'_> {
         };
         let ended = match serde_json::from_str(&input) {
             Ok(input) => match self.found(input).await? {
-                Ok(call) => self.answered(&call).await?,
+                Ok(call) => self.counted(&call).await?,
                 Err(fault) => Err(fault),
             },
             Err(error) => Err(fault(ErrorCategory::Validation, "invalid_input", format!("input: {error}"))),
@@ -161,20 +165,38 @@ impl Work<'_> {
         Ok(keyed.map(|request| (request, Some(lease))).map_err(Fault::from))
     }
 
+    // Limits are drawn from before a key is lent. What is tried again within a call is one call.
+    async fn counted(&self, call: &Call) -> anyhow::Result<Result<Option<Answer>, Fault>> {
+        let counted = Counted {
+            org: self.event.orgid.as_str(),
+            integration: &call.integration,
+            operation: &call.operation.id,
+            request: &self.request.request_id,
+            lasting: self.deadline.saturating_duration_since(Instant::now()) + SLACK,
+        };
+        let limits = &self.invoker.limits;
+        let drawn = match limits.admit(&counted).await {
+            Ok(drawn) => drawn,
+            Err(fault) => return Ok(Err(fault)),
+        };
+        let ended = self.answered(call).await;
+        let tokens = match &ended {
+            Ok(Ok(Some(answer))) => tokens(&call.input, &answer.data),
+            _ => 0,
+        };
+        limits.settle(&counted, drawn, tokens).await;
+        ended
+    }
+
     // None: another worker has ended it.
     async fn answered(&self, call: &Call) -> anyhow::Result<Result<Option<Answer>, Fault>> {
-        let (limits, org) = (&self.invoker.limits, self.event.orgid.as_str());
-        // Before a key is lent. What is tried again within a call is one call.
-        if let Err(fault) = frequency::draw(limits, org, &call.integration, &call.operation.id).await {
-            return Ok(Err(fault));
-        }
         let (request, lease) = match self.prepared(call).await? {
             Ok(prepared) => prepared,
             Err(fault) => return Ok(Err(fault)),
         };
         let (tool, host) = (call.operation.mcp_tool.as_ref(), request.url.host_str().unwrap_or_default());
         let method = call.operation.method.as_deref().unwrap_or("POST");
-        let repeatable = tool.is_none() && IDEMPOTENT.contains(&method);
+        let repeatable = tool.map_or(IDEMPOTENT.contains(&method), |tool| tool.resource.is_some());
         let retry = call.integration.retry.as_ref().map_or(NO_RETRY, |retry| retry.0);
         let mut attempt = 0_i32;
         loop {
@@ -226,6 +248,10 @@ impl Work<'_> {
             headers: request.headers.clone().into_iter().filter_map(sensitive).collect(),
             patience: self.deadline.saturating_duration_since(Instant::now()),
         };
+        if let Some(uri) = &tool.resource {
+            let data = server.resource(uri).await?;
+            return Ok(Answer { kind: "mcp-resource", status: None, success: true, data });
+        }
         if tool.prompt {
             let data = server.prompt(&tool.name, arguments).await?;
             return Ok(Answer { kind: "mcp-prompt", status: None, success: true, data });
