@@ -287,6 +287,8 @@ pub struct InferenceLimits {
     pub context_tokens: Option<u32>,
     /// Sequences that a model computes at a time.
     pub parallel: Option<u32>,
+    /// Tokens of a step at most.
+    pub batch_tokens: Option<u32>,
     /// Threads that compute.
     pub threads: Option<usize>,
     /// Requests that may wait for a model.
@@ -309,6 +311,7 @@ impl InferenceLimits {
         Ok(InferenceLimits {
             context_tokens: number("MODELS_DEFAULT_CTX")?,
             parallel: number("MODELS_PARALLEL_SLOTS")?,
+            batch_tokens: number("MODELS_UBATCH")?,
             threads: number("DEFAULT_THREADS")?,
             max_queue: number("MODELS_MAX_QUEUE")?,
             idle_unload: number("IDLE_TIMEOUT_MS")?.map(Duration::from_millis),

@@ -61,6 +61,7 @@ async fn engine(config: &Config, client: async_nats::Client, stop: CancellationT
     let options = Options {
         context_tokens: limits.context_tokens.unwrap_or(defaults.context_tokens),
         parallel: limits.parallel.unwrap_or(defaults.parallel),
+        batch_tokens: limits.batch_tokens.unwrap_or(defaults.batch_tokens),
         threads: limits.threads.unwrap_or(defaults.threads),
         max_queue: limits.max_queue.unwrap_or(256),
         idle_unload: limits.idle_unload.unwrap_or(defaults.idle_unload),

@@ -5,9 +5,8 @@ use axum::{
     response::{IntoResponse, Response},
 };
 use serde_json::Value;
-use symbia_nats::inference::{Completed, Frame, Frames, Job, Work};
+use symbia_nats::inference::{Completed, Frame, Frames, Work};
 use utoipa_axum::{router::OpenApiRouter, routes};
-use uuid::Uuid;
 
 use super::{
     Models,
@@ -95,7 +94,7 @@ impl Models {
 
     /// Asks, and waits until the work has begun: what is refused is refused with a status.
     pub(super) async fn begin(&self, scope: &RequestScope, work: Work) -> ApiResult<Frames> {
-        let job = Job { id: Uuid::now_v7().to_string(), work, traceparent: Some(scope.traceparent()) };
+        let job = self.inference.job(work, Some(scope.traceparent()));
         let mut frames = self.inference.ask(&job).await.map_err(unanswered)?;
         match frames.next().await.map_err(unanswered)? {
             Frame::Failed(failure) => Err(failed(failure)),

@@ -136,10 +136,7 @@ async fn request(
     Body(body): Body<DownloadRequest>,
 ) -> ApiResult<Response> {
     caller.require_capability(&MANAGE).map_err(shaped)?;
-    // A repetition of the request is the same download.
-    let id = scope.command_id(&caller.id).to_string();
-    let command = RequestDownload { download_id: id.clone(), from: body.into_source()? };
-    models.tell_download(&id, command.into(), &caller, &scope).await?;
+    let id = models.get_model(body.into_source()?, &caller, &scope).await?;
     let row = models.download(&id).await?;
     Ok((StatusCode::ACCEPTED, Json(shown(&row, None))).into_response())
 }
@@ -192,10 +189,7 @@ async fn cancel(
         (status = 403, description = "Not allowed"), (status = 404, description = "No such download")))]
 async fn follow(State(models): State<Models>, caller: Caller, Path(id): Path<String>) -> ApiResult<Response> {
     caller.require_capability(&MANAGE).map_err(shaped)?;
-    let row = models.download(&id).await?;
-    let subscribed = models.platform.nats.subscribe(progress_subject(&row.id)).await;
-    let told = subscribed.map_err(|_| shaped(ApiError::unavailable("The log", 2)))?;
-    let following = Following { models, id: row.id, told, progress: None, last: None, ended: false };
+    let following = models.follow_download(&id).await?;
     let states = stream::unfold(following, |mut following| async {
         let state = following.next().await?;
         Some((Ok::<_, Infallible>(Event::default().data(state.to_string())), following))
@@ -230,6 +224,27 @@ async fn search(
 }
 
 impl Models {
+    /// Has a model got; the download's id. A repetition of the request is the same download.
+    pub(super) async fn get_model(
+        &self,
+        from: ModelSource,
+        caller: &Caller,
+        scope: &RequestScope,
+    ) -> ApiResult<String> {
+        let id = scope.command_id(&caller.id).to_string();
+        let command = RequestDownload { download_id: id.clone(), from };
+        self.tell_download(&id, command.into(), caller, scope).await?;
+        Ok(id)
+    }
+
+    /// A download's states from now on.
+    pub(super) async fn follow_download(self, id: &str) -> ApiResult<Following> {
+        let row = self.download(id).await?;
+        let subscribed = self.platform.nats.subscribe(progress_subject(&row.id)).await;
+        let told = subscribed.map_err(|_| shaped(ApiError::unavailable("The log", 2)))?;
+        Ok(Following { models: self, id: row.id, told, progress: None, last: None, ended: false })
+    }
+
     async fn download(&self, id: &str) -> ApiResult<model::Download> {
         let mut tx = self.platform.read(&Scope::platform()).await.map_err(shaped)?;
         let row = model::download(&mut tx, id).await.map_err(|error| shaped(error.into()))?;
@@ -250,7 +265,7 @@ impl Models {
 }
 
 /// Somebody who follows a download.
-struct Following {
+pub(super) struct Following {
     models: Models,
     id: String,
     told: async_nats::Subscriber,
@@ -261,7 +276,7 @@ struct Following {
 
 impl Following {
     /// The next state that differs from the last; none after the end.
-    async fn next(&mut self) -> Option<Value> {
+    pub(super) async fn next(&mut self) -> Option<Value> {
         while !self.ended {
             // Where it ended is in the read model; on the way there its progress is told.
             let row = self.models.download(&self.id).await.ok()?;

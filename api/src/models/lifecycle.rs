@@ -15,7 +15,7 @@ use symbia_commands::{
     models::{LoadModel, MANAGE, ModelCommand, UnloadModel},
 };
 use symbia_events::{AggregateRef, OrgId, Service};
-use symbia_nats::inference::{Frame, Load, ModelState, Status, Work};
+use symbia_nats::inference::{Frame, Load, ModelState, ModelStatus, Status, Work};
 use utoipa::ToSchema;
 use utoipa_axum::{router::OpenApiRouter, routes};
 
@@ -53,7 +53,7 @@ struct LoadRequest {
 /// How a model is unloaded.
 #[derive(Deserialize, ToSchema)]
 #[serde(default, rename_all = "camelCase")]
-struct UnloadRequest {
+pub(super) struct UnloadRequest {
     /// Lets what is under way end first.
     drain: bool,
     /// Milliseconds to wait for that.
@@ -114,27 +114,37 @@ async fn unload(
     Body(body): Body<UnloadRequest>,
 ) -> ApiResult<Json<Value>> {
     caller.require_capability(&MANAGE).map_err(shaped)?;
-    let view = models.view(&caller, &scope).await?;
-    let model = view.find(&id)?;
-    if !matches!(model.state, ModelState::Loaded | ModelState::Loading) {
-        return Ok(Json(json!({ "success": true, "message": format!("{} is not loaded", model.id) })));
-    }
-    let within = body.timeout_ms.map_or(DRAIN, Duration::from_millis).min(LONGEST_DRAIN);
-    let command = UnloadModel { model_id: model.id.clone(), drain: body.drain };
-    models.submit(&model.id, command.into(), &caller, &scope).await?;
-    // The model keeper does it.
-    let in_memory = |state| matches!(state, ModelState::Loaded | ModelState::Loading);
-    let gone = |workers: &[Status]| {
-        !workers.iter().flat_map(|worker| &worker.models).any(|m| m.id == model.id && in_memory(m.state))
-    };
-    if !models.census.wait_until(within, gone).await {
-        let message = format!("{} is still at work; it is unloaded when that has ended", model.id);
-        return Err(error(StatusCode::CONFLICT, "model_busy", message));
-    }
-    Ok(Json(json!({ "success": true, "message": format!("{} is unloaded", model.id) })))
+    let id = models.view(&caller, &scope).await?.find(&id)?.id.clone();
+    let done = if models.unloaded(&id, body, &caller, &scope).await? { "unloaded" } else { "not loaded" };
+    Ok(Json(json!({ "success": true, "message": format!("{id} is {done}") })))
 }
 
 impl Models {
+    /// Has every process unload a model, and waits for that; false when none has it.
+    pub(super) async fn unloaded(
+        &self,
+        id: &str,
+        how: UnloadRequest,
+        caller: &Caller,
+        scope: &RequestScope,
+    ) -> ApiResult<bool> {
+        let in_memory =
+            |model: &ModelStatus| model.id == id && matches!(model.state, ModelState::Loaded | ModelState::Loading);
+        let gone = |workers: &[Status]| !workers.iter().flat_map(|worker| &worker.models).any(in_memory);
+        if gone(&self.census.workers()) {
+            return Ok(false);
+        }
+        let within = how.timeout_ms.map_or(DRAIN, Duration::from_millis).min(LONGEST_DRAIN);
+        let command = UnloadModel { model_id: id.to_owned(), drain: how.drain };
+        self.submit(id, command.into(), caller, scope).await?;
+        // The model keeper does it.
+        if !self.census.wait_until(within, gone).await {
+            let message = format!("{id} is still at work; it is unloaded when that has ended");
+            return Err(error(StatusCode::CONFLICT, "model_busy", message));
+        }
+        Ok(true)
+    }
+
     pub(super) async fn submit(
         &self,
         id: &str,

@@ -11,7 +11,7 @@ use time::OffsetDateTime;
 use utoipa::IntoParams;
 use utoipa_axum::{router::OpenApiRouter, routes};
 
-use super::{Models, error::shaped};
+use super::{Models, error::shaped, settings::whole};
 use crate::{
     http::{ApiError, ApiResult, Caller, Json, Path, Query, RequestScope},
     iso,
@@ -68,6 +68,7 @@ fn placement(worker: &Status, id: &str) -> Option<Value> {
             "memoryMb": { "weights": loaded.weight_bytes / MIB, "kv": loaded.cache_bytes / MIB,
                 "compute": loaded.compute_bytes / MIB },
             "loadMs": loaded.load_ms, "loadedAt": loaded.loaded_at, "lastUsed": loaded.last_used,
+            "keepSeconds": loaded.keep_seconds,
         })
     });
     Some(json!({ "worker": worker.worker, "status": model.state.name(), "loaded": loaded }))
@@ -88,7 +89,7 @@ impl Models {
         let workers = self.census.workers();
         body["placement"] = workers.iter().filter_map(|worker| placement(worker, &model.id)).collect();
         if caller.require_capability(&MANAGE).is_ok() {
-            body["settings"] = json!(settings);
+            body["settings"] = whole(&settings);
         }
         Ok(body)
     }

@@ -2,7 +2,9 @@
 //! settings as on the service's own port, in other words. Whoever asks signs in as there, with a bearer token or an API key.
 
 mod answer;
+mod keep;
 mod listing;
+mod pull;
 mod request;
 
 use std::time::Instant;
@@ -12,17 +14,20 @@ use axum::{
     response::{IntoResponse, Response},
 };
 use serde_json::{Value, json};
+use symbia_commands::models::MANAGE;
 use symbia_nats::inference::{Embed, Load, Work};
 use utoipa_axum::{router::OpenApiRouter, routes};
 
 use self::{
     answer::{Heading, Kind, stream},
+    keep::KeepAlive,
     request::{ChatRequest, EmbedRequest, GenerateRequest, Given, named},
 };
 use super::{
     Models, app,
     body::Body,
-    error::{invalid, unanswered},
+    error::{invalid, shaped, unanswered},
+    lifecycle::UnloadRequest,
     request::{Asked, CompletionRequest},
 };
 use crate::{
@@ -43,6 +48,7 @@ pub fn service(platform: Platform, health: Health, config: ServerConfig) -> Serv
     let models = Models::new(platform);
     let api = OpenApiRouter::new()
         .merge(listing::routes())
+        .merge(pull::routes())
         .routes(routes!(chat))
         .routes(routes!(generate))
         .routes(routes!(embed))
@@ -63,7 +69,8 @@ fn plain(error: ApiError) -> ApiError {
 
 /// Answer a conversation
 ///
-/// Streams lines of JSON unless `stream` is false. Without messages the model is loaded. `keep_alive` and `think` change nothing.
+/// Streams lines of JSON unless `stream` is false. Without messages the model is loaded, or unloaded with a `keep_alive` of 0.
+/// A `keep_alive` that is shorter than usual, or longer than a day, counts from who manages models only.
 #[utoipa::path(post, path = "/chat", tag = "Inference", request_body = ChatRequest,
     responses((status = 200, description = "The answer, or a stream of its parts", body = Object),
         (status = 400, description = "Not valid, or longer than the model's context"),
@@ -117,7 +124,7 @@ async fn embed(
     body: Result<Body<EmbedRequest>, ApiError>,
 ) -> ApiResult<Json<Value>> {
     let answered = async {
-        let Body(EmbedRequest { model, input, truncate }) = body?;
+        let Body(EmbedRequest { model, input, truncate, keep_alive }) = body?;
         let (began, inputs) = (Instant::now(), input.into_vec());
         if inputs.is_empty() || inputs.len() > MOST {
             return Err(invalid("input", format!("must have 1 to {MOST} texts")));
@@ -125,7 +132,8 @@ async fn embed(
         let admitted = models.admit(&caller, &scope, named(&model)).await?;
         let (truncate, org) = (truncate.unwrap_or(true), admitted.org);
         let embed = Embed { model: Some(admitted.id), inputs, truncate, raw: false, org };
-        let (_, embeddings, tokens) = models.inference.embed(embed).await.map_err(unanswered)?;
+        let inference = models.inference.keeping(keep_alive.map(|keep| keep.of(&caller)));
+        let (_, embeddings, tokens) = inference.embed(embed).await.map_err(unanswered)?;
         let took = u64::try_from(began.elapsed().as_nanos()).unwrap_or(u64::MAX);
         Ok(Json(json!({ "model": model, "embeddings": embeddings, "total_duration": took, "load_duration": 0,
             "prompt_eval_count": tokens })))
@@ -134,6 +142,24 @@ async fn embed(
 }
 
 impl Models {
+    /// Loads a model, or unloads it when it is to be kept no time; says which.
+    async fn place(
+        &self,
+        caller: &Caller,
+        scope: &RequestScope,
+        model: String,
+        keep: Option<KeepAlive>,
+    ) -> ApiResult<&'static str> {
+        if keep.is_some_and(KeepAlive::is_over) {
+            caller.require_capability(&MANAGE).map_err(shaped)?;
+            self.unloaded(&model, UnloadRequest::default(), caller, scope).await?;
+            return Ok("unload");
+        }
+        let load = Work::Load(Load { model, ..Load::default() });
+        self.inference.keeping(keep.map(|keep| keep.of(caller))).once(load).await.map_err(unanswered)?;
+        Ok("load")
+    }
+
     async fn say(
         &self,
         caller: &Caller,
@@ -142,13 +168,17 @@ impl Models {
         given: Given,
         streamed: bool,
     ) -> ApiResult<Response> {
-        let Given { model: name, body } = given;
+        let Given { model: name, body, keep, thinks } = given;
         let model = self.admit(caller, scope, named(&name)).await?;
+        if thinks == Some(true) && !model.thinks {
+            return Err(invalid("think", format!("model {name:?} does not think before it answers: leave it out")));
+        }
         let heading = Heading::new(kind, name);
         let Some(body) = body else {
-            let load = Load { model: model.id, ..Load::default() };
-            self.inference.once(Work::Load(load)).await.map_err(unanswered)?;
-            return Ok(Json(heading.loaded()).into_response());
+            return self
+                .place(caller, scope, model.id, keep)
+                .await
+                .map(|done| Json(heading.unasked(done)).into_response());
         };
         let mut body: CompletionRequest = serde_path_to_error::deserialize(body)
             .map_err(|e| invalid(&e.path().to_string(), e.inner().to_string()))?;
@@ -156,7 +186,9 @@ impl Models {
         let is_text = body.goes_on();
         let Asked { mut request, .. } = if is_text { body.into_text()? } else { body.into_chat()? };
         model.direct(&mut request);
-        let mut frames = self.begin(scope, Work::Generate(Box::new(request))).await?;
+        let inference = self.inference.keeping(keep.map(|keep| keep.of(caller)));
+        let asking = Models { inference, ..self.clone() };
+        let mut frames = asking.begin(scope, Work::Generate(Box::new(request))).await?;
         if streamed {
             return Ok(stream(frames, heading));
         }

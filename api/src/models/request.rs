@@ -95,6 +95,9 @@ pub(super) struct CompletionRequest {
     /// Goes on when the model ends its turn: for load tests of a fixed length.
     #[serde(default)]
     ignore_eos: bool,
+    /// `none`: a model that thinks before it answers does not. How much it thinks, it knows itself.
+    #[serde(default)]
+    reasoning_effort: Option<String>,
     #[serde(flatten)]
     #[schema(ignore)]
     other: Map<String, Value>,
@@ -273,6 +276,7 @@ impl CompletionRequest {
             logit_bias: self.logit_bias.into_iter().map(bias).collect::<ApiResult<_>>()?,
             seed: self.seed.map(|seed| seed as u32),
         };
+        let thinking = self.reasoning_effort.as_deref().map(|effort| effort != "none");
         let request = Request {
             model: Some(self.model),
             max_tokens,
@@ -282,10 +286,12 @@ impl CompletionRequest {
             choices: self.n.unwrap_or(1),
             logprobs,
             ignore_eos: self.ignore_eos,
+            thinking,
             ..Request::default()
         };
         let has_effect = |name: &String, value: &Value| !value.is_null() && !WITHOUT_EFFECT.contains(&name.as_str());
         let dropped = self.other.into_iter().filter(|(name, value)| has_effect(name, value)).map(|(name, _)| name);
+        let dropped = dropped.chain(thinking.filter(|thinks| *thinks).map(|_| "reasoning_effort".to_owned()));
         let streaming = self.stream.then(|| self.stream_options.is_some_and(|options| options.include_usage));
         Ok(Asked { request, dropped: dropped.collect(), streaming })
     }

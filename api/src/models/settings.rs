@@ -6,6 +6,7 @@ use axum::{extract::State, http::StatusCode};
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
 use symbia_commands::models::{ADMIN, ConfigureModel, DeleteModel, MANAGE};
+use symbia_events::models::ModelSettings;
 use symbia_nats::inference::{Done, Inspect, Inspected, Message, Order, Status, Unload};
 use time::OffsetDateTime;
 use utoipa::IntoParams;
@@ -63,7 +64,7 @@ async fn configure(
     }
     models.submit(&id, ConfigureModel { model_id: id.clone(), patch }.into(), &caller, &scope).await?;
     let settings = models.view(&caller, &scope).await?.settings(&id);
-    Ok(Json(json!({ "success": true, "id": id, "settings": settings })))
+    Ok(Json(json!({ "success": true, "id": id, "settings": whole(&settings) })))
 }
 
 /// Delete a model's file
@@ -109,6 +110,13 @@ async fn rescan(State(models): State<Models>, caller: Caller) -> ApiResult<Json<
     let done = models.order(Order::Rescan).await?;
     let workers: Vec<Value> = done.iter().map(|d| json!({ "worker": d.worker, "models": d.models })).collect();
     Ok(Json(json!({ "success": true, "workers": workers })))
+}
+
+/// How a model is set, with what events leave out where it is as by default.
+pub(super) fn whole(settings: &ModelSettings) -> Value {
+    let mut whole = json!(settings);
+    (whole["pinned"], whole["chatTemplate"]) = (json!(settings.pinned), json!(settings.chat_template));
+    whole
 }
 
 impl Models {

@@ -28,6 +28,8 @@ pub(super) struct Admitted {
     pub(super) id: String,
     /// Who it is counted for.
     pub(super) org: Option<String>,
+    /// Whether it can think before it answers.
+    pub(super) thinks: bool,
     settings: ModelSettings,
 }
 
@@ -65,13 +67,16 @@ impl Models {
             // Nobody is there to know better.
             return Err(unanswered(AskError::Nobody));
         }
-        let id = found?.id.clone();
+        let found = found?;
+        let id = found.id.clone();
         let settings = view.settings(&id);
+        let able = found.details.as_ref().is_some_and(|details| details.capabilities.iter().any(|a| a == "reasoning"));
+        let thinks = settings.chat_template.as_ref().map_or(able, |template| template.contains("<think>"));
         if !settings.enabled {
             let message = format!("model {name:?} is switched off: ask those who manage the models");
             return Err(error(StatusCode::FORBIDDEN, "model_not_allowed", message));
         }
-        Ok(Admitted { id, org: view.org, settings })
+        Ok(Admitted { id, thinks, settings, org: view.org })
     }
 }
 

@@ -8,7 +8,7 @@ use futures::StreamExt;
 use tokio::time::Instant;
 use uuid::Uuid;
 
-use super::{CANCEL, Embed, Failure, Frame, JOBS, Job, SILENCE, Work};
+use super::{CANCEL, Embed, Failure, Frame, JOBS, Job, Keep, SILENCE, Work};
 
 const AGAIN: Duration = Duration::from_millis(100);
 
@@ -34,6 +34,7 @@ pub enum AskError {
 pub struct Inference {
     client: Client,
     patience: Duration,
+    keep: Option<Keep>,
 }
 
 impl Inference {
@@ -41,7 +42,19 @@ impl Inference {
     /// within seconds.
     #[must_use]
     pub fn new(client: Client, patience: Duration) -> Self {
-        Inference { client, patience }
+        Inference { client, patience, keep: None }
+    }
+
+    /// The same, for requests after which a model stays so long.
+    #[must_use]
+    pub fn keeping(&self, keep: Option<Keep>) -> Self {
+        Inference { keep, ..self.clone() }
+    }
+
+    /// Something to be done, as it is asked for here.
+    #[must_use]
+    pub fn job(&self, work: Work, traceparent: Option<String>) -> Job {
+        Job { id: Uuid::now_v7().to_string(), work, traceparent, keep: self.keep }
     }
 
     /// Asks, and waits for the first frame. Dropping what it gives stops the model.
@@ -72,7 +85,7 @@ impl Inference {
     /// # Errors
     /// Those of [`Inference::ask`], and [`AskError::Failed`].
     pub async fn once(&self, work: Work) -> Result<Frame, AskError> {
-        let job = Job { id: Uuid::now_v7().to_string(), work, traceparent: None };
+        let job = self.job(work, None);
         let mut frames = self.ask(&job).await?;
         loop {
             match frames.next().await? {
@@ -91,7 +104,7 @@ impl Inference {
     pub async fn embed(&self, embed: Embed) -> Result<(String, Vec<Vec<f32>>, u64), AskError> {
         let inputs = embed.inputs.len();
         let mut vectors: Vec<Vec<f32>> = vec![Vec::new(); inputs];
-        let job = Job { id: Uuid::now_v7().to_string(), work: Work::Embed(embed), traceparent: None };
+        let job = self.job(Work::Embed(embed), None);
         let mut frames = self.ask(&job).await?;
         loop {
             match frames.next().await? {

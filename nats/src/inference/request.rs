@@ -1,5 +1,7 @@
 //! What an inference process can be asked to do.
 
+use std::time::Duration;
+
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
@@ -14,6 +16,32 @@ pub struct Job {
     /// W3C trace context of who asks.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub traceparent: Option<String>,
+    /// How long the model stays after it, unless that is to stay as it is.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub keep: Option<Keep>,
+}
+
+/// How long a model stays in memory when nobody asks, in seconds; negative: for ever. It goes all the same when another needs the
+/// room.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Keep {
+    /// So long.
+    For(i64),
+    /// So long at least.
+    AtLeast(i64),
+}
+
+impl Keep {
+    /// What becomes of a time until now; none: for ever.
+    #[must_use]
+    pub fn instead_of(self, kept: Option<Duration>) -> Option<Duration> {
+        let asked = |seconds: i64| u64::try_from(seconds).ok().map(Duration::from_secs);
+        match self {
+            Keep::For(seconds) => asked(seconds),
+            Keep::AtLeast(seconds) => kept.zip(asked(seconds)).map(|(kept, asked)| kept.max(asked)),
+        }
+    }
 }
 
 /// What to do.
@@ -192,6 +220,9 @@ pub struct Request {
     /// The chat template, instead of the one in the model's file.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub chat_template: Option<String>,
+    /// Whether a model that can think does so before it answers; none: as its template has it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub thinking: Option<bool>,
 }
 
 impl Request {
@@ -265,4 +296,25 @@ pub enum Inspected {
     Tokens(Vec<u32>),
     /// A conversation with tools, to be the text that the model reads.
     Chat(Vec<Message>, Vec<Tool>),
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_time_is_set_or_only_prolonged() {
+        let seconds = |seconds| Some(Duration::from_secs(seconds));
+        for (keep, kept, becomes) in [
+            (Keep::For(5), seconds(300), seconds(5)),
+            (Keep::For(-1), seconds(300), None),
+            (Keep::For(0), None, seconds(0)),
+            (Keep::AtLeast(5), seconds(300), seconds(300)),
+            (Keep::AtLeast(600), seconds(300), seconds(600)),
+            (Keep::AtLeast(-1), seconds(300), None),
+            (Keep::AtLeast(5), None, None),
+        ] {
+            assert_eq!(keep.instead_of(kept), becomes, "{keep:?} {kept:?}");
+        }
+    }
 }

@@ -204,6 +204,9 @@ pub struct LoadedModel {
     pub last_used: u64,
     /// Requests that it computes, and that wait for it.
     pub requests: u64,
+    /// Seconds without requests after which it is unloaded; none: it stays.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub keep_seconds: Option<u64>,
 }
 
 impl LoadedModel {

@@ -191,3 +191,34 @@ async fn what_an_installation_begins_with_is_got_once() {
     assert_eq!((with(&downloads().await, "completed"), hub.asked("small.Q8_0.gguf")), (1, 1));
     house.read_model_is_what_the_log_says().await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn ollamas_clients_get_a_model_as_far_as_they_may() {
+    let dir = tempfile::tempdir().unwrap();
+    let hub = Hub::open(vec![("tiny-q8_0.gguf", pico(), Giving::BreaksOnce)]).await;
+    let house = house(dir.path(), getting(dir.path(), &hub)).await;
+    let (root, eve) = (house.register("root").await, house.register("eve").await);
+    let wanted = json!({ "model": "org/small:q8_0" });
+    assert_eq!(house.ollama_ask("/api/pull", "", wanted.clone()).await.status, 401);
+    assert_eq!(house.ollama_ask("/api/pull", &eve, wanted.clone()).await.status, 403);
+    assert_eq!(house.ollama_ask("/api/pull", &root, json!({ "model": "llama3" })).await.status, 400);
+    assert!(files(dir.path()).is_empty(), "something was got");
+
+    let lines = house.ollama_lines("/api/pull", &root, wanted).await;
+    assert_eq!(lines.last(), Some(&json!({ "status": "success" })), "{lines:?}");
+    let checked = &lines[lines.len() - 2];
+    let whole = pico();
+    assert_eq!(checked["digest"], format!("sha256:{}", sha256(&whole)), "{lines:?}");
+    assert_eq!((&checked["completed"], &checked["total"]), (&json!(whole.len()), &json!(whole.len())), "{lines:?}");
+    assert!(lines.iter().all(|line| line["status"].is_string()), "{lines:?}");
+    until("it can be asked", || async {
+        let tags = house.ollama_get("/api/tags", &eve).await.with(200);
+        tags["models"].as_array().is_some_and(|models| models.iter().any(|model| model["name"] == "tiny-q8-0"))
+    })
+    .await;
+    let none = json!({ "model": "org/none", "stream": false });
+    let refused = house.ollama_ask("/api/pull", &root, none).await;
+    assert!(refused.status == 502 && refused.body["error"].is_string(), "{refused:?}");
+    let lines = house.ollama_lines("/api/pull", &root, json!({ "model": "org/none" })).await;
+    assert!(lines.last().unwrap()["error"].is_string(), "{lines:?}");
+}

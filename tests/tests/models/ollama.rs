@@ -4,7 +4,7 @@ use serde_json::{Value, json};
 
 use super::{
     clients::python_says,
-    stage::{Answer, House},
+    stage::{Answer, House, until},
 };
 
 const PICO: &str = "pico-chat-q8-0";
@@ -17,18 +17,18 @@ impl House {
         body.into_iter().fold(request, |request, body| request.json(body)).send().await.unwrap()
     }
 
-    async fn ollama_ask(&self, path: &str, token: &str, body: Value) -> Answer {
+    pub async fn ollama_ask(&self, path: &str, token: &str, body: Value) -> Answer {
         let answer = self.ollama_send("POST", path, token, Some(&body)).await;
         Answer { status: answer.status(), body: answer.json().await.unwrap_or_default() }
     }
 
-    async fn ollama_get(&self, path: &str, token: &str) -> Answer {
+    pub async fn ollama_get(&self, path: &str, token: &str) -> Answer {
         let answer = self.ollama_send("GET", path, token, None).await;
         Answer { status: answer.status(), body: answer.json().await.unwrap_or_default() }
     }
 
     /// The lines of a streamed answer.
-    async fn ollama_lines(&self, path: &str, token: &str, body: Value) -> Vec<Value> {
+    pub async fn ollama_lines(&self, path: &str, token: &str, body: Value) -> Vec<Value> {
         let answer = self.ollama_send("POST", path, token, Some(&body)).await;
         assert_eq!(
             (answer.status().as_u16(), &answer.headers()["content-type"]),
@@ -159,6 +159,61 @@ async fn over_ollamas_routes_nobody_sees_more_than_elsewhere() {
             "{refused:?}"
         );
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_model_stays_as_long_as_who_asks_wants_and_may() {
+    let house = House::open().await;
+    let (root, ada) = (house.register("root").await, house.register("ada").await);
+    let keep = |keep: Value| json!({ "model": PICO, "prompt": "hello", "stream": false, "keep_alive": keep });
+    let running = async || house.ollama_get("/api/ps", &ada).await.with(200)["models"].clone();
+    let expires = async || running().await[0]["expires_at"].as_str().unwrap_or_default().to_owned();
+    for (who, time) in [(&ada, json!(0)), (&ada, json!("1s"))] {
+        house.ollama_ask("/api/generate", who, keep(time)).await.with(200);
+        assert_eq!(running().await.as_array().map(Vec::len), Some(1), "ada has it unloaded");
+    }
+    let usual = expires().await;
+    house.ollama_ask("/api/generate", &ada, keep(json!("20h"))).await.with(200);
+    until("it stays longer", || async { expires().await[..13] > usual[..13] }).await;
+    house.ollama_ask("/api/generate", &root, keep(json!(-1))).await.with(200);
+    until("it stays", || async { expires().await.starts_with("9999") }).await;
+    let wrong = house.ollama_ask("/api/generate", &ada, keep(json!("soon"))).await;
+    assert_eq!((wrong.status.as_u16(), &wrong.body["details"][0]["path"]), (400, &json!("keep_alive")), "{wrong:?}");
+
+    let away = json!({ "model": PICO, "keep_alive": 0 });
+    assert_eq!(house.ollama_ask("/api/generate", &ada, away.clone()).await.status, 403);
+    let unloaded = house.ollama_ask("/api/generate", &root, away).await.with(200);
+    assert_eq!((&unloaded["done_reason"], &unloaded["done"]), (&json!("unload"), &json!(true)));
+    assert_eq!(running().await, json!([]));
+    let vectors = json!({ "model": VECTORS, "input": "a", "keep_alive": "0s" });
+    house.ollama_ask("/api/embed", &root, vectors).await.with(200);
+    until("it is unloaded when it has answered", || async { running().await == json!([]) }).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_model_thinks_when_it_can_and_is_to() {
+    let house = House::open().await;
+    let (root, ada) = (house.register("root").await, house.register("ada").await);
+    let think = async |think: Value| {
+        let asked = json!({ "stream": false, "think": think });
+        house.ollama_ask("/api/chat", &ada, ask(PICO, asked)).await
+    };
+    for wrong in [json!(true), json!("high")] {
+        let refused = think(wrong).await;
+        let error = refused.body["error"].as_str().unwrap_or_default();
+        assert!(refused.status == 400 && error.contains("does not think before it answers"), "{refused:?}");
+    }
+    assert_eq!(think(json!("much")).await.status, 400);
+    assert_eq!(think(json!(false)).await.with(200)["message"]["content"], "2 + 2 = 4");
+
+    let template = "{% for turn in messages %}<|im_start|>{{ turn.role }}\n{{ turn.content }}<|im_end|>\n{% endfor %}\
+        <|im_start|>assistant\n{% if enable_thinking is defined and not enable_thinking %}<think>\n\n</think>\n\n{% endif %}";
+    let (path, set) = (format!("/api/models/{PICO}"), json!({ "chatTemplate": template }));
+    assert_eq!(house.send("PATCH", &path, &root, Some(&set)).await.status(), 200);
+    let read = async |how: Value| think(how).await.with(200)["prompt_eval_count"].as_u64().unwrap_or_default();
+    let (thinks, does_not) = (read(json!(true)).await, read(json!(false)).await);
+    assert!(thinks > 0 && does_not > thinks, "{thinks} {does_not}");
+    assert_eq!(read(Value::Null).await, thinks, "by itself it does");
 }
 
 const PYTHON: &str = r#"

@@ -109,7 +109,12 @@ async fn a_chat_template_is_tried_before_it_is_accepted_and_then_counts() {
     assert!(!shown.to_string().contains("turn.content"), "it is for those who manage models: {shown}");
 
     let back = json!({ "chatTemplate": null, "systemPrompt": "Be brief." });
-    assert_eq!(house.set(&root, PICO, back).await.0, 200);
+    let (status, set) = house.set(&root, PICO, back).await;
+    let read = house.get(&format!("/api/models/{PICO}"), &root).await.with(200);
+    for settings in [&set["settings"], &read["settings"]] {
+        let by_default = (settings.get("pinned"), settings.get("chatTemplate"));
+        assert_eq!((status, by_default), (200, (Some(&json!(false)), Some(&Value::Null))), "{settings}");
+    }
     assert!(seen().await.as_str().unwrap().contains("Be brief."), "as the model reads it");
     assert_eq!(house.set(&root, PICO, json!({ "systemPrompt": null })).await.0, 200);
     assert_eq!(seen().await, own);

@@ -114,6 +114,7 @@ impl Provider for LocalProvider {
             id: format!("{}-{}-{}", prompt.request_id, prompt.attempt, Uuid::new_v4().simple()),
             work: Work::Generate(Box::new(request(prompt, &model)?)),
             traceparent: telemetry::traceparent(&Span::current()),
+            keep: None,
         };
         let mut frames = self.inference.ask(&job).await?;
         let mut heard = vec![Heard::default(); prompt.choices() as usize];
@@ -163,7 +164,7 @@ impl Provider for LocalProvider {
     async fn count(&self, prompt: &Prompt, _key: Option<&ApiKey>) -> Result<u64, Fault> {
         let model = self.models.admit(&prompt.org, &prompt.model).await?;
         let work = Work::Generate(Box::new(Request { max_tokens: Some(1), ..request(prompt, &model)? }));
-        let mut frames = self.inference.ask(&Job { id: Uuid::new_v4().to_string(), work, traceparent: None }).await?;
+        let mut frames = self.inference.ask(&self.inference.job(work, None)).await?;
         loop {
             // Known before the first token is computed; who goes stops the model.
             match frames.next().await? {

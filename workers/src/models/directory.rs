@@ -277,6 +277,31 @@ mod tests {
     }
 
     #[test]
+    fn ids_of_a_thousand_names_follow_the_rule_character_by_character() {
+        let mut state = 7_u64;
+        let mut random = |below: u64| {
+            state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+            (state >> 33) % below
+        };
+        for _ in 0..1000 {
+            // What is printed of ASCII, and a few characters beyond it.
+            let any = |n: u64| u8::try_from(n).map_or('é', |n| if n < 95 { char::from(b' ' + n) } else { 'Ж' });
+            let length = 1 + random(40);
+            let stem: String = (0..length).map(|_| any(random(300))).collect();
+            let id = stem.bytes().filter_map(|byte| match byte {
+                b'A'..=b'Z' => Some(char::from(byte + 32)),
+                b'a'..=b'z' | b'0'..=b'9' | b'-' => Some(char::from(byte)),
+                // One dash for a character, however many bytes it has.
+                0x80..=0xbf => None,
+                _ => Some('-'),
+            });
+            let id: String = id.collect();
+            assert_eq!(id_of(&stem), id, "{stem:?}");
+            assert_eq!(id_of(&id), id, "an id is its own id");
+        }
+    }
+
+    #[test]
     fn parts_are_one_model_and_a_link_out_of_the_directory_is_none() {
         let (directory, elsewhere) = (tempfile::tempdir(), tempfile::tempdir());
         let (Ok(directory), Ok(elsewhere)) = (directory, elsewhere) else { unreachable!("no temporary directory") };

@@ -88,7 +88,7 @@ fn eight_families_of_templates_say_what_pythons_jinja_makes_of_them() {
                 parameters: tool.parameters.get().to_owned(),
             };
             let tools: Vec<Tool> = case.tools.iter().map(tool).collect();
-            let rendered = template.render(&messages, &tools);
+            let rendered = template.render(&messages, &tools, None);
             match (&expected[family][name]["text"], &expected[family][name]["refused"], rendered) {
                 (Value::String(text), _, Ok(rendered)) => assert_eq!(&rendered, text, "{family} {name}"),
                 (_, Value::String(why), Err(error)) => assert!(error.to_string().contains(why), "{family} {error}"),

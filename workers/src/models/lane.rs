@@ -17,7 +17,7 @@ use tokio_util::sync::CancellationToken;
 use super::embedder::{self, Embedder};
 use super::job::Job;
 use super::prompt::Prompts;
-use super::scheduler::{BATCH_TOKENS, Scheduler};
+use super::scheduler::Scheduler;
 use super::service::Shared;
 use super::totals;
 
@@ -33,6 +33,8 @@ const PIECE_BYTES: u64 = 200;
 const GRAPH_BYTES: u64 = 8 << 20;
 /// A thread wakes up so often at least; without an end there would be no time to wait for.
 const LONGEST_WAIT: Duration = Duration::from_secs(3600);
+/// How often it is looked whether a model that is to stay may go.
+const PINNED_WAIT: Duration = Duration::from_secs(1);
 
 /// A process that tries a file may take so long, and so long for each 20 MiB of it, which it reads from a slow disk.
 const LONGEST_PROBE: Duration = Duration::from_secs(60);
@@ -42,6 +44,9 @@ const PROBE_MEMORY: u64 = 4 << 30;
 
 /// What a lane tells about its model; `None` while it is being loaded.
 pub(super) type Told = Arc<Mutex<Option<LoadedModel>>>;
+
+/// How long a model stays when nobody asks; `None`: for ever. Whoever asks may change it.
+pub(super) type Kept = Arc<Mutex<Option<Duration>>>;
 
 pub(super) struct Lane {
     pub(super) shared: Arc<Shared>,
@@ -56,7 +61,7 @@ pub(super) struct Lane {
     /// Sequences at a time.
     pub(super) parallel: u32,
     /// Unloaded after so long without requests.
-    pub(super) keep: Option<Duration>,
+    pub(super) keep: Kept,
     /// Ends it at once.
     pub(super) stop: CancellationToken,
     pub(super) told: Told,
@@ -149,9 +154,11 @@ impl Lane {
     /// The next job; none when the lane has closed because nobody asked for long, or it is to be unloaded.
     pub(super) fn wait(&self, jobs: &Receiver<Job>) -> Option<Job> {
         loop {
-            match jobs.recv_timeout(self.keep.unwrap_or(LONGEST_WAIT)) {
+            let keep = *kept(&self.keep);
+            let least = if self.shared.is_pinned(&self.name) { PINNED_WAIT } else { Duration::ZERO };
+            match jobs.recv_timeout(keep.unwrap_or(LONGEST_WAIT).max(least)) {
                 Ok(job) => return Some(job),
-                Err(RecvTimeoutError::Timeout) if self.keep.is_none() || self.shared.is_pinned(&self.name) => {}
+                Err(RecvTimeoutError::Timeout) if keep.is_none() || self.shared.is_pinned(&self.name) => {}
                 Err(RecvTimeoutError::Timeout) => return self.shared.next_or_close(&self.name, self.id, jobs),
                 Err(RecvTimeoutError::Disconnected) => return None,
             }
@@ -160,7 +167,7 @@ impl Lane {
 
     /// What the model will take.
     pub(super) fn estimate(&self) -> LoadedModel {
-        estimate(&self.details, self.context_tokens, self.parallel)
+        estimate(&self.details, self.context_tokens, self.parallel, self.shared.options.batch_tokens)
     }
 
     /// Lets another process load the file first: llama.cpp ends the process on some that are damaged.
@@ -217,8 +224,8 @@ impl Lane {
             let cells = limit.div_ceil(CONTEXT_STEP).saturating_mul(CONTEXT_STEP).saturating_mul(parallel);
             params
                 .with_n_ctx(NonZeroU32::new(cells))
-                .with_n_batch(BATCH_TOKENS as u32)
-                .with_n_ubatch(BATCH_TOKENS as u32)
+                .with_n_batch(self.shared.options.batch_tokens)
+                .with_n_ubatch(self.shared.options.batch_tokens)
                 .with_n_seq_max(parallel)
                 .with_kv_unified(false)
         } else {
@@ -258,23 +265,23 @@ fn ended(mut process: std::process::Child, patience: Duration) -> std::io::Resul
 }
 
 /// What a model will take in memory.
-pub(super) fn estimate(details: &Details, context_tokens: u32, parallel: u32) -> LoadedModel {
+pub(super) fn estimate(details: &Details, context_tokens: u32, parallel: u32, batch_tokens: u32) -> LoadedModel {
     let limit = u64::from(context_tokens).min(details.context_length);
     let padded = limit.div_ceil(CONTEXT_STEP.into()).saturating_mul(CONTEXT_STEP.into());
     let parallel = u64::from(parallel);
     LoadedModel {
         cache_bytes: details.cache_bytes_per_token.saturating_mul(padded).saturating_mul(parallel),
-        compute_bytes: compute_bytes(details, padded, parallel),
+        compute_bytes: compute_bytes(details, padded, parallel, batch_tokens),
         ..LoadedModel::default()
     }
 }
 
 /// What llama.cpp computes a step in, without flash attention; and what it and we know of each piece of the vocabulary.
-fn compute_bytes(details: &Details, context: u64, parallel: u64) -> u64 {
+fn compute_bytes(details: &Details, context: u64, parallel: u64, batch_tokens: u32) -> u64 {
     // Odds of a sequence's next token lie where they are computed and where they are read; an encoder has room for those of
     // every token of a batch.
     let (rows, seen, outputs) = if details.generates {
-        (BATCH_TOKENS as u64, context, parallel.saturating_mul(2))
+        (batch_tokens.into(), context, parallel.saturating_mul(2))
     } else {
         let room = context.max(embedder::BATCH_TOKENS.into());
         (room, room, room)
@@ -290,6 +297,10 @@ fn compute_bytes(details: &Details, context: u64, parallel: u64) -> u64 {
 
 pub(super) fn told(told: &Told) -> MutexGuard<'_, Option<LoadedModel>> {
     told.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+pub(super) fn kept(kept: &Kept) -> MutexGuard<'_, Option<Duration>> {
+    kept.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// Loads a model and computes a token with it, to see whether that ends the process.

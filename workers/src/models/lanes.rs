@@ -9,7 +9,7 @@ use symbia_nats::inference::{Failure, FailureKind, Load, LoadedModel};
 use tokio_util::sync::CancellationToken;
 
 use super::job::Job;
-use super::lane::{Told, told};
+use super::lane::{Kept, Told, kept, told};
 use super::totals::Counters;
 
 const MIB: u64 = 1 << 20;
@@ -25,7 +25,8 @@ pub(super) struct Opened {
     pub(super) needed: u64,
     pub(super) context_tokens: u32,
     pub(super) parallel: u32,
-    /// Never unloaded by itself.
+    pub(super) keep: Kept,
+    /// Never unloaded by itself, nor for another.
     pub(super) pinned: bool,
     pub(super) stop: CancellationToken,
     pub(super) thread: JoinHandle<()>,
@@ -39,7 +40,8 @@ impl Opened {
     fn loaded(&self) -> Option<LoadedModel> {
         let loaded = *told(&self.told);
         let (last_used, requests) = (self.counters.last_used(), self.counters.taken() as u64);
-        loaded.map(|loaded| LoadedModel { last_used, requests, ..loaded })
+        let keep_seconds = kept(&self.keep).map(|keep| keep.as_secs());
+        loaded.map(|loaded| LoadedModel { last_used, requests, keep_seconds, ..loaded })
     }
 }
 

@@ -86,6 +86,8 @@ pub struct Options {
     pub threads: usize,
     /// Sequences that one model decodes at a time, 1 to 256. Memory for their contexts is taken at loading.
     pub parallel: u32,
+    /// Tokens of a step at most, 32 to 4 096, and no fewer than `parallel`. Memory to compute as many is taken at loading.
+    pub batch_tokens: u32,
     /// Requests that may wait for a model beyond those that it decodes.
     pub max_queue: usize,
     /// A model without requests for so long is unloaded.
@@ -112,6 +114,7 @@ impl Options {
             context_tokens: 4096,
             threads: cores.saturating_sub(1).max(1),
             parallel: 8,
+            batch_tokens: 512,
             max_queue: 64,
             idle_unload: Duration::from_secs(300),
             pinned: Vec::new(),

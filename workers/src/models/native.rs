@@ -5,7 +5,26 @@ use std::sync::OnceLock;
 use llama_cpp_2::llama_backend::LlamaBackend;
 use llama_cpp_2::{LlamaCppError, LogOptions, send_logs_to_tracing};
 
-use super::service::StartError;
+/// Why the engine cannot start.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// An option is out of its range.
+    #[error("inference option {option} is {value}; it must be {range}")]
+    Option {
+        /// The field of [`Options`](super::Options).
+        option: &'static str,
+        /// What it was.
+        value: u64,
+        /// What it may be.
+        range: &'static str,
+    },
+    /// llama.cpp is built for newer processors.
+    #[error("this processor lacks {0}, which the local models need: use another machine or a remote provider")]
+    Processor(&'static str),
+    /// llama.cpp did not initialise.
+    #[error("llama.cpp did not initialise: {0}")]
+    Backend(&'static LlamaCppError),
+}
 
 /// What the portable build of llama.cpp uses; without it the process would die of an illegal instruction.
 pub(super) fn check_processor() -> Result<(), StartError> {

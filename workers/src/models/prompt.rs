@@ -102,7 +102,8 @@ impl<'m> Prompts<'m> {
             Some(prompt) => self.vocab().tokenize(prompt.replace('\0', "\u{fffd}").as_bytes(), true, false),
             None => {
                 let offered = if request.tool_choice == ToolChoice::None { &[][..] } else { &request.tools };
-                let prompt = self.render(&request.messages, offered, request.chat_template.as_deref())?;
+                let source = request.chat_template.as_deref();
+                let prompt = self.render(&request.messages, offered, (source, request.thinking))?;
                 // Some templates write the token that begins a text, which tokenizing adds.
                 let adds = self.vocab().should_add_bos() && !self.bos.is_empty();
                 let prompt = prompt.strip_prefix(self.bos.as_str()).filter(|_| adds).unwrap_or(&prompt);
@@ -134,7 +135,7 @@ impl<'m> Prompts<'m> {
                 Inspected::Text(String::from_utf8_lossy(&bytes).into_owned())
             }
             Inspected::Chat(messages, tools) => {
-                Inspected::Text(self.render(&messages, &tools, chat_template.as_deref())?)
+                Inspected::Text(self.render(&messages, &tools, (chat_template.as_deref(), None))?)
             }
         })
     }
@@ -152,7 +153,12 @@ impl<'m> Prompts<'m> {
         Err(Failure::new(FailureKind::PromptTooLong { tokens, limit }, message))
     }
 
-    fn render(&self, messages: &[Message], tools: &[Tool], source: Option<&str>) -> Result<String, Failure> {
+    fn render(
+        &self,
+        messages: &[Message],
+        tools: &[Tool],
+        (source, thinking): (Option<&str>, Option<bool>),
+    ) -> Result<String, Failure> {
         let refused = |why: &dyn std::fmt::Display| {
             let message = format!("the chat template of model {:?} does not take this conversation: {why}", self.name);
             Failure::new(FailureKind::InvalidRequest, message)
@@ -172,7 +178,7 @@ impl<'m> Prompts<'m> {
                 parameters: self.plain(&tool.parameters),
             })
             .collect();
-        template.render(&messages, &tools).map_err(|error| refused(&error))
+        template.render(&messages, &tools, thinking).map_err(|error| refused(&error))
     }
 
     fn harmless(&self, message: &Message) -> Message {

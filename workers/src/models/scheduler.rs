@@ -20,8 +20,6 @@ use super::sequence::{Next, Sequence};
 use super::turns::Turns;
 use super::{Event, totals};
 
-/// Tokens of a batch at most. More than there are sequences: a token of each always fits.
-pub(super) const BATCH_TOKENS: usize = 512;
 const SMALLEST_CHUNK: usize = 8;
 const FIRST_CHUNK: usize = 64;
 /// A step with prompt tokens shall take about so long: short enough to cancel, long enough to be efficient.
@@ -66,6 +64,8 @@ pub(super) struct Scheduler<'m> {
     slots: Vec<Slot>,
     waiting: VecDeque<Waiting>,
     turns: Turns,
+    /// Tokens of a batch at most. No fewer than there are sequences: a token of each always fits.
+    most: usize,
     /// Prompt tokens of a step.
     chunk: usize,
     /// Tokens that a sequence may have.
@@ -75,7 +75,8 @@ pub(super) struct Scheduler<'m> {
 impl<'m> Scheduler<'m> {
     pub(super) fn new(lane: &'m Lane, prompts: Prompts<'m>, context: LlamaContext<'m>, limit: u32) -> Self {
         let slots = (0..lane.parallel).map(|_| Slot::default()).collect();
-        let batch = LlamaBatch::new(BATCH_TOKENS, 1);
+        let most = lane.shared.options.batch_tokens as usize;
+        let batch = LlamaBatch::new(most, 1);
         let (shapes, waiting) = (None, VecDeque::new());
         Self {
             lane,
@@ -86,7 +87,8 @@ impl<'m> Scheduler<'m> {
             slots,
             waiting,
             turns: Turns::default(),
-            chunk: FIRST_CHUNK,
+            most,
+            chunk: FIRST_CHUNK.min(most),
             limit,
         }
     }
@@ -273,7 +275,7 @@ impl<'m> Scheduler<'m> {
     /// Adds a token of every running answer, then prompt tokens; gives the number of those.
     fn fill_batch(&mut self) -> usize {
         self.batch.clear();
-        let Self { slots, batch, chunk, .. } = self;
+        let Self { slots, batch, chunk, most, .. } = self;
         let mut fill = |index: usize, sequence: &mut Sequence, count: usize| {
             let mut output_at = None;
             for (token, position, last) in sequence.feed(count) {
@@ -299,7 +301,7 @@ impl<'m> Scheduler<'m> {
                 None => {}
             }
         }
-        let room = (*chunk).min(BATCH_TOKENS - answers);
+        let room = (*chunk).min(*most - answers);
         let mut left = room;
         for (index, sequence) in prompts {
             let count = sequence.pending().min(left);
@@ -313,7 +315,7 @@ impl<'m> Scheduler<'m> {
         if elapsed > STEP * 2 {
             self.chunk = (self.chunk / 2).max(SMALLEST_CHUNK);
         } else if elapsed < STEP / 2 && prompt_tokens == self.chunk {
-            self.chunk = (self.chunk * 2).min(BATCH_TOKENS);
+            self.chunk = (self.chunk * 2).min(self.most);
         }
     }
 

@@ -6,10 +6,9 @@ use std::sync::mpsc::{Receiver, channel};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use llama_cpp_2::LlamaCppError;
 use llama_cpp_2::llama_backend::LlamaBackend;
 use symbia_nats::inference::{
-    Embed, Failure, FailureKind, Inspect, Load, ModelState, ModelStatus, Order, Request, Status, Unload,
+    Embed, Failure, FailureKind, Inspect, Keep, Load, ModelState, ModelStatus, Order, Request, Status, Unload,
 };
 use tokio::sync::Notify;
 use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
@@ -19,33 +18,12 @@ use super::directory::Found;
 use super::job::{Job, Task, Ticket};
 use super::lane;
 use super::lanes::{Lanes, Opened};
-use super::native::{backend, check_processor};
+use super::native::{StartError, backend, check_processor};
 use super::shelf::Shelf;
 use super::totals::{Counters, Tally};
 use super::{Event, Options, sampler};
 
 const MOST_SEQUENCES: u32 = 256;
-
-/// Why the engine cannot start.
-#[derive(Debug, thiserror::Error)]
-pub enum StartError {
-    /// An option is out of its range.
-    #[error("inference option {option} is {value}; it must be {range}")]
-    Option {
-        /// The field of [`Options`].
-        option: &'static str,
-        /// What it was.
-        value: u64,
-        /// What it may be.
-        range: &'static str,
-    },
-    /// llama.cpp is built for newer processors.
-    #[error("this processor lacks {0}, which the local models need: use another machine or a remote provider")]
-    Processor(&'static str),
-    /// llama.cpp did not initialise.
-    #[error("llama.cpp did not initialise: {0}")]
-    Backend(&'static LlamaCppError),
-}
 
 /// Owns the engine's threads.
 #[derive(Debug)]
@@ -60,8 +38,9 @@ impl Service {
             true => Ok(()),
             false => Err(StartError::Option { option, value, range }),
         };
-        let Options { parallel, context_tokens, threads, .. } = options;
+        let Options { parallel, context_tokens, threads, batch_tokens, .. } = options;
         in_range("parallel", parallel.into(), "1 to 256", (1..=MOST_SEQUENCES).contains(&parallel))?;
+        in_range("batch_tokens", batch_tokens.into(), "32 to 4096", (32..=4096).contains(&batch_tokens))?;
         in_range("context_tokens", context_tokens.into(), "at least 64", context_tokens >= 64)?;
         in_range("threads", threads as u64, "1 to 512", (1..=512).contains(&threads))?;
         check_processor()?;
@@ -83,7 +62,7 @@ impl Service {
 
     /// A handle to send requests with.
     pub fn handle(&self) -> Handle {
-        Handle { shared: self.shared.clone() }
+        Handle { shared: self.shared.clone(), keep: None }
     }
 
     /// Ends running and waiting requests with [`FailureKind::Stopping`] and unloads the models. Dropping the service
@@ -112,9 +91,16 @@ impl Drop for Service {
 #[derive(Clone, Debug)]
 pub struct Handle {
     shared: Arc<Shared>,
+    keep: Option<Keep>,
 }
 
 impl Handle {
+    /// The same, for requests after which a model stays so long.
+    #[must_use]
+    pub fn keeping(&self, keep: Option<Keep>) -> Self {
+        Handle { keep, ..self.clone() }
+    }
+
     /// How the engine runs.
     pub fn options(&self) -> &Options {
         &self.shared.options
@@ -256,6 +242,10 @@ impl Handle {
             let message = format!("{most} requests are running or waiting for model {name:?}; try again later");
             return Err(Failure::new(FailureKind::QueueFull, message));
         };
+        if let Some(keep) = self.keep.or(load.keep_alive.map(Keep::For)) {
+            let mut kept = lane::kept(&opened.keep);
+            *kept = keep.instead_of(*kept);
+        }
         let (events, receiver) = unbounded_channel();
         opened.jobs.send(Job::new(task, events, cancel.clone(), ticket)).map_err(|_| gone())?;
         Ok(receiver)
@@ -368,11 +358,19 @@ impl Shared {
             None => Some(options.idle_unload).filter(|_| !options.pinned.iter().any(|pin| found.model.is_called(pin))),
             Some(seconds) => u64::try_from(seconds).ok().map(Duration::from_secs),
         };
-        let needed = found.model.bytes.saturating_add(lane::estimate(&details, context_tokens, parallel).bytes());
+        // Every sequence has a token in each step.
+        if parallel > options.batch_tokens {
+            let message =
+                format!("slots must be at most {}, the tokens of a step: raise MODELS_UBATCH", options.batch_tokens);
+            return Err(Failure::new(FailureKind::InvalidRequest, message));
+        }
+        let takes = lane::estimate(&details, context_tokens, parallel, options.batch_tokens);
+        let needed = found.model.bytes.saturating_add(takes.bytes());
         let limits = (options.memory_budget, options.max_loaded);
         let leaving = lanes.make_room(name, needed, limits, |name| self.is_pinned(name))?;
         let (jobs, receiver) = channel();
         let (id, stop, told) = (lanes.next_id(), self.stop.child_token(), lane::Told::default());
+        let (pinned, keep) = (keep.is_none(), Arc::new(Mutex::new(keep)));
         let lane = lane::Lane {
             shared: self.clone(),
             name: name.clone(),
@@ -381,7 +379,7 @@ impl Shared {
             id,
             context_tokens,
             parallel,
-            keep,
+            keep: Arc::clone(&keep),
             stop: stop.clone(),
             told: told.clone(),
             leaving,
@@ -392,8 +390,8 @@ impl Shared {
             Failure::new(FailureKind::Internal, format!("a thread for model {name:?} could not be started: {error}"))
         })?;
         let counters = Arc::new(Counters::new(Arc::clone(&self.tally)));
-        let pinned = keep.is_none();
-        lanes.add(name, Opened { id, jobs, counters, told, needed, context_tokens, parallel, pinned, stop, thread });
+        let opened = Opened { id, jobs, counters, told, needed, context_tokens, parallel, keep, pinned, stop, thread };
+        lanes.add(name, opened);
         self.changed();
         Ok(())
     }

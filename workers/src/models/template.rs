@@ -9,6 +9,10 @@ use symbia_nats::inference::{Message, Tool};
 /// Steps that a template may take: one from a hostile file must not hang the engine.
 const FUEL: u64 = 10_000_000;
 const NAME: &str = "chat";
+/// What a model writes before its thoughts; the whole of none, and what ends those that have begun.
+const THINK: &str = "<think>";
+const NOTHING: &str = "<think>\n\n</think>\n\n";
+const NOTHING_MORE: &str = "\n</think>\n\n";
 /// For models without a template; llama.cpp takes it, too.
 const CHATML: &str = "{%- for message in messages %}{{ '<|im_start|>' + message.role + '\\n' + message.content + '<|im_end|>\\n' }}\
                       {%- endfor %}{%- if add_generation_prompt %}{{ '<|im_start|>assistant\\n' }}{%- endif %}";
@@ -23,6 +27,8 @@ pub(super) struct Template {
     pub(super) knows_tools: bool,
     /// The model thinks before it answers.
     pub(super) thinks: bool,
+    /// The source asks whether it is to.
+    asks: bool,
 }
 
 impl Template {
@@ -39,21 +45,29 @@ impl Template {
         environment.add_function("strftime_now", |format: String| -> String { strftime_now(&format) });
         environment.add_filter("tojson", tojson);
         let knows_tools = source.contains("<tool_call>");
-        let thinks = source.contains("<think>");
+        let thinks = source.contains(THINK);
+        let asks = source.contains("enable_thinking");
         environment.add_template_owned(NAME, source)?;
-        Ok(Template { environment, bos, eos, knows_tools, thinks })
+        Ok(Template { environment, bos, eos, knows_tools, thinks, asks })
     }
 
-    /// The text of a conversation, up to where the assistant is to speak.
-    pub(super) fn render(&self, messages: &[Message], tools: &[Tool]) -> Result<String, Error> {
+    /// The text of a conversation, up to where the assistant is to speak, and whether it is to think before.
+    pub(super) fn render(&self, messages: &[Message], tools: &[Tool], thinking: Option<bool>) -> Result<String, Error> {
         let tools: Option<Vec<Value>> = (!tools.is_empty()).then(|| tools.iter().map(tool).collect());
-        self.environment.get_template(NAME)?.render(context! {
+        let mut prompt = self.environment.get_template(NAME)?.render(context! {
             messages => messages.iter().map(turn).collect::<Vec<_>>(),
             tools,
             bos_token => self.bos.as_str(),
             eos_token => self.eos.as_str(),
             add_generation_prompt => true,
-        })
+            // Templates ask whether it is defined.
+            enable_thinking => thinking.map_or(Value::UNDEFINED, Value::from),
+        })?;
+        if thinking == Some(false) && self.thinks && !self.asks {
+            // It has thought already, and nothing.
+            prompt.push_str(if prompt.trim_end().ends_with(THINK) { NOTHING_MORE } else { NOTHING });
+        }
+        Ok(prompt)
     }
 }
 
@@ -188,7 +202,30 @@ mod tests {
 
     fn rendered(source: &str, messages: &[Message], tools: &[Tool]) -> String {
         let template = Template::new(Some(source.to_owned()), "<s>".into(), "</s>".into());
-        template.and_then(|template| template.render(messages, tools)).unwrap_or_else(|error| error.to_string())
+        template.and_then(|template| template.render(messages, tools, None)).unwrap_or_else(|error| error.to_string())
+    }
+
+    #[test]
+    fn who_is_not_to_think_has_thought_nothing() {
+        let asking =
+            "{%- if enable_thinking is defined and enable_thinking is false %}<think></think>{% else %}?{% endif -%}";
+        let (silent, begun) = ("{{ messages[0].content }}{# <think> #}", "{{ messages[0].content }}<think>\n");
+        let rendered = |source: &str, thinking| {
+            let template = Template::new(Some(source.to_owned()), String::new(), String::new());
+            let rendered = template.and_then(|t| t.render(&[Message::new("user", "hi")], &[], thinking));
+            rendered.unwrap_or_else(|error| error.to_string())
+        };
+        for (source, thinking, prompt) in [
+            (asking, None, "?"),
+            (asking, Some(true), "?"),
+            (asking, Some(false), "<think></think>"),
+            (silent, Some(true), "hi"),
+            (silent, Some(false), "hi<think>\n\n</think>\n\n"),
+            (begun, Some(false), "hi<think>\n\n</think>\n\n"),
+            ("{{ messages[0].content }}", Some(false), "hi"),
+        ] {
+            assert_eq!(rendered(source, thinking), prompt, "{source} {thinking:?}");
+        }
     }
 
     #[test]

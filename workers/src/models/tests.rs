@@ -16,6 +16,8 @@ use super::{Answered, Event, Handle, Options, Service};
 
 mod acceptance;
 mod hostile;
+mod keeping;
+mod refusals;
 
 const PICO: &str = "pico-chat.q8_0";
 

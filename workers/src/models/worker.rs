@@ -20,7 +20,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::{Instrument, Span};
 use uuid::Uuid;
 
-use super::{Event, Handle, Options, Service, ledger::Ledger, service::StartError};
+use super::{Event, Handle, Options, Service, ledger::Ledger, native::StartError};
 
 /// Answers to one request at most.
 const MOST_CHOICES: u32 = 8;
@@ -177,6 +177,7 @@ async fn serve(client: Client, engine: Handle, running: Running, ledger: Arc<Led
     lock(&running).insert(job.id.clone(), cancel.clone());
     let span = tracing::debug_span!("inference", otel.kind = "server", gen_ai.request.model = model(&job.work));
     telemetry::follow(&span, job.traceparent.as_deref());
+    let engine = engine.keeping(job.keep);
     let answering = Answering { client, reply, engine, cancel, ledger };
     if let Err(failure) = answering.answer(job.work).instrument(span).await {
         answering.send(&Frame::Failed(failure)).await;

@@ -17,7 +17,7 @@ use futures::StreamExt;
 use serde_json::json;
 use symbia_nats::{
     broker::Durability,
-    inference::{Frame, Inference, Job, Message, Request, Work},
+    inference::{Frame, Inference, Message, Request, Work},
 };
 use tokio::process::{Child, Command};
 use uuid::Uuid;
@@ -201,7 +201,7 @@ impl Asker for OverNats {
             ..Request::new(vec![Message::new("user", question)])
         };
         let work = Work::Generate(Box::new(request));
-        let mut frames = self.inference.ask(&Job { id: Uuid::new_v4().to_string(), work, traceparent: None }).await?;
+        let mut frames = self.inference.ask(&self.inference.job(work, None)).await?;
         loop {
             match frames.next().await? {
                 Frame::Delta { .. } => first(),

@@ -73,10 +73,10 @@ impl Heading {
         part
     }
 
-    /// The model is in memory, and was asked nothing.
-    pub(super) fn loaded(&self) -> Value {
+    /// The model was asked nothing: it is in memory now (`load`), or is no longer (`unload`).
+    pub(super) fn unasked(&self, done: &str) -> Value {
         let mut part = self.part(&Said::default(), true);
-        part["done_reason"] = json!("load");
+        part["done_reason"] = json!(done);
         part
     }
 

@@ -19,6 +19,10 @@ use crate::{
     iso,
 };
 
+/// When a model expires that stays, and the same in seconds since 1970.
+const NEVER: &str = "9999-12-31T23:59:59Z";
+const LAST: u64 = 253_402_300_799;
+
 pub(super) fn routes() -> OpenApiRouter<Models> {
     OpenApiRouter::new().routes(routes!(tags)).routes(routes!(running)).routes(routes!(show)).routes(routes!(version))
 }
@@ -90,6 +94,9 @@ async fn running(State(models): State<Models>, scope: RequestScope, caller: Call
         line["size"] = json!(loaded.bytes());
         line["size_vram"] = json!(0);
         line["context_length"] = json!(loaded.context_tokens);
+        let until = |keep: u64| loaded.last_used.max(loaded.loaded_at).saturating_add(keep);
+        let ends = loaded.keep_seconds.map(until).filter(|end| *end < LAST);
+        line["expires_at"] = json!(ends.map_or_else(|| NEVER.to_owned(), at));
         Some(line)
     };
     models.tell(&caller, &scope, in_memory).await

@@ -4,7 +4,10 @@ use serde::Deserialize;
 use serde_json::{Map, Value, json};
 use utoipa::ToSchema;
 
-use super::super::{error::invalid, request::OneOrMany};
+use super::{
+    super::{error::invalid, request::OneOrMany},
+    keep::KeepAlive,
+};
 use crate::http::ApiResult;
 
 /// The options that have another name here, or the same.
@@ -25,6 +28,23 @@ const OPTIONS: [(&str, &str); 10] = [
 pub(super) struct Given {
     pub(super) model: String,
     pub(super) body: Option<Value>,
+    pub(super) keep: Option<KeepAlive>,
+    pub(super) thinks: Option<bool>,
+}
+
+impl Given {
+    fn new(model: String, mut body: Option<Value>, keep: Option<KeepAlive>, think: Option<Value>) -> ApiResult<Given> {
+        let thinks = match think {
+            None | Some(Value::Null) => None,
+            Some(Value::Bool(thinks)) => Some(thinks),
+            Some(Value::String(level)) if ["low", "medium", "high"].contains(&level.as_str()) => Some(true),
+            Some(_) => return Err(invalid("think", "must be true, false, low, medium or high")),
+        };
+        if let (Some(body), Some(thinks)) = (&mut body, thinks) {
+            body["reasoning_effort"] = json!(if thinks { "medium" } else { "none" });
+        }
+        Ok(Given { model, body, keep, thinks })
+    }
 }
 
 /// A conversation.
@@ -47,6 +67,14 @@ pub(super) struct ChatRequest {
     options: Option<Map<String, Value>>,
     #[serde(default)]
     pub(super) stream: Option<bool>,
+    /// How long the model stays in memory when nobody asks, in seconds or as `5m`; negative: for ever.
+    #[serde(default)]
+    #[schema(value_type = Option<String>)]
+    keep_alive: Option<KeepAlive>,
+    /// Whether the model thinks before it answers; `low`, `medium` and `high` are `true`.
+    #[serde(default)]
+    #[schema(value_type = Option<bool>)]
+    think: Option<Value>,
 }
 
 /// A turn.
@@ -102,6 +130,14 @@ pub(super) struct GenerateRequest {
     options: Option<Map<String, Value>>,
     #[serde(default)]
     pub(super) stream: Option<bool>,
+    /// As with `/api/chat`.
+    #[serde(default)]
+    #[schema(value_type = Option<String>)]
+    keep_alive: Option<KeepAlive>,
+    /// As with `/api/chat`.
+    #[serde(default)]
+    #[schema(value_type = Option<bool>)]
+    think: Option<Value>,
 }
 
 /// Texts to make vectors of.
@@ -112,6 +148,10 @@ pub(super) struct EmbedRequest {
     pub(super) input: OneOrMany,
     #[serde(default)]
     pub(super) truncate: Option<bool>,
+    /// As with `/api/chat`.
+    #[serde(default)]
+    #[schema(value_type = Option<String>)]
+    pub(super) keep_alive: Option<KeepAlive>,
 }
 
 /// The model's own name: these clients add a tag.
@@ -151,7 +191,7 @@ impl ChatRequest {
             body.insert("messages".to_owned(), messages.into());
             body.into()
         });
-        Ok(Given { model: self.model, body })
+        Given::new(self.model, body, self.keep_alive, self.think)
     }
 }
 
@@ -161,7 +201,7 @@ impl GenerateRequest {
         unable("suffix", self.suffix.is_some_and(|suffix| !suffix.is_empty()), ())?;
         unable("template", self.template.is_some_and(|template| !template.is_empty()), ())?;
         if self.prompt.is_empty() {
-            return Ok(Given { model: self.model, body: None });
+            return Given::new(self.model, None, self.keep_alive, self.think);
         }
         let mut body = asked(&self.model, self.options, self.format)?;
         if self.raw {
@@ -172,7 +212,7 @@ impl GenerateRequest {
             let user = json!({ "role": "user", "content": self.prompt });
             body.insert("messages".to_owned(), system.into_iter().chain([user]).collect());
         }
-        Ok(Given { model: self.model, body: Some(body.into()) })
+        Given::new(self.model, Some(body.into()), self.keep_alive, self.think)
     }
 }
 
