@@ -21,6 +21,11 @@ pub const JOBS: &str = "SYMBIA_JOB";
 pub const SNAPSHOTS: &str = "KV_SYMBIA_SNAP";
 /// The KV bucket of rate limits: what is lost with it is a minute's counting.
 pub const LIMITS_BUCKET: &str = "SYMBIA_LIMITS";
+/// The KV bucket of answers that may be given again, sealed: what is lost with it is asked for again.
+pub const ANSWERS_BUCKET: &str = "SYMBIA_ANSWERS";
+/// Longest that such an answer is kept, and room for all of them.
+const ANSWERS_LAST: Duration = Duration::from_secs(24 * 3600);
+const ANSWERS_ROOM: i64 = 256 << 20;
 /// The KV bucket of the leases of nodes.
 pub const LEASES_BUCKET: &str = "SYMBIA_LEASES";
 /// The KV bucket of who asks a messenger, and up to where it was asked: what is lost with it is asked for again.
@@ -118,6 +123,17 @@ pub fn configs(replicas: usize) -> Vec<Config> {
         allow_rollup: true,
         deny_delete: true,
         ..base(&format!("KV_{SESSIONS_BUCKET}"), &format!("$KV.{SESSIONS_BUCKET}.>"), replicas)
+    });
+    configs.push(Config {
+        persist_mode: Some(PersistenceMode::Async),
+        max_age: ANSWERS_LAST,
+        max_bytes: ANSWERS_ROOM,
+        max_messages_per_subject: 1,
+        discard: DiscardPolicy::Old,
+        allow_rollup: true,
+        deny_delete: true,
+        allow_message_ttl: true,
+        ..base(&format!("KV_{ANSWERS_BUCKET}"), &format!("$KV.{ANSWERS_BUCKET}.>"), replicas)
     });
     configs.push(Config {
         max_messages_per_subject: 1,

@@ -26,6 +26,7 @@ mod roles;
 mod seed;
 mod serve;
 mod session;
+mod table;
 mod telemetry;
 mod up;
 mod work;

@@ -7,6 +7,7 @@ use std::{
     io::{IsTerminal, Write},
     os::unix::fs::{DirBuilderExt, OpenOptionsExt},
     path::{Path, PathBuf},
+    process::ExitCode,
 };
 
 use anyhow::{Context, bail};
@@ -16,7 +17,7 @@ use serde_json::{Value, json};
 use time::OffsetDateTime;
 use zeroize::Zeroizing;
 
-use crate::config::secret_file;
+use crate::{Ended, config::secret_file, exit};
 
 /// A token with less time left is exchanged for another one.
 const RENEW_BEFORE_MS: i64 = 5 * 60 * 1000;
@@ -228,6 +229,18 @@ impl Sessions {
 #[derive(Debug, thiserror::Error)]
 #[error("{0}")]
 pub struct Refused(pub String);
+
+/// What a subcommand ends with that the platform may have refused.
+pub fn told(ended: anyhow::Result<()>) -> Ended {
+    match ended {
+        Ok(()) => Ok(ExitCode::SUCCESS),
+        Err(error) if error.is::<Refused>() => {
+            eprintln!("symbia: {error:#}");
+            Ok(ExitCode::from(exit::REFUSED))
+        }
+        Err(error) => Err(error),
+    }
+}
 
 /// A success, or what the service says went wrong: [`Refused`] where it is the request's fault.
 pub async fn checked(answer: Response) -> anyhow::Result<Response> {

@@ -2,8 +2,12 @@
 //! the vault, with budgets; the registry and its tools; and what others may not see of it.
 #![allow(missing_docs, reason = "tests")]
 
+#[path = "gateway/acceptance.rs"]
+mod acceptance;
 #[path = "gateway/at_once.rs"]
 mod at_once;
+#[path = "gateway/balance.rs"]
+mod balance;
 #[path = "gateway/channels.rs"]
 mod channels;
 #[path = "gateway/clients.rs"]
@@ -33,6 +37,8 @@ mod sessions;
 mod stage;
 #[path = "gateway/telegram.rs"]
 mod telegram;
+#[path = "gateway/terminal.rs"]
+mod terminal;
 #[path = "gateway/terms.rs"]
 mod terms;
 #[path = "gateway/use.rs"]

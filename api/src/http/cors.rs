@@ -14,7 +14,7 @@ use super::error::ApiError;
 const METHODS: &str = "GET, POST, PUT, PATCH, DELETE, OPTIONS";
 const READ_METHODS: &str = "GET, HEAD, OPTIONS";
 const REQUEST_HEADERS: &str = "Content-Type, Authorization, X-API-Key, X-Org-Id, X-Service-Id, X-Env, X-Environment, \
-     X-Data-Class, X-Policy-Ref, X-Access-Reason, X-As-User-Id, X-Request-Id, X-Trace-Id, traceparent, Idempotency-Key";
+     X-Data-Class, X-Policy-Ref, X-Symbia-Tags, X-Access-Reason, X-As-User-Id, X-Request-Id, X-Trace-Id, traceparent, Idempotency-Key";
 const EXPOSED_HEADERS: &str = "X-Request-Id, x-trace-id, Retry-After, X-Next-Cursor, X-RateLimit-Limit, \
      X-RateLimit-Remaining, X-RateLimit-Reset, RateLimit-Limit, RateLimit-Remaining, RateLimit-Reset";
 const MAX_AGE: &str = "86400";

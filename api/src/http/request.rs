@@ -113,6 +113,8 @@ pub struct Scope {
     pub data_class: Option<DataClass>,
     /// `X-Policy-Ref`.
     pub policy_ref: Option<String>,
+    /// `X-Symbia-Tags`: words of the caller's own, by which requests to models are found again.
+    pub tags: Option<String>,
     /// `X-Access-Reason`: why an operator acts in an organization that is not theirs.
     pub access_reason: Option<String>,
     /// Address of the client behind our own proxies.
@@ -152,6 +154,7 @@ impl RequestScope {
             env: label("x-env").or_else(|| label("x-environment")),
             data_class: text(headers, "x-data-class").and_then(|v| v.parse().ok()),
             policy_ref: label("x-policy-ref"),
+            tags: text(headers, "x-symbia-tags").map(str::to_owned),
             access_reason: label("x-access-reason"),
             client_ip: proxies.client(peer, headers),
             operation: format!("{} {}", parts.method, parts.uri.path()),
@@ -171,6 +174,7 @@ impl RequestScope {
             env: self.env.clone(),
             data_class: self.data_class,
             policy_ref: self.policy_ref.clone(),
+            tags: self.tags.clone(),
             access_reason: self.access_reason.clone(),
             client_ip: self.client_ip,
             operation: format!("CALL {call}"),

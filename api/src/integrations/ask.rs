@@ -18,6 +18,7 @@ use symbia_events::{
 };
 use symbia_projections::secrets::SecretError;
 use time::{OffsetDateTime, format_description::well_known::Rfc3339};
+use utoipa::IntoParams;
 use uuid::Uuid;
 
 use super::{
@@ -91,6 +92,22 @@ pub(super) struct Asked {
     attempt: u32,
 }
 
+/// What a request to a model may say of itself.
+#[derive(IntoParams)]
+#[into_params(parameter_in = Header)]
+#[allow(dead_code, reason = "only described: the scope of a request has read it")]
+pub(super) struct Tagged {
+    /// Words between commas, by which the request is found again: at most 10, each 1 to 64 visible characters.
+    #[param(rename = "X-Symbia-Tags")]
+    tags: Option<String>,
+}
+
+/// On whose behalf a caller asks, as far as they may say.
+pub(super) fn context(scope: &RequestScope) -> CompletionContext {
+    let tags = scope.tags.iter().flat_map(|tags| tags.split(',')).map(str::trim).filter(|tag| !tag.is_empty());
+    CompletionContext { tags: tags.map(str::to_owned).collect(), ..CompletionContext::default() }
+}
+
 /// The organization that a caller works in.
 pub(super) fn tenant(caller: &Caller, scope: &RequestScope) -> ApiResult<OrgId> {
     caller.org(scope)?.parse().map_err(|_| ApiError::org_access_denied())
@@ -151,7 +168,7 @@ impl Integrations {
             credential_id: question.credential_id,
             idempotency_key: scope.idempotency_key.clone(),
             deadline: Some(deadline),
-            context: CompletionContext::default(),
+            context: context(scope),
             prompt_digest: key.digest(&json!(texts).to_string()),
             options,
             fallbacks: question.fallbacks,

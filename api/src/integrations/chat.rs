@@ -18,7 +18,11 @@ use self::{
     response::{Chunks, TextChunks, completion, text_completion},
     text::CompletionRequest,
 };
-use super::{Integrations, ask::Asked, errors::as_openai};
+use super::{
+    Integrations,
+    ask::{Asked, Tagged},
+    errors::as_openai,
+};
 use crate::http::{ApiError, ApiResult, Caller, Json, RequestScope};
 
 pub(super) fn routes() -> OpenApiRouter<Integrations> {
@@ -29,7 +33,7 @@ pub(super) fn routes() -> OpenApiRouter<Integrations> {
 ///
 /// `model` names a provider and a model (`anthropic/claude-3-5-haiku-20241022`, `symbia-labs/pico-chat`), a model alone, or
 /// `auto`. `models` are asked in turn when it is at fault. With `stream`, server-sent events end with `[DONE]`.
-#[utoipa::path(post, path = "/v1/chat/completions", tag = "OpenAI-compatible", request_body = ChatRequest,
+#[utoipa::path(post, path = "/v1/chat/completions", tag = "OpenAI-compatible", params(Tagged), request_body = ChatRequest,
     responses((status = 200, description = "The answer, or its stream", body = Object),
         (status = 400, description = "A field is not valid"), (status = 401, description = "Not authenticated, or no key"),
         (status = 402, description = "A budget is used up"), (status = 404, description = "No such provider or model"),
@@ -47,7 +51,7 @@ async fn chat(
 }
 
 /// Have a model go on with a text, as OpenAI's older API has it
-#[utoipa::path(post, path = "/v1/completions", tag = "OpenAI-compatible", request_body = CompletionRequest,
+#[utoipa::path(post, path = "/v1/completions", tag = "OpenAI-compatible", params(Tagged), request_body = CompletionRequest,
     responses((status = 200, description = "The text, or its stream", body = Object),
         (status = 400, description = "A field is not valid")))]
 async fn text(

@@ -11,7 +11,7 @@ use symbia_commands::{
 };
 use symbia_events::{
     AggregateRef, CommandId, OrgId, Service, SubjectKey,
-    integrations::{CompletionContext, Cost, EmbeddingCompleted, EmbeddingEvent, ErrorCategory, Target, Usage},
+    integrations::{Cost, EmbeddingCompleted, EmbeddingEvent, ErrorCategory, Target, Usage},
 };
 use time::{OffsetDateTime, format_description::well_known::Rfc3339};
 use utoipa::ToSchema;
@@ -20,7 +20,7 @@ use uuid::Uuid;
 
 use super::{
     Integrations,
-    ask::{PATIENCE, tenant},
+    ask::{PATIENCE, Tagged, context, tenant},
     chat::OneOrMany,
     errors::{as_openai, refused},
     hub::Heard,
@@ -78,7 +78,7 @@ pub(super) struct Embedded {
 }
 
 /// Turn texts into vectors, as OpenAI's API has it
-#[utoipa::path(post, path = "/v1/embeddings", tag = "OpenAI-compatible", request_body = EmbeddingRequest,
+#[utoipa::path(post, path = "/v1/embeddings", tag = "OpenAI-compatible", params(Tagged), request_body = EmbeddingRequest,
     responses((status = 200, description = "The vectors, in the order of the texts", body = Object),
         (status = 400, description = "A field is not valid"), (status = 404, description = "No such provider or model")))]
 async fn embed(
@@ -191,7 +191,7 @@ impl Integrations {
             dimensions: asked.dimensions,
             credential_id: asked.credential_id.clone(),
             deadline: Some(deadline),
-            context: CompletionContext::default(),
+            context: context(scope),
         };
         let mut ear = self.hub.listen_for(address.clone());
         let command = EmbeddingCommand::from(command);

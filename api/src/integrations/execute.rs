@@ -15,7 +15,7 @@ use utoipa_axum::{router::OpenApiRouter, routes};
 
 use super::{
     Integrations,
-    ask::{Asked, Message, Question},
+    ask::{Asked, Message, Question, Tagged},
     chat::{Caching, ChatRequest, OneOrMany, Routing},
     embeddings::Texts,
     errors::refused,
@@ -94,7 +94,7 @@ struct Params {
 ///
 /// With `params.stream`, or when `text/event-stream` is accepted: server-sent events `started`, `delta`, `reset`, `completed`
 /// and `failed`.
-#[utoipa::path(post, path = "/integrations/execute", tag = "Execution", request_body = ExecuteRequest,
+#[utoipa::path(post, path = "/integrations/execute", tag = "Execution", params(Tagged), request_body = ExecuteRequest,
     responses((status = 200, description = "The normalized answer, or its stream", body = Object),
         (status = 400, description = "A field is not valid"), (status = 401, description = "Not authenticated, or no key"),
         (status = 402, description = "A budget is used up"), (status = 404, description = "No such provider or model"),

@@ -40,6 +40,8 @@ pub(super) struct Execution {
     assistant_id: Option<String>,
     /// The API key that it was asked with.
     key_id: Option<String>,
+    /// What its `X-Symbia-Tags` said.
+    tags: Vec<String>,
     provider: Option<String>,
     model: Option<String>,
     credential_id: Option<String>,
@@ -73,6 +75,7 @@ impl From<model::Completion> for Execution {
             user_id: row.user_id,
             assistant_id: row.assistant_id,
             key_id: row.key_id,
+            tags: row.tags.0,
             provider: row.provider,
             model: row.model,
             credential_id: row.credential_id,

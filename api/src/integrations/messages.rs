@@ -14,7 +14,7 @@ use self::{
     request::MessagesRequest,
     response::{Blocks, message},
 };
-use super::{Integrations, errors::as_anthropic};
+use super::{Integrations, ask::Tagged, errors::as_anthropic};
 use crate::http::{ApiError, ApiResult, Caller, Json, RequestScope};
 
 pub(super) fn routes() -> OpenApiRouter<Integrations> {
@@ -51,7 +51,7 @@ async fn count_tokens(
 /// Ask a model for the next message of a conversation, as Anthropic's API has it
 ///
 /// Any provider's model may be named, as for `/v1/chat/completions`.
-#[utoipa::path(post, path = "/v1/messages", tag = "Anthropic-compatible", request_body = MessagesRequest,
+#[utoipa::path(post, path = "/v1/messages", tag = "Anthropic-compatible", params(Tagged), request_body = MessagesRequest,
     responses((status = 200, description = "The message, or its stream", body = Object),
         (status = 400, description = "A field is not valid"), (status = 401, description = "Not authenticated, or no key"),
         (status = 402, description = "A budget is used up"), (status = 404, description = "No such provider or model"),

@@ -17,7 +17,7 @@ use self::{
 };
 use super::{
     Integrations,
-    ask::{Asked, Message, tenant},
+    ask::{Asked, Message, Tagged, tenant},
     errors::{as_openai, refused},
     said::Answer,
 };
@@ -37,7 +37,7 @@ pub(super) fn routes() -> OpenApiRouter<Integrations> {
 /// `input` is a text or items: messages, calls of functions and their outputs. With `previous_response_id` it goes on with an
 /// earlier response of the caller's. With `store: false` it can be read and gone on with by nobody later. Tools are functions.
 /// With `stream`: the events of that API.
-#[utoipa::path(post, path = "/v1/responses", tag = "OpenAI-compatible", request_body = ResponsesRequest,
+#[utoipa::path(post, path = "/v1/responses", tag = "OpenAI-compatible", params(Tagged), request_body = ResponsesRequest,
     responses((status = 200, description = "The response, or its stream", body = Object),
         (status = 400, description = "A field is not valid"), (status = 401, description = "Not authenticated, or no key"),
         (status = 402, description = "A budget is used up"), (status = 404, description = "No such provider or model"),

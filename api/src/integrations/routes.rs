@@ -60,7 +60,8 @@ impl From<model::Route> for Route {
 #[serde(deny_unknown_fields)]
 struct NewRoute {
     /// Which target is asked first: `priority` (in their order), `simple-shuffle` (by chance, as often as its weight says),
-    /// `least-busy`, `lowest-latency` or `lowest-cost`. The others follow when it is at fault.
+    /// `least-busy`, `lowest-latency`, `lowest-cost`, `usage-based` (most left of what its provider grants) or `sticky` (the
+    /// same for all of a conversation). The others follow when it is at fault.
     #[serde(default = "in_order")]
     #[schema(value_type = Option<String>, example = "least-busy")]
     strategy: Strategy,
@@ -89,6 +90,12 @@ struct Target {
     /// How long one attempt may take, 100 to 600000.
     #[serde(default)]
     timeout_ms: Option<u64>,
+    /// How often it is asked in a minute, by all processes together; beyond that others are. 1 to 1000000.
+    #[serde(default)]
+    max_rpm: Option<u32>,
+    /// How many requests it may have under way, likewise.
+    #[serde(default)]
+    max_concurrency: Option<u32>,
 }
 
 /// Models that are asked when something goes wrong.
@@ -104,8 +111,8 @@ struct Fallback {
 
 impl From<Target> for RouteTarget {
     fn from(target: Target) -> Self {
-        let Target { provider, model, weight, timeout_ms } = target;
-        RouteTarget { provider, model, weight, timeout_ms }
+        let Target { provider, model, weight, timeout_ms, max_rpm, max_concurrency } = target;
+        RouteTarget { provider, model, weight, timeout_ms, max_rpm, max_concurrency }
     }
 }
 

@@ -43,6 +43,8 @@ pub(super) struct Since {
     model: Option<String>,
     /// Only those that are `requested`, `running`, `completed`, `failed` or `cancelled`.
     status: Option<String>,
+    /// Only those with this word in their `X-Symbia-Tags`.
+    tag: Option<String>,
     /// At most so many, 1 to 500.
     limit: Option<i64>,
     offset: Option<i64>,
@@ -73,7 +75,8 @@ impl Asker {
         let user = if self.sees_all { since.user_id.as_deref() } else { Some(self.user.as_str()) };
         let provider = since.integration.as_deref();
         let (key, model, status) = (since.key_id.as_deref(), since.model.as_deref(), since.status.as_deref());
-        Ok(Filter { org: self.org.as_str(), since: days_ago(days), user, provider, key, model, status })
+        let tag = since.tag.as_deref();
+        Ok(Filter { org: self.org.as_str(), since: days_ago(days), user, provider, key, model, status, tag })
     }
 }
 

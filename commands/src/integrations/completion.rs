@@ -16,6 +16,7 @@ use symbia_events::{
 };
 use time::{OffsetDateTime, format_description::well_known::Rfc3339};
 
+use super::tags::check_tags;
 use crate::{Actor, Aggregate, Decision, Rejection};
 
 /// A conversation is asked about.
@@ -170,6 +171,7 @@ impl Completion {
         let options = c.options.as_ref().map_or(0, |options| options.text_len());
         fits("messages", c.messages.iter().map(more).sum::<usize>() + options, MAX_PROMPT)?;
         check(&c.sampling)?;
+        check_tags(&c.context.tags)?;
         if c.deadline.as_ref().is_some_and(|d| OffsetDateTime::parse(d, &Rfc3339).is_err()) {
             return Err(Rejection::invalid("deadline: an RFC 3339 time"));
         }

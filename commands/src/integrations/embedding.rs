@@ -13,7 +13,7 @@ use symbia_events::{
 };
 use time::{OffsetDateTime, format_description::well_known::Rfc3339};
 
-use super::Phase;
+use super::{Phase, tags::check_tags};
 use crate::{Actor, Aggregate, Decision, Rejection, domain_commands};
 
 /// Most texts of one embedding; who has more asks several times.
@@ -94,7 +94,7 @@ impl Embedding {
             return Err(Rejection::new("CONFLICT", "this request id is in use"));
         }
         if !by.is_platform() {
-            if c.context != CompletionContext::default() {
+            if (CompletionContext { tags: Vec::new(), ..c.context.clone() }) != CompletionContext::default() {
                 return Err(Rejection::forbidden("only the platform asks on behalf of a conversation or a run"));
             }
             // What somebody else sealed would be opened, and given to a provider.
@@ -105,6 +105,7 @@ impl Embedding {
             c.context.user_id = by.on_behalf_of.clone();
             c.context.key_id.clone_from(&by.key);
         }
+        check_tags(&c.context.tags)?;
         if !(1..=MAX_INPUTS).contains(&c.count) {
             return Err(Rejection::invalid(format!("count: 1 to {MAX_INPUTS}")));
         }

@@ -15,6 +15,7 @@ pub mod openapi;
 mod price;
 mod registry;
 mod route;
+mod tags;
 mod tools;
 
 pub use budget::*;

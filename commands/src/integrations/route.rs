@@ -17,6 +17,8 @@ use crate::{Actor, Aggregate, Decision, Rejection, domain_commands};
 const LONGEST_ALIAS: usize = 64;
 /// Largest weight of a target.
 const HEAVIEST: u32 = 1000;
+/// What a target may be asked in a minute, or at once.
+const MOST: std::ops::RangeInclusive<u32> = 1..=1_000_000;
 /// What the attempts at a target may take, milliseconds.
 const TIMEOUTS: std::ops::RangeInclusive<u64> = 100..=600_000;
 const OTHERS: &str = "sets where its models are asked for";
@@ -96,6 +98,8 @@ fn asked_in_turn(what: &str, targets: &[RouteTarget]) -> Result<(), Rejection> {
             (target.model.as_deref().is_none_or(is_name), "model: 1 to 200 printable characters"),
             (target.weight.is_none_or(|weight| weight <= HEAVIEST), "weight: 0 to 1000"),
             (target.timeout_ms.is_none_or(|ms| TIMEOUTS.contains(&ms)), "timeoutMs: 100 to 600000"),
+            (target.max_rpm.is_none_or(|most| MOST.contains(&most)), "maxRpm: 1 to 1000000"),
+            (target.max_concurrency.is_none_or(|most| MOST.contains(&most)), "maxConcurrency: 1 to 1000000"),
         ];
         if let Some((_, limit)) = limits.iter().find(|(kept, _)| !kept) {
             return Err(Rejection::invalid(format!("{what}: {limit}")));
@@ -155,7 +159,14 @@ mod tests {
     }
 
     fn target(model: &str) -> RouteTarget {
-        RouteTarget { provider: "openai".into(), model: Some(model.into()), weight: None, timeout_ms: None }
+        RouteTarget {
+            provider: "openai".into(),
+            model: Some(model.into()),
+            weight: None,
+            timeout_ms: None,
+            max_rpm: None,
+            max_concurrency: None,
+        }
     }
 
     fn set(alias: &str) -> SetRoutePolicy {
@@ -200,7 +211,13 @@ mod tests {
         refused(SetRoutePolicy { targets: vec![target("")], ..set("smart") });
         let weighted = RouteTarget { weight: Some(HEAVIEST + 1), ..target("a") };
         refused(SetRoutePolicy { targets: vec![weighted], ..set("smart") });
-        refused(SetRoutePolicy { targets: vec![RouteTarget { timeout_ms: Some(5), ..target("a") }], ..set("smart") });
+        for limited in [
+            RouteTarget { timeout_ms: Some(5), ..target("a") },
+            RouteTarget { max_rpm: Some(0), ..target("a") },
+            RouteTarget { max_concurrency: Some(0), ..target("a") },
+        ] {
+            refused(SetRoutePolicy { targets: vec![limited], ..set("smart") });
+        }
         let twice = RouteFallback { on: FallbackTrigger::Error, targets: vec![target("c")] };
         refused(SetRoutePolicy { fallbacks: vec![twice.clone(), twice], ..set("smart") });
     }

@@ -146,6 +146,9 @@ pub struct CompletionContext {
     pub evaluation_id: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub case_id: Option<String>,
+    /// Words of the asker's own, by which requests are found again.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub tags: Vec<String>,
     /// Id of the message that will carry the answer: live deltas name it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub reply_message_id: Option<String>,

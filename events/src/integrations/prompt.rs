@@ -185,6 +185,11 @@ pub enum Strategy {
     LowestLatency,
     /// The one with the lowest price; one without a price comes last.
     LowestCost,
+    /// The one that has most left of what its provider, or its limit of requests per minute, grants; where none is known, the
+    /// one that lately took the fewest tokens for its weight.
+    UsageBased,
+    /// The same for all that is said in a conversation, so that its provider finds what it has read before.
+    Sticky,
 }
 
 /// A token, and how likely it was.

@@ -21,6 +21,12 @@ pub struct RouteTarget {
     /// How long one attempt at it may take, milliseconds.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub timeout_ms: Option<u64>,
+    /// How often it is asked in a minute; beyond that others are.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub max_rpm: Option<u32>,
+    /// How many requests it may have under way.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub max_concurrency: Option<u32>,
 }
 
 /// What has to go wrong for another model to be asked.

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use sqlx::{FromRow, PgConnection};
+use sqlx::{FromRow, PgConnection, types::Json};
 use symbia_events::{
     DomainEvent, Event,
     integrations::{CompletionContext, CompletionEvent, Cost, EmbeddingEvent, Usage},
@@ -46,6 +46,7 @@ struct Row {
     input_cost_micros: Option<i64>,
     cost_micros: Option<i64>,
     key_id: Option<String>,
+    tags: Json<Vec<String>>,
 }
 
 /// One request to a model.
@@ -82,6 +83,8 @@ pub struct Completion {
     pub cost_micros: Option<i64>,
     /// The API key that it was asked with.
     pub key_id: Option<String>,
+    /// Words of the asker's own.
+    pub tags: Json<Vec<String>>,
 }
 
 /// The completions of a rule run, in the order of asking.
@@ -236,6 +239,7 @@ impl Row {
             user_id: Some(text(context.user_id.unwrap_or(by))),
             assistant_id: context.assistant_id.map(text),
             key_id: context.key_id.map(text),
+            tags: Json(context.tags.into_iter().map(text).collect()),
             status: "requested".to_owned(),
             requested_at: Some(event.time),
             ..Row::default()
@@ -295,18 +299,19 @@ async fn save(conn: &mut PgConnection, rows: Vec<Row>) -> Result<(), FoldError> 
             credential_source,
             input_cost_micros,
             cost_micros,
-            key_id
+            key_id,
+            tags
         ),
         "INSERT INTO completions (org_id, id, conversation_id, run_id, provider, model, status, attempts, prompt_tokens,
                                   completion_tokens, estimated, finish_reason, queue_ms, ttft_ms, total_ms,
                                   tokens_per_sec, error_category, error_code, requested_at, ended_at, operation,
                                   user_id, assistant_id, credential_id, credential_source, input_cost_micros, cost_micros,
-                                  key_id)
+                                  key_id, tags)
          SELECT * FROM unnest($1::text[], $2::text[], $3::text[], $4::text[], $5::text[], $6::text[], $7::text[],
                               $8::int[], $9::bigint[], $10::bigint[], $11::boolean[], $12::text[], $13::bigint[],
                               $14::bigint[], $15::bigint[], $16::double precision[], $17::text[], $18::text[],
                               $19::timestamptz[], $20::timestamptz[], $21::text[], $22::text[], $23::text[], $24::text[],
-                              $25::text[], $26::bigint[], $27::bigint[], $28::text[])
+                              $25::text[], $26::bigint[], $27::bigint[], $28::text[], $29::jsonb[])
          ON CONFLICT (org_id, id) DO UPDATE SET provider = excluded.provider, model = excluded.model,
              status = excluded.status, attempts = excluded.attempts, prompt_tokens = excluded.prompt_tokens,
              completion_tokens = excluded.completion_tokens, estimated = excluded.estimated,

@@ -122,4 +122,5 @@ const MIGRATIONS: &[Migration] = &[
         name: "evaluations",
         sql: include_str!("../../../migrations/integrations/0010_evaluations.sql"),
     },
+    Migration { version: 11, name: "tags", sql: include_str!("../../../migrations/integrations/0011_tags.sql") },
 ];

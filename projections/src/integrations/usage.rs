@@ -22,6 +22,8 @@ pub struct Filter<'a> {
     pub model: Option<&'a str>,
     /// Only those that are `requested`, `running`, `completed`, `failed` or `cancelled`.
     pub status: Option<&'a str>,
+    /// Only those with this word.
+    pub tag: Option<&'a str>,
 }
 
 impl<'a> Filter<'a> {
@@ -33,9 +35,9 @@ impl<'a> Filter<'a> {
         query.bind(self.org).bind(self.since).bind(self.user).bind(self.provider)
     }
 
-    // All of it, as the first seven.
+    // All of it, as the first eight.
     fn bind_all<O>(&self, query: QueryAs<'a, Postgres, O, PgArguments>) -> QueryAs<'a, Postgres, O, PgArguments> {
-        self.bind(query).bind(self.key).bind(self.model).bind(self.status)
+        self.bind(query).bind(self.key).bind(self.model).bind(self.status).bind(self.tag)
     }
 }
 
@@ -73,7 +75,8 @@ const SUMS: &str = "count(*) AS requests, count(*) FILTER (WHERE status = 'compl
 const CHOSEN: &str = "FROM integrations.completions
     WHERE org_id = $1 AND requested_at >= $2
       AND ($3::text IS NULL OR user_id = $3) AND ($4::text IS NULL OR provider = $4)
-      AND ($5::text IS NULL OR key_id = $5) AND ($6::text IS NULL OR model = $6) AND ($7::text IS NULL OR status = $7)";
+      AND ($5::text IS NULL OR key_id = $5) AND ($6::text IS NULL OR model = $6) AND ($7::text IS NULL OR status = $7)
+      AND ($8::text IS NULL OR (tags <> '[]' AND tags ? $8))";
 
 /// Sums over all of them.
 pub async fn summary(conn: &mut PgConnection, filter: &Filter<'_>) -> Result<Summary, sqlx::Error> {
@@ -90,7 +93,7 @@ pub async fn usage_by(
 ) -> Result<Vec<Grouped>, sqlx::Error> {
     let select = format!(
         "SELECT {column} AS key, {SUMS}, max(ended_at) AS last_at {CHOSEN} AND ended_at IS NOT NULL
-         GROUP BY {column} ORDER BY count(*) DESC, {column} LIMIT $8"
+         GROUP BY {column} ORDER BY count(*) DESC, {column} LIMIT $9"
     );
     filter.bind_all(sqlx::query_as(AssertSqlSafe(select))).bind(limit).fetch_all(conn).await
 }
@@ -102,6 +105,6 @@ pub async fn executions(
     limit: i64,
     offset: i64,
 ) -> Result<Vec<Completion>, sqlx::Error> {
-    let select = format!("SELECT * {CHOSEN} ORDER BY requested_at DESC, id LIMIT $8 OFFSET $9");
+    let select = format!("SELECT * {CHOSEN} ORDER BY requested_at DESC, id LIMIT $9 OFFSET $10");
     filter.bind_all(sqlx::query_as(AssertSqlSafe(select))).bind(limit).bind(offset).fetch_all(conn).await
 }

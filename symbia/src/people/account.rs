@@ -6,8 +6,8 @@ use clap::Args;
 use reqwest::Method;
 use serde_json::json;
 
-use super::{Place, secret_of, show};
-use crate::{config::Config, session::SignIn};
+use super::{Place, secret_of};
+use crate::{config::Config, session::SignIn, table};
 
 #[derive(Debug, Args)]
 pub struct Login {
@@ -41,7 +41,7 @@ pub async fn whoami(config: &Config, place: &Place) -> anyhow::Result<()> {
     } else {
         &[("ID", "/user/id"), ("E-MAIL", "/user/email"), ("NAME", "/user/name"), ("SUPER ADMIN", "/user/isSuperAdmin")]
     };
-    show(config.json, &me, &me, columns);
+    table::show(config.json, &me, &me, columns);
     Ok(())
 }
 

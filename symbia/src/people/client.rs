@@ -4,8 +4,10 @@ use anyhow::Context;
 use reqwest::Method;
 use serde_json::Value;
 
-use super::show;
-use crate::session::{Credential, checked};
+use crate::{
+    session::{Credential, checked},
+    table,
+};
 
 /// The identity service.
 pub struct Client {
@@ -80,15 +82,11 @@ impl Client {
 
     /// Prints an answer, whose rows are behind a JSON pointer.
     pub fn show(&self, answer: &Value, rows: &str, columns: &[(&str, &str)]) {
-        show(self.json, answer, answer.pointer(rows).unwrap_or(&Value::Null), columns);
+        table::show(self.json, answer, answer.pointer(rows).unwrap_or(&Value::Null), columns);
     }
 
     /// Prints that something is done.
     pub fn done(&self, answer: &Value, what: &str) {
-        if self.json {
-            println!("{answer}");
-        } else {
-            println!("{what}");
-        }
+        table::done(self.json, answer, what);
     }
 }

@@ -105,6 +105,19 @@ async fn an_answer_is_given_again_within_its_organization_and_models_share_the_l
     ensure!(models == [json!("second")], "{models:?}");
     let refused = chat(&stage, &ada.token, json!({ "routing": { "strategy": "by-luck" } })).await?;
     ensure!(refused.status() == 400, "{}", refused.status());
+
+    // Not what a process remembers, and for no longer than its asker would take it.
+    let brief = json!({ "cache": { "mode": "exact", "ttl": 1 }, "seed": 1 });
+    chat(&stage, &ada.token, brief.clone()).await?;
+    let stage = stage.crash()?;
+    stage.vendor.asked();
+    let again = chat(&stage, &ada.token, json!({ "cache": { "mode": "exact", "ttl": 60 } })).await?;
+    ensure!(header(&again, "x-symbia-cache") == "hit" && stage.vendor.asked().is_empty(), "it is asked for again");
+    let gone = || async {
+        chat(&stage, &ada.token, brief.clone()).await?;
+        Ok(stage.vendor.asked().len() == 1)
+    };
+    until("it is too old", gone).await?;
     Ok(())
 }
 

@@ -12,7 +12,7 @@ use crate::{
     stage::{Person, Stage},
 };
 
-async fn set(stage: &Stage, who: &Person, alias: &str, route: Value) -> anyhow::Result<(u16, Value)> {
+pub async fn set(stage: &Stage, who: &Person, alias: &str, route: Value) -> anyhow::Result<(u16, Value)> {
     let answered = stage.ask(who, "PUT", &format!("/api/integrations/routes/{alias}"), Some(route)).await?;
     Ok((answered.status, answered.body))
 }
@@ -21,7 +21,7 @@ fn target(model: &str) -> Value {
     json!({ "provider": "openai", "model": model })
 }
 
-async fn asked(stage: &Stage, token: &str, alias: &str) -> anyhow::Result<Response> {
+pub async fn asked(stage: &Stage, token: &str, alias: &str) -> anyhow::Result<Response> {
     chat(stage, token, json!({ "model": alias })).await
 }
 
@@ -30,7 +30,7 @@ fn answered_by(response: &Response) -> &str {
 }
 
 // The models that the vendor was asked for since it was last looked at.
-fn models(stage: &Stage) -> Vec<Value> {
+pub fn models(stage: &Stage) -> Vec<Value> {
     stage.vendor.asked().iter().map(|asked| asked.body["model"].clone()).collect()
 }
 

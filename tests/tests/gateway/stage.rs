@@ -85,13 +85,22 @@ impl Stage {
     /// The same, with a super admin.
     #[cfg(feature = "llama")]
     pub async fn administered() -> anyhow::Result<(Self, Person)> {
+        Self::with_admin(Vendor::start().await?, &[]).await
+    }
+
+    /// The same, asking the vendor.
+    pub async fn administered_with_vendor() -> anyhow::Result<(Self, Person)> {
+        let vendor = Vendor::start().await?;
+        Self::with_admin(vendor.clone(), &vendor.variables()).await
+    }
+
+    async fn with_admin(vendor: Vendor, variables: &[(&str, &str)]) -> anyhow::Result<(Self, Person)> {
         let house = Installation::new()?;
         let password = house.file("password");
         std::fs::write(&password, "root's password")?;
         let file = password.to_str().context("a path")?;
         let admin = ["--admin-name", "root", "--admin-email", "root@example.test", "--admin-org", "root"];
-        let stage =
-            Self::with(house, &[&admin[..], &["--admin-password-file", file]].concat(), Vendor::start().await?, &[])?;
+        let stage = Self::with(house, &[&admin[..], &["--admin-password-file", file]].concat(), vendor, variables)?;
         let body = json!({ "email": "root@example.test", "password": "root's password" });
         let root = stage.enter("login", body).await?;
         Ok((stage, root))

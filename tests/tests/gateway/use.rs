@@ -166,3 +166,33 @@ async fn a_prompt_that_no_event_holds_is_refused_as_too_large() -> Tested {
     ensure!(refused.status == 413 && stage.vendor.asked().is_empty(), "{} {}", refused.status, refused.body);
     Ok(())
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn requests_are_found_again_by_their_tags() -> Tested {
+    let stage = Stage::open().await?;
+    let (ada, bob) = (stage.register("ada").await?, stage.register("bob").await?);
+    let messages = json!([{ "role": "user", "content": "hi" }]);
+    let ask = async |tags: &str, path: &str, body: Value| -> anyhow::Result<u16> {
+        let request = stage.http.post(format!("{}{path}", stage.gateway)).bearer_auth(&ada.token);
+        Ok(request.header("x-symbia-tags", tags).json(&body).send().await?.status().as_u16())
+    };
+    let said = json!({ "model": "openai/fake", "messages": messages });
+    ensure!(ask("team:blue, nightly", "/v1/chat/completions", said.clone()).await? == 200);
+    ensure!(ask("team:blue", "/v1/embeddings", json!({ "model": "openai/embed", "input": "abc" })).await? == 200);
+    ensure!(ask("team:red", "/api/integrations/execute", chat()).await? == 200);
+    for wrong in ["a b", &"x".repeat(65), &vec!["x"; 11].join(",")] {
+        ensure!(ask(wrong, "/v1/chat/completions", said.clone()).await? == 400, "{wrong}");
+    }
+    let found = async |who: &Person, tag: &str| -> anyhow::Result<Vec<Value>> {
+        let path = format!("/api/integrations/executions?tag={tag}");
+        Ok(stage.ask(who, "GET", &path, None).await?.body.as_array().cloned().unwrap_or_default())
+    };
+    until("both show", || async { Ok(found(&ada, "team:blue").await?.len() == 2) }).await?;
+    let one = found(&ada, "nightly").await?;
+    ensure!(one.len() == 1 && one[0]["tags"] == json!(["team:blue", "nightly"]), "{one:?}");
+    ensure!(found(&ada, "team").await?.is_empty() && found(&bob, "team:blue").await?.is_empty(), "others are found");
+    let usage = stage.ask(&ada, "GET", "/api/integrations/usage?tag=nightly", None).await?.body;
+    ensure!(usage["summary"]["totalRequests"] == 1 && usage["summary"]["totalTokens"] == 18, "{usage}");
+    stage.house.run(&["projection", "verify"])?.expect(0)?;
+    Ok(())
+}

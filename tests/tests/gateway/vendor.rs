@@ -1,11 +1,14 @@
 //! A server that answers as OpenAI and Anthropic do: with a sum, or with a call of a tool when it is given one.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{
+    Arc, Mutex, PoisonError,
+    atomic::{AtomicBool, Ordering},
+};
 
 use axum::{
     Json, Router,
     extract::State,
-    http::{HeaderMap, StatusCode},
+    http::{HeaderMap, HeaderName, HeaderValue, StatusCode},
     response::{IntoResponse, Response},
     routing::{get, post},
 };
@@ -29,13 +32,14 @@ pub struct Vendor {
     base: String,
     // Lets the model `slow` answer so many requests.
     gate: Arc<Semaphore>,
+    refused: Arc<AtomicBool>,
 }
 
 impl Vendor {
     pub async fn start() -> anyhow::Result<Self> {
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await?;
         let base = format!("http://{}/v1", listener.local_addr()?);
-        let vendor = Vendor { base, asked: Arc::default(), gate: Arc::new(Semaphore::new(0)) };
+        let vendor = Vendor { base, asked: Arc::default(), gate: Arc::new(Semaphore::new(0)), refused: Arc::default() };
         let routes = Router::new()
             .route("/v1/chat/completions", post(chat))
             .route("/v1/embeddings", post(embeddings))
@@ -72,6 +76,21 @@ impl Vendor {
         self.gate.forget_permits(usize::MAX >> 3);
     }
 
+    // A model `status-<status>-<code>` refuses with them; `once-429` does the first time.
+    fn refusal(&self, model: &str) -> Option<Response> {
+        let error = |status: StatusCode, code: &str| {
+            let said = json!({ "error": { "message": "not now", "type": code, "code": code } });
+            let after = (status == StatusCode::TOO_MANY_REQUESTS).then_some([("retry-after", "1")]);
+            (status, after.unwrap_or([("x-refused", "1")]), Json(said)).into_response()
+        };
+        if model == "once-429" {
+            let first = !self.refused.swap(true, Ordering::Relaxed);
+            return first.then(|| error(StatusCode::TOO_MANY_REQUESTS, "rate_limit_exceeded"));
+        }
+        let (status, code) = model.strip_prefix("status-")?.split_once('-')?;
+        Some(error(StatusCode::from_bytes(status.as_bytes()).ok()?, code))
+    }
+
     fn note(&self, headers: &HeaderMap, body: &Value) {
         let header = |name: &str| headers.get(name).and_then(|v| v.to_str().ok()).unwrap_or_default().to_owned();
         let key = header("x-api-key") + header("authorization").trim_start_matches("Bearer ");
@@ -96,6 +115,9 @@ async fn chat(State(vendor): State<Vendor>, headers: HeaderMap, Json(body): Json
     if body["model"] == "shy" {
         let declined = json!({ "error": { "message": "not that", "code": "content_filter" } });
         return (StatusCode::BAD_REQUEST, Json(declined)).into_response();
+    }
+    if let Some(refusal) = body["model"].as_str().and_then(|model| vendor.refusal(model)) {
+        return refusal;
     }
     if body["model"] == "slow"
         && let Ok(turn) = vendor.gate.acquire().await
@@ -126,7 +148,14 @@ async fn chat(State(vendor): State<Vendor>, headers: HeaderMap, Json(body): Json
         said += &chunk(json!({}), json!("stop"));
     }
     let usage = json!({ "id": "chatcmpl-9", "choices": [], "usage": { "prompt_tokens": 12, "completion_tokens": 6, "total_tokens": 18 } });
-    events(format!("{said}data: {usage}\n\ndata: [DONE]\n\n"))
+    let mut response = events(format!("{said}data: {usage}\n\ndata: [DONE]\n\n"));
+    if body["model"] == "nearly-done" {
+        let granted = [("x-ratelimit-limit-requests", "100"), ("x-ratelimit-remaining-requests", "2")];
+        response
+            .headers_mut()
+            .extend(granted.map(|(name, value)| (HeaderName::from_static(name), HeaderValue::from_static(value))));
+    }
+    response
 }
 
 async fn embeddings(State(vendor): State<Vendor>, headers: HeaderMap, Json(body): Json<Value>) -> Response {

@@ -15,7 +15,7 @@ use self::reading::Reading;
 use super::{
     openai::no_key,
     provider::{Answer, ApiKey, Deltas, Fault, Prompt, Provider},
-    upstream::{Call, Server},
+    upstream::{Call, Server, quota_used},
 };
 
 /// Where Anthropic is.
@@ -107,9 +107,10 @@ impl Provider for Anthropic {
         let with = |r: reqwest::RequestBuilder| authorized(r.header("Accept", "text/event-stream"), call);
         let response = call.post(format!("{}/messages", call.base_url()), &body, with).await?;
         let headers = response.headers().clone();
+        let quota_used = quota_used(&headers);
         let mut reading = Reading::new(call, headers, prompt);
         call.frames(response, |data| reading.frame(data, &mut *deltas)).await?;
-        reading.end()
+        Ok(Answer { quota_used, ..reading.end()? })
     }
 
     async fn models(&self, _org: &str, key: Option<&ApiKey>) -> Result<Vec<ListedModel>, Fault> {

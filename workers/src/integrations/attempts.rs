@@ -20,12 +20,12 @@ use tracing::Instrument;
 use super::{
     accounts::Lease,
     admission::leave,
-    answers::Question,
     attempt::Attempt,
     beginning::{Begun, Turn, named, prompt},
     circuits::Line,
     live::Live,
     provider::{Answer, Delta, Fault, Prompt},
+    quotas::TARGET_LIMITED,
     retry::next_of,
     router::{LlmRouter, Work, router},
     routes::Candidate,
@@ -158,14 +158,19 @@ impl LlmRouter {
         if left.is_zero() || attempt >= self.most_attempts(work) {
             return None;
         }
-        let circuit_open = fault.code.as_deref() == Some("circuit_open");
-        let again = self.options.retry.pause(fault, turn.tries, spoken).filter(|wait| *wait < left && !circuit_open);
+        let following = work.asked.targets.iter().skip(turn.target + 1).map(|target| target.after);
+        let next = next_of(following, fault, spoken);
+        // It was not asked: another one may be, at once.
+        let left_alone = match fault.code.as_deref() {
+            Some("circuit_open") => true,
+            Some(TARGET_LIMITED) => next.is_some(),
+            _ => false,
+        };
+        let again = self.options.retry.pause(fault, turn.tries, spoken).filter(|wait| *wait < left && !left_alone);
         if let Some(wait) = again {
             return Some((Turn { tries: turn.tries + u32::from(!fault.lost), ..turn }, wait));
         }
-        let following = work.asked.targets.iter().skip(turn.target + 1).map(|target| target.after);
-        let next = next_of(following, fault, spoken)?;
-        Some((Turn { target: turn.target + 1 + next, tries: 1 }, Duration::ZERO))
+        Some((Turn { target: turn.target + 1 + next?, tries: 1 }, Duration::ZERO))
     }
 
     pub(super) fn most_attempts(&self, work: &Work<'_>) -> u32 {
@@ -182,6 +187,13 @@ impl LlmRouter {
             Ok(leave) => leave,
             Err(fault) => return Heard::nothing(fault),
         };
+        let lasts = work.deadline.saturating_duration_since(Instant::now());
+        let (org, id) = (work.event.orgid.as_str(), &work.request.request_id);
+        let held = match self.quotas.enter(org, target, id, target.timeout.map_or(lasts, |most| most.min(lasts))).await
+        {
+            Ok(held) => held,
+            Err(fault) => return Heard::nothing(fault),
+        };
         let (name, begun) = (target.name(), OffsetDateTime::now_utc());
         let _busy = self.standings.begin(name.clone());
         let live = Live::open(self.client.clone(), &work.event.orgid, work.request, prompt.attempt);
@@ -192,6 +204,7 @@ impl LlmRouter {
             End::Answer(answer) => {
                 let first = heard.first.unwrap_or_else(OffsetDateTime::now_utc);
                 self.standings.took(&name, (first - begun).as_seconds_f64() * 1000.0);
+                self.standings.answered(&name, answer.usage.total_tokens, answer.quota_used);
                 leave.succeeded().await;
                 observed.completed(answer);
             }
@@ -199,11 +212,15 @@ impl LlmRouter {
                 if fault.category == ErrorCategory::Timeout {
                     self.standings.took(&name, (OffsetDateTime::now_utc() - begun).as_seconds_f64() * 1000.0);
                 }
+                if fault.category == ErrorCategory::RateLimit {
+                    self.standings.used_up(&name);
+                }
                 leave.failed(fault.category).await;
                 observed.failed(fault);
             }
             End::Cancelled => observed.cancelled(),
         }
+        held.leave().await;
         drop(observed);
         if let Some(live) = live {
             live.close().await;
@@ -276,8 +293,8 @@ impl LlmRouter {
             tokens_per_sec: writing
                 .map(|seconds| (answer.usage.completion_tokens as f64 / seconds * 10.0).round() / 10.0),
         };
-        if let Some(question) = Question::of(work) {
-            self.answers.keep(question, &answer, work.asked.targets[turn.target].name());
+        if let Some(question) = self.answers.question(work) {
+            self.answers.keep(question, work, &answer, work.asked.targets[turn.target].name()).await;
         }
         work.spent.store(answer.usage.total_tokens, Ordering::Relaxed);
         // The price of what was asked for: providers answer with names of their own.

@@ -3,7 +3,7 @@
 use std::{
     collections::HashMap,
     sync::{Arc, Mutex, PoisonError},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use moka::sync::Cache;
@@ -12,6 +12,7 @@ use symbia_events::integrations::{Balance, Strategy};
 /// How long it is remembered how fast a target was.
 const REMEMBERED: Duration = Duration::from_secs(600);
 const MOST: u64 = 10_000;
+const MINUTE: Duration = Duration::from_secs(60);
 /// How much the last answer counts beside those before it.
 const LAST: f64 = 0.3;
 
@@ -20,6 +21,23 @@ const LAST: f64 = 0.3;
 pub(super) struct Standings {
     under_way: Arc<Mutex<HashMap<String, usize>>>,
     latency: Cache<String, f64>,
+    taken: Cache<String, Taken>,
+    granted: Cache<String, f64>,
+}
+
+/// What a target took in about the last minute: it counts less the longer ago it was.
+#[derive(Clone, Copy, Debug)]
+struct Taken {
+    requests: f64,
+    tokens: f64,
+    at: Instant,
+}
+
+impl Taken {
+    fn now(self) -> Self {
+        let left = (-self.at.elapsed().as_secs_f64() / MINUTE.as_secs_f64()).exp();
+        Taken { requests: self.requests * left, tokens: self.tokens * left, at: Instant::now() }
+    }
 }
 
 /// What one target is chosen by.
@@ -31,6 +49,12 @@ pub(super) struct Standing {
     pub latency_ms: Option<f64>,
     /// Of a million tokens read and a million written, in millionths of a US dollar.
     pub price: Option<u64>,
+    /// How much of what it is granted is used, 0 to 1.
+    pub used: f64,
+    /// Tokens of the last minute.
+    pub tokens: f64,
+    /// In place of chance: the same number for the same conversation, 0 to 1.
+    pub drawn: Option<f64>,
 }
 
 /// One request under way, until it is dropped.
@@ -42,7 +66,9 @@ pub(super) struct Busy {
 impl Default for Standings {
     fn default() -> Self {
         let latency = Cache::builder().max_capacity(MOST).time_to_live(REMEMBERED).build();
-        Standings { under_way: Arc::default(), latency }
+        let taken = Cache::builder().max_capacity(MOST).time_to_live(REMEMBERED).build();
+        let granted = Cache::builder().max_capacity(MOST).time_to_live(MINUTE).build();
+        Standings { under_way: Arc::default(), latency, taken, granted }
     }
 }
 
@@ -68,6 +94,30 @@ impl Standings {
         let before = self.latency.get(target);
         self.latency.insert(target.to_owned(), before.map_or(ms, |before| before + LAST * (ms - before)));
     }
+
+    /// It answered, and took so many tokens; its provider may have told how much of what it grants is used.
+    pub fn answered(&self, target: &str, tokens: u64, used: Option<f64>) {
+        let before = self.taken.get(target).map(Taken::now);
+        let (requests, before) = before.map_or((0.0, 0.0), |before| (before.requests, before.tokens));
+        let taken = Taken { requests: requests + 1.0, tokens: before + tokens as f64, at: Instant::now() };
+        self.taken.insert(target.to_owned(), taken);
+        if let Some(used) = used {
+            self.granted.insert(target.to_owned(), used);
+        }
+    }
+
+    /// Its provider grants no more for a while.
+    pub fn used_up(&self, target: &str) {
+        self.granted.insert(target.to_owned(), 1.0);
+    }
+
+    /// How much of what it is granted is used, and the tokens of the last minute. `most`: requests that it may have in one.
+    pub fn usage(&self, target: &str, most: Option<u32>) -> (f64, f64) {
+        let taken = self.taken.get(target).map(Taken::now);
+        let of_limit = taken.zip(most).map_or(0.0, |(taken, most)| taken.requests / f64::from(most.max(1)));
+        let used = self.granted.get(target).unwrap_or(0.0).max(of_limit.min(1.0));
+        (used, taken.map_or(0.0, |taken| taken.tokens))
+    }
 }
 
 impl Drop for Busy {
@@ -86,21 +136,24 @@ pub(super) fn order<T>(targets: Vec<(T, Standing)>, balance: &Balance) -> Vec<T>
     let rank = |(place, (target, standing)): (usize, (T, Standing))| {
         let weight = weight(place);
         if weight <= 0.0 {
-            return ((f64::INFINITY, place as f64), target);
+            return ((f64::INFINITY, place as f64, 0.0), target);
         }
         // The smallest of times that pass at rates like the weights: each is first as often as its weight says.
-        let chance = -(1.0 - rand::random::<f64>()).ln() / weight;
+        let chance = -(1.0 - standing.drawn.unwrap_or_else(rand::random::<f64>)).ln() / weight;
         let first = match balance.strategy {
             Strategy::Priority => place as f64,
-            Strategy::SimpleShuffle => 0.0,
+            Strategy::SimpleShuffle | Strategy::Sticky => 0.0,
             Strategy::LeastBusy => standing.load as f64 / weight,
             Strategy::LowestLatency => standing.latency_ms.unwrap_or(0.0),
             Strategy::LowestCost => standing.price.map_or(f64::MAX, |price| price as f64),
+            // Shares that differ by less than a hundredth are the same.
+            Strategy::UsageBased => (standing.used * 100.0).floor(),
         };
-        ((first, chance), target)
+        let second = if balance.strategy == Strategy::UsageBased { standing.tokens / weight } else { 0.0 };
+        ((first, second, chance), target)
     };
     let mut ranked: Vec<_> = targets.into_iter().enumerate().map(rank).collect();
-    ranked.sort_by(|((a, x), _), ((b, y), _)| a.total_cmp(b).then(x.total_cmp(y)));
+    ranked.sort_by(|((a, b, c), _), ((x, y, z), _)| a.total_cmp(x).then(b.total_cmp(y)).then(c.total_cmp(z)));
     ranked.into_iter().map(|(_, target)| target).collect()
 }
 
@@ -148,6 +201,29 @@ mod tests {
         assert_eq!(ordered(Strategy::Priority, &[0, 1, 1]), ["b", "c", "a"]);
         assert_eq!(ordered(Strategy::LowestLatency, &[]), ["c", "b", "a"]);
         assert_eq!(ordered(Strategy::LowestCost, &[]), ["c", "a", "b"]);
+    }
+
+    #[test]
+    fn who_has_most_left_is_asked_first_and_a_conversation_stays_where_it_is() {
+        let standings = Standings::default();
+        standings.answered("a", 10, Some(0.9));
+        standings.answered("b", 5_000, Some(0.2));
+        standings.answered("c", 100, None);
+        let standing = |target: &'static str, most| {
+            let (used, tokens) = standings.usage(target, most);
+            (target, Standing { used, tokens, ..Standing::default() })
+        };
+        let used = balance(Strategy::UsageBased, &[]);
+        let targets = || vec![standing("a", None), standing("b", None), standing("c", None), standing("d", None)];
+        assert_eq!(order(targets(), &used), ["d", "c", "b", "a"]);
+        standings.used_up("c");
+        assert_eq!(order(targets(), &used), ["d", "b", "a", "c"]);
+        assert_eq!(order(vec![standing("b", Some(2)), standing("a", Some(1))], &used), ["b", "a"], "half of its limit");
+
+        let drawn = |target, drawn| (target, Standing { drawn: Some(drawn), ..Standing::default() });
+        let sticky =
+            |weights: &[u32]| order(vec![drawn("a", 0.7), drawn("b", 0.5)], &balance(Strategy::Sticky, weights));
+        assert!((0..20).all(|_| sticky(&[]) == ["b", "a"]) && sticky(&[9, 1]) == ["a", "b"]);
     }
 
     #[test]

@@ -24,7 +24,8 @@ use super::{
     attempts::not_lent,
     balance::Standings,
     circuits::{Line, Lines},
-    provider::{Fault, Inputs, Provider, Providers, Vectors},
+    provider::{Fault, Inputs, Providers, Vectors},
+    quotas::Quotas,
     rates::Rates,
     refusals::Refusals,
     retry::RetryOptions,
@@ -45,6 +46,7 @@ pub struct EmbeddingRouter {
     accounts: Arc<dyn Accounts>,
     lines: Lines,
     rates: Rates,
+    quotas: Quotas,
     timeout: Duration,
     retry: RetryOptions,
 }
@@ -70,8 +72,9 @@ impl EmbeddingRouter {
     ) -> Result<Self, async_nats::SubscribeError> {
         let (retry, timeout) = (options.retry.clone(), options.timeout);
         let lines = Lines::open(&client, keys, sender.clone(), retry.clone()).await?;
-        let rates = Rates::new(Limits::new(client), Refusals::new(sender.clone()));
-        Ok(EmbeddingRouter { sender, content_keys, providers, accounts, lines, rates, timeout, retry })
+        let rates = Rates::new(Limits::new(client.clone()), Refusals::new(sender.clone()));
+        let quotas = Quotas::new(client);
+        Ok(EmbeddingRouter { sender, content_keys, providers, accounts, lines, rates, quotas, timeout, retry })
     }
 
     async fn requested(&self, event: &Event, request: &EmbeddingRequested) -> anyhow::Result<()> {
@@ -102,7 +105,7 @@ impl EmbeddingRouter {
         if let Some(fault) = not_allowed(&*self.accounts, &asker, std::slice::from_ref(&target)).await? {
             return self.failed(event, request, &fault, Some(&key), Vec::new()).await;
         }
-        let Candidate { provider, model, .. } = target;
+        let (provider, model) = (&target.provider, target.model.clone());
         let tokens = (texts.iter().map(String::len).sum::<usize>() as u64).div_ceil(4);
         let usage = Usage { prompt_tokens: tokens, total_tokens: tokens, ..Usage::default() };
         let expected = Expected { provider: provider.key(), model: &model, usage };
@@ -122,7 +125,7 @@ impl EmbeddingRouter {
         };
         let (org, request_id, dimensions) = (event.orgid.to_string(), request.request_id.clone(), request.dimensions);
         let inputs = Inputs { org, request_id, model, texts, dimensions };
-        let made = self.made(event, request, &asker, &*provider, inputs).await?;
+        let made = self.made(event, request, &asker, &target, inputs).await?;
         let spent = made.as_ref().map_or(0, |made| made.vectors.usage.total_tokens);
         self.rates.settle(charged, Some(spent)).await;
         leave(&self.sender, event, &request.request_id, &places(&budgets, &limits)).await?;
@@ -141,6 +144,7 @@ impl EmbeddingRouter {
             standings: &Standings::default(),
             // One without a default has none: asking it says so.
             usual: |provider| provider.default_embedding_model().unwrap_or_default().to_owned(),
+            conversation: &|| request.context.user_id.as_deref().unwrap_or(&request.requested_by).to_owned(),
         };
         Ok(chooser.choose(org, &asked, &[], None).await?.and_then(first))
     }
@@ -151,9 +155,10 @@ impl EmbeddingRouter {
         event: &Event,
         request: &EmbeddingRequested,
         asker: &Asker<'_>,
-        provider: &dyn Provider,
+        target: &Candidate,
         inputs: Inputs,
     ) -> anyhow::Result<Result<Made, Fault>> {
+        let provider = &*target.provider;
         let deadline = Instant::now() + self.time_left(request);
         let named = request.credential_id.as_deref();
         let mut tries = 1;
@@ -165,25 +170,13 @@ impl EmbeddingRouter {
             if let (Some(named), None, true) = (named, &lease, provider.takes_key()) {
                 return Ok(Err(not_lent(named, provider.key())));
             }
-            let credential = lease.as_ref().map(|lease| lease.credential_id.as_str());
-            let line = Line { provider: provider.key(), model: &inputs.model, credential };
-            let leave = match self.lines.admit(event, line) {
-                Ok(leave) => leave,
-                Err(fault) => return Ok(Err(fault)),
-            };
-            let asked = provider.embed(&inputs, lease.as_ref().map(|lease| &lease.key));
-            let answer = tokio::time::timeout_at(deadline, asked).await.unwrap_or_else(|_| {
-                let message = format!("provider '{}' did not finish before the deadline", provider.key());
-                Err(Fault::new(ErrorCategory::Timeout, "deadline", message))
-            });
-            let fault = match answer {
+            let fault = match self.asked(event, target, &inputs, lease.as_ref(), deadline).await {
                 Ok(vectors) => {
-                    leave.succeeded().await;
                     return Ok(Ok(Made { provider: provider.key(), asked: inputs.model, vectors, lease }));
                 }
+                Err(fault) if fault.code.as_deref() == Some("circuit_open") => return Ok(Err(fault)),
                 Err(fault) => fault,
             };
-            leave.failed(fault.category).await;
             let left = deadline.saturating_duration_since(Instant::now());
             match self.retry.pause(&fault, tries, false).filter(|wait| *wait < left) {
                 Some(wait) => tokio::time::sleep(wait).await,
@@ -192,6 +185,33 @@ impl EmbeddingRouter {
             tracing::warn!(request = request.request_id, tries, %fault, "embedding failed, trying again");
             tries += 1;
         }
+    }
+
+    // One try.
+    async fn asked(
+        &self,
+        event: &Event,
+        target: &Candidate,
+        inputs: &Inputs,
+        lease: Option<&Lease>,
+        deadline: Instant,
+    ) -> Result<Vectors, Fault> {
+        let provider = &*target.provider;
+        let credential = lease.map(|lease| lease.credential_id.as_str());
+        let leave = self.lines.admit(event, Line { provider: provider.key(), model: &inputs.model, credential })?;
+        let lasts = deadline.saturating_duration_since(Instant::now());
+        let held = self.quotas.enter(&inputs.org, target, &inputs.request_id, lasts).await?;
+        let asked = provider.embed(inputs, lease.map(|lease| &lease.key));
+        let answer = tokio::time::timeout_at(deadline, asked).await.unwrap_or_else(|_| {
+            let message = format!("provider '{}' did not finish before the deadline", provider.key());
+            Err(Fault::new(ErrorCategory::Timeout, "deadline", message))
+        });
+        held.leave().await;
+        match &answer {
+            Ok(_) => leave.succeeded().await,
+            Err(fault) => leave.failed(fault.category).await,
+        }
+        answer
     }
 
     async fn completed(

@@ -131,6 +131,7 @@ impl Enquiries {
             accounts: &*self.accounts,
             standings: &Standings::default(),
             usual: |provider| provider.default_model().to_owned(),
+            conversation: &|| String::new(),
         };
         let chosen = chooser.choose(org, &target, &[], None).await.map_err(|error| unavailable("routes", &error))??;
         chosen.into_iter().next().ok_or_else(|| Fault::new(ErrorCategory::NotFound, "no_provider", "no model is named"))

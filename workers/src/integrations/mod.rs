@@ -21,6 +21,7 @@ mod meter;
 mod oauth;
 mod openai;
 mod provider;
+mod quotas;
 mod rates;
 mod refusals;
 mod registry;

@@ -14,7 +14,7 @@ use symbia_nats::enquiry::ListedModel;
 use self::reading::Reading;
 use super::{
     provider::{Answer, ApiKey, Deltas, Fault, Inputs, Prompt, Provider, Vectors},
-    upstream::{Call, Server, content_type},
+    upstream::{Call, Server, content_type, quota_used},
 };
 
 /// Where OpenAI is.
@@ -191,13 +191,14 @@ impl Provider for OpenAi {
         let with = |r: reqwest::RequestBuilder| authorized(r.header("Accept", "text/event-stream"), call);
         let response = call.post(format!("{}/chat/completions", call.base_url()), &body::body(prompt), with).await?;
         let headers = response.headers().clone();
+        let quota_used = quota_used(&headers);
         let mut reading = Reading::new(call, headers, prompt);
         if content_type(response.headers()).starts_with("application/json") {
             reading.take(call.json(response, MAX_BODY).await?, deltas)?;
         } else {
             call.frames(response, |data| reading.frame(data, &mut *deltas)).await?;
         }
-        reading.end()
+        Ok(Answer { quota_used, ..reading.end()? })
     }
 
     async fn models(&self, _org: &str, key: Option<&ApiKey>) -> Result<Vec<ListedModel>, Fault> {

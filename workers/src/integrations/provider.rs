@@ -3,6 +3,7 @@
 use std::{fmt, sync::Arc, time::Duration};
 
 use async_trait::async_trait;
+use serde::{Deserialize, Serialize};
 use symbia_commands::integrations::MAX_PROMPT;
 use symbia_events::integrations::{
     AnswerChoice, AnswerMore, DroppedParam, ErrorCategory, FinishReason, PromptOptions, PromptPart, PromptRole,
@@ -145,7 +146,7 @@ pub enum Delta<'a> {
 }
 
 /// A complete answer.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Answer {
     /// The text.
     pub text: String,
@@ -170,7 +171,11 @@ pub struct Answer {
     /// The answers beside it, where several were asked for.
     pub others: Vec<AnswerChoice>,
     /// It was given before, and the model was not asked.
+    #[serde(skip)]
     pub cached: bool,
+    /// How much of what the provider grants is used, 0 to 1, where it tells.
+    #[serde(skip)]
+    pub quota_used: Option<f64>,
 }
 
 impl Answer {
@@ -190,6 +195,7 @@ impl Answer {
             logprobs: Vec::new(),
             others: Vec::new(),
             cached: false,
+            quota_used: None,
         }
     }
 

@@ -27,7 +27,8 @@ use symbia_commands::{
 use symbia_events::{
     AggregateRef, CommandId, Event, KeyRing, Personal, Position, Service, SubjectKey,
     integrations::{
-        Balance, CompletionEvent, CompletionRequested, ErrorCategory, PromptMessage, PromptMore, PromptOptions, Target,
+        Balance, CompletionEvent, CompletionRequested, ErrorCategory, PromptMessage, PromptMore, PromptOptions,
+        PromptRole, Target,
     },
     messaging::conversation_key_of,
 };
@@ -43,10 +44,11 @@ use uuid::Uuid;
 use super::{
     accounts::{Accounts, Asker, Lease, NoAccounts},
     admission::Admission,
-    answers::{Answers, Question},
+    answers::Answers,
     balance::Standings,
     circuits::Lines,
     provider::{Fault, Providers, Turn},
+    quotas::Quotas,
     rates::Rates,
     refusals::Refusals,
     retry::{RetryOptions, next_of},
@@ -90,6 +92,7 @@ pub struct LlmRouter {
     pub(super) lines: Lines,
     pub(super) rates: Rates,
     pub(super) standings: Standings,
+    pub(super) quotas: Quotas,
     pub(super) answers: Answers,
     pub(super) options: RouterOptions,
     pub(super) running: Running,
@@ -168,10 +171,11 @@ impl LlmRouter {
     ) -> Result<Self, async_nats::SubscribeError> {
         let running = Running::open(&client, &keys, &options.worker_id).await?;
         let lines = Lines::open(&client, Arc::clone(&keys), sender.clone(), options.retry.clone()).await?;
-        let store = EventStore::new(client.clone(), keys, &StoreOptions::default());
+        let store = EventStore::new(client.clone(), Arc::clone(&keys), &StoreOptions::default());
         let accounts = Arc::new(NoAccounts);
         let rates = Rates::new(Limits::new(client.clone()), Refusals::new(sender.clone()));
-        let (standings, answers) = (Standings::default(), Answers::default());
+        let (standings, quotas) = (Standings::default(), Quotas::new(client.clone()));
+        let answers = Answers::new(client.clone(), keys, content_keys.clone());
         Ok(LlmRouter {
             client,
             store,
@@ -182,6 +186,7 @@ impl LlmRouter {
             lines,
             rates,
             standings,
+            quotas,
             answers,
             options,
             running,
@@ -211,7 +216,7 @@ impl LlmRouter {
             Ok(opened) => opened,
             Err(fault) => return Ok(Err((fault, Some(key)))),
         };
-        let targets = match self.targets(org, request, options.balance.as_ref()).await? {
+        let targets = match self.targets(org, request, (&turns, options.balance.as_ref())).await? {
             Ok(targets) => targets,
             Err(fault) => return Ok(Err((fault, Some(key)))),
         };
@@ -246,7 +251,8 @@ impl LlmRouter {
             return self.work(&work, begun).await;
         }
         // Whoever was answered before is not asked again, and nothing is spent.
-        if let Some((answer, by)) = Question::of(&work).and_then(|question| self.answers.find(question))
+        if let Some(question) = self.answers.question(&work)
+            && let Some((answer, by)) = self.answers.find(&question).await
             && self.again(&work, answer, &by).await?
         {
             return Ok(());
@@ -270,14 +276,16 @@ impl LlmRouter {
         &self,
         org: &str,
         request: &CompletionRequested,
-        balance: Option<&Balance>,
+        (turns, balance): (&[Turn], Option<&Balance>),
     ) -> anyhow::Result<Result<Targets, Fault>> {
+        let conversation = || conversation(request, turns);
         let asked = Target { provider: request.provider.clone(), model: request.model.clone() };
         let chooser = Chooser {
             providers: &self.providers,
             accounts: &*self.accounts,
             standings: &self.standings,
             usual: |provider| provider.default_model().to_owned(),
+            conversation: &conversation,
         };
         chooser.choose(org, &asked, &request.fallbacks, balance).await
     }
@@ -380,6 +388,16 @@ pub(super) async fn not_allowed(
         let message = format!("this API key may not ask '{}': its scopes name other models", target.name());
         Fault::new(ErrorCategory::Auth, "model_not_allowed", message)
     }))
+}
+
+// What is the same for all requests of a conversation: its id, or who asks and how it began.
+fn conversation(request: &CompletionRequested, turns: &[Turn]) -> String {
+    if let Some(id) = &request.context.conversation_id {
+        return id.clone();
+    }
+    let first = turns.iter().position(|turn| turn.role == PromptRole::User).unwrap_or(0);
+    let begun: Vec<&str> = turns.iter().take(first + 1).map(|turn| turn.content.as_str()).collect();
+    serde_json::json!([request.requested_by, begun]).to_string()
 }
 
 /// In whose name the router works.

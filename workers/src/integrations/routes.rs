@@ -3,6 +3,8 @@
 
 use std::{sync::Arc, time::Duration};
 
+use serde_json::json;
+use sha2::{Digest, Sha256};
 use symbia_commands::integrations::may_be_alias;
 use symbia_events::integrations::{Balance, FallbackTrigger, RouteFallback, RouteTarget, Strategy, Target};
 
@@ -33,6 +35,9 @@ pub(super) struct Candidate {
     pub after: Option<FallbackTrigger>,
     /// Longest time for one attempt.
     pub timeout: Option<Duration>,
+    /// How often it may be asked in a minute, and how many requests it may have under way.
+    pub max_rpm: Option<u32>,
+    pub max_concurrency: Option<u32>,
     /// The route that it belongs to.
     pub alias: Option<Arc<str>>,
 }
@@ -51,6 +56,8 @@ pub(super) struct Chooser<'a> {
     pub standings: &'a Standings,
     /// The model of a provider when none is named.
     pub usual: fn(&dyn Provider) -> String,
+    /// What is the same for all requests of a conversation.
+    pub conversation: &'a (dyn Fn() -> String + Sync),
 }
 
 impl Chooser<'_> {
@@ -98,7 +105,8 @@ impl Chooser<'_> {
     fn plain(&self, target: &Target) -> Result<Candidate, Fault> {
         let (provider, model) = self.providers.resolve(target)?;
         let model = model.unwrap_or_else(|| (self.usual)(&**provider));
-        Ok(Candidate { provider: Arc::clone(provider), model, after: None, timeout: None, alias: None })
+        let provider = Arc::clone(provider);
+        Ok(Candidate { provider, model, after: None, timeout: None, max_rpm: None, max_concurrency: None, alias: None })
     }
 
     // Those of its name, and those for when something goes wrong: special reasons before the general one.
@@ -111,8 +119,9 @@ impl Chooser<'_> {
             move |target: &RouteTarget| -> Result<Candidate, Fault> {
                 let named = Target { provider: Some(target.provider.clone()), model: target.model.clone() };
                 let timeout = target.timeout_ms.map(Duration::from_millis);
+                let (max_rpm, max_concurrency) = (target.max_rpm, target.max_concurrency);
                 let plain = self.plain(&named)?;
-                Ok(Candidate { after, timeout, alias: Some(Arc::clone(alias)), ..plain })
+                Ok(Candidate { after, timeout, max_rpm, max_concurrency, alias: Some(Arc::clone(alias)), ..plain })
             }
         };
         let weights = route.targets.iter().map(|target| target.weight.unwrap_or(1)).collect();
@@ -129,6 +138,7 @@ impl Chooser<'_> {
 
     async fn ordered(&self, candidates: Vec<Candidate>, balance: &Balance) -> anyhow::Result<Vec<Candidate>> {
         let mut standing = Vec::with_capacity(candidates.len());
+        let conversation = (balance.strategy == Strategy::Sticky).then(|| (self.conversation)());
         for candidate in candidates {
             let price = match balance.strategy {
                 Strategy::LowestCost => self.price(&candidate).await?,
@@ -136,7 +146,9 @@ impl Chooser<'_> {
             };
             let name = candidate.name();
             let (load, latency_ms) = (self.standings.load(&name), self.standings.latency_ms(&name));
-            standing.push((candidate, Standing { load, latency_ms, price }));
+            let (used, tokens) = self.standings.usage(&name, candidate.max_rpm);
+            let drawn = conversation.as_ref().map(|conversation| drawn(conversation, &name));
+            standing.push((candidate, Standing { load, latency_ms, price, used, tokens, drawn }));
         }
         Ok(order(standing, balance))
     }
@@ -149,4 +161,11 @@ impl Chooser<'_> {
         let price = self.accounts.price(candidate.provider.key(), &candidate.model).await?;
         Ok(price.map(|price| price.input.saturating_add(price.output)))
     }
+}
+
+// A number from 0 to 1 that a conversation and a target have in common, wherever it is drawn.
+fn drawn(conversation: &str, target: &str) -> f64 {
+    let digest = Sha256::digest(json!([conversation, target]).to_string());
+    let first = digest.iter().take(4).fold(0_u32, |number, byte| number << 8 | u32::from(*byte));
+    f64::from(first) / (f64::from(u32::MAX) + 1.0)
 }

@@ -241,6 +241,21 @@ impl Call<'_> {
     }
 }
 
+/// The largest share of what a provider grants in a window that is used, 0 to 1, as its headers tell.
+pub(super) fn quota_used(headers: &HeaderMap) -> Option<f64> {
+    let number = |name: String| headers.get(name)?.to_str().ok()?.parse::<f64>().ok();
+    let used = |limit: Option<f64>, left: Option<f64>| {
+        let limit = limit.filter(|limit| *limit > 0.0)?;
+        Some((1.0 - left? / limit).clamp(0.0, 1.0))
+    };
+    let openai = ["requests", "tokens"]
+        .map(|of| used(number(format!("x-ratelimit-limit-{of}")), number(format!("x-ratelimit-remaining-{of}"))));
+    let anthropic = ["requests", "tokens", "input-tokens", "output-tokens"].map(|of| {
+        used(number(format!("anthropic-ratelimit-{of}-limit")), number(format!("anthropic-ratelimit-{of}-remaining")))
+    });
+    openai.into_iter().chain(anthropic).flatten().max_by(f64::total_cmp)
+}
+
 /// The media type that an answer names.
 pub(super) fn content_type(headers: &HeaderMap) -> &str {
     headers.get(CONTENT_TYPE).and_then(|v| v.to_str().ok()).unwrap_or_default()

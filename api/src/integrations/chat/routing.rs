@@ -10,7 +10,8 @@ use crate::{http::ApiResult, integrations::errors::refused};
 #[derive(Clone, Debug, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub(in crate::integrations) struct Routing {
-    /// `priority` (as they are named), `simple-shuffle` (by chance), `least-busy`, `lowest-latency` or `lowest-cost`.
+    /// `priority` (as they are named), `simple-shuffle` (by chance), `least-busy`, `lowest-latency`, `lowest-cost`,
+    /// `usage-based` or `sticky`.
     #[schema(value_type = String, example = "least-busy")]
     strategy: Strategy,
     /// One for each model; 1 where there is none.

@@ -1,4 +1,8 @@
-//! `symbia llm`: a local model asked directly, without an assistant and a conversation.
+//! `symbia llm`: a local model asked directly, without an assistant and a conversation; routes of the gateway, and models that
+//! are tried.
+
+mod eval;
+mod routes;
 
 use std::{
     io::{IsTerminal, Read, Write},
@@ -14,6 +18,7 @@ use crate::{
     chat::sse::Events,
     config::Config,
     rest::{Rest, SignIn},
+    session::told,
 };
 
 /// `symbia llm`.
@@ -23,6 +28,12 @@ pub enum LlmCommand {
     Chat(ChatOptions),
     /// Make vectors of texts
     Embed(EmbedOptions),
+    /// Names of the organization's own for several models
+    #[command(subcommand)]
+    Routes(routes::RoutesCommand),
+    /// Models that are tried with benchmarks
+    #[command(subcommand)]
+    Eval(eval::EvalCommand),
 }
 
 #[derive(Debug, Args)]
@@ -68,6 +79,8 @@ pub async fn run(config: &Config, command: LlmCommand) -> Ended {
     match command {
         LlmCommand::Chat(options) => chat(config, options).await,
         LlmCommand::Embed(options) => embed(config, options).await,
+        LlmCommand::Routes(command) => told(routes::run(config, command).await),
+        LlmCommand::Eval(command) => told(eval::run(config, command).await),
     }
 }
 

@@ -1,0 +1,227 @@
+//! `symbia llm eval`: models are tried, and recommended by what came of it.
+
+use anyhow::Context;
+use clap::{Args, Subcommand};
+use serde_json::{Value, json};
+
+use super::routes::named;
+use crate::{
+    config::Config,
+    rest::{AtGateway, Rest, query, segment},
+    table,
+};
+
+const PATH: &str = "/api/model-eval";
+const BENCHMARKS: [(&str, &str); 4] =
+    [("BENCHMARK", "/id"), ("TASK", "/taskType"), ("CASES", "/testCaseCount"), ("WHAT", "/description")];
+const EVALUATIONS: [(&str, &str); 8] = [
+    ("ID", "/id"),
+    ("PROVIDER", "/provider"),
+    ("MODEL", "/modelId"),
+    ("BENCHMARK", "/benchmarkId"),
+    ("STATUS", "/status"),
+    ("SCORE", "/overallScore"),
+    ("PASSED", "/accuracy"),
+    ("MEDIAN MS", "/latencyP50Ms"),
+];
+const CASES: [(&str, &str); 5] =
+    [("CASE", "/testCaseId"), ("PASSED", "/passed"), ("SCORE", "/score"), ("WHY", "/reason"), ("ERROR", "/error")];
+const RECOMMENDED: [(&str, &str); 8] = [
+    ("RANK", "/rank"),
+    ("PROVIDER", "/provider"),
+    ("MODEL", "/modelId"),
+    ("SCORE", "/compositeScore"),
+    ("QUALITY", "/qualityScore"),
+    ("SPEED", "/speedScore"),
+    ("COST", "/costScore"),
+    ("RELIABILITY", "/reliabilityScore"),
+];
+
+/// `symbia llm eval`.
+#[derive(Debug, Subcommand)]
+pub enum EvalCommand {
+    /// Show the benchmarks
+    Benchmarks {
+        /// Only of this task: routing, code, reasoning, …
+        #[arg(long)]
+        task: Option<String>,
+        #[command(flatten)]
+        at: AtGateway,
+    },
+    /// Show which models were tried
+    List(ListOptions),
+    /// Try a model with a benchmark (admins)
+    Run(RunOptions),
+    /// Show an evaluation with its cases
+    Show(OneOptions),
+    /// Stop an evaluation under way (admins)
+    Cancel(OneOptions),
+    /// Sum up what came of all evaluations for a task (admins): what is recommended stands on it
+    Score {
+        /// The task
+        task: String,
+        #[command(flatten)]
+        at: AtGateway,
+    },
+    /// Show which models to take for a task
+    Recommend(RecommendOptions),
+}
+
+#[derive(Debug, Args)]
+pub struct ListOptions {
+    /// Only this model: PROVIDER/MODEL, or all of a PROVIDER
+    #[arg(long, short)]
+    model: Option<String>,
+    /// Only with this benchmark
+    #[arg(long)]
+    benchmark: Option<String>,
+    /// Only running, completed, failed or cancelled ones
+    #[arg(long)]
+    status: Option<String>,
+    /// So many at most, the newest first
+    #[arg(long, short = 'n', default_value_t = 50)]
+    limit: u32,
+    #[command(flatten)]
+    at: AtGateway,
+}
+
+#[derive(Debug, Args)]
+pub struct RunOptions {
+    /// PROVIDER/MODEL
+    model: String,
+    /// The benchmark
+    benchmark: String,
+    /// Only these cases
+    #[arg(long = "case")]
+    cases: Vec<String>,
+    /// The same seed gives the same answers, where the model can
+    #[arg(long)]
+    seed: Option<i64>,
+    /// Ask nobody: grade the expected answers
+    #[arg(long)]
+    mock: bool,
+    /// Do not wait for the end
+    #[arg(long)]
+    no_wait: bool,
+    #[command(flatten)]
+    at: AtGateway,
+}
+
+#[derive(Debug, Args)]
+pub struct OneOptions {
+    /// Id of the evaluation
+    id: String,
+    #[command(flatten)]
+    at: AtGateway,
+}
+
+#[derive(Debug, Args)]
+pub struct RecommendOptions {
+    /// The task: routing, code, reasoning, …
+    task: String,
+    /// Milliseconds that the median answer may take
+    #[arg(long)]
+    max_latency_ms: Option<u64>,
+    /// US dollars that a million tokens may cost
+    #[arg(long)]
+    max_cost: Option<f64>,
+    /// Quality from 0 to 100 that it must have
+    #[arg(long)]
+    min_quality: Option<f64>,
+    /// Something that it must be able to do, e.g. embedding
+    #[arg(long = "capability")]
+    capabilities: Vec<String>,
+    /// None of this provider
+    #[arg(long)]
+    exclude_provider: Vec<String>,
+    /// Not this model: MODEL or PROVIDER/MODEL
+    #[arg(long)]
+    exclude_model: Vec<String>,
+    /// So many at most
+    #[arg(long, short = 'n', default_value_t = 5)]
+    limit: u32,
+    #[command(flatten)]
+    at: AtGateway,
+}
+
+/// Runs the subcommand.
+pub async fn run(config: &Config, command: EvalCommand) -> anyhow::Result<()> {
+    match command {
+        EvalCommand::Benchmarks { task, at } => {
+            let path = format!("{PATH}/benchmarks{}", query(&[("taskType", task)]));
+            let answer = Rest::gateway(config, &at).await?.get(&path).await?;
+            table::show(config.json, &answer, &answer["benchmarks"], &BENCHMARKS);
+        }
+        EvalCommand::List(options) => {
+            let answer = Rest::gateway(config, &options.at).await?.get(&options.path()).await?;
+            table::show(config.json, &answer, &answer["evaluations"], &EVALUATIONS);
+        }
+        EvalCommand::Run(options) => {
+            let (path, body) = (format!("{PATH}/benchmarks/run"), options.body()?);
+            show(config, &Rest::gateway(config, &options.at).await?.post(&path, &body).await?);
+        }
+        EvalCommand::Show(OneOptions { id, at }) => {
+            let path = format!("{PATH}/evaluations/{}", segment(&id));
+            show(config, &Rest::gateway(config, &at).await?.get(&path).await?);
+        }
+        EvalCommand::Cancel(OneOptions { id, at }) => {
+            let path = format!("{PATH}/evaluations/{}/cancel", segment(&id));
+            show(config, &Rest::gateway(config, &at).await?.post(&path, &json!({})).await?);
+        }
+        EvalCommand::Score { task, at } => {
+            let (path, body) = (format!("{PATH}/scores/aggregate"), json!({ "taskType": task }));
+            let answer = Rest::gateway(config, &at).await?.post(&path, &body).await?;
+            table::show(config.json, &answer, &answer["scores"], &RECOMMENDED[1..]);
+        }
+        EvalCommand::Recommend(options) => {
+            let path = format!("{PATH}/recommendations");
+            let answer = Rest::gateway(config, &options.at).await?.post(&path, &options.body()).await?;
+            table::show(config.json, &answer, &answer["recommendations"], &RECOMMENDED);
+        }
+    }
+    Ok(())
+}
+
+impl ListOptions {
+    fn path(&self) -> String {
+        let (provider, model) = self.model.as_deref().map(named).map_or((None, None), |(p, m)| (Some(p), m));
+        let wanted = [
+            ("provider", provider.map(str::to_owned)),
+            ("modelId", model.map(str::to_owned)),
+            ("benchmarkId", self.benchmark.clone()),
+            ("status", self.status.clone()),
+            ("limit", Some(self.limit.to_string())),
+        ];
+        format!("{PATH}/evaluations{}", query(&wanted))
+    }
+}
+
+impl RunOptions {
+    fn body(&self) -> anyhow::Result<Value> {
+        let (provider, model) = named(&self.model);
+        let model = model.with_context(|| format!("'{}' is no PROVIDER/MODEL", self.model))?;
+        Ok(json!({
+            "provider": provider, "modelId": model, "benchmarkId": self.benchmark, "testCaseIds": self.cases,
+            "seed": self.seed, "mock": self.mock, "wait": !self.no_wait,
+        }))
+    }
+}
+
+impl RecommendOptions {
+    fn body(&self) -> Value {
+        let constraints = json!({
+            "maxLatencyMs": self.max_latency_ms, "maxCostPerMTokens": self.max_cost, "minQualityScore": self.min_quality,
+            "requiredCapabilities": self.capabilities, "excludeProviders": self.exclude_provider,
+            "excludeModels": self.exclude_model,
+        });
+        json!({ "taskType": self.task, "constraints": constraints, "limit": self.limit })
+    }
+}
+
+fn show(config: &Config, evaluation: &Value) {
+    table::show(config.json, evaluation, evaluation, &EVALUATIONS);
+    if !config.json && evaluation["testCaseResults"].as_array().is_some_and(|cases| !cases.is_empty()) {
+        println!();
+        table::show(false, evaluation, &evaluation["testCaseResults"], &CASES);
+    }
+}
