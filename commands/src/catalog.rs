@@ -37,6 +37,7 @@ pub fn catalog() -> Vec<MessageType> {
         assistants::RuleRunCommand::types(),
         integrations::CompletionCommand::types(),
         integrations::EmbeddingCommand::types(),
+        integrations::ImageCommand::types(),
         integrations::BudgetCommand::types(),
         integrations::CircuitCommand::types(),
         integrations::EvaluationCommand::types(),

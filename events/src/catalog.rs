@@ -60,6 +60,7 @@ catalog! {
     assistants::RuleRunEvent,
     integrations::CompletionEvent,
     integrations::EmbeddingEvent,
+    integrations::ImageEvent,
     integrations::BudgetEvent,
     integrations::CircuitEvent,
     integrations::EvaluationEvent,

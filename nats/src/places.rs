@@ -64,7 +64,8 @@ impl Places {
 
     // What `step` makes of the holders, stored where it says that they are others now; gives what it says.
     async fn change(&self, key: &str, step: impl Fn(&mut Holders, u64) -> bool) -> Result<bool, LimitsError> {
-        let key = subject_of(key);
+        // The limits of the same key are another entry.
+        let key = subject_of(&format!("places:{key}"));
         let line = self.0.lines.get_with_by_ref(&key, Arc::default);
         let _turn = line.lock().await;
         let changing = tokio::time::timeout(PATIENCE, self.try_change(&key, step)).await;

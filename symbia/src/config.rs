@@ -173,6 +173,7 @@ impl ModelProviders {
             openai: OpenAiOptions {
                 default_model: model("OPENAI_MODEL", openai.default_model)?,
                 default_embedding_model: model("OPENAI_EMBEDDING_MODEL", openai.default_embedding_model)?,
+                default_image_model: model("OPENAI_IMAGE_MODEL", openai.default_image_model)?,
                 ..openai
             },
             anthropic: AnthropicOptions {

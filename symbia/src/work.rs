@@ -17,7 +17,8 @@ use symbia_workers::{
     identity::Housekeeping,
     integrations::{
         AccountLinker, Accounts, Anthropic, Books, CallLimits, ChannelBridge, ChannelCourier, ChannelForwarder,
-        ChannelKeeper, Channels, Discoverer, EmbeddingRouter, Enquiries, Evaluator, Invoker, LlmRouter, LocalProvider,
+        ChannelKeeper, Channels, Discoverer, EmbeddingRouter, Enquiries, Evaluator, ImageRouter, Invoker, LlmRouter,
+        LocalProvider,
         Meter, OpenAi, Providers, RouterOptions, Taking,
     },
     messaging::{Eraser, Periods, Retention},
@@ -187,6 +188,17 @@ pub async fn start(
                 let options = RouterOptions::default();
                 let (texts, read) = (content_keys.clone(), providers.clone());
                 let (of, ring, lent) = (client.clone(), Arc::clone(keys), Arc::clone(&books));
+                let image = ImageRouter::open(
+                    of.clone(),
+                    Arc::clone(&ring),
+                    sender.clone(),
+                    texts.clone(),
+                    read.clone(),
+                    Arc::clone(&lent),
+                    &options,
+                )
+                .await?;
+                workers.spawn(react(house.clone(), image, stop.clone()));
                 let embedding = EmbeddingRouter::open(of, ring, sender.clone(), texts, read, lent, &options).await?;
                 workers.spawn(react(house.clone(), embedding, stop.clone()));
                 workers.spawn(react(house.clone(), Meter::new(sender.clone(), Arc::clone(&books)), stop.clone()));

@@ -14,6 +14,8 @@ mod channels;
 mod clients;
 #[path = "gateway/evaluation.rs"]
 mod evaluation;
+#[path = "gateway/images.rs"]
+mod images;
 #[path = "gateway/limits.rs"]
 mod limits;
 #[cfg(feature = "llama")]

@@ -66,9 +66,10 @@ impl Hub {
 
     async fn listen(self) {
         const LIVE: &str = "symbia.live.*.completion.*";
-        const EVENTS: [&str; 3] = [
+        const EVENTS: [&str; 4] = [
             "symbia.evt.integrations.*.completion.*",
             "symbia.evt.integrations.*.embedding.*",
+            "symbia.evt.integrations.*.image.*",
             "symbia.evt.integrations.*.invocation.*",
         ];
         loop {

@@ -14,6 +14,7 @@ mod execute;
 mod executions;
 mod following;
 mod hub;
+mod images;
 mod listing;
 mod mcp;
 mod messages;
@@ -130,6 +131,7 @@ pub fn service(
         .merge(messages::routes())
         .merge(responses::routes())
         .merge(embeddings::routes())
+        .merge(images::routes())
         .merge(listing::root_routes())
         .merge(mcp::root_routes());
     let door = mcp::Door::new(directory, &service);

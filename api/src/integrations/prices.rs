@@ -33,6 +33,8 @@ struct Price {
     input_micros_per_m: i64,
     output_micros_per_m: i64,
     cached_input_micros_per_m: Option<i64>,
+    /// For a picture, besides its tokens.
+    image_micros: Option<i64>,
     set_at: String,
 }
 
@@ -45,6 +47,7 @@ impl From<model::Price> for Price {
             input_micros_per_m: row.input_micros_per_m,
             output_micros_per_m: row.output_micros_per_m,
             cached_input_micros_per_m: row.cached_input_micros_per_m,
+            image_micros: row.image_micros,
             set_at: iso(row.set_at),
         }
     }
@@ -67,6 +70,9 @@ struct NewPrice {
     /// For reading a million from the provider's cache; absent: as other input.
     #[serde(default)]
     cached_input_micros_per_m: Option<u64>,
+    /// For a picture, besides its tokens.
+    #[serde(default)]
+    image_micros: Option<u64>,
 }
 
 /// List prices
@@ -93,7 +99,8 @@ async fn set(
     let mut rules = Validation::new();
     rules.length("provider", &new.provider, 1, 100).length("model", &new.model, 1, 200);
     let most = |price: u64| price <= 1_000_000_000_000;
-    let prices = [new.input_micros_per_m, new.output_micros_per_m, new.cached_input_micros_per_m.unwrap_or(0)];
+    let (cached, image) = (new.cached_input_micros_per_m.unwrap_or(0), new.image_micros.unwrap_or(0));
+    let prices = [new.input_micros_per_m, new.output_micros_per_m, cached, image];
     rules.check(
         prices.into_iter().all(most),
         "inputMicrosPerM",
@@ -112,6 +119,7 @@ async fn set(
         input_micros_per_m: new.input_micros_per_m,
         output_micros_per_m: new.output_micros_per_m,
         cached_input_micros_per_m: new.cached_input_micros_per_m,
+        image_micros: new.image_micros,
     });
     service.platform.submit(&address, &command, &Actor::from(&*caller), &scope).await?;
     let mut tx = service.platform.read(&Scope::platform()).await?;

@@ -23,6 +23,9 @@ domain_commands! {
             /// Absent: as other input.
             #[serde(default)]
             cached_input_micros_per_m: Option<u64>,
+            /// For a picture, besides its tokens.
+            #[serde(default)]
+            image_micros: Option<u64>,
         }
     }
 }
@@ -69,6 +72,7 @@ impl Aggregate for Price {
             input_micros_per_m: c.input_micros_per_m,
             output_micros_per_m: c.output_micros_per_m,
             cached_input_micros_per_m: c.cached_input_micros_per_m,
+            image_micros: c.image_micros,
             by: by.id.clone(),
         }))
     }

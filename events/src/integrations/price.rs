@@ -17,6 +17,8 @@ domain_events! {
             output_micros_per_m: u64,
             /// Absent: as other input.
             cached_input_micros_per_m: Option<u64>,
+            /// Millionths of a US dollar for a picture, besides its tokens; absent: none.
+            image_micros: Option<u64>,
             by: String,
         }
     }

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use sqlx::{FromRow, PgConnection, types::Json};
 use symbia_events::{
     DomainEvent, Event,
-    integrations::{CompletionContext, CompletionEvent, Cost, EmbeddingEvent, Usage},
+    integrations::{CompletionContext, CompletionEvent, Cost, EmbeddingEvent, ImageEvent, Usage},
 };
 use time::OffsetDateTime;
 
@@ -117,6 +117,7 @@ pub(super) async fn fold(conn: &mut PgConnection, events: &[FoldEvent]) -> Resul
         let change = match event.aggregatetype.as_str() {
             CompletionEvent::AGGREGATE => Change::Completion(event.decode()?),
             EmbeddingEvent::AGGREGATE => Change::Embedding(event.decode()?),
+            ImageEvent::AGGREGATE => Change::Image(event.decode()?),
             _ => continue,
         };
         changes.push((event, change));
@@ -136,6 +137,7 @@ pub(super) async fn fold(conn: &mut PgConnection, events: &[FoldEvent]) -> Resul
         match change {
             Change::Completion(change) => apply(row, event, change),
             Change::Embedding(change) => embedding(row, event, change),
+            Change::Image(change) => image(row, event, change),
         }
     }
     save(conn, rows.into_values().flatten().collect()).await
@@ -145,6 +147,7 @@ pub(super) async fn fold(conn: &mut PgConnection, events: &[FoldEvent]) -> Resul
 enum Change {
     Completion(CompletionEvent),
     Embedding(EmbeddingEvent),
+    Image(ImageEvent),
 }
 
 pub(super) fn int(value: u64) -> i64 {
@@ -223,6 +226,36 @@ fn embedding(row: &mut Option<Row>, event: &Event, change: EmbeddingEvent) {
             row.costs(e.cost);
         }
         EmbeddingEvent::EmbeddingFailed(e) => {
+            row.end(event, "failed", None);
+            row.failed(name_of(e.category), e.code);
+        }
+    }
+}
+
+fn image(row: &mut Option<Row>, event: &Event, change: ImageEvent) {
+    if let ImageEvent::ImageRequested(e) = change {
+        row.get_or_insert_with(|| Row {
+            provider: e.provider.map(text),
+            model: e.model.map(text),
+            operation: "images.generations".to_owned(),
+            ..Row::requested(event, e.context, e.requested_by)
+        });
+        return;
+    }
+    let Some(row) = row else { return };
+    row.attempts = 1;
+    match change {
+        ImageEvent::ImageRequested(_) => {}
+        ImageEvent::ImageCompleted(e) => {
+            row.end(event, "completed", Some(e.usage));
+            row.provider = Some(text(e.provider));
+            row.model = Some(text(e.model));
+            row.total_ms = Some(int(e.total_ms));
+            row.credential_id = e.credential_id.map(text);
+            row.credential_source = Some(text(e.credential_source));
+            row.costs(e.cost);
+        }
+        ImageEvent::ImageFailed(e) => {
             row.end(event, "failed", None);
             row.failed(name_of(e.category), e.code);
         }

@@ -123,4 +123,5 @@ const MIGRATIONS: &[Migration] = &[
         sql: include_str!("../../../migrations/integrations/0010_evaluations.sql"),
     },
     Migration { version: 11, name: "tags", sql: include_str!("../../../migrations/integrations/0011_tags.sql") },
+    Migration { version: 12, name: "images", sql: include_str!("../../../migrations/integrations/0012_images.sql") },
 ];

@@ -18,6 +18,7 @@ pub struct Price {
     pub input_micros_per_m: i64,
     pub output_micros_per_m: i64,
     pub cached_input_micros_per_m: Option<i64>,
+    pub image_micros: Option<i64>,
     pub set_at: OffsetDateTime,
 }
 
@@ -37,12 +38,13 @@ pub(super) async fn fold(conn: &mut PgConnection, events: &[FoldEvent]) -> Resul
         let PriceEvent::PriceSet(e) = event.decode()?;
         let upsert =
             "INSERT INTO prices (org_id, id, provider, model, version, input_micros_per_m, output_micros_per_m,
-                                          cached_input_micros_per_m, set_at)
-                      VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9)
+                                          cached_input_micros_per_m, image_micros, set_at)
+                      VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)
                       ON CONFLICT (org_id, id) DO UPDATE SET version = excluded.version,
                           input_micros_per_m = excluded.input_micros_per_m,
                           output_micros_per_m = excluded.output_micros_per_m,
-                          cached_input_micros_per_m = excluded.cached_input_micros_per_m, set_at = excluded.set_at";
+                          cached_input_micros_per_m = excluded.cached_input_micros_per_m,
+                          image_micros = excluded.image_micros, set_at = excluded.set_at";
         sqlx::query(upsert)
             .bind(event.orgid.as_str())
             .bind(&event.aggregateid)
@@ -52,6 +54,7 @@ pub(super) async fn fold(conn: &mut PgConnection, events: &[FoldEvent]) -> Resul
             .bind(int(e.input_micros_per_m))
             .bind(int(e.output_micros_per_m))
             .bind(e.cached_input_micros_per_m.map(int))
+            .bind(e.image_micros.map(int))
             .bind(event.time)
             .execute(&mut *conn)
             .await?;

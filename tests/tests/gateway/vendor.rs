@@ -43,6 +43,7 @@ impl Vendor {
         let routes = Router::new()
             .route("/v1/chat/completions", post(chat))
             .route("/v1/embeddings", post(embeddings))
+            .route("/v1/images/generations", post(images))
             .route("/v1/models", get(models))
             .route("/v1/messages/count_tokens", post(count_tokens))
             .route("/v1/messages", post(messages));
@@ -169,6 +170,22 @@ async fn embeddings(State(vendor): State<Vendor>, headers: HeaderMap, Json(body)
     let data: Vec<Value> = texts.iter().enumerate().map(item).collect();
     let usage = json!({ "prompt_tokens": texts.len(), "total_tokens": texts.len() });
     Json(json!({ "object": "list", "data": data, "model": "embed-2026", "usage": usage })).into_response()
+}
+
+async fn images(State(vendor): State<Vendor>, headers: HeaderMap, Json(body): Json<Value>) -> Response {
+    vendor.note(&headers, &body);
+    if let Some(refusal) = body["model"].as_str().and_then(|model| vendor.refusal(model)) {
+        return refusal;
+    }
+    let size = if body["model"] == "huge" { 5_000_000 } else { 8 };
+    let picture = if body["response_format"] == "url" {
+        json!({ "url": "https://pictures.example.test/1.png", "revised_prompt": "a blue kingfisher" })
+    } else {
+        json!({ "b64_json": "A".repeat(size) })
+    };
+    let data = vec![picture; usize::try_from(body["n"].as_u64().unwrap_or(1)).unwrap_or(1)];
+    let usage = json!({ "input_tokens": 10, "output_tokens": 100, "total_tokens": 110 });
+    Json(json!({ "created": 1, "data": data, "usage": usage })).into_response()
 }
 
 async fn models() -> Json<Value> {

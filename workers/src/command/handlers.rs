@@ -60,6 +60,7 @@ impl Handlers {
             .with::<assistants::RuleRun>()
             .with::<integrations::Completion>()
             .with::<integrations::Embedding>()
+            .with::<integrations::Image>()
             .with::<integrations::Budget>()
             .with::<integrations::Circuit>()
             .with::<integrations::Evaluation>()

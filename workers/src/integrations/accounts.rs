@@ -44,6 +44,8 @@ pub struct PriceTerms {
     pub output: u64,
     /// For reading from the provider's cache.
     pub cached_input: Option<u64>,
+    /// For a picture, besides its tokens.
+    pub image: Option<u64>,
     /// Which version of the price.
     pub version: u64,
 }
@@ -52,6 +54,12 @@ impl PriceTerms {
     /// What tokens cost; parts of a millionth are rounded up.
     #[must_use]
     pub fn of(&self, usage: &Usage) -> Cost {
+        self.with_pictures(usage, 0)
+    }
+
+    /// The same with so many pictures.
+    #[must_use]
+    pub fn with_pictures(&self, usage: &Usage, pictures: u32) -> Cost {
         let micros = |tokens: u64, price: u64| {
             let cost = (u128::from(tokens) * u128::from(price)).div_ceil(1_000_000);
             u64::try_from(cost).unwrap_or(u64::MAX)
@@ -59,7 +67,8 @@ impl PriceTerms {
         let cached = usage.cached_prompt_tokens.unwrap_or(0).min(usage.prompt_tokens);
         let input_micros = micros(usage.prompt_tokens - cached, self.input)
             .saturating_add(micros(cached, self.cached_input.unwrap_or(self.input)));
-        let output_micros = micros(usage.completion_tokens, self.output);
+        let pictures = self.image.unwrap_or(0).saturating_mul(pictures.into());
+        let output_micros = micros(usage.completion_tokens, self.output).saturating_add(pictures);
         let total_micros = input_micros.saturating_add(output_micros);
         Cost { input_micros, output_micros, total_micros, price_version: self.version }
     }
@@ -153,7 +162,13 @@ mod tests {
 
     #[test]
     fn cached_tokens_have_a_price_of_their_own_and_nothing_is_rounded_away() {
-        let price = PriceTerms { input: 2_500_000, output: 10_000_000, cached_input: Some(1_250_000), version: 3 };
+        let price = PriceTerms {
+            input: 2_500_000,
+            output: 10_000_000,
+            cached_input: Some(1_250_000),
+            image: Some(7),
+            version: 3,
+        };
         let usage = Usage {
             prompt_tokens: 1000,
             completion_tokens: 10,
@@ -163,6 +178,7 @@ mod tests {
         };
         let expected = Cost { input_micros: 2000, output_micros: 100, total_micros: 2100, price_version: 3 };
         assert_eq!(price.of(&usage), expected);
+        assert_eq!(price.with_pictures(&usage, 2).total_micros, 2114);
         let one = Usage { prompt_tokens: 1, total_tokens: 1, ..Usage::default() };
         assert_eq!(PriceTerms { input: 20_000, ..price }.of(&one).input_micros, 1);
     }

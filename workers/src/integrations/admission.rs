@@ -47,6 +47,7 @@ pub(super) struct Expected<'a> {
     pub provider: &'a str,
     pub model: &'a str,
     pub usage: Usage,
+    pub pictures: u32,
 }
 
 /// Keeps room in all budgets that count a request, or in none.
@@ -67,7 +68,7 @@ pub(super) async fn reserve(
             BudgetUnit::Requests => 1,
             BudgetUnit::Tokens => expected.usage.total_tokens,
             BudgetUnit::Micros => match accounts.price(expected.provider, expected.model).await? {
-                Some(price) => price.of(&expected.usage).total_micros,
+                Some(price) => price.with_pictures(&expected.usage, expected.pictures).total_micros,
                 None => 0,
             },
         };
@@ -143,7 +144,7 @@ impl LlmRouter {
         let completion_tokens = request.sampling.max_tokens.map_or(EXPECTED, u64::from) * choices;
         let total_tokens = prompt_tokens + completion_tokens;
         let usage = Usage { prompt_tokens, completion_tokens, total_tokens, ..Usage::default() };
-        let expected = Expected { provider: provider.key(), model, usage };
+        let expected = Expected { provider: provider.key(), model, usage, pictures: 0 };
         let (id, asker) = (&request.request_id, work.asker());
         let asked = (&asker, model.as_str(), total_tokens);
         let charged = match self.rates.charge(work.event, &budgets, asked).await {

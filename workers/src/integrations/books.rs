@@ -180,6 +180,7 @@ impl Accounts for Books {
             input: price.input_micros_per_m.unsigned_abs(),
             output: price.output_micros_per_m.unsigned_abs(),
             cached_input: price.cached_input_micros_per_m.map(i64::unsigned_abs),
+            image: price.image_micros.map(i64::unsigned_abs),
             version: price.version.unsigned_abs(),
         });
         self.prices.insert(key, price);

@@ -11,26 +11,16 @@ use async_trait::async_trait;
 use base64::{Engine, engine::general_purpose::STANDARD as BASE64};
 use symbia_commands::integrations::{CompleteEmbedding, EmbeddingCommand, FailEmbedding};
 use symbia_events::{
-    CommandId, Event, KeyRing, Position, Service, SubjectKey,
+    Event, KeyRing, Position, Service, SubjectKey,
     integrations::{EmbeddingEvent, EmbeddingRequested, ErrorCategory, Target, Usage},
 };
-use symbia_nats::limits::Limits;
-use time::{OffsetDateTime, format_description::well_known::Rfc3339};
-use tokio::time::Instant;
 
 use super::{
-    accounts::{Accounts, Asker, Lease},
-    admission::{Expected, Kept, leave, places, reserve},
-    attempts::not_lent,
-    balance::Standings,
-    circuits::{Line, Lines},
-    provider::{Fault, Inputs, Providers, Vectors},
-    quotas::Quotas,
-    rates::Rates,
-    refusals::Refusals,
-    retry::RetryOptions,
-    router::{RouterOptions, not_allowed, router},
-    routes::{Candidate, Chooser},
+    accounts::Accounts,
+    desk::{Desk, Errand, Made, Wish},
+    provider::{ApiKey, Fault, Inputs, Provider, Providers, Vectors},
+    router::{RouterOptions, erased},
+    routes::Candidate,
 };
 use crate::{
     content_keys::ContentKeys,
@@ -39,24 +29,42 @@ use crate::{
 };
 
 /// The router of embeddings.
-pub struct EmbeddingRouter {
-    sender: Sender,
-    content_keys: ContentKeys,
-    providers: Providers,
-    accounts: Arc<dyn Accounts>,
-    lines: Lines,
-    rates: Rates,
-    quotas: Quotas,
-    timeout: Duration,
-    retry: RetryOptions,
+pub struct EmbeddingRouter(Desk);
+
+/// Texts.
+struct Texts<'a> {
+    request_id: &'a str,
+    texts: Vec<String>,
+    dimensions: Option<u32>,
 }
 
-/// Vectors, and how they were come by.
-struct Made {
-    provider: &'static str,
-    asked: String,
-    vectors: Vectors,
-    lease: Option<Lease>,
+#[async_trait]
+impl Wish for Texts<'_> {
+    type Got = Vectors;
+
+    fn usual(provider: &dyn Provider) -> String {
+        provider.default_embedding_model().unwrap_or_default().to_owned()
+    }
+
+    fn expected(&self) -> (Usage, u32) {
+        let tokens = (self.texts.iter().map(String::len).sum::<usize>() as u64).div_ceil(4);
+        (Usage { prompt_tokens: tokens, total_tokens: tokens, ..Usage::default() }, 0)
+    }
+
+    fn took(got: &Vectors) -> (Usage, u32) {
+        (got.usage, 0)
+    }
+
+    async fn ask(&self, org: &str, target: &Candidate, key: Option<&ApiKey>) -> Result<Vectors, Fault> {
+        let inputs = Inputs {
+            org: org.to_owned(),
+            request_id: self.request_id.to_owned(),
+            model: target.model.clone(),
+            texts: self.texts.clone(),
+            dimensions: self.dimensions,
+        };
+        target.provider.embed(&inputs, key).await
+    }
 }
 
 impl EmbeddingRouter {
@@ -70,20 +78,14 @@ impl EmbeddingRouter {
         accounts: Arc<dyn Accounts>,
         options: &RouterOptions,
     ) -> Result<Self, async_nats::SubscribeError> {
-        let (retry, timeout) = (options.retry.clone(), options.timeout);
-        let lines = Lines::open(&client, keys, sender.clone(), retry.clone()).await?;
-        let rates = Rates::new(Limits::new(client.clone()), Refusals::new(sender.clone()));
-        let quotas = Quotas::new(client);
-        Ok(EmbeddingRouter { sender, content_keys, providers, accounts, lines, rates, quotas, timeout, retry })
+        Ok(EmbeddingRouter(Desk::open(client, keys, (sender, content_keys), providers, accounts, options).await?))
     }
 
     async fn requested(&self, event: &Event, request: &EmbeddingRequested) -> anyhow::Result<()> {
-        let key = self.content_keys.key(&request.inputs.kid).await?;
+        let key = self.0.content_keys.key(&request.inputs.kid).await?;
         let texts = key.as_ref().and_then(|key| key.open(&request.inputs).ok());
         let (Some(key), Some(texts)) = (key, texts) else {
-            let message = "the key that the texts were sealed with was destroyed: they cannot be read";
-            let fault = Fault::new(ErrorCategory::NotFound, "key_destroyed", message);
-            return self.failed(event, request, &fault, None, Vec::new()).await;
+            return self.failed(event, request, &erased(), None, Vec::new()).await;
         };
         let texts: Vec<String> = match serde_json::from_str(&texts) {
             Ok(texts) => texts,
@@ -92,164 +94,52 @@ impl EmbeddingRouter {
                 return self.failed(event, request, &fault, Some(&key), Vec::new()).await;
             }
         };
-        let target = match self.target(event.orgid.as_str(), request).await? {
-            Ok(target) => target,
-            Err(fault) => return self.failed(event, request, &fault, Some(&key), Vec::new()).await,
+        let errand = Errand {
+            event,
+            request_id: &request.request_id,
+            requested_by: &request.requested_by,
+            context: &request.context,
+            asked: Target { provider: request.provider.clone(), model: request.model.clone() },
+            credential_id: request.credential_id.as_deref(),
+            deadline: request.deadline.as_deref(),
         };
-        let asker = Asker {
-            org: event.orgid.as_str(),
-            principal: request.context.user_id.as_deref().unwrap_or(&request.requested_by),
-            assistant: request.context.assistant_id.as_deref(),
-            key: request.context.key_id.as_deref(),
-        };
-        if let Some(fault) = not_allowed(&*self.accounts, &asker, std::slice::from_ref(&target)).await? {
-            return self.failed(event, request, &fault, Some(&key), Vec::new()).await;
+        let texts = Texts { request_id: &request.request_id, texts, dimensions: request.dimensions };
+        let served = self.0.serve(&errand, &texts).await?;
+        match served.made {
+            Ok(made) => self.completed(&errand, request, made, &key, served.budgets).await,
+            Err(fault) => self.failed(event, request, &fault, Some(&key), served.budgets).await,
         }
-        let (provider, model) = (&target.provider, target.model.clone());
-        let tokens = (texts.iter().map(String::len).sum::<usize>() as u64).div_ceil(4);
-        let usage = Usage { prompt_tokens: tokens, total_tokens: tokens, ..Usage::default() };
-        let expected = Expected { provider: provider.key(), model: &model, usage };
-        let limits = self.accounts.budgets(asker.org).await?;
-        let charged = match self.rates.charge(event, &limits, (&asker, &model, tokens)).await {
-            Ok(charged) => charged,
-            Err(fault) => return self.failed(event, request, &fault, Some(&key), Vec::new()).await,
-        };
-        let told = (&self.sender, &self.rates.refusals);
-        let admitted = reserve(&*self.accounts, told, event, &request.request_id, &asker, expected).await?;
-        let budgets = match admitted {
-            Ok(Kept(budgets)) => budgets,
-            Err(fault) => {
-                self.rates.settle(charged, None).await;
-                return self.failed(event, request, &fault, Some(&key), Vec::new()).await;
-            }
-        };
-        let (org, request_id, dimensions) = (event.orgid.to_string(), request.request_id.clone(), request.dimensions);
-        let inputs = Inputs { org, request_id, model, texts, dimensions };
-        let made = self.made(event, request, &asker, &target, inputs).await?;
-        let spent = made.as_ref().map_or(0, |made| made.vectors.usage.total_tokens);
-        self.rates.settle(charged, Some(spent)).await;
-        leave(&self.sender, event, &request.request_id, &places(&budgets, &limits)).await?;
-        match made {
-            Ok(made) => self.completed(event, request, made, &key, budgets).await,
-            Err(fault) => self.failed(event, request, &fault, Some(&key), budgets).await,
-        }
-    }
-
-    // Vectors of several models do not go together: what else a route names is not asked.
-    async fn target(&self, org: &str, request: &EmbeddingRequested) -> anyhow::Result<Result<Candidate, Fault>> {
-        let asked = Target { provider: request.provider.clone(), model: request.model.clone() };
-        let chooser = Chooser {
-            providers: &self.providers,
-            accounts: &*self.accounts,
-            standings: &Standings::default(),
-            // One without a default has none: asking it says so.
-            usual: |provider| provider.default_embedding_model().unwrap_or_default().to_owned(),
-            conversation: &|| request.context.user_id.as_deref().unwrap_or(&request.requested_by).to_owned(),
-        };
-        Ok(chooser.choose(org, &asked, &[], None).await?.and_then(first))
-    }
-
-    // Vectors, after as many tries as it takes.
-    async fn made(
-        &self,
-        event: &Event,
-        request: &EmbeddingRequested,
-        asker: &Asker<'_>,
-        target: &Candidate,
-        inputs: Inputs,
-    ) -> anyhow::Result<Result<Made, Fault>> {
-        let provider = &*target.provider;
-        let deadline = Instant::now() + self.time_left(request);
-        let named = request.credential_id.as_deref();
-        let mut tries = 1;
-        loop {
-            let lease = match provider.takes_key() {
-                true => self.accounts.lease(asker, provider.key(), named).await?,
-                false => None,
-            };
-            if let (Some(named), None, true) = (named, &lease, provider.takes_key()) {
-                return Ok(Err(not_lent(named, provider.key())));
-            }
-            let fault = match self.asked(event, target, &inputs, lease.as_ref(), deadline).await {
-                Ok(vectors) => {
-                    return Ok(Ok(Made { provider: provider.key(), asked: inputs.model, vectors, lease }));
-                }
-                Err(fault) if fault.code.as_deref() == Some("circuit_open") => return Ok(Err(fault)),
-                Err(fault) => fault,
-            };
-            let left = deadline.saturating_duration_since(Instant::now());
-            match self.retry.pause(&fault, tries, false).filter(|wait| *wait < left) {
-                Some(wait) => tokio::time::sleep(wait).await,
-                None => return Ok(Err(fault)),
-            }
-            tracing::warn!(request = request.request_id, tries, %fault, "embedding failed, trying again");
-            tries += 1;
-        }
-    }
-
-    // One try.
-    async fn asked(
-        &self,
-        event: &Event,
-        target: &Candidate,
-        inputs: &Inputs,
-        lease: Option<&Lease>,
-        deadline: Instant,
-    ) -> Result<Vectors, Fault> {
-        let provider = &*target.provider;
-        let credential = lease.map(|lease| lease.credential_id.as_str());
-        let leave = self.lines.admit(event, Line { provider: provider.key(), model: &inputs.model, credential })?;
-        let lasts = deadline.saturating_duration_since(Instant::now());
-        let held = self.quotas.enter(&inputs.org, target, &inputs.request_id, lasts).await?;
-        let asked = provider.embed(inputs, lease.map(|lease| &lease.key));
-        let answer = tokio::time::timeout_at(deadline, asked).await.unwrap_or_else(|_| {
-            let message = format!("provider '{}' did not finish before the deadline", provider.key());
-            Err(Fault::new(ErrorCategory::Timeout, "deadline", message))
-        });
-        held.leave().await;
-        match &answer {
-            Ok(_) => leave.succeeded().await,
-            Err(fault) => leave.failed(fault.category).await,
-        }
-        answer
     }
 
     async fn completed(
         &self,
-        event: &Event,
+        errand: &Errand<'_>,
         request: &EmbeddingRequested,
-        made: Made,
+        made: Made<Vectors>,
         key: &SubjectKey,
         budgets: Vec<String>,
     ) -> anyhow::Result<()> {
-        let Made { provider, asked, vectors, lease } = made;
-        let price = self.accounts.price(provider, &asked).await?;
+        let (source, vectors) = (made.source(), made.got);
         let dimensions = vectors.vectors.first().map_or(0, Vec::len);
         let numbers = vectors.vectors.iter().flatten().flat_map(|number| number.to_le_bytes());
-        let took = (OffsetDateTime::now_utc() - event.time).whole_milliseconds();
-        let source = match &lease {
-            Some(lease) if lease.is_proxy => "org-wide",
-            Some(_) => "personal",
-            None => "none",
-        };
         let complete = CompleteEmbedding {
             request_id: request.request_id.clone(),
-            provider: provider.to_owned(),
+            provider: made.provider.to_owned(),
             model: vectors.model,
             vectors: key.seal(&BASE64.encode(numbers.collect::<Vec<u8>>())),
             dimensions: u32::try_from(dimensions).context("vectors of such a length")?,
             usage: vectors.usage,
-            cost: price.map(|price| price.of(&vectors.usage)),
-            total_ms: u64::try_from(took).unwrap_or(0),
-            credential_id: lease.map(|lease| lease.credential_id),
+            cost: made.cost,
+            total_ms: errand.took_ms(),
+            credential_id: made.lease.map(|lease| lease.credential_id),
             credential_source: source.to_owned(),
             budgets: budgets.clone(),
         };
-        if let Some(rejection) = self.record(event, complete.into(), "completed").await? {
+        if let Some(rejection) = self.0.record(errand.event, &EmbeddingCommand::from(complete), "completed").await? {
             tracing::warn!(request = request.request_id, %rejection, "vectors not recorded");
             let fault = Fault::new(ErrorCategory::Internal, "not_stored", "the vectors could not be stored");
             // Another worker was quicker, or they are too many.
-            self.failed(event, request, &fault, Some(key), budgets).await?;
+            return self.failed(errand.event, request, &fault, Some(key), budgets).await;
         }
         Ok(())
     }
@@ -269,33 +159,11 @@ impl EmbeddingRouter {
             code: fault.code.clone(),
             message: key.map(|key| key.seal(&fault.message)),
             upstream: fault.upstream.as_deref().cloned(),
-            retry_after_ms: fault.retry_after.map(|wait| u64::try_from(wait.as_millis()).unwrap_or(u64::MAX)),
+            retry_after_ms: fault.retry_after_ms(),
             budgets,
         };
-        self.record(event, fail.into(), "failed").await.map(|_| ())
+        self.0.record(event, &EmbeddingCommand::from(fail), "failed").await.map(|_| ())
     }
-
-    // Why it was refused, if it was.
-    async fn record(
-        &self,
-        event: &Event,
-        command: EmbeddingCommand,
-        purpose: &str,
-    ) -> anyhow::Result<Option<symbia_commands::Rejection>> {
-        let id = CommandId::derived(event.id, purpose);
-        let outcome = self.sender.send(Some(event), &event.aggregate()?, &command, &router(), id).await?;
-        Ok(outcome.rejection)
-    }
-
-    fn time_left(&self, request: &EmbeddingRequested) -> Duration {
-        let named = request.deadline.as_deref().and_then(|d| OffsetDateTime::parse(d, &Rfc3339).ok());
-        named.map_or(self.timeout, |at| (at - OffsetDateTime::now_utc()).try_into().unwrap_or(Duration::ZERO))
-    }
-}
-
-fn first(chosen: Vec<Candidate>) -> Result<Candidate, Fault> {
-    let none = || Fault::new(ErrorCategory::NotFound, "no_provider", "no model is named");
-    chosen.into_iter().next().ok_or_else(none)
 }
 
 #[async_trait]

@@ -9,7 +9,7 @@ use async_trait::async_trait;
 use symbia_commands::integrations::{BudgetCommand, SettleBudget};
 use symbia_events::{
     AggregateRef, CommandId, Event, Position, Service,
-    integrations::{BudgetUnit, CompletionEvent, Cost, EmbeddingEvent, Usage},
+    integrations::{BudgetUnit, CompletionEvent, Cost, EmbeddingEvent, ImageEvent, Usage},
 };
 
 use super::{accounts::Accounts, router::router};
@@ -49,6 +49,15 @@ impl Meter {
                 EmbeddingEvent::EmbeddingRequested(_) => None,
             });
         }
+        if event.aggregatetype == "image" {
+            return Ok(match event.decode()? {
+                ImageEvent::ImageCompleted(e) => {
+                    Some(Ended { request_id: e.request_id, budgets: e.budgets, usage: e.usage, cost: e.cost })
+                }
+                ImageEvent::ImageFailed(e) => Some(Ended::without(e.request_id, e.budgets, None)),
+                ImageEvent::ImageRequested(_) => None,
+            });
+        }
         Ok(match event.decode()? {
             CompletionEvent::CompletionCompleted(e) => {
                 Some(Ended { request_id: e.request_id, budgets: e.budgets, usage: e.usage, cost: e.cost })
@@ -81,7 +90,7 @@ impl Reactor for Meter {
     }
 
     fn follows(&self) -> Vec<(Service, &'static [&'static str])> {
-        vec![(Service::Integrations, &["*.completion.*", "*.embedding.*"])]
+        vec![(Service::Integrations, &["*.completion.*", "*.embedding.*", "*.image.*"])]
     }
 
     fn acts_on(&self) -> &'static [&'static str] {

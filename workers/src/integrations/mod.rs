@@ -11,9 +11,11 @@ mod beginning;
 mod books;
 mod channels;
 mod circuits;
+mod desk;
 mod embedding;
 mod enquiries;
 mod evaluator;
+mod image;
 mod leases;
 mod live;
 mod local;
@@ -40,11 +42,14 @@ pub use channels::{ChannelBridge, ChannelCourier, ChannelForwarder, ChannelKeepe
 pub use embedding::EmbeddingRouter;
 pub use enquiries::Enquiries;
 pub use evaluator::Evaluator;
+pub use image::ImageRouter;
 pub use local::{LocalOptions, LocalProvider};
 pub use meter::Meter;
 pub use oauth::AccountLinker;
 pub use openai::{HUGGING_FACE, OPENAI, OpenAi, OpenAiOptions};
-pub use provider::{Answer, ApiKey, Delta, Deltas, Fault, Inputs, Prompt, Provider, Providers, Turn, Vectors};
+pub use provider::{
+    Answer, ApiKey, Delta, Deltas, Drawing, Drawn, Fault, Inputs, Prompt, Provider, Providers, Turn, Vectors,
+};
 pub use registry::{CallLimits, Discoverer, Invoker, Lending, Vault};
 pub use retry::RetryOptions;
 pub use router::{LlmRouter, RouterOptions};

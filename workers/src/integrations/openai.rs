@@ -2,6 +2,7 @@
 //! 8.3). Chat completions are always streamed, embeddings are not.
 
 mod body;
+mod drawing;
 mod reading;
 
 use std::time::Duration;
@@ -13,7 +14,7 @@ use symbia_nats::enquiry::ListedModel;
 
 use self::reading::Reading;
 use super::{
-    provider::{Answer, ApiKey, Deltas, Fault, Inputs, Prompt, Provider, Vectors},
+    provider::{Answer, ApiKey, Deltas, Drawing, Drawn, Fault, Inputs, Prompt, Provider, Vectors},
     upstream::{Call, Server, content_type, quota_used},
 };
 
@@ -37,6 +38,8 @@ pub struct OpenAiOptions {
     pub default_model: String,
     /// The same for embeddings.
     pub default_embedding_model: String,
+    /// The same for pictures.
+    pub default_image_model: String,
     /// Longest silence of the server, before the first byte and between two.
     pub idle: Duration,
 }
@@ -50,6 +53,7 @@ impl OpenAiOptions {
             key,
             default_model: "gpt-4o-mini".to_owned(),
             default_embedding_model: "text-embedding-3-small".to_owned(),
+            default_image_model: "gpt-image-1".to_owned(),
             idle: Duration::from_secs(60),
         }
     }
@@ -172,6 +176,10 @@ impl Provider for OpenAi {
         Some(&self.options.default_embedding_model)
     }
 
+    fn default_image_model(&self) -> Option<&str> {
+        (self.flavour == Flavour::OpenAi).then_some(&*self.options.default_image_model)
+    }
+
     fn is_ready(&self) -> bool {
         self.server.has_key() || !self.is_vendors()
     }
@@ -224,5 +232,18 @@ impl Provider for OpenAi {
         let usage =
             Usage { prompt_tokens: tokens, total_tokens: tokens, estimated: counted.is_none(), ..Usage::default() };
         Ok(Vectors { model, vectors, usage })
+    }
+
+    async fn draw(&self, drawing: Drawing<'_>, key: Option<&ApiKey>) -> Result<Drawn, Fault> {
+        // Hugging Face's router has no such path.
+        if self.flavour == Flavour::HuggingFace {
+            let message = format!("provider '{}' makes no pictures; name another provider", self.key());
+            return Err(Fault::new(ErrorCategory::Validation, "no_images", message));
+        }
+        let call = self.call(key)?.patient(drawing::PATIENCE);
+        let url = format!("{}/images/generations", call.base_url());
+        let response = call.post(url, &drawing::body(&drawing), |r| authorized(r, call)).await?;
+        let said = call.json(response, drawing::MAX_BODY).await?;
+        drawing::drawn(&said, &drawing).ok_or_else(|| call.invalid("it has no pictures"))
     }
 }

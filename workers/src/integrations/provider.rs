@@ -6,8 +6,8 @@ use async_trait::async_trait;
 use serde::{Deserialize, Serialize};
 use symbia_commands::integrations::MAX_PROMPT;
 use symbia_events::integrations::{
-    AnswerChoice, AnswerMore, DroppedParam, ErrorCategory, FinishReason, PromptOptions, PromptPart, PromptRole,
-    Sampling, Target, TokenLogprob, ToolCall, Upstream, Usage,
+    AnswerChoice, AnswerMore, DroppedParam, ErrorCategory, FinishReason, ImageShape, Picture, PromptOptions,
+    PromptPart, PromptRole, Sampling, Target, TokenLogprob, ToolCall, Upstream, Usage,
 };
 use symbia_nats::enquiry::ListedModel;
 use zeroize::Zeroizing;
@@ -120,6 +120,30 @@ pub struct Vectors {
     /// One for each text, in their order, all of one length.
     pub vectors: Vec<Vec<f32>>,
     /// Tokens.
+    pub usage: Usage,
+}
+
+/// A text for a model that makes pictures.
+#[derive(Clone, Copy, Debug)]
+pub struct Drawing<'a> {
+    /// The model, as the provider names it.
+    pub model: &'a str,
+    /// What is to be seen.
+    pub text: &'a str,
+    /// How many pictures.
+    pub count: u32,
+    /// How they are to be.
+    pub shape: &'a ImageShape,
+}
+
+/// What a model drew.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Drawn {
+    /// The model that drew it, as the provider names it.
+    pub model: String,
+    /// The pictures.
+    pub pictures: Vec<Picture>,
+    /// Tokens, where it counts any.
     pub usage: Usage,
 }
 
@@ -240,6 +264,11 @@ impl Fault {
         Fault { category, code, message, upstream: None, retry_after: None, lost: false }
     }
 
+    /// When to ask again, in milliseconds.
+    pub(super) fn retry_after_ms(&self) -> Option<u64> {
+        self.retry_after.map(|wait| u64::try_from(wait.as_millis()).unwrap_or(u64::MAX))
+    }
+
     /// Nobody answered in time.
     pub(super) fn timeout(what: &str, after: Duration) -> Self {
         Fault::new(ErrorCategory::Timeout, "timeout", format!("{what} within {} ms", after.as_millis()))
@@ -262,6 +291,10 @@ pub trait Provider: Send + Sync + 'static {
     fn default_model(&self) -> &str;
     /// The same for embeddings; none: it has no such models.
     fn default_embedding_model(&self) -> Option<&str> {
+        None
+    }
+    /// The same for pictures.
+    fn default_image_model(&self) -> Option<&str> {
         None
     }
     /// Whether somebody's key for it is looked for in the vault.
@@ -297,6 +330,11 @@ pub trait Provider: Send + Sync + 'static {
     async fn embed(&self, _inputs: &Inputs, _key: Option<&ApiKey>) -> Result<Vectors, Fault> {
         let message = format!("provider '{}' has no embedding models; name another provider", self.key());
         Err(Fault::new(ErrorCategory::Validation, "no_embeddings", message))
+    }
+    /// Has pictures made of a text. No retry here either.
+    async fn draw(&self, _drawing: Drawing<'_>, _key: Option<&ApiKey>) -> Result<Drawn, Fault> {
+        let message = format!("provider '{}' makes no pictures; name another provider", self.key());
+        Err(Fault::new(ErrorCategory::Validation, "no_images", message))
     }
 }
 

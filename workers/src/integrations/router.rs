@@ -322,7 +322,7 @@ impl LlmRouter {
             upstream: fault.upstream.as_deref().cloned(),
             partial_content: None,
             usage: None,
-            retry_after_ms: fault.retry_after.map(|wait| u64::try_from(wait.as_millis()).unwrap_or(u64::MAX)),
+            retry_after_ms: fault.retry_after_ms(),
         }
     }
 

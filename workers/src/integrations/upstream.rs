@@ -35,6 +35,7 @@ pub(super) struct Server {
 pub(super) struct Call<'a> {
     server: &'a Server,
     key: Option<&'a ApiKey>,
+    idle: Duration,
 }
 
 impl Server {
@@ -58,11 +59,16 @@ impl Server {
 
     /// With somebody's key, else with its own.
     pub fn call<'a>(&'a self, key: Option<&'a ApiKey>) -> Call<'a> {
-        Call { server: self, key: key.or(self.key.as_ref()) }
+        Call { server: self, key: key.or(self.key.as_ref()), idle: self.idle }
     }
 }
 
 impl Call<'_> {
+    /// The same for what takes its time: its longest silence is this one.
+    pub fn patient(self, idle: Duration) -> Self {
+        Call { idle, ..self }
+    }
+
     /// Where it is.
     pub fn base_url(&self) -> &str {
         &self.server.base_url
@@ -148,7 +154,7 @@ impl Call<'_> {
     }
 
     async fn patiently<T>(&self, what: &str, work: impl Future<Output = T>) -> Result<T, Fault> {
-        let idle = self.server.idle;
+        let idle = self.idle;
         let late = |_| Fault::timeout(&format!("{what} at {}", self.base_url()), idle);
         tokio::time::timeout(idle, work).await.map_err(late)
     }

@@ -1,0 +1,270 @@
+//! Requests that one model answers in one piece, and that have one end: texts turned into vectors, and into pictures. Whom they
+//! ask, whether they may, room in budgets, and as many tries as it takes.
+
+use std::{sync::Arc, time::Duration};
+
+use async_nats::Client;
+use async_trait::async_trait;
+use symbia_commands::{DomainCommand, Rejection};
+use symbia_events::{
+    CommandId, Event, KeyRing,
+    integrations::{CompletionContext, Cost, ErrorCategory, Target, Usage},
+};
+use symbia_nats::limits::Limits;
+use time::{OffsetDateTime, format_description::well_known::Rfc3339};
+use tokio::time::Instant;
+
+use super::{
+    accounts::{Accounts, Asker, Lease},
+    admission::{Expected, Kept, leave, places, reserve},
+    attempts::not_lent,
+    balance::Standings,
+    circuits::{Line, Lines},
+    provider::{ApiKey, Fault, Provider, Providers},
+    quotas::Quotas,
+    rates::Rates,
+    refusals::Refusals,
+    retry::RetryOptions,
+    router::{RouterOptions, not_allowed, router},
+    routes::{Candidate, Chooser},
+};
+use crate::{content_keys::ContentKeys, sender::Sender};
+
+/// What such requests are served with.
+pub(super) struct Desk {
+    sender: Sender,
+    pub content_keys: ContentKeys,
+    providers: Providers,
+    accounts: Arc<dyn Accounts>,
+    lines: Lines,
+    rates: Rates,
+    quotas: Quotas,
+    timeout: Duration,
+    retry: RetryOptions,
+}
+
+/// A request, as far as it is the same for all kinds.
+pub(super) struct Errand<'a> {
+    pub event: &'a Event,
+    pub request_id: &'a str,
+    pub requested_by: &'a str,
+    pub context: &'a CompletionContext,
+    pub asked: Target,
+    /// A key of the vault that it names.
+    pub credential_id: Option<&'a str>,
+    /// RFC 3339.
+    pub deadline: Option<&'a str>,
+}
+
+/// What a model is asked for.
+#[async_trait]
+pub(super) trait Wish: Sync {
+    /// What it gives.
+    type Got: Send;
+    /// The model of a provider where none is named; one without any has none: asking it says so.
+    fn usual(provider: &dyn Provider) -> String;
+    /// What it is likely to take.
+    fn expected(&self) -> (Usage, u32);
+    /// Tokens and pictures that it took.
+    fn took(got: &Self::Got) -> (Usage, u32);
+    /// Asks, once.
+    async fn ask(&self, org: &str, target: &Candidate, key: Option<&ApiKey>) -> Result<Self::Got, Fault>;
+}
+
+/// What a model gave, and how that was come by.
+pub(super) struct Made<T> {
+    pub provider: &'static str,
+    pub got: T,
+    pub lease: Option<Lease>,
+    pub cost: Option<Cost>,
+}
+
+/// What came of a request, and the budgets that count it.
+pub(super) struct Served<T> {
+    pub made: Result<Made<T>, Fault>,
+    pub budgets: Vec<String>,
+}
+
+impl<T> Served<T> {
+    fn refused(fault: Fault) -> Self {
+        Served { made: Err(fault), budgets: Vec::new() }
+    }
+}
+
+impl<T> Made<T> {
+    /// Whose key it was made with.
+    pub fn source(&self) -> &'static str {
+        match &self.lease {
+            Some(lease) if lease.is_proxy => "org-wide",
+            Some(_) => "personal",
+            None => "none",
+        }
+    }
+}
+
+impl Errand<'_> {
+    fn asker(&self) -> Asker<'_> {
+        Asker {
+            org: self.event.orgid.as_str(),
+            principal: self.context.user_id.as_deref().unwrap_or(self.requested_by),
+            assistant: self.context.assistant_id.as_deref(),
+            key: self.context.key_id.as_deref(),
+        }
+    }
+
+    /// How long ago it was asked for.
+    pub fn took_ms(&self) -> u64 {
+        u64::try_from((OffsetDateTime::now_utc() - self.event.time).whole_milliseconds()).unwrap_or(0)
+    }
+}
+
+impl Desk {
+    /// A desk over providers.
+    pub async fn open(
+        client: Client,
+        keys: Arc<KeyRing>,
+        (sender, content_keys): (Sender, ContentKeys),
+        providers: Providers,
+        accounts: Arc<dyn Accounts>,
+        options: &RouterOptions,
+    ) -> Result<Self, async_nats::SubscribeError> {
+        let (retry, timeout) = (options.retry.clone(), options.timeout);
+        let lines = Lines::open(&client, keys, sender.clone(), retry.clone()).await?;
+        let rates = Rates::new(Limits::new(client.clone()), Refusals::new(sender.clone()));
+        let quotas = Quotas::new(client);
+        Ok(Desk { sender, content_keys, providers, accounts, lines, rates, quotas, timeout, retry })
+    }
+
+    /// Sees a request through, up to what is to be recorded of it.
+    pub async fn serve<W: Wish>(&self, errand: &Errand<'_>, wish: &W) -> anyhow::Result<Served<W::Got>> {
+        let asker = errand.asker();
+        let target = match self.target::<W>(errand, &asker).await? {
+            Ok(target) => target,
+            Err(fault) => return Ok(Served::refused(fault)),
+        };
+        if let Some(fault) = not_allowed(&*self.accounts, &asker, std::slice::from_ref(&target)).await? {
+            return Ok(Served::refused(fault));
+        }
+        let (usage, pictures) = wish.expected();
+        let limits = self.accounts.budgets(asker.org).await?;
+        let wanted = (&asker, target.model.as_str(), usage.total_tokens);
+        let charged = match self.rates.charge(errand.event, &limits, wanted).await {
+            Ok(charged) => charged,
+            Err(fault) => return Ok(Served::refused(fault)),
+        };
+        let expected = Expected { provider: target.provider.key(), model: &target.model, usage, pictures };
+        let told = (&self.sender, &self.rates.refusals);
+        let (event, id) = (errand.event, errand.request_id);
+        let budgets = match reserve(&*self.accounts, told, event, id, &asker, expected).await? {
+            Ok(Kept(budgets)) => budgets,
+            Err(fault) => {
+                self.rates.settle(charged, None).await;
+                return Ok(Served::refused(fault));
+            }
+        };
+        let made = self.made(errand, &asker, &target, wish).await?;
+        let spent = made.as_ref().map_or(0, |made| W::took(&made.got).0.total_tokens);
+        self.rates.settle(charged, Some(spent)).await;
+        leave(&self.sender, event, id, &places(&budgets, &limits)).await?;
+        Ok(Served { made, budgets })
+    }
+
+    // What several models make does not go together: what else a route names is not asked.
+    async fn target<W: Wish>(
+        &self,
+        errand: &Errand<'_>,
+        asker: &Asker<'_>,
+    ) -> anyhow::Result<Result<Candidate, Fault>> {
+        let chooser = Chooser {
+            providers: &self.providers,
+            accounts: &*self.accounts,
+            standings: &Standings::default(),
+            usual: W::usual,
+            conversation: &|| asker.principal.to_owned(),
+        };
+        let none = || Fault::new(ErrorCategory::NotFound, "no_provider", "no model is named");
+        let chosen = chooser.choose(asker.org, &errand.asked, &[], None).await?;
+        Ok(chosen.and_then(|chosen| chosen.into_iter().next().ok_or_else(none)))
+    }
+
+    // After as many tries as it takes.
+    async fn made<W: Wish>(
+        &self,
+        errand: &Errand<'_>,
+        asker: &Asker<'_>,
+        target: &Candidate,
+        wish: &W,
+    ) -> anyhow::Result<Result<Made<W::Got>, Fault>> {
+        let (provider, deadline) = (&*target.provider, Instant::now() + self.time_left(errand));
+        let mut tries = 1;
+        loop {
+            let lease = match provider.takes_key() {
+                true => self.accounts.lease(asker, provider.key(), errand.credential_id).await?,
+                false => None,
+            };
+            if let (Some(named), None, true) = (errand.credential_id, &lease, provider.takes_key()) {
+                return Ok(Err(not_lent(named, provider.key())));
+            }
+            let fault = match self.once(errand, target, wish, lease.as_ref(), deadline).await {
+                Ok(got) => {
+                    let price = self.accounts.price(provider.key(), &target.model).await?;
+                    let (usage, pictures) = W::took(&got);
+                    let cost = price.map(|price| price.with_pictures(&usage, pictures));
+                    return Ok(Ok(Made { provider: provider.key(), got, lease, cost }));
+                }
+                Err(fault) if fault.code.as_deref() == Some("circuit_open") => return Ok(Err(fault)),
+                Err(fault) => fault,
+            };
+            let left = deadline.saturating_duration_since(Instant::now());
+            match self.retry.pause(&fault, tries, false).filter(|wait| *wait < left) {
+                Some(wait) => tokio::time::sleep(wait).await,
+                None => return Ok(Err(fault)),
+            }
+            tracing::warn!(request = errand.request_id, tries, %fault, "a try failed, trying again");
+            tries += 1;
+        }
+    }
+
+    async fn once<W: Wish>(
+        &self,
+        errand: &Errand<'_>,
+        target: &Candidate,
+        wish: &W,
+        lease: Option<&Lease>,
+        deadline: Instant,
+    ) -> Result<W::Got, Fault> {
+        let (provider, org) = (target.provider.key(), errand.event.orgid.as_str());
+        let credential = lease.map(|lease| lease.credential_id.as_str());
+        let permit = self.lines.admit(errand.event, Line { provider, model: &target.model, credential })?;
+        let lasts = deadline.saturating_duration_since(Instant::now());
+        let held = self.quotas.enter(org, target, errand.request_id, lasts).await?;
+        let asked = wish.ask(org, target, lease.map(|lease| &lease.key));
+        let answer = tokio::time::timeout_at(deadline, asked).await.unwrap_or_else(|_| {
+            let message = format!("provider '{provider}' did not finish before the deadline");
+            Err(Fault::new(ErrorCategory::Timeout, "deadline", message))
+        });
+        held.leave().await;
+        match &answer {
+            Ok(_) => permit.succeeded().await,
+            Err(fault) => permit.failed(fault.category).await,
+        }
+        answer
+    }
+
+    /// Records what came of a request; gives why that is refused, if it is.
+    pub async fn record<C: DomainCommand>(
+        &self,
+        event: &Event,
+        command: &C,
+        purpose: &str,
+    ) -> anyhow::Result<Option<Rejection>> {
+        let id = CommandId::derived(event.id, purpose);
+        let outcome = self.sender.send(Some(event), &event.aggregate()?, command, &router(), id).await?;
+        Ok(outcome.rejection)
+    }
+
+    fn time_left(&self, errand: &Errand<'_>) -> Duration {
+        let named = errand.deadline.and_then(|d| OffsetDateTime::parse(d, &Rfc3339).ok());
+        named.map_or(self.timeout, |at| (at - OffsetDateTime::now_utc()).try_into().unwrap_or(Duration::ZERO))
+    }
+}

@@ -1,0 +1,189 @@
+//! The router of image requests: takes a text, has a provider make pictures of it, and records exactly one end.
+//!
+//! Error policy: retry for ever. A worker that dies leaves nothing behind but the request; the next one asks again, and the
+//! aggregate takes one end.
+
+use std::{sync::Arc, time::Duration};
+
+use async_nats::Client;
+use async_trait::async_trait;
+use symbia_commands::integrations::{CompleteImage, FailImage, ImageCommand, MAX_PICTURED};
+use symbia_events::{
+    Event, KeyRing, Position, Service, SubjectKey,
+    integrations::{ErrorCategory, ImageEvent, ImageRequested, Target, Usage},
+};
+
+use super::{
+    accounts::Accounts,
+    desk::{Desk, Errand, Made, Wish},
+    provider::{ApiKey, Drawing, Drawn, Fault, Provider, Providers},
+    router::{RouterOptions, erased},
+    routes::Candidate,
+};
+use crate::{
+    content_keys::ContentKeys,
+    reactor::{OnError, Reactor},
+    sender::Sender,
+};
+
+/// Tokens that a picture is expected to take, where pictures take any: a square one of medium quality.
+const EXPECTED: u64 = 1056;
+
+/// The router of image requests.
+pub struct ImageRouter(Desk);
+
+/// A text to draw.
+struct Prompt<'a> {
+    request: &'a ImageRequested,
+    text: String,
+}
+
+#[async_trait]
+impl Wish for Prompt<'_> {
+    type Got = Drawn;
+
+    fn usual(provider: &dyn Provider) -> String {
+        provider.default_image_model().unwrap_or_default().to_owned()
+    }
+
+    fn expected(&self) -> (Usage, u32) {
+        let prompt_tokens = (self.text.len() as u64).div_ceil(4);
+        let completion_tokens = EXPECTED * u64::from(self.request.count);
+        let total_tokens = prompt_tokens + completion_tokens;
+        (Usage { prompt_tokens, completion_tokens, total_tokens, ..Usage::default() }, self.request.count)
+    }
+
+    fn took(got: &Drawn) -> (Usage, u32) {
+        (got.usage, u32::try_from(got.pictures.len()).unwrap_or(u32::MAX))
+    }
+
+    async fn ask(&self, _org: &str, target: &Candidate, key: Option<&ApiKey>) -> Result<Drawn, Fault> {
+        let ImageRequested { count, shape, .. } = self.request;
+        let drawing = Drawing { model: &target.model, text: &self.text, count: *count, shape };
+        target.provider.draw(drawing, key).await
+    }
+}
+
+impl ImageRouter {
+    /// A router over providers.
+    pub async fn open(
+        client: Client,
+        keys: Arc<KeyRing>,
+        sender: Sender,
+        content_keys: ContentKeys,
+        providers: Providers,
+        accounts: Arc<dyn Accounts>,
+        options: &RouterOptions,
+    ) -> Result<Self, async_nats::SubscribeError> {
+        Ok(ImageRouter(Desk::open(client, keys, (sender, content_keys), providers, accounts, options).await?))
+    }
+
+    async fn requested(&self, event: &Event, request: &ImageRequested) -> anyhow::Result<()> {
+        let key = self.0.content_keys.key(&request.prompt.kid).await?;
+        let text = key.as_ref().and_then(|key| key.open(&request.prompt).ok());
+        let (Some(key), Some(text)) = (key, text) else {
+            return self.failed(event, request, &erased(), None, Vec::new()).await;
+        };
+        let errand = Errand {
+            event,
+            request_id: &request.request_id,
+            requested_by: &request.requested_by,
+            context: &request.context,
+            asked: Target { provider: request.provider.clone(), model: request.model.clone() },
+            credential_id: request.credential_id.as_deref(),
+            deadline: request.deadline.as_deref(),
+        };
+        let served = self.0.serve(&errand, &Prompt { request, text }).await?;
+        match served.made {
+            Ok(made) => self.completed(&errand, request, made, &key, served.budgets).await,
+            Err(fault) => self.failed(event, request, &fault, Some(&key), served.budgets).await,
+        }
+    }
+
+    async fn completed(
+        &self,
+        errand: &Errand<'_>,
+        request: &ImageRequested,
+        made: Made<Drawn>,
+        key: &SubjectKey,
+        budgets: Vec<String>,
+    ) -> anyhow::Result<()> {
+        let (source, drawn) = (made.source(), made.got);
+        let pictures = serde_json::to_string(&drawn.pictures)?;
+        let complete = CompleteImage {
+            request_id: request.request_id.clone(),
+            provider: made.provider.to_owned(),
+            model: drawn.model,
+            pictures: key.seal(&pictures),
+            count: u32::try_from(drawn.pictures.len()).unwrap_or(u32::MAX),
+            usage: drawn.usage,
+            cost: made.cost,
+            total_ms: errand.took_ms(),
+            credential_id: made.lease.map(|lease| lease.credential_id),
+            credential_source: source.to_owned(),
+            budgets: budgets.clone(),
+        };
+        if let Some(rejection) = self.0.record(errand.event, &ImageCommand::from(complete), "completed").await? {
+            tracing::warn!(request = request.request_id, %rejection, "pictures not recorded");
+            let message = format!(
+                "the pictures could not be stored: they are {} bytes, {MAX_PICTURED} is the limit; ask for fewer, for their \
+                 addresses (response_format url), or for smaller files (output_format, output_compression)",
+                pictures.len()
+            );
+            let fault = Fault::new(ErrorCategory::Validation, "not_stored", message);
+            return self.failed(errand.event, request, &fault, Some(key), budgets).await;
+        }
+        Ok(())
+    }
+
+    async fn failed(
+        &self,
+        event: &Event,
+        request: &ImageRequested,
+        fault: &Fault,
+        key: Option<&SubjectKey>,
+        budgets: Vec<String>,
+    ) -> anyhow::Result<()> {
+        tracing::info!(request = request.request_id, %fault, "no pictures");
+        let fail = FailImage {
+            request_id: request.request_id.clone(),
+            category: fault.category,
+            code: fault.code.clone(),
+            message: key.map(|key| key.seal(&fault.message)),
+            upstream: fault.upstream.as_deref().cloned(),
+            retry_after_ms: fault.retry_after_ms(),
+            budgets,
+        };
+        self.0.record(event, &ImageCommand::from(fail), "failed").await.map(|_| ())
+    }
+}
+
+#[async_trait]
+impl Reactor for ImageRouter {
+    fn name(&self) -> &'static str {
+        "image-router"
+    }
+
+    fn follows(&self) -> Vec<(Service, &'static [&'static str])> {
+        vec![(Service::Integrations, &["*.image.*"])]
+    }
+
+    fn acts_on(&self) -> &'static [&'static str] {
+        &["symbia.integrations.image.image-requested."]
+    }
+
+    fn on_error(&self) -> OnError {
+        OnError::Retry
+    }
+
+    fn patience(&self) -> Duration {
+        Duration::from_secs(3)
+    }
+
+    async fn react(&self, event: &Event, _at: Position) -> anyhow::Result<()> {
+        match event.decode()? {
+            ImageEvent::ImageRequested(request) => self.requested(event, &request).await,
+            ImageEvent::ImageCompleted(_) | ImageEvent::ImageFailed(_) => Ok(()),
+        }
+    }
+}
