@@ -61,6 +61,7 @@ catalog! {
     integrations::CompletionEvent,
     integrations::EmbeddingEvent,
     integrations::ImageEvent,
+    integrations::EvalScheduleEvent,
     integrations::BudgetEvent,
     integrations::CircuitEvent,
     integrations::EvaluationEvent,

@@ -17,9 +17,8 @@ use symbia_workers::{
     identity::Housekeeping,
     integrations::{
         AccountLinker, Accounts, Anthropic, Books, CallLimits, ChannelBridge, ChannelCourier, ChannelForwarder,
-        ChannelKeeper, Channels, Discoverer, EmbeddingRouter, Enquiries, Evaluator, ImageRouter, Invoker, LlmRouter,
-        LocalProvider,
-        Meter, OpenAi, Providers, RouterOptions, Taking,
+        ChannelKeeper, Channels, Discoverer, EmbeddingRouter, Enquiries, EvalScheduler, Evaluator, ImageRouter, Invoker,
+        LlmRouter, LocalProvider, Meter, OpenAi, Providers, RouterOptions, Taking,
     },
     messaging::{Eraser, Periods, Retention},
     models::{
@@ -55,6 +54,8 @@ const OUTSIDE_CONNECTIONS: u32 = 4;
 const RETENTION_CONNECTIONS: u32 = 1;
 /// Connections on which channels, and the rule engine for them, look up what stands for which chat.
 const CHANNEL_CONNECTIONS: u32 = 4;
+/// Connections on which it is looked whether who set a schedule may still have models tried.
+const SCHEDULE_CONNECTIONS: u32 = 1;
 /// Connections on which the LLM router looks up keys, budgets and prices.
 const BOOK_CONNECTIONS: u32 = 8;
 /// Connections on which the provider of local models looks up how they are set.
@@ -202,6 +203,9 @@ pub async fn start(
                 let embedding = EmbeddingRouter::open(of, ring, sender.clone(), texts, read, lent, &options).await?;
                 workers.spawn(react(house.clone(), embedding, stop.clone()));
                 workers.spawn(react(house.clone(), Meter::new(sender.clone(), Arc::clone(&books)), stop.clone()));
+                let reader = ReadPool::new(house.database.clone(), SCHEDULE_CONNECTIONS);
+                let scheduler = EvalScheduler::new(client.clone(), sender.clone(), reader);
+                workers.spawn(react(house.clone(), scheduler, stop.clone()));
                 let evaluator = Evaluator::new(client.clone(), Arc::clone(keys), sender.clone(), content_keys.clone());
                 workers.spawn(react(house.clone(), evaluator, stop.clone()));
                 let enquiries =

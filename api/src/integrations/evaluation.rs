@@ -6,6 +6,7 @@ mod catalog;
 mod models;
 mod recommendations;
 mod runs;
+mod schedules;
 mod scores;
 
 use serde_json::Value;
@@ -20,6 +21,7 @@ pub(super) fn routes() -> OpenApiRouter<Integrations> {
     OpenApiRouter::new()
         .merge(benchmarks::routes())
         .merge(runs::routes())
+        .merge(schedules::routes())
         .merge(scores::routes())
         .merge(recommendations::routes())
         .merge(models::routes())

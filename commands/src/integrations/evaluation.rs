@@ -2,20 +2,28 @@
 //! cases of one benchmark (integrations.md §16, §25.4).
 
 mod benchmark;
+mod cron;
 mod grading;
+mod meaning;
+mod schedule;
 mod score;
 mod scoring;
 
 pub use benchmark::{Benchmark, BenchmarkConfig, CaseInput, CaseMessage, Evaluator, Expected, ExpectedCall, TestCase};
 pub use benchmark::{benchmark, benchmarks};
 pub use grading::{Grade, Output, grade, json_in};
+pub use meaning::{Meaning, near, to_judge, verdict, verdict_format};
+pub use schedule::{
+    EvalSchedule, EvalScheduleCommand, RemoveEvalSchedule, RunEvalSchedule, SetEvalSchedule, StopEvalSchedule,
+    schedule_id,
+};
 pub use score::{ModelScore, ModelScoreCommand, UpdateModelScore, score_id};
 pub use scoring::{Ended, Marks, Totals, Weights};
 
 use serde::{Deserialize, Serialize};
 use symbia_events::integrations::{
     CaseResult, ErrorCategory, EvaluatedCase, EvaluationCancelled, EvaluationCaseScored, EvaluationCompleted,
-    EvaluationEvent, EvaluationFailed, EvaluationStarted, RunConfig, ToolCall,
+    EvaluationEvent, EvaluationFailed, EvaluationStarted, RunConfig, Target, ToolCall,
 };
 use time::OffsetDateTime;
 
@@ -46,6 +54,12 @@ domain_commands! {
             /// Asks nobody: the expected answers are graded.
             #[serde(default)]
             mock: bool,
+            /// Who judges answers whose meaning counts; absent: the default model.
+            #[serde(default)]
+            judge: Option<Target>,
+            /// In whose name, when the platform has it tried.
+            #[serde(default)]
+            started_by: Option<String>,
         }
         /// A case has its grade.
         ScoreCase = "symbia.cmd.integrations.score-case.v1" { evaluation_id: String, result: CaseResult }
@@ -96,6 +110,25 @@ pub fn ideal(case: &TestCase) -> (String, Vec<ToolCall>) {
     (text, calls)
 }
 
+fn checked_judge(judge: Option<&Target>) -> Result<(), Rejection> {
+    let mut names = judge.into_iter().flat_map(|judge| judge.provider.iter().chain(&judge.model));
+    match names.all(|name| is_name(name)) {
+        true => Ok(()),
+        false => Err(Rejection::invalid("judge: names of 1 to 200 printable characters")),
+    }
+}
+
+// The benchmark that has these cases.
+fn checked_trial(benchmark_id: &str, test_case_ids: &[String]) -> Result<&'static Benchmark, Rejection> {
+    let Some(benchmark) = benchmark(benchmark_id) else {
+        return Err(Rejection::invalid(format!("benchmarkId: there is no benchmark '{benchmark_id}'")));
+    };
+    if let Some(unknown) = test_case_ids.iter().find(|id| benchmark.case(id).is_none()) {
+        return Err(Rejection::invalid(format!("testCaseIds: '{}' has no case '{unknown}'", benchmark.id)));
+    }
+    Ok(benchmark)
+}
+
 impl Evaluation {
     /// Where it stands.
     #[must_use]
@@ -120,12 +153,8 @@ impl Evaluation {
         if [&c.provider, &c.model_id].iter().any(|name| !is_name(name)) {
             return Err(Rejection::invalid("provider, modelId: 1 to 200 printable characters"));
         }
-        let Some(benchmark) = benchmark(&c.benchmark_id) else {
-            return Err(Rejection::invalid(format!("benchmarkId: there is no benchmark '{}'", c.benchmark_id)));
-        };
-        if let Some(unknown) = c.test_case_ids.iter().find(|id| benchmark.case(id).is_none()) {
-            return Err(Rejection::invalid(format!("testCaseIds: '{}' has no case '{unknown}'", benchmark.id)));
-        }
+        checked_judge(c.judge.as_ref())?;
+        let benchmark = checked_trial(&c.benchmark_id, &c.test_case_ids)?;
         let chosen = |case: &&TestCase| c.test_case_ids.is_empty() || c.test_case_ids.contains(&case.id);
         let case = |case: &TestCase| EvaluatedCase { id: case.id.clone(), weight: case.weight };
         let config = &benchmark.config;
@@ -145,7 +174,8 @@ impl Evaluation {
                 retries: RETRIES,
                 mock: c.mock,
             },
-            started_by: by.subject().to_owned(),
+            started_by: c.started_by.filter(|_| by.is_platform()).unwrap_or_else(|| by.subject().to_owned()),
+            judge: c.judge,
         }))
     }
 

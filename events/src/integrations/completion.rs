@@ -146,6 +146,9 @@ pub struct CompletionContext {
     pub evaluation_id: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub case_id: Option<String>,
+    /// The request whose answer is graded by this one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub graded_id: Option<String>,
     /// Words of the asker's own, by which requests are found again.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub tags: Vec<String>,

@@ -4,7 +4,7 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::ErrorCategory;
+use super::{ErrorCategory, Target};
 use crate::{Personal, domain_events};
 
 /// What a model must be good at.
@@ -125,6 +125,8 @@ domain_events! {
             run_config: RunConfig,
             /// In whose name the model is asked: whose keys and budgets count.
             started_by: String,
+            /// Who judges answers whose meaning counts; absent: the default model.
+            judge: Option<Target>,
         }
         /// A case was answered, and the answer graded.
         EvaluationCaseScored = "symbia.integrations.evaluation.evaluation-case-scored.v1" {

@@ -5,6 +5,7 @@ mod budgets;
 mod channels;
 mod circuits;
 mod completions;
+mod eval_schedules;
 mod evaluations;
 mod invocations;
 mod oauth;
@@ -21,6 +22,7 @@ pub use channels::{
 };
 pub use circuits::{Circuit, circuits};
 pub use completions::{Completion, completion, completions_of_run};
+pub use eval_schedules::{EvalSchedule, eval_schedule, eval_schedules};
 pub use evaluations::{Evaluation, EvaluationFilter, evaluation, evaluations};
 pub use invocations::{Invocation, invocations};
 pub use oauth::{
@@ -65,6 +67,7 @@ impl Projection for Integrations {
             "routes",
             "evaluations",
             "model_scores",
+            "eval_schedules",
             "integrations",
             "invocations",
             "oauth_clients",
@@ -92,6 +95,7 @@ impl Projection for Integrations {
         routes::fold(conn, events).await?;
         evaluations::fold(conn, events).await?;
         scores::fold(conn, events).await?;
+        eval_schedules::fold(conn, events).await?;
         registry::fold(conn, events).await?;
         invocations::fold(conn, events).await?;
         oauth::fold(conn, events).await?;
@@ -124,4 +128,9 @@ const MIGRATIONS: &[Migration] = &[
     },
     Migration { version: 11, name: "tags", sql: include_str!("../../../migrations/integrations/0011_tags.sql") },
     Migration { version: 12, name: "images", sql: include_str!("../../../migrations/integrations/0012_images.sql") },
+    Migration {
+        version: 13,
+        name: "eval schedules",
+        sql: include_str!("../../../migrations/integrations/0013_eval_schedules.sql"),
+    },
 ];

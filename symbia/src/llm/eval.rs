@@ -26,6 +26,17 @@ const EVALUATIONS: [(&str, &str); 8] = [
 ];
 const CASES: [(&str, &str); 5] =
     [("CASE", "/testCaseId"), ("PASSED", "/passed"), ("SCORE", "/score"), ("WHY", "/reason"), ("ERROR", "/error")];
+const SCHEDULES: [(&str, &str); 9] = [
+    ("NAME", "/name"),
+    ("PROVIDER", "/provider"),
+    ("MODEL", "/modelId"),
+    ("BENCHMARK", "/benchmarkId"),
+    ("CRON", "/cron"),
+    ("HOURS", "/intervalHours"),
+    ("ENABLED", "/enabled"),
+    ("NEXT", "/nextRunAt"),
+    ("ERROR", "/lastError"),
+];
 const RECOMMENDED: [(&str, &str); 8] = [
     ("RANK", "/rank"),
     ("PROVIDER", "/provider"),
@@ -65,6 +76,17 @@ pub enum EvalCommand {
     },
     /// Show which models to take for a task
     Recommend(RecommendOptions),
+    /// Show the models that are tried again and again
+    Schedules(AtGateway),
+    /// Have a model tried again and again (admins)
+    Schedule(ScheduleOptions),
+    /// Have it tried no more (admins)
+    Unschedule {
+        /// Name of the schedule
+        name: String,
+        #[command(flatten)]
+        at: AtGateway,
+    },
 }
 
 #[derive(Debug, Args)]
@@ -100,9 +122,39 @@ pub struct RunOptions {
     /// Ask nobody: grade the expected answers
     #[arg(long)]
     mock: bool,
+    /// Who judges answers whose meaning counts, PROVIDER/MODEL
+    #[arg(long)]
+    judge: Option<String>,
     /// Do not wait for the end
     #[arg(long)]
     no_wait: bool,
+    #[command(flatten)]
+    at: AtGateway,
+}
+
+#[derive(Debug, Args)]
+pub struct ScheduleOptions {
+    /// Name of the schedule
+    name: String,
+    /// PROVIDER/MODEL
+    model: String,
+    /// The benchmark
+    benchmark: String,
+    /// Only these cases
+    #[arg(long = "case")]
+    cases: Vec<String>,
+    /// Who judges answers whose meaning counts, PROVIDER/MODEL
+    #[arg(long)]
+    judge: Option<String>,
+    /// When, in UTC: '0 3 * * *' is every night at three
+    #[arg(long, required_unless_present = "every")]
+    cron: Option<String>,
+    /// Or each time so many hours have passed
+    #[arg(long, conflicts_with = "cron", value_name = "HOURS")]
+    every: Option<u32>,
+    /// Keep it, but do not run it
+    #[arg(long)]
+    disabled: bool,
     #[command(flatten)]
     at: AtGateway,
 }
@@ -178,6 +230,20 @@ pub async fn run(config: &Config, command: EvalCommand) -> anyhow::Result<()> {
             let answer = Rest::gateway(config, &options.at).await?.post(&path, &options.body()).await?;
             table::show(config.json, &answer, &answer["recommendations"], &RECOMMENDED);
         }
+        EvalCommand::Schedules(at) => {
+            let answer = Rest::gateway(config, &at).await?.get(&format!("{PATH}/schedules")).await?;
+            table::show(config.json, &answer, &answer, &SCHEDULES);
+        }
+        EvalCommand::Schedule(options) => {
+            let (path, body) = (format!("{PATH}/schedules/{}", segment(&options.name)), options.body()?);
+            let answer = Rest::gateway(config, &options.at).await?.put(&path, &body).await?;
+            table::show(config.json, &answer, &answer, &SCHEDULES);
+        }
+        EvalCommand::Unschedule { name, at } => {
+            let path = format!("{PATH}/schedules/{}", segment(&name));
+            Rest::gateway(config, &at).await?.remove(&path).await?;
+            table::done(config.json, &json!({ "removed": name }), "Removed.");
+        }
     }
     Ok(())
 }
@@ -198,13 +264,27 @@ impl ListOptions {
 
 impl RunOptions {
     fn body(&self) -> anyhow::Result<Value> {
-        let (provider, model) = named(&self.model);
-        let model = model.with_context(|| format!("'{}' is no PROVIDER/MODEL", self.model))?;
+        let (provider, model) = whole(&self.model)?;
         Ok(json!({
             "provider": provider, "modelId": model, "benchmarkId": self.benchmark, "testCaseIds": self.cases,
-            "seed": self.seed, "mock": self.mock, "wait": !self.no_wait,
+            "seed": self.seed, "mock": self.mock, "wait": !self.no_wait, "judge": self.judge,
         }))
     }
+}
+
+impl ScheduleOptions {
+    fn body(&self) -> anyhow::Result<Value> {
+        let (provider, model) = whole(&self.model)?;
+        Ok(json!({
+            "provider": provider, "modelId": model, "benchmarkId": self.benchmark, "testCaseIds": self.cases,
+            "judge": self.judge, "cron": self.cron, "intervalHours": self.every, "enabled": !self.disabled,
+        }))
+    }
+}
+
+fn whole(model: &str) -> anyhow::Result<(&str, &str)> {
+    let (provider, of) = named(model);
+    Ok((provider, of.with_context(|| format!("'{model}' is no PROVIDER/MODEL"))?))
 }
 
 impl RecommendOptions {

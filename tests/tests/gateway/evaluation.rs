@@ -210,6 +210,117 @@ async fn an_evaluation_goes_on_when_the_process_dies_and_is_stopped_when_somebod
     Ok(())
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn what_an_answer_means_is_looked_at_by_vectors_and_by_a_judge() -> Tested {
+    let stage = Stage::open().await?;
+    let ada = stage.register("ada").await?;
+    let cases = json!({ "benchmarkId": "code.performance-suggestions", "testCaseIds": ["index", "recursion"] });
+    let mut body = cases.clone();
+    body["judge"] = json!("openai/strict");
+    let done = tried(&stage, &ada, "prose", body).await?;
+    ensure!(done.status == 200 && done.body["status"] == "completed", "{} {}", done.status, done.body);
+    let case = |name: &str| {
+        let all = done.body["testCaseResults"].as_array().into_iter().flatten();
+        all.into_iter().find(|case| case["testCaseId"] == name).cloned().context("no such case")
+    };
+    let (index, recursion) = (case("index")?, case("recursion")?);
+    ensure!(index["passed"] == true && index["reason"].as_str().is_some_and(|why| why.contains("near")), "{index}");
+    ensure!(recursion["score"] == 0.9 && recursion["reason"] == "both" && recursion["passed"] == true, "{recursion}");
+    ensure!(index["output"]["content"].as_str().is_some_and(|text| text.starts_with("Without an index")), "{index}");
+    // The judge is another model, which is shown the answer, and is paid for as anything else.
+    let asked = stage.vendor.asked();
+    let judged: Vec<&Value> = asked.iter().map(|asked| &asked.body).filter(|body| body["model"] == "strict").collect();
+    ensure!(judged.len() == 1, "{} judges", judged.len());
+    let shown = judged[0]["messages"][1]["content"].as_str().unwrap_or_default();
+    ensure!(shown.contains("fib(n - 1)") && shown.contains("Without an index"), "{shown}");
+    let rows = || async { anyhow::Ok(stage.ask(&ada, "GET", "/api/integrations/executions", None).await?.body) };
+    let chats = |rows: &Value| {
+        rows.as_array().map_or(0, |all| all.iter().filter(|r| r["operation"] == "chat.completions").count())
+    };
+    until("all are on record", || async { Ok(chats(&rows().await?) == 3) }).await?;
+
+    // Without a judge its words are graded, and that is said.
+    let mut body = cases;
+    body["judge"] = json!("openai/status-401-nobody");
+    let done = tried(&stage, &ada, "prose", body).await?.body;
+    let by_words =
+        done["testCaseResults"].as_array().into_iter().flatten().find(|case| case["testCaseId"] == "recursion");
+    let reason = by_words.and_then(|case| case["reason"].as_str()).unwrap_or_default();
+    ensure!(reason.contains("by its words") && done["status"] == "completed", "{done}");
+    let wrong = json!({ "judge": "x".repeat(300) });
+    ensure!(tried(&stage, &ada, "prose", wrong).await?.status == 400, "a judge of such a name");
+    stage.house.run(&["projection", "verify"])?.expect(0)?;
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_model_is_tried_again_when_it_is_time_once_and_in_the_name_of_an_admin() -> Tested {
+    let stage = Stage::open().await?;
+    let (ada, bob) = (stage.register("ada").await?, stage.register("bob").await?);
+    let path = "/api/model-eval/schedules/nightly";
+    let trial = json!({ "provider": "openai", "modelId": "clever", "benchmarkId": INTENTS, "testCaseIds": ["refund"] });
+    let with = |more: Value| {
+        let mut body = trial.clone();
+        if let (Some(body), Value::Object(more)) = (body.as_object_mut(), more) {
+            body.extend(more);
+        }
+        Some(body)
+    };
+    for wrong in [
+        json!({}),
+        json!({ "cron": "* * * *" }),
+        json!({ "cron": "0 0 31 2 *" }),
+        json!({ "cron": "* * * * *", "intervalHours": 1 }),
+        json!({ "intervalHours": 0 }),
+        json!({ "intervalHours": 1, "benchmarkId": "no.such" }),
+        json!({ "intervalHours": 1, "testCaseIds": ["none"] }),
+    ] {
+        let refused = stage.ask(&ada, "PUT", path, with(wrong.clone())).await?;
+        ensure!(refused.status == 400, "{wrong}: {} {}", refused.status, refused.body);
+    }
+    let daily = stage.ask(&ada, "PUT", path, with(json!({ "intervalHours": 24 }))).await?;
+    ensure!(daily.status == 200 && daily.body["version"] == 1 && daily.body["nextRunAt"].is_string(), "{}", daily.body);
+    let off = stage.ask(&ada, "PUT", path, with(json!({ "intervalHours": 24, "enabled": false }))).await?;
+    ensure!(off.body["version"] == 2 && off.body["nextRunAt"].is_null(), "{}", off.body);
+    // Each minute from now on, whatever becomes of the process.
+    let set = stage.ask(&ada, "PUT", path, with(json!({ "cron": "* * * * *" }))).await?;
+    ensure!(set.status == 200 && set.body["enabled"] == true, "{}", set.body);
+    let first = set.body["nextRunAt"].clone();
+    let stage = stage.crash()?;
+    let schedules =
+        async |who: &Person| anyhow::Ok(stage.ask(who, "GET", "/api/model-eval/schedules", None).await?.body);
+    let ran = || async { anyhow::Ok(schedules(&ada).await?[0]["lastEvaluationId"].is_string()) };
+    for _ in 0..3 {
+        if until("it is time", ran).await.is_ok() {
+            break;
+        }
+    }
+    let shown = schedules(&ada).await?;
+    let id = shown[0]["lastEvaluationId"].as_str().with_context(|| shown.to_string())?.to_owned();
+    ensure!(shown[0]["nextRunAt"] != first && shown[0]["lastError"].is_null(), "{shown}");
+    let one = format!("/api/model-eval/evaluations/{id}");
+    let done = || async { anyhow::Ok(stage.ask(&ada, "GET", &one, None).await?.body) };
+    until("it is done", || async { Ok(done().await?["status"] == "completed") }).await?;
+    ensure!(done().await?["startedBy"] == ada.id.as_str() && done().await?["overallScore"] == 1.0, "{}", done().await?);
+
+    // Nobody else's, and no longer than wanted.
+    ensure!(schedules(&bob).await? == json!([]), "bob sees it");
+    ensure!(stage.ask(&bob, "DELETE", path, None).await?.status == 404, "bob removes it");
+    for method in ["PUT", "DELETE"] {
+        let body = (method == "PUT").then(|| with(json!({ "intervalHours": 1 }))).flatten();
+        let foreign = stage.ask_in(&bob, Some(&ada.org), method, path, body).await?;
+        ensure!(foreign.status == 403, "{method}: {}", foreign.status);
+    }
+    ensure!(stage.ask(&ada, "DELETE", path, None).await?.status == 204, "ada cannot remove it");
+    ensure!(schedules(&ada).await? == json!([]), "it is there still");
+    let log = stage.house.run(&["log", "export"])?.expect(0)?.out;
+    let due = log.matches("\"symbia.integrations.eval-schedule.eval-schedule-due.v1\"").count();
+    let all = || async { anyhow::Ok(stage.ask(&ada, "GET", "/api/model-eval/evaluations", None).await?.body) };
+    until("each time once", || async { Ok(all().await?["count"].as_u64() == u64::try_from(due).ok()) }).await?;
+    stage.house.run(&["projection", "verify"])?.expect(0)?;
+    Ok(())
+}
+
 #[cfg(feature = "llama")]
 #[tokio::test(flavor = "multi_thread")]
 async fn the_local_model_is_tried_offline() -> Tested {

@@ -81,6 +81,12 @@ async fn routes_and_evaluations_are_worked_on_from_the_terminal() -> Tested {
     ensure!(best["recommendations"][0]["modelId"] == "clever", "{best}");
     let none = at_adas.does(&["eval", "recommend", "routing", "--exclude-provider", "openai"])?;
     ensure!(none["recommendations"] == Value::Array(Vec::new()), "{none}");
+    let nightly =
+        ["eval", "schedule", "nightly", "openai/clever", "routing.intent-classification", "--cron", "0 3 * * *"];
+    ensure!(at_adas.does(&nightly)?["nextRunAt"].as_str().is_some_and(|at| at.contains("T03:00:00")));
+    ensure!(at_adas.does(&["eval", "schedules"])?[0]["name"] == "nightly");
+    at_bobs.says(&["eval", "unschedule", "nightly"])?.expect(4)?;
+    at_adas.does(&["eval", "unschedule", "nightly"])?;
     at_adas.says(&["eval", "run", "openai", "routing.intent-classification"])?.expect(1)?;
     at_adas.says(&["eval", "run", "nobody/x", "routing.intent-classification"])?.expect(4)?;
     Ok(())

@@ -180,7 +180,7 @@ async fn requests_are_found_again_by_their_tags() -> Tested {
     ensure!(ask("team:blue, nightly", "/v1/chat/completions", said.clone()).await? == 200);
     ensure!(ask("team:blue", "/v1/embeddings", json!({ "model": "openai/embed", "input": "abc" })).await? == 200);
     ensure!(ask("team:red", "/api/integrations/execute", chat()).await? == 200);
-    for wrong in ["a b", &"x".repeat(65), &vec!["x"; 11].join(",")] {
+    for wrong in ["a b", &"x".repeat(65), &["x"; 11].join(",")] {
         ensure!(ask(wrong, "/v1/chat/completions", said.clone()).await? == 400, "{wrong}");
     }
     let found = async |who: &Person, tag: &str| -> anyhow::Result<Vec<Value>> {

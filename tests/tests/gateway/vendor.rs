@@ -142,7 +142,16 @@ async fn chat(State(vendor): State<Vendor>, headers: HeaderMap, Json(body): Json
         }
         said += &chunk(json!({}), json!("tool_calls"));
     } else {
-        let pieces: &[&str] = if body["model"] == "clever" { &["bil", "ling"] } else { &SUM };
+        let pieces: &[&str] = match &body {
+            body if body["response_format"]["json_schema"]["name"] == "grade" => {
+                &["{\"score\": 9, ", "\"reason\": \"both\"}"]
+            }
+            body if body["model"] == "clever" => &["bil", "ling"],
+            body if body["model"] == "prose" => {
+                &["Without an index on the user and the time, ", "the whole table is read: add one."]
+            }
+            _ => &SUM,
+        };
         for piece in pieces {
             said += &chunk(json!({ "content": piece }), Value::Null);
         }

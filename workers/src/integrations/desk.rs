@@ -60,7 +60,7 @@ pub(super) struct Errand<'a> {
 #[async_trait]
 pub(super) trait Wish: Sync {
     /// What it gives.
-    type Got: Send;
+    type Got: Send + Sync;
     /// The model of a provider where none is named; one without any has none: asking it says so.
     fn usual(provider: &dyn Provider) -> String;
     /// What it is likely to take.

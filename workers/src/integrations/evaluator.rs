@@ -5,6 +5,8 @@
 //!
 //! Error policy: retry for ever. Ids of commands and requests derive from the event or the case: a repetition changes nothing.
 
+mod meaning;
+
 use std::sync::Arc;
 
 use anyhow::Context;
@@ -18,8 +20,9 @@ use symbia_commands::integrations::{
 use symbia_events::{
     AggregateRef, CommandId, Event, KeyRing, Personal, Position, Service, SubjectKey,
     integrations::{
-        CaseResult, CompletionCompleted, CompletionContext, CompletionEvent, CompletionFailed, ErrorCategory,
-        EvaluationCaseScored, EvaluationEvent, EvaluationStarted, PromptMessage, PromptOptions, Sampling, ToolCall,
+        CaseResult, CompletionCompleted, CompletionContext, CompletionEvent, CompletionFailed, EmbeddingEvent,
+        ErrorCategory, EvaluationCaseScored, EvaluationEvent, EvaluationStarted, PromptMessage, PromptOptions,
+        Sampling, ToolCall,
     },
 };
 use symbia_nats::store::{EventStore, StoreOptions};
@@ -38,6 +41,8 @@ const LONGEST_REASON: usize = 500;
 
 /// Tries models.
 pub struct Evaluator {
+    client: Client,
+    keys: Arc<KeyRing>,
     store: EventStore,
     sender: Sender,
     content_keys: ContentKeys,
@@ -55,6 +60,21 @@ struct Answered {
     cost_micros: Option<u64>,
 }
 
+impl Answered {
+    fn of(done: CompletionCompleted, key: &SubjectKey) -> Self {
+        let calls = done.tool_calls.as_ref().map(|calls| key.open(calls)).transpose().ok().flatten();
+        Answered {
+            request_id: Some(done.request_id),
+            text: key.open(&done.content).unwrap_or_default(),
+            calls: calls.and_then(|json| serde_json::from_str(&json).ok()).unwrap_or_default(),
+            latency_ms: done.timing.total_ms,
+            input_tokens: done.usage.prompt_tokens,
+            output_tokens: done.usage.completion_tokens,
+            cost_micros: done.cost.map(|cost| cost.total_micros),
+        }
+    }
+}
+
 /// A case, and its benchmark.
 type Tried = (&'static Benchmark, &'static TestCase);
 
@@ -62,8 +82,8 @@ impl Evaluator {
     /// One over a connection, with the keys of those who have models tried.
     #[must_use]
     pub fn new(client: Client, keys: Arc<KeyRing>, sender: Sender, content_keys: ContentKeys) -> Self {
-        let store = EventStore::new(client, keys, &StoreOptions::default());
-        Evaluator { store, sender, content_keys }
+        let store = EventStore::new(client.clone(), Arc::clone(&keys), &StoreOptions::default());
+        Evaluator { client, keys, store, sender, content_keys }
     }
 
     async fn started(&self, event: &Event, started: &EvaluationStarted) -> anyhow::Result<()> {
@@ -105,7 +125,10 @@ impl Evaluator {
         };
         if started.run_config.mock {
             let (text, calls) = ideal(case);
-            return self.score(event, started, case, &key, Answered { text, calls, ..Answered::default() }).await;
+            let grade = grade(case, Output { text: &text, calls: &calls });
+            return self
+                .score(event, started, case, &key, Answered { text, calls, ..Answered::default() }, grade)
+                .await;
         }
         let request = request(started, (benchmark, case), tries, &key)?;
         let to = AggregateRef::new(Service::Integrations, event.orgid.clone(), "completion", &request.request_id)?;
@@ -121,24 +144,25 @@ impl Evaluator {
     }
 
     async fn answered(&self, event: &Event, done: CompletionCompleted) -> anyhow::Result<()> {
-        let Some((started, (_, case))) = self.case_of(event, &done.context).await? else { return Ok(()) };
+        if done.context.graded_id.is_some() {
+            return self.judged(event, &done).await;
+        }
+        let Some((started, (benchmark, case))) = self.case_of(event, &done.context).await? else { return Ok(()) };
         let Some(key) = self.content_keys.key(&done.content.kid).await? else {
             return self.unanswered(event, &started, case, "the key of the answer was destroyed", None).await;
         };
-        let calls = done.tool_calls.as_ref().map(|calls| key.open(calls)).transpose().ok().flatten();
-        let answered = Answered {
-            request_id: Some(done.request_id),
-            text: key.open(&done.content).unwrap_or_default(),
-            calls: calls.and_then(|json| serde_json::from_str(&json).ok()).unwrap_or_default(),
-            latency_ms: done.timing.total_ms,
-            input_tokens: done.usage.prompt_tokens,
-            output_tokens: done.usage.completion_tokens,
-            cost_micros: done.cost.map(|cost| cost.total_micros),
-        };
-        self.score(event, &started, case, &key, answered).await
+        let answered = Answered::of(done, &key);
+        if self.looked_at(event, &started, (benchmark, case), &key, &answered).await? {
+            return Ok(());
+        }
+        let grade = grade(case, Output { text: &answered.text, calls: &answered.calls });
+        self.score(event, &started, case, &key, answered, grade).await
     }
 
     async fn failed(&self, event: &Event, failed: CompletionFailed) -> anyhow::Result<()> {
+        if failed.context.graded_id.is_some() {
+            return self.graded(event, &failed.context, |_, _| Err("no judge answered".to_owned())).await;
+        }
         let Some((started, (_, case))) = self.case_of(event, &failed.context).await? else { return Ok(()) };
         let message = self.opened(failed.message.as_ref()).await?;
         let message = message.unwrap_or_else(|| "the model gave no answer".to_owned());
@@ -179,8 +203,8 @@ impl Evaluator {
         case: &TestCase,
         key: &SubjectKey,
         answered: Answered,
+        Grade { score, passed, reason }: Grade,
     ) -> anyhow::Result<()> {
-        let Grade { score, passed, reason } = grade(case, Output { text: &answered.text, calls: &answered.calls });
         let output = json!({ "content": answered.text, "functionCalls": answered.calls });
         let result = CaseResult {
             test_case_id: case.id.clone(),
@@ -321,11 +345,11 @@ impl Reactor for Evaluator {
     }
 
     fn follows(&self) -> Vec<(Service, &'static [&'static str])> {
-        vec![(Service::Integrations, &["*.evaluation.*", "*.completion.*"])]
+        vec![(Service::Integrations, &["*.evaluation.*", "*.completion.*", "*.embedding.*"])]
     }
 
     fn acts_on(&self) -> &'static [&'static str] {
-        // Of completions those that are cases.
+        // Of completions and embeddings those that are of a case.
         &["\"evaluationId\":\""]
     }
 
@@ -341,9 +365,21 @@ impl Reactor for Evaluator {
                 _ => Ok(()),
             };
         }
+        if event.aggregatetype == "embedding" {
+            return match event.decode()? {
+                EmbeddingEvent::EmbeddingCompleted(e) if e.context.graded_id.is_some() => {
+                    self.measured(event, &e).await
+                }
+                EmbeddingEvent::EmbeddingFailed(e) => self.unmeasured(event, &e).await,
+                _ => Ok(()),
+            };
+        }
         match event.decode()? {
             CompletionEvent::CompletionCompleted(e) => self.answered(event, e).await,
             CompletionEvent::CompletionFailed(e) => self.failed(event, e).await,
+            CompletionEvent::CompletionCancelled(e) if e.context.graded_id.is_some() => {
+                self.graded(event, &e.context, |_, _| Err("the judge was stopped".to_owned())).await
+            }
             CompletionEvent::CompletionCancelled(e) => {
                 let Some((started, (_, case))) = self.case_of(event, &e.context).await? else { return Ok(()) };
                 self.unanswered(event, &started, case, "it was cancelled", Some(e.request_id)).await

@@ -166,6 +166,6 @@ impl Chooser<'_> {
 // A number from 0 to 1 that a conversation and a target have in common, wherever it is drawn.
 fn drawn(conversation: &str, target: &str) -> f64 {
     let digest = Sha256::digest(json!([conversation, target]).to_string());
-    let first = digest.iter().take(4).fold(0_u32, |number, byte| number << 8 | u32::from(*byte));
+    let first = digest.iter().take(4).fold(0_u32, |number, byte| (number << 8) | u32::from(*byte));
     f64::from(first) / (f64::from(u32::MAX) + 1.0)
 }

@@ -26,7 +26,7 @@ use uuid::Uuid;
 use super::admin;
 use crate::{
     http::{ApiError, ApiResult, Caller, Json, Path, Query, RequestScope},
-    integrations::{Integrations, errors::refused, said::Failure, usage::Asker},
+    integrations::{Integrations, chat::target, errors::refused, said::Failure, usage::Asker},
     iso,
     platform::Consistency,
 };
@@ -59,6 +59,10 @@ struct NewRun {
     /// Nobody is asked: the expected answers are graded, and no model is marked by it.
     #[serde(default)]
     mock: bool,
+    /// Who judges answers whose meaning counts, as `provider/model`; the default model when it is not given.
+    #[serde(default)]
+    #[schema(example = "openai/gpt-4o")]
+    judge: Option<String>,
     /// Whether the end is waited for: true, when it is not given.
     #[serde(default = "yes")]
     wait: bool,
@@ -204,6 +208,8 @@ async fn run(
         test_case_ids: new.test_case_ids,
         seed: new.seed,
         mock: new.mock,
+        judge: new.judge.map(|judge| target(Some(judge))),
+        started_by: None,
     });
     let address = address.map_err(ApiError::internal)?;
     service.platform.submit_as(command_id, &address, &command, &actor, &scope, Consistency::Visible).await?;

@@ -56,6 +56,9 @@ pub struct Expected {
     /// The calls that must all be asked for. With neither, none may be.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub function_calls: Vec<ExpectedCall>,
+    /// What a judge looks for.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub criteria: Option<String>,
     /// JSON schema.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub schema: Option<Value>,

@@ -25,7 +25,7 @@ pub struct Grade {
 }
 
 impl Grade {
-    fn new(score: f64, enough: f64, reason: impl Into<String>) -> Self {
+    pub(super) fn new(score: f64, enough: f64, reason: impl Into<String>) -> Self {
         let score = score.clamp(0.0, 1.0);
         // Sums of tenths are not exact.
         Grade { score, passed: score + 1e-9 >= enough, reason: reason.into() }
@@ -91,7 +91,7 @@ fn pattern(expected: &Expected, text: &str) -> Grade {
     }
 }
 
-// As contains, since a text alone tells no meaning, and a little more for an answer that says more than a word.
+// As contains, where nobody looks at the meaning, and a little more for an answer that says more than a word.
 fn meaning(expected: &Expected, text: &str) -> Grade {
     let whole: Vec<String>;
     let required = match (&expected.content, expected.contains.as_slice()) {

@@ -30,6 +30,8 @@ fn run() -> RunEvaluation {
         test_case_ids: Vec::new(),
         seed: Some(7),
         mock: false,
+        judge: None,
+        started_by: None,
     }
 }
 
