@@ -115,6 +115,28 @@ impl SubjectKey {
         }
     }
 
+    /// Seals a part of a file, which can be opened as what it was sealed as and nothing else: nonce, ciphertext, tag.
+    #[must_use]
+    pub fn seal_bytes(&self, bytes: &[u8], sealed_as: &str) -> Vec<u8> {
+        let nonce: [u8; 12] = rand::random();
+        let aad = format!("{}\0{sealed_as}", self.kid);
+        let payload = Payload { msg: bytes, aad: aad.as_bytes() };
+        let ct = Aes256Gcm::new((&*self.key).into()).encrypt(&Nonce::from(nonce), payload).unwrap_or_default();
+        [&nonce[..], &ct].concat()
+    }
+
+    /// Opens a sealed part of a file.
+    ///
+    /// # Errors
+    /// It was changed, sealed as something else, or under another key.
+    pub fn open_bytes(&self, sealed: &[u8], sealed_as: &str) -> Result<Vec<u8>, UnsealError> {
+        let (nonce, ct) = sealed.split_first_chunk::<12>().ok_or(UnsealError::Corrupt)?;
+        let aad = format!("{}\0{sealed_as}", self.kid);
+        let payload = Payload { msg: ct, aad: aad.as_bytes() };
+        let opened = Aes256Gcm::new((&*self.key).into()).decrypt(&Nonce::from(*nonce), payload);
+        opened.map_err(|_| UnsealError::Corrupt)
+    }
+
     /// Opens a sealed text.
     pub fn open(&self, sealed: &Personal) -> Result<String, UnsealError> {
         if sealed.kid != self.kid || sealed.alg != "A256GCM" {
@@ -134,5 +156,22 @@ impl SubjectKey {
 impl fmt::Debug for SubjectKey {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_tuple("SubjectKey").field(&self.kid).finish()
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "tests")]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_part_of_a_file_is_opened_as_what_it_was_sealed_as_and_nothing_else() {
+        let key = SubjectKey::from_bytes("k", [1; 32]);
+        let sealed = key.seal_bytes(b"part", "file.1");
+        assert_eq!(key.open_bytes(&sealed, "file.1"), Ok(b"part".to_vec()));
+        assert_eq!(key.open_bytes(&sealed, "file.2"), Err(UnsealError::Corrupt));
+        assert_eq!(SubjectKey::from_bytes("k2", [1; 32]).open_bytes(&sealed, "file.1"), Err(UnsealError::Corrupt));
+        assert_eq!(key.open_bytes(&sealed[..5], "file.1"), Err(UnsealError::Corrupt));
+        assert_eq!(key.open_bytes(&key.seal_bytes(b"", "x"), "x"), Ok(Vec::new()));
     }
 }

@@ -44,6 +44,11 @@ pub enum Said {
     Taken,
     /// It is no body that such a messenger sends.
     Malformed,
+    /// So much was told lately that it is not taken in.
+    Flooded {
+        /// Until something is taken in again, in seconds.
+        seconds: u64,
+    },
     /// How the connection is doing now.
     Status {
         /// What is wrong, as a code.

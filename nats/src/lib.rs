@@ -8,6 +8,7 @@ pub mod channels;
 pub mod connections;
 pub mod downloads;
 pub mod enquiry;
+pub mod files;
 mod history;
 pub mod inference;
 pub mod leases;

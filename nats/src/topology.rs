@@ -34,6 +34,8 @@ pub const POLLERS_BUCKET: &str = "SYMBIA_POLLERS";
 pub const SESSIONS_BUCKET: &str = "SYMBIA_SESSIONS";
 /// How long a session of tools lasts that nobody ends.
 pub const SESSION_LASTS: Duration = Duration::from_secs(7 * 24 * 3600);
+/// Files that came with messages, sealed, in parts: no log, since they go when their conversation is erased.
+pub const FILES: &str = "SYMBIA_FILES";
 /// How long the marker of an ended lease waits for a worker.
 const MARKER_LASTS: Duration = Duration::from_secs(24 * 3600);
 /// Partitions of [`COMMANDS`]. Commands of one aggregate are always in the same.
@@ -144,6 +146,7 @@ pub fn configs(replicas: usize) -> Vec<Config> {
         subject_delete_marker_ttl: Some(MARKER_LASTS),
         ..base(&format!("KV_{LEASES_BUCKET}"), &format!("$KV.{LEASES_BUCKET}.>"), replicas)
     });
+    configs.push(Config { max_messages_per_subject: 1, ..base(FILES, "symbia.file.>", replicas) });
     configs
 }
 

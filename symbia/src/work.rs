@@ -17,8 +17,8 @@ use symbia_workers::{
     identity::Housekeeping,
     integrations::{
         AccountLinker, Accounts, Anthropic, Books, CallLimits, ChannelBridge, ChannelCourier, ChannelForwarder,
-        ChannelKeeper, Channels, Discoverer, EmbeddingRouter, Enquiries, EvalScheduler, Evaluator, ImageRouter, Invoker,
-        LlmRouter, LocalProvider, Meter, OpenAi, Providers, RouterOptions, Taking,
+        ChannelKeeper, ChannelTeller, Channels, Discoverer, EmbeddingRouter, Enquiries, EvalScheduler, Evaluator,
+        ImageRouter, Invoker, LlmRouter, LocalProvider, Messengers, Meter, OpenAi, Providers, RouterOptions, Taking,
     },
     messaging::{Eraser, Periods, Retention},
     models::{
@@ -231,12 +231,14 @@ pub async fn start(
                 let reader = ReadPool::new(house.database.clone(), CHANNEL_CONNECTIONS);
                 let books = Books::new(reader.clone(), secrets.clone(), sender.clone()).lending(client.clone());
                 let (nats, ring, vault) = (client.clone(), Arc::clone(keys), secrets.clone());
-                let (telegram, egress) = (config.channels.telegram.clone(), Egress::new(config.egress.clone())?);
+                let (telegram, slack) = (config.channels.telegram.clone(), config.channels.slack.clone());
+                let messengers = Messengers { telegram, slack, egress: Egress::new(config.egress.clone())? };
                 let (sender, books) = (sender.clone(), Arc::new(books));
-                let channels = Channels::new(nats, ring, sender, reader, vault, books, telegram, egress);
+                let channels = Channels::new(nats, ring, sender, reader, vault, books, bus.clone(), messengers);
                 workers.spawn(react(house.clone(), ChannelKeeper::new(channels.clone()), stop.clone()));
                 workers.spawn(react(house.clone(), ChannelBridge::new(channels.clone()), stop.clone()));
                 workers.spawn(react(house.clone(), ChannelCourier::new(channels.clone()), stop.clone()));
+                workers.spawn(react(house.clone(), ChannelTeller::new(channels.clone()), stop.clone()));
                 let (polling, ends) = (channels.clone(), stop.clone());
                 workers.spawn(async move {
                     polling.poll(ends).await;

@@ -10,6 +10,8 @@ mod at_once;
 mod balance;
 #[path = "gateway/channels.rs"]
 mod channels;
+#[path = "gateway/chats.rs"]
+mod chats;
 #[path = "gateway/clients.rs"]
 mod clients;
 #[path = "gateway/evaluation.rs"]
@@ -35,6 +37,8 @@ mod registry;
 mod routes;
 #[path = "gateway/sessions.rs"]
 mod sessions;
+#[path = "gateway/slack.rs"]
+mod slack;
 #[path = "gateway/stage.rs"]
 mod stage;
 #[path = "gateway/telegram.rs"]

@@ -6,6 +6,7 @@ mod channels;
 mod control;
 mod conversations;
 mod erasure;
+mod files;
 mod members;
 mod messages;
 mod reading;
@@ -94,6 +95,7 @@ pub fn service(platform: Platform, feed: &Feed, health: Health, config: ServerCo
         .merge(conversations::routes())
         .merge(members::routes())
         .merge(messages::routes())
+        .merge(files::routes())
         .merge(reading::routes())
         .merge(control::routes())
         .merge(channels::routes())

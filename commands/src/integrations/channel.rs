@@ -8,6 +8,7 @@ pub use chat::*;
 pub use chat_commands::*;
 pub use connection::*;
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::{Actor, Rejection};
@@ -44,6 +45,19 @@ pub struct ChannelContent {
     /// Nobody's telephone rings.
     #[serde(default)]
     pub silent: bool,
+}
+
+/// What somebody did in a chat.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum ChannelChange {
+    /// They said something.
+    #[default]
+    Said,
+    /// They gave what they had said a new text.
+    Edited,
+    /// They took it back.
+    Withdrawn,
 }
 
 /// As what a text is written.

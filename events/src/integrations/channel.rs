@@ -93,6 +93,15 @@ domain_events! {
             code: String,
             consecutive: u32,
         }
+        /// So much was told that some of it was not taken in.
+        ChannelFloodRefused = "symbia.integrations.channel-connection.channel-flood-refused.v1" {
+            connection_id: String,
+            /// How much.
+            count: u32,
+            /// RFC 3339.
+            first_at: String,
+            last_at: String,
+        }
         /// It does again what it failed at.
         ChannelRecovered = "symbia.integrations.channel-connection.channel-recovered.v1" { connection_id: String }
         /// It was ended.
@@ -143,6 +152,16 @@ domain_events! {
             content_type: String,
             /// A sealed JSON object: chat, sender, text, attachments.
             body: Personal,
+        }
+        /// Somebody there took back what they had said.
+        ChannelMessageWithdrawn = "symbia.integrations.channel-chat.channel-message-withdrawn.v1" {
+            chat_key: String,
+            org_id: String,
+            connection_id: String,
+            update_id: String,
+            vendor_message_id: String,
+            conversation_id: String,
+            message_id: String,
         }
         /// It is said in the conversation now.
         ChannelMessagePosted = "symbia.integrations.channel-chat.channel-message-posted.v1" {

@@ -14,6 +14,7 @@ mod price;
 mod prompt;
 mod registry;
 mod route;
+mod signature;
 
 pub use budget::*;
 pub use channel::*;
@@ -29,3 +30,4 @@ pub use price::*;
 pub use prompt::*;
 pub use registry::*;
 pub use route::*;
+pub use signature::*;

@@ -43,6 +43,8 @@ pub struct ChannelConnection {
     pub consecutive_errors: i64,
     pub messages_received: i64,
     pub messages_sent: i64,
+    /// What was told and not taken in, since it was too much.
+    pub messages_refused: i64,
     pub last_message_at: Option<OffsetDateTime>,
     pub last_error_at: Option<OffsetDateTime>,
     pub created_at: OffsetDateTime,
@@ -147,6 +149,11 @@ async fn connection(conn: &mut PgConnection, event: &Event) -> Result<(), FoldEr
             .bind(text(e.code))
             .bind(i64::from(e.consecutive))
         }
+        ChannelConnectionEvent::ChannelFloodRefused(e) => {
+            row("UPDATE channel_connections SET messages_refused = messages_refused + $4, updated_at = $3
+             WHERE org_id = $1 AND id = $2")
+            .bind(i64::from(e.count))
+        }
         ChannelConnectionEvent::ChannelRecovered(_) => {
             row("UPDATE channel_connections SET last_error = NULL, consecutive_errors = 0, updated_at = $3
              WHERE org_id = $1 AND id = $2")
@@ -218,6 +225,9 @@ async fn chat(conn: &mut PgConnection, event: &Event) -> Result<(), FoldError> {
             return Ok(received(conn, event, &e).await?);
         }
         ChannelChatEvent::ChannelMessageEdited(e) => {
+            return Ok(came(conn, event, [&e.update_id, &e.connection_id, &e.conversation_id, &e.message_id]).await?);
+        }
+        ChannelChatEvent::ChannelMessageWithdrawn(e) => {
             return Ok(came(conn, event, [&e.update_id, &e.connection_id, &e.conversation_id, &e.message_id]).await?);
         }
         ChannelChatEvent::ChannelMessagePosted(e) => became("in", e.update_id, "posted", None, json!([])),

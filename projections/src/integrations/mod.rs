@@ -133,4 +133,9 @@ const MIGRATIONS: &[Migration] = &[
         name: "eval schedules",
         sql: include_str!("../../../migrations/integrations/0013_eval_schedules.sql"),
     },
+    Migration {
+        version: 14,
+        name: "channel floods",
+        sql: include_str!("../../../migrations/integrations/0014_channel_floods.sql"),
+    },
 ];

@@ -17,29 +17,34 @@ const CHANNELS: &str = "/api/integrations/channels/telegram";
 const SECRET: &str = "x-telegram-bot-api-secret-token";
 
 /// A channel that Ada connected.
-struct Channel {
-    stage: Stage,
-    telegram: FakeTelegram,
-    ada: Person,
-    id: String,
+pub struct Channel {
+    pub stage: Stage,
+    pub telegram: FakeTelegram,
+    pub ada: Person,
+    pub id: String,
     door: String,
-    secret: String,
+    pub secret: String,
 }
 
-fn text(value: &Value) -> anyhow::Result<String> {
+pub fn text(value: &Value) -> anyhow::Result<String> {
     value.as_str().map(str::to_owned).with_context(|| format!("no text: {value}"))
 }
 
-fn said(update: i64, message: i64, words: &str) -> Value {
+pub fn said(update: i64, message: i64, words: &str) -> Value {
     json!({ "update_id": update, "message": { "message_id": message, "date": 1_800_000_000, "text": words,
         "from": { "id": 42, "is_bot": false, "first_name": "Grace", "username": "grace" },
         "chat": { "id": 42, "type": "private", "first_name": "Grace" } } })
 }
 
 impl Channel {
-    async fn open(config: Value) -> anyhow::Result<Self> {
+    pub async fn open(config: Value) -> anyhow::Result<Self> {
         let telegram = FakeTelegram::start().await?;
         let stage = Stage::with_telegram(&telegram.base).await?;
+        Self::on(stage, telegram, config).await
+    }
+
+    /// In an installation that asks this Telegram.
+    pub async fn on(stage: Stage, telegram: FakeTelegram, config: Value) -> anyhow::Result<Self> {
         let ada = stage.register("ada").await?;
         let none = stage.ask(&ada, "POST", &format!("{CHANNELS}/connect"), Some(json!({}))).await?;
         ensure!(none.status == 400 && none.body["code"] == "NO_CREDENTIAL", "{}", none.body);
@@ -55,7 +60,7 @@ impl Channel {
         Ok(Channel { stage, telegram, ada, id, door, secret: secret.unwrap_or_default() })
     }
 
-    async fn tell(&self, secret: Option<&str>, update: &Value) -> anyhow::Result<u16> {
+    pub async fn tell(&self, secret: Option<&str>, update: &Value) -> anyhow::Result<u16> {
         let mut request = self.stage.http.post(&self.door).json(update);
         if let Some(secret) = secret {
             request = request.header(SECRET, secret);
@@ -63,17 +68,17 @@ impl Channel {
         Ok(request.send().await?.status().as_u16())
     }
 
-    async fn told(&self, update: &Value) -> Tested {
+    pub async fn told(&self, update: &Value) -> Tested {
         let status = self.tell(Some(&self.secret), update).await?;
         ensure!(status == 200, "{update}: {status}");
         Ok(())
     }
 
-    async fn mine(&self, method: &str, path: &str, body: Option<Value>) -> anyhow::Result<Answered> {
+    pub async fn mine(&self, method: &str, path: &str, body: Option<Value>) -> anyhow::Result<Answered> {
         self.stage.ask(&self.ada, method, &format!("{CHANNELS}{path}"), body).await
     }
 
-    async fn connection(&self) -> anyhow::Result<Value> {
+    pub async fn connection(&self) -> anyhow::Result<Value> {
         Ok(self.mine("GET", "/connections", None).await?.body["connections"][0].clone())
     }
 
@@ -82,24 +87,24 @@ impl Channel {
         self.mine("POST", &format!("/connections/{}/send", self.id), Some(body)).await
     }
 
-    async fn conversations(&self, who: &Person) -> anyhow::Result<Vec<Value>> {
+    pub async fn conversations(&self, who: &Person) -> anyhow::Result<Vec<Value>> {
         let found = self.stage.ask_at(&self.stage.messaging, who, "GET", "/api/conversations", None).await?;
         found.body.as_array().cloned().with_context(|| format!("no list: {}", found.body))
     }
 
-    async fn messages(&self, conversation: &str) -> anyhow::Result<Vec<Value>> {
+    pub async fn messages(&self, conversation: &str) -> anyhow::Result<Vec<Value>> {
         let path = format!("/api/conversations/{conversation}/messages");
         let found = self.stage.ask_at(&self.stage.messaging, &self.ada, "GET", &path, None).await?;
         found.body.as_array().cloned().with_context(|| format!("no list: {}", found.body))
     }
 
     // The conversation that stands for the chat, once it is there.
-    async fn conversation(&self) -> anyhow::Result<String> {
+    pub async fn conversation(&self) -> anyhow::Result<String> {
         until("the chat has a conversation", || async { Ok(!self.conversations(&self.ada).await?.is_empty()) }).await?;
         text(&self.conversations(&self.ada).await?[0]["id"])
     }
 
-    async fn has_sent(&self, count: usize) -> anyhow::Result<Vec<String>> {
+    pub async fn has_sent(&self, count: usize) -> anyhow::Result<Vec<String>> {
         let what = format!("{count} messages are said there");
         until(&what, || async { Ok(self.telegram.sent().len() >= count) }).await?;
         self.telegram.sent().iter().map(|message| text(&message["plain"])).collect()
@@ -126,7 +131,7 @@ impl Channel {
 }
 
 /// The log, as it stands in the streams.
-async fn stored(stage: &Stage) -> anyhow::Result<String> {
+pub async fn stored(stage: &Stage) -> anyhow::Result<String> {
     let js = jetstream::new(stage.house.nats().await?);
     let mut stored = String::new();
     for service in Service::ALL {

@@ -13,6 +13,7 @@ pub struct Stage {
     pub gateway: String,
     pub models: String,
     pub messaging: String,
+    pub network: String,
     pub http: reqwest::Client,
 }
 
@@ -52,6 +53,7 @@ impl Stage {
             ("integrations", &mut self.gateway),
             ("models", &mut self.models),
             ("messaging", &mut self.messaging),
+            ("network", &mut self.network),
         ] {
             let found = ready["services"][service].as_str();
             found.with_context(|| format!("no address of {service}: {ready}"))?.clone_into(base);
@@ -106,16 +108,17 @@ impl Stage {
         Ok((stage, root))
     }
 
-    fn with(
+    /// An installation, with these arguments and variables.
+    pub fn with(
         mut house: Installation,
         arguments: &[&str],
         vendor: Vendor,
         variables: &[(&str, &str)],
     ) -> anyhow::Result<Self> {
         let ready = house.start_with(arguments, variables)?;
-        let [identity, gateway, models, messaging] = [const { String::new() }; 4];
+        let [identity, gateway, models, messaging, network] = [const { String::new() }; 5];
         let http = reqwest::Client::new();
-        let mut stage = Stage { house, vendor, identity, gateway, models, messaging, http };
+        let mut stage = Stage { house, vendor, identity, gateway, models, messaging, network, http };
         stage.find(&ready)?;
         Ok(stage)
     }

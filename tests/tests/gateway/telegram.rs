@@ -2,6 +2,7 @@
 //! is broken are refused.
 
 use std::{
+    collections::HashMap,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
@@ -10,7 +11,7 @@ use axum::{
     Json, Router,
     extract::{Path, State},
     http::StatusCode,
-    routing::post,
+    routing::{get, post},
 };
 use serde_json::{Value, json};
 use tokio::sync::Notify;
@@ -42,6 +43,8 @@ struct Book {
     updates: Vec<Value>,
     error: Option<String>,
     url: String,
+    /// What is in a file, by its id.
+    files: HashMap<String, Vec<u8>>,
 }
 
 #[derive(Clone, Default)]
@@ -56,7 +59,8 @@ impl FakeTelegram {
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await?;
         let base = format!("http://{}", listener.local_addr()?);
         let telegram = FakeTelegram { base, ..FakeTelegram::default() };
-        let app = Router::new().route("/{bot}/{method}", post(called)).with_state(telegram.clone());
+        let routes = Router::new().route("/{bot}/{method}", post(called)).route("/file/{bot}/files/{id}", get(file));
+        let app = routes.with_state(telegram.clone());
         tokio::spawn(async move { axum::serve(listener, app).await });
         Ok(telegram)
     }
@@ -72,6 +76,11 @@ impl FakeTelegram {
     /// What `getWebhookInfo` says went wrong.
     pub fn errs(&self, error: Option<&str>) {
         self.book().error = error.map(str::to_owned);
+    }
+
+    /// Keeps a file for the bot.
+    pub fn keeps(&self, id: &str, bytes: Vec<u8>) {
+        self.book().files.insert(id.to_owned(), bytes);
     }
 
     /// Tells who asks.
@@ -130,10 +139,27 @@ async fn called(
             ok(json!({ "url": book.url, "pending_update_count": 0, "last_error_message": book.error }))
         }
         "sendChatAction" => ok(json!(true)),
+        "getFile" => {
+            let id = body["file_id"].as_str().unwrap_or_default();
+            match telegram.book().files.get(id) {
+                Some(bytes) => {
+                    ok(json!({ "file_id": id, "file_size": bytes.len(), "file_path": format!("files/{id}") }))
+                }
+                None => refuse(StatusCode::BAD_REQUEST, "Bad Request: wrong file_id"),
+            }
+        }
         "getUpdates" => updates(&telegram, &body).await,
         "sendMessage" => message(&telegram, &body).await,
         _ => refuse(StatusCode::NOT_FOUND, "Not Found"),
     }
+}
+
+async fn file(
+    State(telegram): State<FakeTelegram>,
+    Path((bot, id)): Path<(String, String)>,
+) -> Result<Vec<u8>, StatusCode> {
+    let known = if bot == format!("bot{TOKEN}") { telegram.book().files.get(&id).cloned() } else { None };
+    known.ok_or(StatusCode::NOT_FOUND)
 }
 
 async fn updates(telegram: &FakeTelegram, body: &Value) -> Answered {

@@ -5,27 +5,27 @@
 use serde_json::{Value, json};
 use std::sync::Arc;
 use symbia_commands::{
-    Actor,
     messaging::ASSISTANT_PREFIX,
     network::{
-        ContractView, MESSAGE_NEW, MESSAGING, MeshEvent, MeshView, NodeView, Options, PolicySet, RouteEvent,
-        RoutingCommand, SIGNALS, TELLER, route, standing_policies,
+        ContractView, MESSAGE_NEW, MESSAGING, MeshEvent, MeshView, NodeView, Options, PolicySet, SIGNALS, route,
+        standing_policies,
     },
 };
 use symbia_events::{
-    AggregateRef, CommandId, Event, KeyRing, Service, SubjectKey,
+    Event, KeyRing, Service, SubjectKey,
     messaging::{ControlIssued, content_key_id},
-    network::{Boundary, HashedEvent, NodeType, service_hash},
+    network::{Boundary, NodeType},
 };
 use symbia_projections::{ReadPool, Scope, messaging, network};
-use time::{OffsetDateTime, format_description::BorrowedFormatItem};
-use uuid::Uuid;
+use time::OffsetDateTime;
 
 use super::{RuleEngine, definitions::Definition, transcript::Scene};
-use crate::{content_keys::ContentKeys, sender::Sender};
+use crate::{
+    content_keys::ContentKeys,
+    network::{Word, iso},
+    sender::Sender,
+};
 
-const MILLISECONDS: &[BorrowedFormatItem<'_>] =
-    time::macros::format_description!("[year]-[month]-[day]T[hour]:[minute]:[second].[subsecond digits:3]Z");
 /// What a decision names for the contract: who takes part is told.
 const PARTICIPATION: &str = "participation";
 
@@ -53,10 +53,6 @@ struct Telling<'t> {
     key: &'t SubjectKey,
     /// Tells apart what one event sets off.
     step: &'t str,
-}
-
-fn iso(at: OffsetDateTime) -> String {
-    at.to_offset(time::UtcOffset::UTC).format(MILLISECONDS).unwrap_or_default()
 }
 
 impl Outside {
@@ -171,8 +167,6 @@ impl Outside {
 
     async fn one(&self, telling: &Telling<'_>, agent: &str, view: &MeshView, data: Value) -> anyhow::Result<()> {
         let Telling { cause, event_type, about, run_id, key, step } = telling;
-        let org = cause.orgid.as_str();
-        let event_id = Uuid::new_v5(&cause.id, format!("{step} {agent}").as_bytes()).to_string();
         let event = MeshEvent {
             event_type,
             source: MESSAGING,
@@ -183,48 +177,22 @@ impl Outside {
             reply_to: None,
         };
         let candidates = route(&event, view, Options::default(), OffsetDateTime::now_utc()).candidates;
-        let timestamp = iso(cause.time);
-        let hashed = HashedEvent {
-            v: 1,
-            id: &event_id,
+        let word = Word {
+            step: &format!("{step} {agent}"),
             event_type,
-            data: &data,
             source: MESSAGING,
             target: Some(agent),
-            run_id,
-            timestamp: &timestamp,
-            boundary: Boundary::Intra,
             caused_by: Some(about),
-            source_entity_id: None,
-            target_entity_id: None,
-            org_id: Some(org),
-        };
-        let (key_id, hash) = service_hash(&self.keys, &hashed.bytes()?);
-        let command = RoutingCommand::from(RouteEvent {
-            event_id: event_id.clone(),
-            org_id: org.to_owned(),
-            payload_type: (*event_type).to_owned(),
-            data: key.seal(&data.to_string()),
-            source: MESSAGING.to_owned(),
-            target: Some(agent.to_owned()),
-            caused_by: Some((*about).to_owned()),
-            source_entity_id: None,
-            target_entity_id: None,
-            boundary: Boundary::Intra,
-            timestamp,
-            hash,
-            key_id,
-            signed: false,
-            sender_id: TELLER.to_owned(),
-            policy_set: view.policies.digest().to_owned(),
+            run_id,
+            data: &data,
+            key,
+            by: Service::Messaging,
+            policy_set: view.policies.digest(),
             candidates,
-            run_id: (*run_id).to_owned(),
-        });
-        let to = AggregateRef::new(Service::Network, cause.orgid.clone(), "routed-event", &event_id)?;
-        let id = CommandId::derived(cause.id, &format!("{step} {agent}"));
-        let outcome = self.sender.send(Some(cause), &to, &command, &Actor::service("messaging"), id).await?;
+        };
+        let outcome = word.send(&self.sender, &self.keys, cause).await?;
         if let Some(rejection) = outcome.rejection {
-            tracing::error!(%to, agent, %rejection, "a participant from outside is not told");
+            tracing::error!(event = %cause.id, agent, %rejection, "a participant from outside is not told");
         }
         Ok(())
     }

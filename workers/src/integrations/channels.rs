@@ -4,21 +4,30 @@
 
 mod bridge;
 mod courier;
+mod files;
+mod flood;
 mod forwarder;
 mod intake;
 mod keeper;
 mod line;
 mod markup;
+mod messenger;
 mod poller;
+mod program;
 mod questions;
+mod slack;
 mod telegram;
+mod teller;
+mod typing;
 mod update;
 
 pub use bridge::ChannelBridge;
 pub use courier::ChannelCourier;
 pub use forwarder::ChannelForwarder;
 pub use keeper::ChannelKeeper;
+pub use slack::{SLACK_API, Slack};
 pub use telegram::{TELEGRAM_API, Telegram};
+pub use teller::ChannelTeller;
 
 use std::sync::Arc;
 
@@ -28,13 +37,19 @@ use serde_json::Value;
 use symbia_commands::{Actor, DomainCommand, Membership, Outcome, integrations::ChannelConnectionCommand};
 use symbia_egress::Egress;
 use symbia_events::{ActorType, AggregateRef, CommandId, Event, KeyRing, OrgId, Service};
-use symbia_nats::store::{EventStore, StoreOptions};
+use symbia_nats::{
+    bus::CommandBus,
+    files::Files,
+    limits::Limits,
+    store::{EventStore, StoreOptions},
+};
 use symbia_projections::{
     ReadPool, Scope, identity,
     integrations::{self as model, ChannelConnection},
     secrets::SecretStore,
 };
 
+use self::flood::Floods;
 use super::Books;
 use crate::sender::Sender;
 
@@ -50,12 +65,26 @@ struct Parts {
     secrets: SecretStore,
     books: Arc<Books>,
     store: EventStore,
+    files: Files,
+    floods: Floods,
     telegram: Telegram,
+    slack: Slack,
     egress: Egress,
 }
 
+/// The other sides that there are.
+#[derive(Clone, Debug)]
+pub struct Messengers {
+    /// Telegram's Bot API.
+    pub telegram: Telegram,
+    /// Slack's Web API.
+    pub slack: Slack,
+    /// Makes the calls to programs of the organizations' own.
+    pub egress: Egress,
+}
+
 impl Channels {
-    /// Over a connection, the read models and the vault; `egress` makes the calls to programs of the organizations' own.
+    /// Over a connection, the read models and the vault; `bus` tells the log what was refused.
     #[must_use]
     #[allow(clippy::too_many_arguments, reason = "what a worker stands on, once")]
     pub fn new(
@@ -65,12 +94,17 @@ impl Channels {
         reader: ReadPool,
         secrets: SecretStore,
         books: Arc<Books>,
-        telegram: Telegram,
-        egress: Egress,
+        bus: CommandBus,
+        messengers: Messengers,
     ) -> Self {
         // A store that decides nothing: what it loads is always read from the log.
         let store = EventStore::new(client.clone(), Arc::clone(&keys), &StoreOptions::default());
-        Channels(Arc::new(Parts { client, keys, sender, reader, secrets, books, store, telegram, egress }))
+        let files = Files::new(client.clone());
+        let floods = Floods::new(Limits::new(client.clone()), bus, Arc::clone(&keys));
+        let Messengers { telegram, slack, egress } = messengers;
+        let parts =
+            Parts { client, keys, sender, reader, secrets, books, store, files, floods, telegram, slack, egress };
+        Channels(Arc::new(parts))
     }
 
     async fn connection(&self, id: &str) -> anyhow::Result<Option<ChannelConnection>> {

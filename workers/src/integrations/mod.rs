@@ -39,7 +39,10 @@ mod upstream;
 pub use accounts::{Accounts, Asker, BudgetTerms, Lease, NoAccounts, PriceTerms};
 pub use anthropic::{ANTHROPIC, Anthropic, AnthropicOptions};
 pub use books::Books;
-pub use channels::{ChannelBridge, ChannelCourier, ChannelForwarder, ChannelKeeper, Channels, TELEGRAM_API, Telegram};
+pub use channels::{
+    ChannelBridge, ChannelCourier, ChannelForwarder, ChannelKeeper, ChannelTeller, Channels, Messengers, SLACK_API,
+    Slack, TELEGRAM_API, Telegram,
+};
 pub use embedding::EmbeddingRouter;
 pub use enquiries::Enquiries;
 pub use evaluator::Evaluator;

@@ -15,7 +15,10 @@ use symbia_events::{
     identity::UserEvent,
     messaging::{AuthorEvent, ConversationEvent, author_id, content_key_id},
 };
-use symbia_nats::timers::{TimerCommand, Timers, When};
+use symbia_nats::{
+    files::Files,
+    timers::{TimerCommand, Timers, When},
+};
 use symbia_projections::secrets::SecretStore;
 use time::Duration;
 use uuid::Uuid;
@@ -43,6 +46,7 @@ impl Default for Periods {
 /// Destroys content keys.
 pub struct Eraser {
     secrets: SecretStore,
+    files: Files,
     timers: Timers,
     sender: Sender,
     periods: Periods,
@@ -52,7 +56,8 @@ impl Eraser {
     /// An eraser of the keys of a store.
     #[must_use]
     pub fn new(client: Client, sender: Sender, secrets: SecretStore, periods: Periods) -> Self {
-        Eraser { secrets, timers: Timers::new(jetstream::new(client)), sender, periods }
+        let files = Files::new(client.clone());
+        Eraser { secrets, files, timers: Timers::new(jetstream::new(client)), sender, periods }
     }
 
     async fn conversation(&self, event: &Event) -> anyhow::Result<()> {
@@ -63,6 +68,8 @@ impl Eraser {
                 let kid = content_key_id(conversation.tenant.as_str(), &conversation.id);
                 let keys = self.secrets.destroy_conversation_keys(&kid).await?;
                 tracing::info!(%conversation, keys, "the keys of an erased conversation are destroyed");
+                // Nobody can read them any more; they need no room either.
+                self.files.forget(conversation.tenant.as_str(), &conversation.id).await?;
             }
             ConversationEvent::ConversationDeleted(_) => {
                 let id = format!("erase-{}", event.id);

@@ -12,9 +12,11 @@ mod post;
 mod queue;
 mod replies;
 mod webhooks;
+mod word;
 
 pub use courier::Courier;
 pub use deliverer::{DelivererOptions, MeshDeliverer};
 pub use keeper::MeshKeeper;
 pub use liveness::Liveness;
 pub use post::Post;
+pub(crate) use word::{Word, iso};

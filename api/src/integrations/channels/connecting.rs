@@ -9,7 +9,7 @@ use sha2::{Digest, Sha256};
 use symbia_commands::{
     Actor,
     assistants::seed::ASSISTANT_KEY,
-    integrations::{ConnectChannel, TELEGRAM, channel_secret_prefix},
+    integrations::{ConnectChannel, channel_secret_prefix},
 };
 use symbia_events::{integrations::ChannelMode, messaging::WEBHOOK_SECRET};
 use symbia_projections::{
@@ -40,9 +40,13 @@ pub(super) fn routes() -> OpenApiRouter<Integrations> {
 struct Wanted {
     #[serde(default)]
     config: Config,
-    /// The bot's token in the vault; absent: the caller's own for `telegram`, else one shared with the organization.
+    /// The bot's token in the vault; absent: the caller's own for this messenger, else one shared with the organization.
     #[serde(default)]
     credential_id: Option<String>,
+    /// What Slack signs its calls with, as the app's pages there show it. Kept in the secret store.
+    #[serde(default)]
+    #[schema(value_type = Option<String>, write_only)]
+    signing_secret: Option<Zeroizing<String>>,
 }
 
 /// The choices there are.
@@ -83,19 +87,26 @@ struct Connected {
     webhook_secret: Option<String>,
 }
 
-fn no_credential() -> ApiError {
+fn no_credential(kind: Kind) -> ApiError {
     let text = "There is no token of a bot that the caller may use";
     ApiError::new(StatusCode::BAD_REQUEST, "NO_CREDENTIAL", text)
-        .with_hint("Keep one with POST /api/credentials (provider \"telegram\").")
+        .with_hint(format!("Keep one with POST /api/credentials (provider \"{}\").", kind.name()))
 }
 
-// What Telegram takes as a secret: letters and digits. A program's is one of Standard Webhooks.
-fn secret_of(kind: Kind) -> Zeroizing<String> {
+// What Telegram takes as a secret: letters and digits. A program's is one of Standard Webhooks. Slack has one already.
+fn secret_of(kind: Kind, given: Option<Zeroizing<String>>) -> ApiResult<Zeroizing<String>> {
     let bytes = Zeroizing::new(rand::random::<[u8; 32]>());
-    Zeroizing::new(match kind {
-        Kind::Telegram => hex(bytes.as_ref()),
-        Kind::Webhook => format!("{WEBHOOK_SECRET}{}", BASE64.encode(bytes.as_ref())),
-    })
+    match kind {
+        Kind::Telegram => Ok(Zeroizing::new(hex(bytes.as_ref()))),
+        Kind::Webhook => Ok(Zeroizing::new(format!("{WEBHOOK_SECRET}{}", BASE64.encode(bytes.as_ref())))),
+        Kind::Slack => {
+            let fits = |secret: &Zeroizing<String>| {
+                (16..=128).contains(&secret.len()) && secret.bytes().all(|b| b.is_ascii_graphic())
+            };
+            let text = "must be the signing secret of the Slack app, as its page \"Basic Information\" shows it";
+            given.filter(fits).ok_or_else(|| ApiError::invalid("signingSecret", "required", text))
+        }
+    }
 }
 
 fn hex(bytes: &[u8]) -> String {
@@ -108,17 +119,17 @@ pub(super) fn hash_of(secret: &str) -> String {
 }
 
 impl Integrations {
-    async fn token_of(&self, reader: &Reader, named: Option<&str>) -> ApiResult<String> {
+    async fn token_of(&self, reader: &Reader, kind: Kind, named: Option<&str>) -> ApiResult<String> {
         let mut tx = self.platform.read(&Scope::platform()).await?;
         let (user, org) = (reader.user.as_str(), reader.org.as_str());
         let found = match named {
             Some(id) => identity::credential(&mut tx, id).await?,
-            None => identity::credential_for(&mut tx, user, Some(org), TELEGRAM).await?,
+            None => identity::credential_for(&mut tx, user, Some(org), kind.name()).await?,
         };
         let usable = |c: &Credential| {
-            c.provider == TELEGRAM && (c.owner_id == user || (c.is_org_wide && c.organization() == Some(org)))
+            c.provider == kind.name() && (c.owner_id == user || (c.is_org_wide && c.organization() == Some(org)))
         };
-        found.filter(usable).map(|credential| credential.id).ok_or_else(no_credential)
+        found.filter(usable).map(|credential| credential.id).ok_or_else(|| no_credential(kind))
     }
 
     // One that was ended, or never was, is made anew under its id.
@@ -169,16 +180,16 @@ impl Integrations {
         // Who connects it speaks here for those who speak there.
         caller.require_person()?;
         let reader = Reader::configuring(caller, scope)?;
-        let Wanted { config, credential_id } = wanted;
+        let Wanted { config, credential_id, signing_secret } = wanted;
         let credential_id = match kind {
-            Kind::Telegram => Some(self.token_of(&reader, credential_id.as_deref()).await?),
+            Kind::Telegram | Kind::Slack => Some(self.token_of(&reader, kind, credential_id.as_deref()).await?),
             Kind::Webhook => None,
         };
         let target_url = config.target_url.clone().filter(|_| kind == Kind::Webhook);
         let former = self.former_channel(&reader, kind, credential_id.as_deref(), target_url.as_deref()).await?;
         let request = scope.command_id(&caller.id);
         let id = former.as_ref().map_or_else(|| Uuid::new_v5(&request, b"channel").to_string(), |c| c.id.clone());
-        let secret = secret_of(kind);
+        let secret = secret_of(kind, signing_secret)?;
         let secret_ref = format!("{}{}", channel_secret_prefix(reader.org.as_str(), &id), Uuid::now_v7());
         self.platform.secrets.put_secret(&secret_ref, &secret).await?;
         let connect = ConnectChannel {
@@ -226,7 +237,7 @@ impl Integrations {
 /// What is said in its chats is said from then on in conversations of the caller's, one for each chat, in which the assistants
 /// of the `config` take part; what they answer is said there.
 #[utoipa::path(post, path = "/integrations/channels/{channelType}/connect", tag = "Channels", request_body = Wanted,
-    params(("channelType" = String, Path, description = "`telegram` or `webhook`")),
+    params(("channelType" = String, Path, description = "`telegram`, `slack` or `webhook`")),
     responses((status = 200, description = "It is connected", body = Connected),
         (status = 400, description = "There is no token, or the other side refuses it"),
         (status = 403, description = "The caller may not"), (status = 404, description = "No such messenger"),

@@ -52,6 +52,8 @@ struct Connection {
     last_message_at: Option<String>,
     messages_received: i64,
     messages_sent: i64,
+    /// What was said there and not taken in, since it was too much at once.
+    messages_refused: i64,
     created_at: String,
     connected_at: Option<String>,
 }
@@ -71,6 +73,7 @@ impl From<model::ChannelConnection> for Connection {
             last_message_at: row.last_message_at.map(iso),
             messages_received: row.messages_received,
             messages_sent: row.messages_sent,
+            messages_refused: row.messages_refused,
             created_at: iso(row.created_at),
             connected_at: row.connected_at.map(iso),
         }
@@ -85,7 +88,7 @@ struct Connections {
 
 /// List the organization's connections to a messenger
 #[utoipa::path(get, path = "/integrations/channels/{channelType}/connections", tag = "Channels",
-    params(("channelType" = String, Path, description = "`telegram` or `webhook`")),
+    params(("channelType" = String, Path, description = "`telegram`, `slack` or `webhook`")),
     responses((status = 200, description = "The oldest first", body = Connections),
         (status = 400, description = "No messenger")))]
 async fn list(
@@ -119,7 +122,7 @@ struct Doing {
 
 /// Ask the other side how a connection is doing
 #[utoipa::path(get, path = "/integrations/channels/{channelType}/connections/{id}/status", tag = "Channels",
-    params(("channelType" = String, Path, description = "`telegram` or `webhook`"),
+    params(("channelType" = String, Path, description = "`telegram`, `slack` or `webhook`"),
         ("id" = String, Path, description = "Id of the connection")),
     responses((status = 200, description = "What it says", body = Doing),
         (status = 404, description = "There is none"), (status = 503, description = "No worker could ask")))]
@@ -185,7 +188,7 @@ impl Integrations {
 ///
 /// It can be connected again.
 #[utoipa::path(post, path = "/integrations/channels/{channelType}/connections/{id}/disconnect", tag = "Channels",
-    params(("channelType" = String, Path, description = "`telegram` or `webhook`"),
+    params(("channelType" = String, Path, description = "`telegram`, `slack` or `webhook`"),
         ("id" = String, Path, description = "Id of the connection")),
     responses((status = 200, description = "`{success, connectionId, status}`", body = Object),
         (status = 403, description = "The caller may not"), (status = 404, description = "There is none")))]
@@ -204,7 +207,7 @@ async fn disconnect(
 ///
 /// The conversations stay.
 #[utoipa::path(delete, path = "/integrations/channels/{channelType}/connections/{id}", tag = "Channels",
-    params(("channelType" = String, Path, description = "`telegram` or `webhook`"),
+    params(("channelType" = String, Path, description = "`telegram`, `slack` or `webhook`"),
         ("id" = String, Path, description = "Id of the connection")),
     responses((status = 200, description = "`{success, connectionId}`", body = Object),
         (status = 403, description = "The caller may not"), (status = 404, description = "There is none")))]

@@ -9,15 +9,15 @@ use symbia_events::{
     integrations::{
         ChannelChatEvent, ChannelDeliveryDeferred, ChannelDeliveryStarted, ChannelMessageDelivered,
         ChannelMessageEdited, ChannelMessageFailed, ChannelMessagePosted, ChannelMessageQueued, ChannelMessageReceived,
-        ChannelPartDelivered, ChannelUpdateIgnored,
+        ChannelMessageWithdrawn, ChannelPartDelivered, ChannelUpdateIgnored,
     },
 };
 use time::OffsetDateTime;
 use uuid::Uuid;
 
 use super::{
-    super::registry::configures, ChannelChatCommand, DeferChannelDelivery, IngestChannelUpdate, RecordChannelPart,
-    RetryChannelDelivery, SendChannelMessage, platforms,
+    super::registry::configures, ChannelChange, ChannelChatCommand, DeferChannelDelivery, IngestChannelUpdate,
+    RecordChannelPart, RetryChannelDelivery, SendChannelMessage, platforms,
 };
 use crate::{Actor, Aggregate, Decision, Rejection};
 
@@ -34,16 +34,16 @@ const MAX_LABEL: usize = 255;
 pub struct Incoming {
     /// The other side's id of the call that told it.
     pub update_id: String,
-    /// A new text for what was said before.
-    pub edited: bool,
+    /// What was done.
+    pub change: ChannelChange,
     /// Where it is to be said.
     pub conversation_id: String,
     /// Its id there.
     pub message_id: String,
     /// What it is.
     pub content_type: String,
-    /// The sealed JSON of it.
-    pub body: Personal,
+    /// The sealed JSON of it; none when it was taken back.
+    pub body: Option<Personal>,
 }
 
 /// Something that is to be said there.
@@ -108,15 +108,22 @@ impl ChannelChat {
         if self.seen.contains(&c.update_id) {
             return Ok(Decision::nothing());
         }
-        let labels = [&c.update_id, &c.vendor_message_id, &c.conversation_id, &c.content_type, &c.connection_id];
+        let labels = [&c.update_id, &c.vendor_message_id, &c.conversation_id, &c.connection_id];
         if labels.into_iter().any(|label| label.is_empty() || label.len() > MAX_LABEL) {
-            let text = "updateId, vendorMessageId, conversationId, contentType and connectionId: 1 to 255 bytes";
+            let text = "updateId, vendorMessageId, conversationId and connectionId: 1 to 255 bytes";
             return Err(Rejection::invalid(text));
         }
         if Uuid::try_parse(&c.message_id).is_err() {
             return Err(Rejection::invalid("messageId: a UUID"));
         }
-        sized(&c.body)?;
+        if c.change == ChannelChange::Withdrawn {
+            return Ok(Decision::one(withdrawn(c)));
+        }
+        if c.content_type.is_empty() || c.content_type.len() > MAX_LABEL {
+            return Err(Rejection::invalid("contentType: 1 to 255 bytes"));
+        }
+        let body = c.body.ok_or_else(|| Rejection::invalid("body: what was said, sealed"))?;
+        sized(&body)?;
         let received = ChannelMessageReceived {
             chat_key: c.chat_key,
             org_id: c.org_id,
@@ -126,9 +133,12 @@ impl ChannelChat {
             conversation_id: c.conversation_id,
             message_id: c.message_id,
             content_type: c.content_type,
-            body: c.body,
+            body,
         };
-        Ok(if c.edited { Decision::one(edited_of(received)) } else { Decision::one(received) })
+        Ok(match c.change {
+            ChannelChange::Edited => Decision::one(edited_of(received)),
+            _ => Decision::one(received),
+        })
     }
 
     fn send(&self, c: SendChannelMessage, by: &Actor) -> Result<Decision<ChannelChatEvent>, Rejection> {
@@ -208,17 +218,33 @@ impl ChannelChat {
         self.outgoing.retain(|outgoing| outgoing.delivery_id != delivery_id);
     }
 
-    fn took_in(&mut self, e: &ChannelMessageReceived, edited: bool) {
+    fn took_in(&mut self, e: &ChannelMessageReceived, change: ChannelChange) {
         self.is_called(&e.chat_key, &e.connection_id);
-        remember(&mut self.seen, &e.update_id);
-        self.incoming.push_back(Incoming {
+        self.waits(Incoming {
             update_id: e.update_id.clone(),
-            edited,
+            change,
             conversation_id: e.conversation_id.clone(),
             message_id: e.message_id.clone(),
             content_type: e.content_type.clone(),
-            body: e.body.clone(),
+            body: Some(e.body.clone()),
         });
+    }
+
+    fn takes_back(&mut self, e: &ChannelMessageWithdrawn) {
+        self.is_called(&e.chat_key, &e.connection_id);
+        self.waits(Incoming {
+            update_id: e.update_id.clone(),
+            change: ChannelChange::Withdrawn,
+            conversation_id: e.conversation_id.clone(),
+            message_id: e.message_id.clone(),
+            content_type: String::new(),
+            body: None,
+        });
+    }
+
+    fn waits(&mut self, incoming: Incoming) {
+        remember(&mut self.seen, &incoming.update_id);
+        self.incoming.push_back(incoming);
     }
 
     fn is_called(&mut self, chat_key: &str, connection_id: &str) {
@@ -240,6 +266,18 @@ fn edited_of(e: ChannelMessageReceived) -> ChannelMessageEdited {
         message_id: e.message_id,
         content_type: e.content_type,
         body: e.body,
+    }
+}
+
+fn withdrawn(c: IngestChannelUpdate) -> ChannelMessageWithdrawn {
+    ChannelMessageWithdrawn {
+        chat_key: c.chat_key,
+        org_id: c.org_id,
+        connection_id: c.connection_id,
+        update_id: c.update_id,
+        vendor_message_id: c.vendor_message_id,
+        conversation_id: c.conversation_id,
+        message_id: c.message_id,
     }
 }
 
@@ -277,15 +315,18 @@ fn sized(sealed: &Personal) -> Result<(), Rejection> {
 }
 
 impl Aggregate for ChannelChat {
-    const STATE_VERSION: u32 = 1;
+    const STATE_VERSION: u32 = 2;
     const ID_FIELD: Option<&'static str> = Some("chatKey");
     type Command = ChannelChatCommand;
     type Event = ChannelChatEvent;
 
     fn apply(&mut self, event: &ChannelChatEvent) {
         match event {
-            ChannelChatEvent::ChannelMessageReceived(e) => self.took_in(e, false),
-            ChannelChatEvent::ChannelMessageEdited(e) => self.took_in(&received_of(e.clone()), true),
+            ChannelChatEvent::ChannelMessageReceived(e) => self.took_in(e, ChannelChange::Said),
+            ChannelChatEvent::ChannelMessageEdited(e) => {
+                self.took_in(&received_of(e.clone()), ChannelChange::Edited);
+            }
+            ChannelChatEvent::ChannelMessageWithdrawn(e) => self.takes_back(e),
             ChannelChatEvent::ChannelMessagePosted(e) => self.incoming.retain(|i| i.update_id != e.update_id),
             ChannelChatEvent::ChannelUpdateIgnored(e) => self.incoming.retain(|i| i.update_id != e.update_id),
             ChannelChatEvent::ChannelMessageQueued(e) => {
@@ -325,13 +366,13 @@ impl Aggregate for ChannelChat {
             command => command,
         };
         platforms(by)?;
-        let waits = |update: &str| self.incoming.iter().any(|incoming| incoming.update_id == update);
+        let is_waiting = |update: &str| self.incoming.iter().any(|incoming| incoming.update_id == update);
         Ok(match command {
             ChannelChatCommand::IngestChannelUpdate(c) => return self.ingest(c),
-            ChannelChatCommand::RecordChannelPosted(c) if waits(&c.update_id) => {
+            ChannelChatCommand::RecordChannelPosted(c) if is_waiting(&c.update_id) => {
                 Decision::one(ChannelMessagePosted { chat_key: c.chat_key, update_id: c.update_id })
             }
-            ChannelChatCommand::IgnoreChannelUpdate(c) if waits(&c.update_id) => {
+            ChannelChatCommand::IgnoreChannelUpdate(c) if is_waiting(&c.update_id) => {
                 let (chat_key, update_id, reason) = (c.chat_key, c.update_id, c.reason);
                 Decision::one(ChannelUpdateIgnored { chat_key, update_id, reason })
             }

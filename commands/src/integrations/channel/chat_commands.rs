@@ -2,6 +2,7 @@
 
 use symbia_events::Personal;
 
+use super::ChannelChange;
 use crate::domain_commands;
 
 domain_commands! {
@@ -14,13 +15,16 @@ domain_commands! {
             connection_id: String,
             update_id: String,
             vendor_message_id: String,
-            /// A new text for what was said before.
             #[serde(default)]
-            edited: bool,
+            change: ChannelChange,
             conversation_id: String,
             message_id: String,
+            /// What it is; empty for what is taken back.
+            #[serde(default)]
             content_type: String,
-            body: Personal,
+            /// Absent for what is taken back.
+            #[serde(default)]
+            body: Option<Personal>,
         }
         /// It is said in the conversation now.
         RecordChannelPosted = "symbia.cmd.integrations.record-channel-posted.v1" { chat_key: String, update_id: String }

@@ -3,7 +3,8 @@
 use serde::{Deserialize, Serialize};
 use symbia_events::integrations::{
     ChannelConnectFailed, ChannelConnectRequested, ChannelConnected, ChannelConnectionEvent, ChannelDisconnected,
-    ChannelErrorRecorded, ChannelMode, ChannelRecovered, ChannelRemoved, ChannelStatus, ChannelStatusChanged,
+    ChannelErrorRecorded, ChannelFloodRefused, ChannelMode, ChannelRecovered, ChannelRemoved, ChannelStatus,
+    ChannelStatusChanged,
 };
 use time::OffsetDateTime;
 
@@ -18,6 +19,8 @@ const MAX_LABEL: usize = 255;
 
 /// A messenger that Telegram is.
 pub const TELEGRAM: &str = "telegram";
+/// A workspace of Slack's.
+pub const SLACK: &str = "slack";
 /// Any program that speaks Standard Webhooks.
 pub const WEBHOOK: &str = "webhook";
 
@@ -73,6 +76,14 @@ domain_commands! {
             /// Trying again would change nothing.
             #[serde(default)]
             fatal: bool,
+        }
+        /// So much was told that some of it was not taken in.
+        NoteChannelFlood = "symbia.cmd.integrations.note-channel-flood.v1" {
+            connection_id: String,
+            count: u32,
+            /// RFC 3339.
+            first_at: String,
+            last_at: String,
         }
         /// It does again what it failed at.
         RecordChannelRecovery = "symbia.cmd.integrations.record-channel-recovery.v1" { connection_id: String }
@@ -214,11 +225,11 @@ impl ChannelConnection {
 
 fn check(c: &ConnectChannel) -> Result<(), Rejection> {
     match (c.channel_type.as_str(), &c.credential_id, &c.target_url) {
-        (TELEGRAM, Some(id), None) if !id.is_empty() && id.len() <= MAX_LABEL => {}
-        (TELEGRAM, ..) => return Err(Rejection::invalid("credentialId: the bot's token in the vault")),
+        (TELEGRAM | SLACK, Some(id), None) if !id.is_empty() && id.len() <= MAX_LABEL => {}
+        (TELEGRAM | SLACK, ..) => return Err(Rejection::invalid("credentialId: the bot's token in the vault")),
         (WEBHOOK, None, Some(url)) if is_address(url) => {}
         (WEBHOOK, ..) => return Err(Rejection::invalid("targetUrl: a URL without user and password")),
-        _ => return Err(Rejection::invalid("channelType: telegram or webhook")),
+        _ => return Err(Rejection::invalid("channelType: telegram, slack or webhook")),
     }
     if !is_address(&c.webhook_url) {
         return Err(Rejection::invalid("webhookUrl: a URL without user and password"));
@@ -263,6 +274,7 @@ impl Aggregate for ChannelConnection {
             }
             ChannelConnectionEvent::ChannelErrorRecorded(e) => self.consecutive = e.consecutive,
             ChannelConnectionEvent::ChannelRecovered(_) => self.consecutive = 0,
+            ChannelConnectionEvent::ChannelFloodRefused(_) => {}
             ChannelConnectionEvent::ChannelDisconnected(_) => self.status = ChannelStatus::Disconnected,
             ChannelConnectionEvent::ChannelRemoved(_) => self.removed = true,
         }
@@ -301,6 +313,12 @@ impl Aggregate for ChannelConnection {
             }
             ChannelConnectionCommand::RecordChannelStatus(c) => self.told(c),
             ChannelConnectionCommand::RecordChannelError(c) => self.failed(c),
+            ChannelConnectionCommand::NoteChannelFlood(c) if c.count > 0 => Decision::one(ChannelFloodRefused {
+                connection_id: c.connection_id,
+                count: c.count,
+                first_at: c.first_at,
+                last_at: c.last_at,
+            }),
             ChannelConnectionCommand::RecordChannelRecovery(c) if self.consecutive > 0 => {
                 Decision::one(ChannelRecovered { connection_id: c.connection_id })
             }

@@ -138,11 +138,11 @@ fn said(update: &str) -> ChannelChatCommand {
         connection_id: "k1".into(),
         update_id: update.into(),
         vendor_message_id: "5".into(),
-        edited: false,
+        change: ChannelChange::Said,
         conversation_id: "c".into(),
         message_id: uuid::Uuid::from_u128(5).to_string(),
         content_type: "text".into(),
-        body: sealed("{}"),
+        body: Some(sealed("{}")),
     }
     .into()
 }
@@ -154,6 +154,17 @@ fn an_update_that_comes_twice_is_taken_in_once_and_the_first_is_said_first() {
     assert_eq!(events.len(), 3, "{events:?}");
     assert_eq!(state.next_in().map(|next| next.update_id.as_str()), Some("2"));
     given::<ChannelChat>([]).when(said("1"), &person(Role::Admin)).rejected("FORBIDDEN");
+}
+
+#[test]
+fn what_is_taken_back_waits_its_turn_and_what_says_nothing_is_not_taken_in() {
+    let ChannelChatCommand::IngestChannelUpdate(c) = said("2") else { panic!("another command") };
+    let back = IngestChannelUpdate { change: ChannelChange::Withdrawn, content_type: String::new(), body: None, ..c };
+    let posted = RecordChannelPosted { chat_key: "h".into(), update_id: "1".into() };
+    let (state, _) = chat([said("1"), back.clone().into(), posted.into()]);
+    assert_eq!(state.next_in().map(|next| next.change), Some(ChannelChange::Withdrawn));
+    let empty = IngestChannelUpdate { change: ChannelChange::Said, content_type: "text".into(), ..back };
+    given::<ChannelChat>([]).when(empty, &platform()).rejected("VALIDATION_FAILED");
 }
 
 fn send(n: u128) -> SendChannelMessage {

@@ -25,10 +25,7 @@ use symbia_nats::timers::{TimerCommand, Timers, When};
 use symbia_projections::integrations::ChannelConnection;
 use time::{OffsetDateTime, format_description::well_known::Rfc3339};
 
-use super::{
-    Channels,
-    line::{Account, Ready, Refused},
-};
+use super::{Channels, line::Account, messenger::Refused};
 use crate::reactor::{OnError, Reactor};
 
 /// Attempts at one thing that is to be said.
@@ -103,15 +100,15 @@ impl ChannelCourier {
             Ok(line) => line,
             Err(refused) => return Ok(Err(refused)),
         };
-        let ready = Ready::of(&line, content);
+        let ready = line.parts(content);
         let parts = u32::try_from(ready.len())?;
-        for index in outgoing.sent.len()..ready.len() {
+        for (index, words) in ready.iter().enumerate().skip(outgoing.sent.len()) {
             let remembered = (e.delivery_id.clone(), index);
             let vendor_message_id = match self.said.get(&remembered) {
                 Some(id) => id,
                 None => {
                     let id = format!("{}.{}", e.delivery_id, index + 1);
-                    let id = match self.channels.say(&line, content, &ready, index, &id).await {
+                    let id = match line.say(content, words, &id).await {
                         Ok(id) => id,
                         Err(refused) => return Ok(Err(refused)),
                     };

@@ -3,7 +3,7 @@
 
 use symbia_commands::{
     Actor,
-    integrations::{ChannelChatCommand, IngestChannelUpdate, TELEGRAM, chat_name},
+    integrations::{ChannelChange, ChannelChatCommand, IngestChannelUpdate, WEBHOOK, chat_name},
 };
 use symbia_events::{AggregateRef, CommandId, OrgId, Service, SubjectKey, messaging::content_key_id};
 use symbia_nats::channels::Said;
@@ -11,20 +11,19 @@ use symbia_projections::{Scope, integrations::ChannelConnection, messaging as co
 use uuid::Uuid;
 
 use super::{
-    Channels,
-    update::{Inbound, Told, of_program, of_telegram},
+    Channels, files,
+    update::{Inbound, Told},
 };
 
 impl Channels {
     /// Takes in what the other side told. An error: it is to be told again.
     pub(super) async fn take_in(&self, of: &ChannelConnection, body: &str, id: Option<&str>) -> anyhow::Result<Said> {
-        let told = if of.channel_type == TELEGRAM { of_telegram(body) } else { of_program(body, id) };
-        match told {
+        match Told::by(&of.channel_type, body, id) {
             Told::Malformed => Ok(Said::Malformed),
             Told::Nothing => Ok(Said::Taken),
             // Two bots would talk to each other for ever.
             Told::Message { message, .. } if message.sender.is_bot => Ok(Said::Taken),
-            Told::Message { update_id, edited, message } => self.ingest(of, update_id, edited, &message).await,
+            Told::Message { update_id, change, mut message } => self.ingest(of, update_id, change, &mut message).await,
         }
     }
 
@@ -32,32 +31,39 @@ impl Channels {
         &self,
         of: &ChannelConnection,
         update_id: String,
-        edited: bool,
-        message: &Inbound,
+        change: ChannelChange,
+        message: &mut Inbound,
     ) -> anyhow::Result<Said> {
         let chat_key = self.0.keys.lookup_hash("channel", &chat_name(&of.channel_type, &of.id, &message.chat.id));
+        if let Some(wait) = self.0.floods.refuses(of, &chat_key).await? {
+            return Ok(Said::Flooded { seconds: wait.as_secs() + 1 });
+        }
         let (conversation_id, key) = self.conversation_of(&of.org_id, &chat_key).await?;
         let org: OrgId = of.org_id.parse()?;
         let to = AggregateRef::new(Service::Integrations, org, "channel-chat", &chat_key)?;
+        let message_id = message_id(&chat_key, &message.id);
+        let place = files::Message { org: &of.org_id, conversation: &conversation_id, id: &message_id, key: &key };
+        self.keeps_inline(&place, &mut message.attachments).await?;
+        let body = key.seal(&serde_json::to_string(message)?);
         let once = format!("channel update {} {update_id}", of.id);
         let command = ChannelChatCommand::from(IngestChannelUpdate {
             org_id: of.org_id.clone(),
             connection_id: of.id.clone(),
             update_id,
             vendor_message_id: message.id.clone(),
-            edited,
+            change,
             conversation_id,
-            message_id: message_id(&chat_key, &message.id),
+            message_id,
             content_type: message.content_type.clone(),
-            body: key.seal(&serde_json::to_string(message)?),
+            body: (change != ChannelChange::Withdrawn).then_some(body),
             chat_key,
         });
         let id = CommandId(Uuid::new_v5(&Uuid::NAMESPACE_OID, once.as_bytes()));
         let outcome = self.send(None, &to, &command, &Actor::service("integrations"), id).await?;
         if let Some(rejection) = outcome.rejection {
             tracing::warn!(connection = of.id, %rejection, "what was said in a chat is not taken in");
-            // Telegram would tell it for days.
-            return Ok(if of.channel_type == TELEGRAM { Said::Taken } else { Said::Malformed });
+            // A messenger would tell it for days; a program's author is to know.
+            return Ok(if of.channel_type == WEBHOOK { Said::Malformed } else { Said::Taken });
         }
         Ok(Said::Taken)
     }
@@ -87,8 +93,8 @@ impl Channels {
         }
     }
 
-    // None when it was destroyed.
-    async fn made_key(&self, kid: &str) -> anyhow::Result<Option<SubjectKey>> {
+    /// A key, made when it is first needed; none when it was destroyed.
+    pub(super) async fn made_key(&self, kid: &str) -> anyhow::Result<Option<SubjectKey>> {
         if let Some(key) = self.0.secrets.subject_key(kid).await? {
             return Ok(Some(key));
         }

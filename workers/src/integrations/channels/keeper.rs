@@ -2,14 +2,19 @@
 //!
 //! Error policy: what the other side refuses, or does not do in time, is recorded, and whoever asked for it may ask again; what
 //! the log or the vault keep from being done is tried again for ever. To tell a messenger twice where to call changes nothing.
+
 use async_trait::async_trait;
-use symbia_commands::integrations::{ChannelConnection, FailChannelConnect, RecordChannelConnected};
+use symbia_commands::integrations::{ChannelConnection, FailChannelConnect, RecordChannelConnected, TELEGRAM};
 use symbia_events::{
     CommandId, Event, Position, Service,
     integrations::{ChannelConnectRequested, ChannelConnectionEvent, ChannelDisconnected},
 };
 
-use super::{Channels, line::Account};
+use super::{
+    Channels,
+    line::Account,
+    messenger::{Opening, SpeaksAs},
+};
 use crate::reactor::{OnError, Reactor};
 
 /// The reactor.
@@ -24,17 +29,24 @@ impl ChannelKeeper {
 
     async fn connect(&self, event: &Event, e: &ChannelConnectRequested) -> anyhow::Result<()> {
         let (channels, connection_id, attempt) = (&self.0, e.connection_id.clone(), e.attempt);
+        let secret = channels.0.secrets.secret(&e.secret_ref).await?;
+        let how = Opening {
+            mode: e.mode,
+            webhook_url: &e.webhook_url,
+            secret: secret.as_ref(),
+            drop_pending_updates: e.drop_pending_updates,
+        };
         let opened = match channels.line(Account::from(e)).await? {
-            Ok(line) => channels.open(&line, e).await?,
+            Ok(line) => line.open(&how).await,
             Err(refused) => Err(refused),
         };
         let id = CommandId::derived(event.id, "connected");
         match opened {
-            Ok((account_id, account_name)) => {
+            Ok(SpeaksAs { id: account_id, name: account_name }) => {
                 let connected = RecordChannelConnected { connection_id, attempt, account_id, account_name };
                 channels.note(Some(event), &event.orgid, &e.connection_id, connected, id).await?;
-                // The messenger has it now; its hash tells whether a call is one of theirs.
-                if e.target_url.is_none() {
+                // Telegram has it now; its hash tells whether a call is one of theirs. Others sign with it.
+                if e.channel_type == TELEGRAM {
                     channels.0.secrets.destroy_secret(&e.secret_ref).await?;
                 }
                 Ok(())
@@ -56,7 +68,7 @@ impl ChannelKeeper {
             return Ok(());
         }
         if let Ok(line) = channels.line(Account::ended(event.orgid.as_str(), e)).await?
-            && let Err(refused) = channels.close(&line).await
+            && let Err(refused) = line.close().await
         {
             tracing::info!(connection = e.connection_id, code = refused.code, "a messenger is not told of the end");
         }

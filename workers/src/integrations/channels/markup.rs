@@ -1,18 +1,24 @@
-//! CommonMark as Telegram's HTML (Bot API, "HTML style"), in parts that are no longer than a message may be. A part ends between
-//! paragraphs where it can, else between lines, else between words; what is bold across the cut is bold on both sides.
+//! CommonMark as messengers read it, in parts that are no longer than a message may be. A part ends between paragraphs where it
+//! can, else between lines, else between words; what is bold across the cut is bold on both sides.
 
+mod packing;
+mod style;
+
+pub(super) use style::{SLACK_MRKDWN, Style, TELEGRAM_HTML};
+
+use packing::Packing;
 use pulldown_cmark::{CodeBlockKind, Event, Options, Parser, Tag, TagEnd};
+use style::Marks;
 use symbia_commands::integrations::ChannelFormat;
 
-/// Most UTF-16 units of a message. The marks are counted as well, which Telegram does not.
-pub(super) const LIMIT: usize = 4096;
+/// Between blocks.
 const BETWEEN: &str = "\n\n";
 
 /// A message.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Part {
     /// With its marks.
-    pub html: String,
+    pub marked: String,
     /// Without.
     pub plain: String,
 }
@@ -26,12 +32,12 @@ enum Piece {
 type Block = Vec<Piece>;
 
 /// The messages that say a text.
-pub(super) fn parts(text: &str, format: ChannelFormat) -> Vec<Part> {
+pub(super) fn parts(text: &str, format: ChannelFormat, style: &'static Style) -> Vec<Part> {
     let blocks = match format {
-        ChannelFormat::Markdown => Reading::default().read(text),
+        ChannelFormat::Markdown => Reading::new(style).read(text),
         ChannelFormat::Plain => text.split(BETWEEN).map(|block| vec![Piece::Text(block.to_owned())]).collect(),
     };
-    let mut packing = Packing::default();
+    let mut packing = Packing::new(style);
     for block in blocks {
         packing.add(block);
     }
@@ -39,46 +45,23 @@ pub(super) fn parts(text: &str, format: ChannelFormat) -> Vec<Part> {
     packing.parts
 }
 
-fn escaped(c: char) -> Option<&'static str> {
-    match c {
-        '&' => Some("&amp;"),
-        '<' => Some("&lt;"),
-        '>' => Some("&gt;"),
-        '"' => Some("&quot;"),
-        _ => None,
-    }
-}
-
-fn units(c: char) -> usize {
-    escaped(c).map_or_else(|| c.len_utf16(), str::len)
-}
-
-fn length(text: &str) -> usize {
-    text.chars().map(units).sum()
-}
-
-fn escape(text: &str) -> String {
-    let mut html = String::with_capacity(text.len());
-    for c in text.chars() {
-        match escaped(c) {
-            Some(entity) => html.push_str(entity),
-            None => html.push(c),
-        }
-    }
-    html
-}
-
 /// Reads CommonMark into blocks.
-#[derive(Default)]
 struct Reading {
+    style: &'static Style,
     blocks: Vec<Block>,
     block: Block,
     // The number of the next item of each list that is open; none where they have no numbers.
     lists: Vec<Option<u64>>,
     quotes: usize,
+    bolds: usize,
 }
 
 impl Reading {
+    fn new(style: &'static Style) -> Self {
+        let (blocks, block, lists) = (Vec::new(), Vec::new(), Vec::new());
+        Reading { style, blocks, block, lists, quotes: 0, bolds: 0 }
+    }
+
     fn read(mut self, text: &str) -> Vec<Block> {
         for event in Parser::new_ext(text, Options::ENABLE_STRIKETHROUGH) {
             match event {
@@ -86,11 +69,11 @@ impl Reading {
                 Event::End(tag) => self.end(tag),
                 Event::Text(text) | Event::Html(text) | Event::InlineHtml(text) => self.text(&text),
                 Event::Code(text) => {
-                    self.open("<code>", "</code>");
+                    self.mark(self.style.code);
                     self.text(&text);
                     self.block.push(Piece::Close);
                 }
-                Event::SoftBreak | Event::HardBreak => self.text("\n"),
+                Event::SoftBreak | Event::HardBreak => self.text(self.line()),
                 Event::Rule => {
                     self.text("———");
                     self.ended();
@@ -103,8 +86,17 @@ impl Reading {
         self.blocks
     }
 
-    fn open(&mut self, html: impl Into<String>, close: &'static str) {
-        self.block.push(Piece::Open(html.into(), close));
+    fn open(&mut self, mark: impl Into<String>, close: &'static str) {
+        self.block.push(Piece::Open(mark.into(), close));
+    }
+
+    fn mark(&mut self, (open, close): Marks) {
+        self.open(open, close);
+    }
+
+    // What begins a line.
+    fn line(&self) -> &'static str {
+        if self.quotes > 0 && self.style.quote.is_none() { "\n> " } else { "\n" }
     }
 
     fn text(&mut self, text: &str) {
@@ -127,46 +119,57 @@ impl Reading {
         if self.lists.is_empty() && self.quotes == 0 {
             self.finish();
         } else if self.quotes > 0 && self.lists.is_empty() {
-            self.text("\n");
+            self.text(self.line());
         }
     }
 
     fn start(&mut self, tag: Tag<'_>) {
         match tag {
-            Tag::Heading { .. } | Tag::Strong => self.open("<b>", "</b>"),
-            Tag::Emphasis => self.open("<i>", "</i>"),
-            Tag::Strikethrough => self.open("<s>", "</s>"),
+            Tag::Heading { .. } | Tag::Strong => {
+                // Bold in bold is bold.
+                self.mark(if self.bolds == 0 { self.style.bold } else { ("", "") });
+                self.bolds += 1;
+            }
+            Tag::Emphasis => self.mark(self.style.italic),
+            Tag::Strikethrough => self.mark(self.style.struck),
             Tag::BlockQuote(_) => {
                 self.quotes += 1;
-                // One in another would be refused.
-                if self.quotes == 1 {
-                    self.open("<blockquote>", "</blockquote>");
+                match self.style.quote {
+                    // One in another would be refused.
+                    _ if self.quotes > 1 => {}
+                    Some(marks) => self.mark(marks),
+                    None => self.text("> "),
                 }
             }
-            Tag::CodeBlock(kind) => {
-                if !self.lists.is_empty() {
-                    self.text("\n");
-                }
-                match kind {
-                    CodeBlockKind::Fenced(language) if !language.is_empty() => {
-                        let language = escape(language.split_whitespace().next().unwrap_or_default());
-                        self.open(format!("<pre><code class=\"language-{language}\">"), "</code></pre>");
-                    }
-                    _ => self.open("<pre>", "</pre>"),
-                }
-            }
-            Tag::Link { dest_url, .. } | Tag::Image { dest_url, .. } => {
-                let leads = ["http://", "https://", "mailto:", "tg://"].iter().any(|way| dest_url.starts_with(way));
-                let long = length(&dest_url) > LIMIT / 2;
-                if leads && !long {
-                    self.open(format!("<a href=\"{}\">", escape(&dest_url)), "</a>");
-                } else {
-                    self.open("", "");
-                }
-            }
+            Tag::CodeBlock(kind) => self.code_block(&kind),
+            Tag::Link { dest_url, .. } | Tag::Image { dest_url, .. } => self.link(&dest_url),
             Tag::List(first) => self.lists.push(first),
             Tag::Item => self.item(),
             _ => {}
+        }
+    }
+
+    fn code_block(&mut self, kind: &CodeBlockKind<'_>) {
+        if !self.lists.is_empty() {
+            self.text(self.line());
+        }
+        match (kind, self.style.block_in) {
+            (CodeBlockKind::Fenced(language), Some((before, between, close))) if !language.is_empty() => {
+                let language = self.style.escape(language.split_whitespace().next().unwrap_or_default());
+                self.open(format!("{before}{language}{between}"), close);
+            }
+            _ => self.mark(self.style.block),
+        }
+    }
+
+    fn link(&mut self, url: &str) {
+        let leads = ["http://", "https://", "mailto:", "tg://"].iter().any(|way| url.starts_with(way));
+        let long = self.style.length(url) > self.style.limit / 2;
+        let (before, between, close) = self.style.link;
+        if leads && !long && !url.contains(self.style.unlinked) {
+            self.open(format!("{before}{}{between}", self.style.escape(url)), close);
+        } else {
+            self.mark(("", ""));
         }
     }
 
@@ -179,7 +182,7 @@ impl Reading {
             }
             _ => "• ".to_owned(),
         };
-        let line = if self.says_something() { "\n" } else { "" };
+        let line = if self.says_something() { self.line() } else { "" };
         self.text(&format!("{line}{}{mark}", "  ".repeat(depth)));
     }
 
@@ -187,8 +190,13 @@ impl Reading {
         match tag {
             TagEnd::Paragraph | TagEnd::HtmlBlock => self.ended(),
             TagEnd::Heading(_) => {
+                self.bolds -= 1;
                 self.block.push(Piece::Close);
                 self.ended();
+            }
+            TagEnd::Strong => {
+                self.bolds -= 1;
+                self.block.push(Piece::Close);
             }
             TagEnd::CodeBlock => {
                 if let Some(Piece::Text(code)) = self.block.last_mut() {
@@ -197,17 +205,8 @@ impl Reading {
                 self.block.push(Piece::Close);
                 self.ended();
             }
-            TagEnd::BlockQuote(_) => {
-                self.quotes -= 1;
-                if self.quotes == 0 {
-                    if matches!(self.block.last(), Some(Piece::Text(text)) if text == "\n") {
-                        self.block.pop();
-                    }
-                    self.block.push(Piece::Close);
-                    self.ended();
-                }
-            }
-            TagEnd::Strong | TagEnd::Emphasis | TagEnd::Strikethrough | TagEnd::Link | TagEnd::Image => {
+            TagEnd::BlockQuote(_) => self.end_of_quote(),
+            TagEnd::Emphasis | TagEnd::Strikethrough | TagEnd::Link | TagEnd::Image => {
                 self.block.push(Piece::Close);
             }
             TagEnd::List(_) => {
@@ -217,125 +216,20 @@ impl Reading {
             _ => {}
         }
     }
-}
 
-/// Fills messages with blocks.
-#[derive(Default)]
-struct Packing {
-    parts: Vec<Part>,
-    part: Part,
-    length: usize,
-    open: Vec<(String, &'static str)>,
-}
-
-impl Packing {
-    fn add(&mut self, block: Block) {
-        let size: usize = block
-            .iter()
-            .scan(Vec::new(), |open, piece| {
-                Some(match piece {
-                    Piece::Open(html, close) => {
-                        open.push(close.len());
-                        html.len()
-                    }
-                    Piece::Close => open.pop().unwrap_or_default(),
-                    Piece::Text(text) => length(text),
-                })
-            })
-            .sum();
-        if self.length > 0 && self.length + BETWEEN.len() + size > LIMIT {
-            self.flush();
-        } else if self.length > 0 {
-            self.write(BETWEEN);
+    fn end_of_quote(&mut self) {
+        let line = self.line();
+        self.quotes -= 1;
+        if self.quotes > 0 {
+            return;
         }
-        for piece in block {
-            match piece {
-                Piece::Open(html, close) => self.begin(html, close),
-                Piece::Close => self.end(),
-                Piece::Text(text) => self.text(&text),
-            }
+        if matches!(self.block.last(), Some(Piece::Text(text)) if text == line) {
+            self.block.pop();
         }
-    }
-
-    fn write(&mut self, text: &str) {
-        self.part.html.push_str(&escape(text));
-        self.part.plain.push_str(text);
-        self.length += length(text);
-    }
-
-    // What the marks take that are still to be closed.
-    fn closing(&self) -> usize {
-        self.open.iter().map(|(_, close)| close.len()).sum()
-    }
-
-    fn room(&self) -> usize {
-        LIMIT.saturating_sub(self.length + self.closing())
-    }
-
-    fn begin(&mut self, html: String, close: &'static str) {
-        if self.room() < html.len() + close.len() + 1 {
-            self.cut();
+        if self.style.quote.is_some() {
+            self.block.push(Piece::Close);
         }
-        self.part.html.push_str(&html);
-        self.length += html.len();
-        self.open.push((html, close));
-    }
-
-    fn end(&mut self) {
-        if let Some((_, close)) = self.open.pop() {
-            self.part.html.push_str(close);
-            self.length += close.len();
-        }
-    }
-
-    fn text(&mut self, mut text: &str) {
-        loop {
-            let (room, mut taken, mut fits) = (self.room(), 0, 0);
-            for (at, c) in text.char_indices() {
-                taken += units(c);
-                if taken > room {
-                    break;
-                }
-                fits = at + c.len_utf8();
-            }
-            if fits == text.len() {
-                return self.write(text);
-            }
-            let (head, _) = text.split_at(fits);
-            let place = head.rfind('\n').or_else(|| head.rfind(char::is_whitespace)).filter(|place| *place > 0);
-            let place = match place {
-                Some(place) => place,
-                // The word fits into the next message, or into none.
-                None if !self.part.plain.is_empty() => 0,
-                None => fits.max(text.chars().next().map_or(0, char::len_utf8)),
-            };
-            let (head, rest) = text.split_at(place);
-            self.write(head);
-            self.cut();
-            text = rest.strip_prefix(|c: char| c.is_whitespace()).unwrap_or(rest);
-        }
-    }
-
-    // The rest goes into another message, under the same marks.
-    fn cut(&mut self) {
-        let open = std::mem::take(&mut self.open);
-        for (_, close) in open.iter().rev() {
-            self.part.html.push_str(close);
-        }
-        self.flush();
-        for (html, close) in open {
-            self.part.html.push_str(&html);
-            self.length += html.len();
-            self.open.push((html, close));
-        }
-    }
-
-    fn flush(&mut self) {
-        let part = std::mem::take(&mut self.part);
-        self.length = 0;
-        if !part.plain.trim().is_empty() {
-            self.parts.push(part);
-        }
+        self.ended();
     }
 }
 
@@ -345,8 +239,12 @@ mod tests {
 
     use super::*;
 
+    fn marked(text: &str, style: &'static Style) -> Vec<String> {
+        parts(text, ChannelFormat::Markdown, style).into_iter().map(|part| part.marked).collect()
+    }
+
     fn html(text: &str) -> Vec<String> {
-        parts(text, ChannelFormat::Markdown).into_iter().map(|part| part.html).collect()
+        marked(text, &TELEGRAM_HTML)
     }
 
     #[test]
@@ -363,7 +261,24 @@ mod tests {
         ] {
             assert_eq!(html(text), [expected], "{text}");
         }
-        assert_eq!(parts(" \n", ChannelFormat::Markdown), []);
+        assert_eq!(parts(" \n", ChannelFormat::Markdown, &TELEGRAM_HTML), []);
+    }
+
+    #[test]
+    fn commonmark_is_written_as_slack_reads_it() {
+        for (text, expected) in [
+            ("Hi **you** & _me_ ~~no~~ <b>", "Hi *you* &amp; _me_ ~no~ &lt;b&gt;"),
+            ("# A **bold** title\n\na `b<c` d", "*A bold title*\n\na `b&lt;c` d"),
+            ("- one\n- two\n  1. deep\n", "• one\n• two\n  1. deep"),
+            ("```rust\nlet a = 1 < 2;\n```", "```\nlet a = 1 &lt; 2;\n```"),
+            ("> said\n> twice\n\nand so on", "&gt; said\n&gt; twice\n\nand so on"),
+            ("[here](https://x.example/?a=1&b=2)", "<https://x.example/?a=1&amp;b=2|here>"),
+            ("[here](https://x.example/a|b)", "here"),
+        ] {
+            assert_eq!(marked(text, &SLACK_MRKDWN), [expected], "{text}");
+        }
+        let cut = marked(&format!("**{}**", "word ".repeat(1200).trim()), &SLACK_MRKDWN);
+        assert!(cut.len() == 2 && cut.iter().all(|part| part.starts_with("*word") && part.ends_with("word*")));
     }
 
     #[test]
@@ -377,18 +292,22 @@ mod tests {
         let cut = html(&bold);
         assert_eq!(cut.len(), 2);
         assert!(cut.iter().all(|part| part.starts_with("<b>word") && part.ends_with("word</b>")), "{cut:?}");
-        assert_eq!(html(&"x".repeat(LIMIT + 1)).iter().map(String::len).collect::<Vec<_>>(), [LIMIT, 1]);
+        assert_eq!(
+            html(&"x".repeat(TELEGRAM_HTML.limit + 1)).iter().map(String::len).collect::<Vec<_>>(),
+            [TELEGRAM_HTML.limit, 1]
+        );
     }
 
     proptest! {
         #[test]
         fn no_part_is_too_long_and_nothing_that_is_said_is_lost(
-            text in "[a-z&<*_`\\n #>~é😀-]{0,400}", times in 1usize..60, plain: bool,
+            text in "[a-z&<*_`\\n #>~é😀-]{0,400}", times in 1usize..60, plain: bool, slack: bool,
         ) {
             let format = if plain { ChannelFormat::Plain } else { ChannelFormat::Markdown };
             let text = format!("{text} ").repeat(times);
-            let parts = parts(&text, format);
-            prop_assert!(parts.iter().all(|part| part.html.encode_utf16().count() <= LIMIT));
+            let style = if slack { &SLACK_MRKDWN } else { &TELEGRAM_HTML };
+            let parts = parts(&text, format, style);
+            prop_assert!(parts.iter().all(|part| part.marked.encode_utf16().count() <= style.limit));
             let letters = |text: &str| text.chars().filter(char::is_ascii_lowercase).count();
             let said: usize = parts.iter().map(|part| letters(&part.plain)).sum();
             // An info string of a code block is a mark.

@@ -7,7 +7,6 @@ use std::{collections::HashSet, time::Duration};
 use anyhow::Context;
 use async_nats::jetstream::{self, kv};
 use serde::{Deserialize, Serialize};
-use serde_json::{Value, json};
 use symbia_commands::integrations::{RecordChannelError, RecordChannelRecovery};
 use symbia_events::CommandId;
 use symbia_nats::{channels::Said, topology::POLLERS_BUCKET};
@@ -20,16 +19,12 @@ use tokio::{task::JoinSet, time::Instant};
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
-use super::{
-    Channels,
-    line::{Account, Line, Refused, UPDATES},
-};
+use super::{Channels, line::Account, messenger::Refused};
 
 /// Between two looks at what is to be asked, and at who asks.
 const LOOK: Duration = Duration::from_secs(1);
-/// How long a question may wait for something to be said, in seconds, and how long its answer may take beyond that.
-const WAITS: u64 = 25;
-const BEYOND: Duration = Duration::from_secs(10);
+/// How long a question may wait for something to be said.
+const WAITS: Duration = Duration::from_secs(25);
 /// How long a process holds a connection that it does not write about.
 const HOLDS: time::Duration = time::Duration::seconds(60);
 /// Pause after something went wrong.
@@ -144,7 +139,7 @@ impl Channels {
             let Some(connection) = connection else { return Ok(()) };
             let line = self.line(Account::from(&connection)).await?;
             let updates = match line {
-                Ok(line) => self.updates(&line, hold.held.offset).await,
+                Ok(line) => line.updates(hold.held.offset, WAITS).await,
                 Err(refused) => Err(refused),
             };
             match updates {
@@ -162,16 +157,6 @@ impl Channels {
             if !hold.write(HOLDS).await? {
                 return Ok(());
             }
-        }
-    }
-
-    async fn updates(&self, line: &Line, offset: i64) -> Result<Vec<Value>, Refused> {
-        let Line::Telegram(key) = line else { return Err(Refused::fatal("not_asked")) };
-        let body = json!({ "offset": offset, "timeout": WAITS, "allowed_updates": UPDATES });
-        let patience = Duration::from_secs(WAITS) + BEYOND;
-        match self.0.telegram.call(key, "getUpdates", &body, patience).await? {
-            Value::Array(updates) => Ok(updates),
-            _ => Err(Refused::passing("unavailable", None)),
         }
     }
 

@@ -59,7 +59,7 @@ impl Channels {
 
     async fn looked_at(&self, connection: &ChannelConnection) -> anyhow::Result<Said> {
         let state = match self.line(Account::from(connection)).await? {
-            Ok(line) => self.state(&line, &connection.mode).await,
+            Ok(line) => line.state(&connection.mode).await,
             Err(refused) => Err(refused),
         };
         let error = state.unwrap_or_else(|refused| Some(refused.code));

@@ -2,19 +2,34 @@
 
 use std::time::Duration;
 
+use async_trait::async_trait;
+use bytes::Bytes;
 use reqwest::{
     Method, Url,
     header::{CONTENT_TYPE, HeaderMap, HeaderValue},
 };
-use serde_json::Value;
-use symbia_egress::{Blocked, Egress, EgressError, Errand, Reply, Rules};
+use serde_json::{Value, json};
+use symbia_commands::integrations::ChannelContent;
+use symbia_egress::{Egress, Errand, Reply, Rules};
+use symbia_events::integrations::ChannelMode;
 
-use super::{super::provider::ApiKey, line::Refused};
+use super::{
+    super::provider::ApiKey,
+    line::Line,
+    markup::{Part, TELEGRAM_HTML, parts},
+    messenger::{Messenger, Opening, PATIENCE, Refused, SpeaksAs},
+    program::download,
+    update::Attachment,
+};
 
 /// Where Telegram is.
 pub const TELEGRAM_API: &str = "https://api.telegram.org";
 /// Most bytes of an answer: a hundred updates.
 const MOST: usize = 4 * 1024 * 1024;
+/// How long an answer may take beyond the time for which it may wait.
+const BEYOND: Duration = Duration::from_secs(10);
+/// What is told of chats.
+const UPDATES: [&str; 4] = ["message", "edited_message", "channel_post", "edited_channel_post"];
 
 /// Telegram, or a server that speaks its Bot API. Cheap to clone.
 #[derive(Clone, Debug)]
@@ -29,30 +44,21 @@ impl Telegram {
     /// # Errors
     /// The base is no http(s) URL, or this machine can make no HTTP client.
     pub fn new(base: &str) -> Result<Self, String> {
-        let base = base.trim_end_matches('/').to_owned();
-        let url = Url::parse(&base).map_err(|e| format!("'{base}': {e}"))?;
-        if !matches!(url.scheme(), "http" | "https") || !url.has_host() {
-            return Err(format!("'{base}' is no http(s) URL"));
-        }
-        let egress = Egress::new(Rules::only(&url)).map_err(|e| e.to_string())?;
+        let (base, egress) = only(base)?;
         Ok(Telegram { base, egress })
     }
 
-    /// Calls a method with a bot's token.
-    pub(super) async fn call(
-        &self,
-        token: &ApiKey,
-        method: &str,
-        body: &Value,
-        patience: Duration,
-    ) -> Result<Value, Refused> {
-        let token = token.reveal();
-        // A token is a part of the path, and of nothing else.
+    // A token is a part of the path, and of nothing else.
+    fn url(&self, kind: &str, token: &ApiKey, rest: &str) -> Result<Url, Refused> {
+        let (token, bad) = (token.reveal(), || Refused::fatal("bad_token"));
         if token.is_empty() || !token.bytes().all(|b| b.is_ascii_alphanumeric() || b":_-".contains(&b)) {
-            return Err(Refused::fatal("bad_token"));
+            return Err(bad());
         }
-        let url = Url::parse(&format!("{}/bot{token}/{method}", self.base));
-        let url = url.map_err(|_| Refused::fatal("bad_token"))?;
+        Url::parse(&format!("{}{kind}/bot{token}/{rest}", self.base)).map_err(|_| bad())
+    }
+
+    async fn call(&self, token: &ApiKey, method: &str, body: &Value, patience: Duration) -> Result<Value, Refused> {
+        let url = self.url("", token, method)?;
         let headers = HeaderMap::from_iter([(CONTENT_TYPE, HeaderValue::from_static("application/json"))]);
         let body = Some(body.to_string().into());
         let errand = Errand { method: Method::POST, url, headers, body, patience, most: MOST };
@@ -60,15 +66,15 @@ impl Telegram {
     }
 }
 
-impl From<EgressError> for Refused {
-    fn from(error: EgressError) -> Self {
-        match error {
-            // A name service that fails today may know the name tomorrow.
-            EgressError::Blocked(Blocked::Unknown) => Refused::passing(error.code(), None),
-            EgressError::Blocked(_) => Refused::fatal(error.code()),
-            error => Refused::passing(error.code(), None),
-        }
+/// A server that an operator named, and calls that go there and nowhere else.
+pub(super) fn only(base: &str) -> Result<(String, Egress), String> {
+    let base = base.trim_end_matches('/').to_owned();
+    let url = Url::parse(&base).map_err(|e| format!("'{base}': {e}"))?;
+    if !matches!(url.scheme(), "http" | "https") || !url.has_host() {
+        return Err(format!("'{base}' is no http(s) URL"));
     }
+    let egress = Egress::new(Rules::only(&url)).map_err(|e| e.to_string())?;
+    Ok((base, egress))
 }
 
 fn read(reply: &Reply) -> Result<Value, Refused> {
@@ -80,20 +86,117 @@ fn read(reply: &Reply) -> Result<Value, Refused> {
     let description = said["description"].as_str().unwrap_or_default();
     Err(match reply.status.as_u16() {
         // Unknown tokens are no paths.
-        401 | 404 => Refused::fatal("unauthorized"),
-        403 => Refused::lasting("forbidden"),
+        404 => Refused::fatal("unauthorized"),
         409 => Refused::passing("conflict", after),
-        429 => Refused::passing("rate_limited", after),
         400 if description.contains("can't parse entities") => Refused::lasting("unparsed"),
-        400..=499 => Refused::lasting("refused"),
-        _ => Refused::passing("unavailable", after),
+        _ => Refused::of_status(reply.status, after),
     })
+}
+
+/// A bot.
+pub(super) struct TelegramBot {
+    telegram: Telegram,
+    key: ApiKey,
+}
+
+// A number, unless it is the name of a public channel.
+fn chat_of(id: &str) -> Value {
+    id.parse::<i64>().map_or_else(|_| json!(id), |number| json!(number))
+}
+
+impl TelegramBot {
+    pub fn line(telegram: &Telegram, key: ApiKey) -> Line {
+        Box::new(TelegramBot { telegram: telegram.clone(), key })
+    }
+
+    async fn call(&self, method: &str, body: &Value) -> Result<Value, Refused> {
+        self.telegram.call(&self.key, method, body, PATIENCE).await
+    }
+}
+
+#[async_trait]
+impl Messenger for TelegramBot {
+    async fn open(&self, how: &Opening<'_>) -> Result<SpeaksAs, Refused> {
+        let dropped = how.drop_pending_updates;
+        let (method, body) = match (how.mode, how.secret) {
+            (ChannelMode::Polling, _) => ("deleteWebhook", json!({ "drop_pending_updates": dropped })),
+            (ChannelMode::Webhook, Some(secret)) => (
+                "setWebhook",
+                json!({ "url": how.webhook_url, "secret_token": secret.as_str(), "allowed_updates": UPDATES,
+                    "drop_pending_updates": dropped }),
+            ),
+            (ChannelMode::Webhook, None) => return Err(Refused::lasting("no_secret")),
+        };
+        let me = self.call("getMe", &json!({})).await?;
+        self.call(method, &body).await?;
+        let id = me["id"].as_i64().map(|id| id.to_string()).ok_or_else(|| Refused::lasting("no_account"))?;
+        let name = me["username"].as_str().or(me["first_name"].as_str()).unwrap_or_default();
+        Ok(SpeaksAs { id, name: name.chars().take(200).collect() })
+    }
+
+    async fn close(&self) -> Result<(), Refused> {
+        self.call("deleteWebhook", &json!({})).await.map(drop)
+    }
+
+    async fn state(&self, mode: &str) -> Result<Option<String>, Refused> {
+        self.call("getMe", &json!({})).await?;
+        if mode == "polling" {
+            return Ok(None);
+        }
+        let info = self.call("getWebhookInfo", &json!({})).await?;
+        if info["url"].as_str().unwrap_or_default().is_empty() {
+            return Ok(Some("webhook_gone".to_owned()));
+        }
+        let erred = info["last_error_message"].as_str().is_some_and(|message| !message.is_empty());
+        Ok(erred.then(|| "webhook_failing".to_owned()))
+    }
+
+    async fn updates(&self, offset: i64, waits: Duration) -> Result<Vec<Value>, Refused> {
+        let body = json!({ "offset": offset, "timeout": waits.as_secs(), "allowed_updates": UPDATES });
+        match self.telegram.call(&self.key, "getUpdates", &body, waits + BEYOND).await? {
+            Value::Array(updates) => Ok(updates),
+            _ => Err(Refused::passing("unavailable", None)),
+        }
+    }
+
+    fn parts(&self, content: &ChannelContent) -> Vec<Part> {
+        parts(&content.text, content.format, &TELEGRAM_HTML)
+    }
+
+    async fn say(&self, content: &ChannelContent, part: &Part, _id: &str) -> Result<String, Refused> {
+        let mut body = json!({ "chat_id": chat_of(&content.chat_id), "text": part.marked, "parse_mode": "HTML",
+            "disable_web_page_preview": content.disable_preview, "disable_notification": content.silent });
+        if let Some(reply_to) = content.reply_to_message_id.as_ref().and_then(|id| id.parse::<i64>().ok()) {
+            body["reply_to_message_id"] = json!(reply_to);
+            body["allow_sending_without_reply"] = json!(true);
+        }
+        let mut sent = self.call("sendMessage", &body).await;
+        if matches!(&sent, Err(refused) if refused.code == "unparsed") {
+            // Better plain than not at all.
+            body["text"] = json!(part.plain);
+            body.as_object_mut().and_then(|body| body.remove("parse_mode"));
+            sent = self.call("sendMessage", &body).await;
+        }
+        Ok(sent?["message_id"].as_i64().map(|id| id.to_string()).unwrap_or_default())
+    }
+
+    async fn shows_typing(&self, chat: &str) -> Result<bool, Refused> {
+        let body = json!({ "chat_id": chat_of(chat), "action": "typing" });
+        self.call("sendChatAction", &body).await.map(|_| true)
+    }
+
+    async fn file(&self, attachment: &Attachment, most: usize) -> Result<Bytes, Refused> {
+        let id = attachment.file_id.as_deref().ok_or_else(|| Refused::lasting("no_file"))?;
+        let file = self.call("getFile", &json!({ "file_id": id })).await?;
+        let path = file["file_path"].as_str().filter(|path| !path.contains("..") && !path.contains(['?', '#']));
+        let path = path.ok_or_else(|| Refused::lasting("no_file"))?;
+        download(&self.telegram.egress, self.telegram.url("/file", &self.key, path)?, HeaderMap::new(), most).await
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use reqwest::StatusCode;
-    use serde_json::json;
 
     use super::*;
 

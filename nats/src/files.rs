@@ -1,0 +1,158 @@
+//! Files that came with messages: sealed under a key of their conversation, in parts, in a stream of their own. Without the key
+//! they can be read by nobody, and one purge takes all that belong to a conversation.
+
+use async_nats::{
+    Client,
+    jetstream::{self, stream},
+};
+use bytes::Bytes;
+use futures::{StreamExt, TryStreamExt, stream as many};
+use serde::{Deserialize, Serialize};
+use symbia_events::{Personal, SubjectKey, UnsealError, check_token};
+
+use crate::topology::FILES;
+
+/// Bytes of a part.
+const PART: usize = 256 * 1024;
+/// Parts that are asked for at a time.
+const AT_ONCE: usize = 8;
+
+/// Where a file is.
+#[derive(Clone, Copy, Debug)]
+pub struct Place<'p> {
+    /// The organization.
+    pub org: &'p str,
+    /// The conversation.
+    pub conversation: &'p str,
+    /// Its id.
+    pub id: &'p str,
+}
+
+/// A file.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct File {
+    /// As its sender called it.
+    pub name: Option<String>,
+    /// As its sender said.
+    pub mime_type: Option<String>,
+    /// What is in it.
+    pub bytes: Bytes,
+}
+
+/// What is known of a file before its parts are read: what is sealed as its part 0.
+#[derive(Serialize, Deserialize)]
+struct Head {
+    name: Option<String>,
+    mime_type: Option<String>,
+    parts: usize,
+}
+
+/// A file could not be kept, or not be read.
+#[derive(Debug, thiserror::Error)]
+pub enum FilesError {
+    /// The broker does not do it.
+    #[error("the broker keeps or gives no files: {0}")]
+    Broker(String),
+    /// An id that is no part of an address.
+    #[error("'{0}' addresses no file")]
+    Address(String),
+    /// A part is missing, or is another one's.
+    #[error("the file is not whole")]
+    Broken,
+    /// It is sealed under another key.
+    #[error(transparent)]
+    Sealed(#[from] UnsealError),
+}
+
+fn broker(error: impl std::fmt::Display) -> FilesError {
+    FilesError::Broker(error.to_string())
+}
+
+impl Place<'_> {
+    fn subject(&self) -> Result<String, FilesError> {
+        let Place { org, conversation, id } = self;
+        Ok(format!("{}.{}", of_conversation(org, conversation)?, checked(id)?))
+    }
+}
+
+fn checked(token: &str) -> Result<&str, FilesError> {
+    check_token(token).map_err(|_| FilesError::Address(token.chars().take(64).collect()))
+}
+
+fn of_conversation(org: &str, conversation: &str) -> Result<String, FilesError> {
+    Ok(format!("symbia.file.{}.{}", checked(org)?, checked(conversation)?))
+}
+
+/// The files. Cheap to clone.
+#[derive(Clone, Debug)]
+pub struct Files(jetstream::Context);
+
+impl Files {
+    /// Over a connection; the stream is made with the others.
+    #[must_use]
+    pub fn new(client: Client) -> Self {
+        Files(jetstream::new(client))
+    }
+
+    /// Keeps a file; one that is there already is replaced.
+    ///
+    /// # Errors
+    /// [`FilesError`].
+    pub async fn keep(&self, at: &Place<'_>, key: &SubjectKey, file: &File) -> Result<(), FilesError> {
+        let subject = at.subject()?;
+        let parts = file.bytes.chunks(PART).enumerate();
+        for (index, bytes) in parts {
+            let name = format!("{subject}.{}", index + 1);
+            let sealed = key.seal_bytes(bytes, &name);
+            self.put(name, sealed).await?;
+        }
+        // Last, so that what is found is whole.
+        let parts = file.bytes.len().div_ceil(PART);
+        let head = Head { name: file.name.clone(), mime_type: file.mime_type.clone(), parts };
+        let head = key.seal(&serde_json::to_string(&head).map_err(broker)?);
+        self.put(format!("{subject}.0"), serde_json::to_vec(&head).map_err(broker)?).await
+    }
+
+    async fn put(&self, subject: String, payload: Vec<u8>) -> Result<(), FilesError> {
+        let receipt = self.0.publish(subject, payload.into()).await.map_err(broker)?;
+        receipt.await.map(drop).map_err(broker)
+    }
+
+    /// A file, if it is there.
+    ///
+    /// # Errors
+    /// [`FilesError`].
+    pub async fn find(&self, at: &Place<'_>, key: &SubjectKey) -> Result<Option<File>, FilesError> {
+        let (subject, stream) = (at.subject()?, self.0.get_stream_no_info(FILES).await.map_err(broker)?);
+        let Some(head) = part(&stream, format!("{subject}.0")).await? else { return Ok(None) };
+        let head: Personal = serde_json::from_slice(&head).map_err(|_| FilesError::Broken)?;
+        let head: Head = serde_json::from_str(&key.open(&head)?).map_err(|_| FilesError::Broken)?;
+        let each = |index: usize| {
+            let (stream, name) = (&stream, format!("{subject}.{index}"));
+            async move {
+                let sealed = part(stream, name.clone()).await?.ok_or(FilesError::Broken)?;
+                Ok::<_, FilesError>(key.open_bytes(&sealed, &name)?)
+            }
+        };
+        let parts: Vec<Vec<u8>> = many::iter(1..=head.parts).map(each).buffered(AT_ONCE).try_collect().await?;
+        Ok(Some(File { name: head.name, mime_type: head.mime_type, bytes: parts.concat().into() }))
+    }
+
+    /// Forgets the files of a conversation.
+    ///
+    /// # Errors
+    /// [`FilesError`].
+    pub async fn forget(&self, org: &str, conversation: &str) -> Result<(), FilesError> {
+        let filter = format!("{}.>", of_conversation(org, conversation)?);
+        let stream = self.0.get_stream_no_info(FILES).await.map_err(broker)?;
+        stream.purge().filter(filter).await.map(drop).map_err(broker)
+    }
+}
+
+async fn part<I>(stream: &stream::Stream<I>, subject: String) -> Result<Option<Bytes>, FilesError> {
+    match stream.direct_get_last_for_subject(subject).await {
+        Ok(message) => Ok(Some(message.payload)),
+        Err(error) if error.kind() == stream::DirectGetErrorKind::NotFound => Ok(None),
+        Err(error) => Err(broker(error)),
+    }
+}
