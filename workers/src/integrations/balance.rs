@@ -192,7 +192,8 @@ mod tests {
 
     #[test]
     fn the_first_named_the_quickest_or_the_cheapest_is_asked_first() {
-        let standing = |target, latency_ms, price| (target, Standing { load: 9, latency_ms, price });
+        let standing =
+            |target, latency_ms, price| (target, Standing { load: 9, latency_ms, price, ..Standing::default() });
         let targets = || {
             vec![standing("a", Some(50.0), Some(300)), standing("b", Some(20.0), None), standing("c", None, Some(7))]
         };

@@ -164,8 +164,8 @@ impl ChannelTeller {
             return Ok(None);
         }
         let nodes = network::nodes(&mut tx, org).await?.into_iter().map(|node| {
-            let view = NodeView { node_type: node.node_type, endpoint: node.endpoint, entity_id: node.entity_id };
-            (node.id, view)
+            let (node_type, endpoint, entity_id) = (node.node_type, node.endpoint, node.entity_id);
+            (node.id, NodeView { node_type, endpoint, entity_id, owner_id: node.owner_id })
         });
         let nodes: Vec<(String, NodeView)> = nodes.filter(|(id, _)| id != MESSAGING).collect();
         let rows = network::policies(&mut tx, org).await?;
