@@ -67,9 +67,12 @@ impl Places {
         // The limits of the same key are another entry.
         let key = subject_of(&format!("places:{key}"));
         let line = self.0.lines.get_with_by_ref(&key, Arc::default);
-        let _turn = line.lock().await;
-        let changing = tokio::time::timeout(PATIENCE, self.try_change(&key, step)).await;
-        changing.unwrap_or_else(|_| Err(LimitsError::new("the broker does not answer")))
+        let changing = async {
+            let _turn = line.lock().await;
+            self.try_change(&key, step).await
+        };
+        let changed = tokio::time::timeout(PATIENCE, changing).await;
+        changed.unwrap_or_else(|_| Err(LimitsError::new("the broker does not answer")))
     }
 
     async fn try_change(&self, key: &str, step: impl Fn(&mut Holders, u64) -> bool) -> Result<bool, LimitsError> {

@@ -23,9 +23,9 @@ pub const SNAPSHOTS: &str = "KV_SYMBIA_SNAP";
 pub const LIMITS_BUCKET: &str = "SYMBIA_LIMITS";
 /// The KV bucket of answers that may be given again, sealed: what is lost with it is asked for again.
 pub const ANSWERS_BUCKET: &str = "SYMBIA_ANSWERS";
-/// Longest that such an answer is kept, and room for all of them.
+/// Longest that such an answer is kept, and how many are. Room that is set aside for them would be wanting elsewhere.
 const ANSWERS_LAST: Duration = Duration::from_secs(24 * 3600);
-const ANSWERS_ROOM: i64 = 256 << 20;
+const ANSWERS_MOST: i64 = 5_000;
 /// The KV bucket of the leases of nodes.
 pub const LEASES_BUCKET: &str = "SYMBIA_LEASES";
 /// The KV bucket of who asks a messenger, and up to where it was asked: what is lost with it is asked for again.
@@ -129,7 +129,7 @@ pub fn configs(replicas: usize) -> Vec<Config> {
     configs.push(Config {
         persist_mode: Some(PersistenceMode::Async),
         max_age: ANSWERS_LAST,
-        max_bytes: ANSWERS_ROOM,
+        max_messages: ANSWERS_MOST,
         max_messages_per_subject: 1,
         discard: DiscardPolicy::Old,
         allow_rollup: true,

@@ -110,7 +110,7 @@ impl ImageRequest {
 
 /// Have pictures made of a text, as OpenAI's API has it
 ///
-/// Pictures that come whole are together 3 MB at most; larger ones are asked for by their addresses.
+/// Pictures that come whole are together 4 MiB at most; larger ones are asked for by their addresses.
 #[utoipa::path(post, path = "/v1/images/generations", tag = "OpenAI-compatible", params(Tagged), request_body = ImageRequest,
     responses((status = 200, description = "The pictures", body = Object), (status = 400, description = "A field is not valid"),
         (status = 402, description = "A budget is used up"), (status = 404, description = "No such provider or model")))]

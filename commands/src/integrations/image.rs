@@ -71,6 +71,11 @@ domain_commands! {
             upstream: Option<Upstream>,
             #[serde(default)]
             retry_after_ms: Option<u64>,
+            /// What it took all the same, and cost.
+            #[serde(default)]
+            usage: Option<Usage>,
+            #[serde(default)]
+            cost: Option<Cost>,
             #[serde(default)]
             budgets: Vec<String>,
         }
@@ -163,6 +168,8 @@ impl Image {
             retry_after_ms: c.retry_after_ms,
             context: self.context.clone(),
             requested_by: self.requested_by.clone(),
+            usage: c.usage,
+            cost: c.cost,
             budgets: c.budgets,
         })
     }
@@ -256,6 +263,8 @@ mod tests {
             message: None,
             upstream: None,
             retry_after_ms: None,
+            usage: None,
+            cost: None,
             budgets: Vec::new(),
         }
     }

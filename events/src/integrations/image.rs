@@ -94,6 +94,11 @@ domain_events! {
             retry_after_ms: Option<u64>,
             context: CompletionContext,
             requested_by: String,
+            /// What it took all the same, and cost.
+            #[serde(default, skip_serializing_if = "Option::is_none")]
+            usage: Option<Usage>,
+            #[serde(default, skip_serializing_if = "Option::is_none")]
+            cost: Option<Cost>,
             budgets: Vec<String>,
         }
     }

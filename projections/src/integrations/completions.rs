@@ -256,7 +256,8 @@ fn image(row: &mut Option<Row>, event: &Event, change: ImageEvent) {
             row.costs(e.cost);
         }
         ImageEvent::ImageFailed(e) => {
-            row.end(event, "failed", None);
+            row.end(event, "failed", e.usage);
+            row.costs(e.cost);
             row.failed(name_of(e.category), e.code);
         }
     }

@@ -148,8 +148,16 @@ impl LlmRouter {
             return Ok(false);
         }
         let (turn, begun) = (Turn { target, tries: 1 }, OffsetDateTime::now_utc());
-        let Begun::Ours = self.begin(work, 1, turn, None).await? else { return Ok(false) };
-        self.complete(work, turn, 1, answer, begun, None).await.map(|()| true)
+        // After one that came to nothing, the answer is given all the same: nobody is asked.
+        let mut attempt = 1;
+        loop {
+            match self.begin(work, attempt, turn, None).await? {
+                Begun::Ours => break,
+                Begun::Next(next, _) => attempt = next,
+                Begun::Over => return Ok(false),
+            }
+        }
+        self.complete(work, turn, attempt, answer, begun, None).await.map(|()| true)
     }
 
     // The turn after a fault, and the pause before it.

@@ -7,10 +7,10 @@ use async_nats::Client;
 use async_trait::async_trait;
 use symbia_commands::{DomainCommand, Rejection};
 use symbia_events::{
-    CommandId, Event, KeyRing,
+    CommandId, Event, KeyRing, Position,
     integrations::{CompletionContext, Cost, ErrorCategory, Target, Usage},
 };
-use symbia_nats::limits::Limits;
+use symbia_nats::{limits::Limits, read};
 use time::{OffsetDateTime, format_description::well_known::Rfc3339};
 use tokio::time::Instant;
 
@@ -32,6 +32,7 @@ use crate::{content_keys::ContentKeys, sender::Sender};
 
 /// What such requests are served with.
 pub(super) struct Desk {
+    client: Client,
     sender: Sender,
     pub content_keys: ContentKeys,
     providers: Providers,
@@ -131,8 +132,15 @@ impl Desk {
         let (retry, timeout) = (options.retry.clone(), options.timeout);
         let lines = Lines::open(&client, keys, sender.clone(), retry.clone()).await?;
         let rates = Rates::new(Limits::new(client.clone()), Refusals::new(sender.clone()));
-        let quotas = Quotas::new(client);
-        Ok(Desk { sender, content_keys, providers, accounts, lines, rates, quotas, timeout, retry })
+        let quotas = Quotas::new(client.clone());
+        Ok(Desk { client, sender, content_keys, providers, accounts, lines, rates, quotas, timeout, retry })
+    }
+
+    /// Whether a request, at its place in the log, has its end: it came again, and is not to be paid for again.
+    pub async fn has_ended(&self, event: &Event, at: Position) -> anyhow::Result<bool> {
+        let subject = event.aggregate()?.event_subject();
+        let last = read::last(&self.client, &at.service.event_stream(), &subject).await?;
+        Ok(last.is_some_and(|last| last.sequence > at.sequence))
     }
 
     /// Sees a request through, up to what is to be recorded of it.
@@ -165,7 +173,10 @@ impl Desk {
         let made = self.made(errand, &asker, &target, wish).await?;
         let spent = made.as_ref().map_or(0, |made| W::took(&made.got).0.total_tokens);
         self.rates.settle(charged, Some(spent)).await;
-        leave(&self.sender, event, id, &places(&budgets, &limits)).await?;
+        // Its end frees the places, too; what was made is not made again for them.
+        if let Err(error) = leave(&self.sender, event, id, &places(&budgets, &limits)).await {
+            tracing::warn!(request = id, error = format!("{error:#}"), "places are not given back before the end");
+        }
         Ok(Served { made, budgets })
     }
 
@@ -196,6 +207,8 @@ impl Desk {
         wish: &W,
     ) -> anyhow::Result<Result<Made<W::Got>, Fault>> {
         let (provider, deadline) = (&*target.provider, Instant::now() + self.time_left(errand));
+        // Asked for before, so that nothing is paid for whose price cannot be known.
+        let price = self.accounts.price(provider.key(), &target.model).await?;
         let mut tries = 1;
         loop {
             let lease = match provider.takes_key() {
@@ -207,7 +220,6 @@ impl Desk {
             }
             let fault = match self.once(errand, target, wish, lease.as_ref(), deadline).await {
                 Ok(got) => {
-                    let price = self.accounts.price(provider.key(), &target.model).await?;
                     let (usage, pictures) = W::took(&got);
                     let cost = price.map(|price| price.with_pictures(&usage, pictures));
                     return Ok(Ok(Made { provider: provider.key(), got, lease, cost }));

@@ -188,9 +188,12 @@ impl Reactor for EmbeddingRouter {
         Duration::from_secs(3)
     }
 
-    async fn react(&self, event: &Event, _at: Position) -> anyhow::Result<()> {
+    async fn react(&self, event: &Event, at: Position) -> anyhow::Result<()> {
         match event.decode()? {
-            EmbeddingEvent::EmbeddingRequested(request) => self.requested(event, &request).await,
+            EmbeddingEvent::EmbeddingRequested(request) if !self.0.has_ended(event, at).await? => {
+                self.requested(event, &request).await
+            }
+            EmbeddingEvent::EmbeddingRequested(_) => Ok(()),
             EmbeddingEvent::EmbeddingCompleted(_) | EmbeddingEvent::EmbeddingFailed(_) => Ok(()),
         }
     }

@@ -108,7 +108,7 @@ impl ImageRouter {
         key: &SubjectKey,
         budgets: Vec<String>,
     ) -> anyhow::Result<()> {
-        let (source, drawn) = (made.source(), made.got);
+        let (source, drawn, spent) = (made.source(), made.got, made.cost);
         let pictures = serde_json::to_string(&drawn.pictures)?;
         let complete = CompleteImage {
             request_id: request.request_id.clone(),
@@ -131,7 +131,9 @@ impl ImageRouter {
                 pictures.len()
             );
             let fault = Fault::new(ErrorCategory::Validation, "not_stored", message);
-            return self.failed(errand.event, request, &fault, Some(key), budgets).await;
+            let failed =
+                FailImage { usage: Some(drawn.usage), cost: spent, ..failure(request, &fault, Some(key), budgets) };
+            return self.0.record(errand.event, &ImageCommand::from(failed), "failed").await.map(|_| ());
         }
         Ok(())
     }
@@ -145,16 +147,22 @@ impl ImageRouter {
         budgets: Vec<String>,
     ) -> anyhow::Result<()> {
         tracing::info!(request = request.request_id, %fault, "no pictures");
-        let fail = FailImage {
-            request_id: request.request_id.clone(),
-            category: fault.category,
-            code: fault.code.clone(),
-            message: key.map(|key| key.seal(&fault.message)),
-            upstream: fault.upstream.as_deref().cloned(),
-            retry_after_ms: fault.retry_after_ms(),
-            budgets,
-        };
-        self.0.record(event, &ImageCommand::from(fail), "failed").await.map(|_| ())
+        let fail = ImageCommand::from(failure(request, fault, key, budgets));
+        self.0.record(event, &fail, "failed").await.map(|_| ())
+    }
+}
+
+fn failure(request: &ImageRequested, fault: &Fault, key: Option<&SubjectKey>, budgets: Vec<String>) -> FailImage {
+    FailImage {
+        request_id: request.request_id.clone(),
+        category: fault.category,
+        code: fault.code.clone(),
+        message: key.map(|key| key.seal(&fault.message)),
+        upstream: fault.upstream.as_deref().cloned(),
+        retry_after_ms: fault.retry_after_ms(),
+        usage: None,
+        cost: None,
+        budgets,
     }
 }
 
@@ -180,9 +188,12 @@ impl Reactor for ImageRouter {
         Duration::from_secs(3)
     }
 
-    async fn react(&self, event: &Event, _at: Position) -> anyhow::Result<()> {
+    async fn react(&self, event: &Event, at: Position) -> anyhow::Result<()> {
         match event.decode()? {
-            ImageEvent::ImageRequested(request) => self.requested(event, &request).await,
+            ImageEvent::ImageRequested(request) if !self.0.has_ended(event, at).await? => {
+                self.requested(event, &request).await
+            }
+            ImageEvent::ImageRequested(_) => Ok(()),
             ImageEvent::ImageCompleted(_) | ImageEvent::ImageFailed(_) => Ok(()),
         }
     }

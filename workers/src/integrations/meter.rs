@@ -54,7 +54,10 @@ impl Meter {
                 ImageEvent::ImageCompleted(e) => {
                     Some(Ended { request_id: e.request_id, budgets: e.budgets, usage: e.usage, cost: e.cost })
                 }
-                ImageEvent::ImageFailed(e) => Some(Ended::without(e.request_id, e.budgets, None)),
+                ImageEvent::ImageFailed(e) => {
+                    let usage = e.usage.unwrap_or_default();
+                    Some(Ended { request_id: e.request_id, budgets: e.budgets, usage, cost: e.cost })
+                }
                 ImageEvent::ImageRequested(_) => None,
             });
         }

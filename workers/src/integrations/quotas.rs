@@ -52,7 +52,11 @@ impl Quotas {
             match self.places.take(&key, most, request, lasts).await {
                 Ok(true) => held.held = Some((key.clone(), request)),
                 Ok(false) => return Err(limited(target, AGAIN, &format!("{most} requests under way"))),
-                Err(error) => tracing::warn!(key, %error, "the limit of a target is passed over"),
+                // It may have been taken all the same.
+                Err(error) => {
+                    tracing::warn!(key, %error, "the limit of a target is passed over");
+                    held.held = Some((key.clone(), request));
+                }
             }
         }
         if let Some(most) = target.max_rpm {

@@ -37,10 +37,11 @@ impl EvalScheduler {
         EvalScheduler { reader, timers: Timers::new(jetstream::new(client)), sender }
     }
 
-    // A new timer takes the place of the last.
+    // A timer for each event: one that is told late must not take the place of a newer one. What a timer says that is of no use
+    // any more is passed over by the aggregate.
     async fn wake(&self, event: &Event, version: u64, next: Option<String>) -> anyhow::Result<()> {
-        let id = timer(event);
-        let Some(due_at) = next else { return Ok(self.timers.cancel(&id).await?) };
+        let Some(due_at) = next else { return Ok(()) };
+        let id = format!("eval-schedule-{}", event.id);
         let at = OffsetDateTime::parse(&due_at, &Rfc3339)?;
         let schedule_id = event.aggregateid.clone();
         let command = EvalScheduleCommand::from(RunEvalSchedule { schedule_id, version, due_at });
@@ -95,10 +96,6 @@ impl EvalScheduler {
     }
 }
 
-fn timer(event: &Event) -> String {
-    format!("eval-schedule-{}", event.aggregateid)
-}
-
 #[async_trait]
 impl Reactor for EvalScheduler {
     fn name(&self) -> &'static str {
@@ -117,9 +114,7 @@ impl Reactor for EvalScheduler {
         match event.decode()? {
             EvalScheduleEvent::EvalScheduleSet(e) => self.wake(event, e.version, e.next_run_at).await,
             EvalScheduleEvent::EvalScheduleDue(e) => self.due(event, e).await,
-            EvalScheduleEvent::EvalScheduleStopped(_) | EvalScheduleEvent::EvalScheduleRemoved(_) => {
-                Ok(self.timers.cancel(&timer(event)).await?)
-            }
+            EvalScheduleEvent::EvalScheduleStopped(_) | EvalScheduleEvent::EvalScheduleRemoved(_) => Ok(()),
         }
     }
 }

@@ -22,7 +22,10 @@ use futures::{StreamExt, stream};
 use rmcp::{ErrorData, model::ProtocolVersion};
 use serde_json::json;
 use symbia_events::{OrgId, Service};
-use tokio::sync::broadcast::{self, error::RecvError};
+use tokio::{
+    sync::broadcast::{self, error::RecvError},
+    time::{self, Instant, Interval},
+};
 use utoipa_axum::{router::OpenApiRouter, routes};
 
 use super::{Choice, Tools, session::Sessions};
@@ -112,7 +115,8 @@ async fn listen(
     let tools = Tools { service, caller, scope, headers, choice };
     let known = Lists::of(&tools).await.map_err(ApiError::internal)?;
     let lines = VecDeque::from([Event::default().comment("listening")]);
-    let listening = Listening { tools, credential, org, session, changes, ends, known, lines, _slot: slot };
+    let alive = time::interval_at(Instant::now() + ALIVE, ALIVE);
+    let listening = Listening { tools, credential, org, session, changes, ends, known, lines, alive, _slot: slot };
     let events = stream::unfold(listening, |mut listening| async {
         let event = listening.next().await?;
         Some((Ok::<_, Infallible>(event), listening))
@@ -173,6 +177,7 @@ struct Listening {
     ends: Option<Subscriber>,
     known: Lists,
     lines: VecDeque<Event>,
+    alive: Interval,
     _slot: Slot,
 }
 
@@ -195,7 +200,7 @@ impl Listening {
                     }
                     Err(RecvError::Closed) => return None,
                 },
-                () = tokio::time::sleep(ALIVE) => {
+                _ = self.alive.tick() => {
                     self.goes_on().await?;
                     self.lines.push_back(Event::default().comment("alive"));
                 }

@@ -86,6 +86,12 @@ impl EvalSchedule {
         by: &Actor,
         at: OffsetDateTime,
     ) -> Result<Decision<EvalScheduleEvent>, Rejection> {
+        // It goes on without them: what they may do must not end with a key or a delegation, or be less than theirs.
+        if by.key.is_some() || by.on_behalf_of.is_some() || by.authority.is_some() {
+            return Err(Rejection::forbidden(
+                "a schedule is set by an admin in person: sign in, and set it without a key",
+            ));
+        }
         let plain = |c: char| c.is_ascii_alphanumeric() || ".-_".contains(c);
         let named = (1..=LONGEST_NAME).contains(&c.name.len()) && c.name.chars().all(plain);
         if !named || c.schedule_id != schedule_id(&c.org_id, &c.name) {
@@ -124,6 +130,8 @@ impl EvalSchedule {
         if self.next_run_at.as_ref() != Some(&c.due_at) {
             return Ok(Decision::nothing());
         }
+        // Whoever keeps the time may be ahead of us.
+        let after = OffsetDateTime::parse(&c.due_at, &Rfc3339).map_or(at, |due_at| due_at.max(at));
         let run = serde_json::json!(["evaluation", c.schedule_id, c.version, c.due_at]).to_string();
         Ok(Decision::one(EvalScheduleDue {
             evaluation_id: Uuid::new_v5(&Uuid::NAMESPACE_OID, run.as_bytes()).to_string(),
@@ -132,7 +140,7 @@ impl EvalSchedule {
             trial: set.trial.clone(),
             due_at: c.due_at,
             // What was missed meanwhile is not made up for.
-            next_run_at: next(set.cron.as_deref(), set.interval_hours, at).map(told).transpose()?,
+            next_run_at: next(set.cron.as_deref(), set.interval_hours, after).map(told).transpose()?,
             by: set.by.clone(),
         }))
     }
@@ -256,6 +264,8 @@ mod tests {
     #[test]
     fn admins_set_what_makes_sense() {
         given::<EvalSchedule>([]).when(set(), &member(Role::Member)).rejected("INSUFFICIENT_ROLE");
+        let keyed = Actor { key: Some("key".into()), ..member(Role::Admin) };
+        given::<EvalSchedule>([]).when(set(), &keyed).rejected("FORBIDDEN");
         let refused = |c: SetEvalSchedule| {
             given::<EvalSchedule>([]).when(c, &member(Role::Admin)).rejected("VALIDATION_FAILED");
         };

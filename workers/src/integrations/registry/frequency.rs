@@ -16,6 +16,8 @@ use crate::integrations::provider::Fault;
 /// Bytes of a token, about.
 const TOKEN: usize = 4;
 const MINUTE: Duration = Duration::from_secs(60);
+/// For so many minutes one answer's tokens count at most.
+const MOST_MINUTES: u64 = 4;
 /// When who has too many calls under way may make the next.
 const AGAIN: Duration = Duration::from_secs(1);
 
@@ -73,7 +75,8 @@ impl CallLimits {
     /// Gives places back, and takes the tokens that a call took.
     pub(super) async fn settle(&self, call: &Counted<'_>, drawn: Drawn, tokens: u64) {
         for (key, bucket) in drawn.tokens {
-            self.correct(&key, bucket, tokens).await;
+            // An answer says what it took, and is not believed without bounds.
+            self.correct(&key, bucket, tokens.min(bucket.size.saturating_mul(MOST_MINUTES))).await;
         }
         for key in drawn.places {
             if let Err(error) = self.places.leave(&key, call.request).await {
@@ -97,7 +100,11 @@ impl CallLimits {
             match self.places.take(&key, most, call.request, call.lasting).await {
                 Ok(true) => drawn.places.push(key),
                 Ok(false) => return Err(crowded(integration, most)),
-                Err(error) => tracing::warn!(key, %error, "a limit is passed over"),
+                // It may have been taken all the same.
+                Err(error) => {
+                    tracing::warn!(key, %error, "a limit is passed over");
+                    drawn.places.push(key);
+                }
             }
         }
         let CallRate { requests_per_second, requests_per_minute, tokens_per_minute, .. } = rate;
