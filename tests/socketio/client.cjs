@@ -38,7 +38,8 @@ async function main() {
   }
   const heardOf = (name) => new Promise((done) => grace.on(name, done));
 
-  const present = [await ada.emitWithAck("presence:update", "busy"), await ada.emitWithAck("announce:presence", CONVERSATION)];
+  // Who is busy from the last time is told of by nobody when they are busy still.
+  const present = [await ada.emitWithAck("presence:update", "away"), await ada.emitWithAck("presence:update", "busy"), await ada.emitWithAck("announce:presence", CONVERSATION)];
   while (!heard.some(([name, status]) => name === "presence:changed" && status === "busy")) await once(grace, "presence:changed");
 
   ada.emit("typing:start", CONVERSATION);
