@@ -31,6 +31,8 @@ pub struct Place<'p> {
 /// A file.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct File {
+    /// The message that it came with.
+    pub message: String,
     /// As its sender called it.
     pub name: Option<String>,
     /// As its sender said.
@@ -42,6 +44,7 @@ pub struct File {
 /// What is known of a file before its parts are read: what is sealed as its part 0.
 #[derive(Serialize, Deserialize)]
 struct Head {
+    message: String,
     name: Option<String>,
     mime_type: Option<String>,
     parts: usize,
@@ -108,7 +111,8 @@ impl Files {
         }
         // Last, so that what is found is whole.
         let parts = file.bytes.len().div_ceil(PART);
-        let head = Head { name: file.name.clone(), mime_type: file.mime_type.clone(), parts };
+        let head =
+            Head { message: file.message.clone(), name: file.name.clone(), mime_type: file.mime_type.clone(), parts };
         let head = key.seal(&serde_json::to_string(&head).map_err(broker)?);
         self.put(format!("{subject}.0"), serde_json::to_vec(&head).map_err(broker)?).await
     }
@@ -135,7 +139,8 @@ impl Files {
             }
         };
         let parts: Vec<Vec<u8>> = many::iter(1..=head.parts).map(each).buffered(AT_ONCE).try_collect().await?;
-        Ok(Some(File { name: head.name, mime_type: head.mime_type, bytes: parts.concat().into() }))
+        let Head { message, name, mime_type, .. } = head;
+        Ok(Some(File { message, name, mime_type, bytes: parts.concat().into() }))
     }
 
     /// Forgets the files of a conversation.

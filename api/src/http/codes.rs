@@ -43,7 +43,7 @@ impl ApiError {
     /// 401 AUTH_REQUIRED.
     #[must_use]
     pub fn auth_required() -> Self {
-        Self::new(StatusCode::UNAUTHORIZED, "AUTH_REQUIRED", "Authentication is required")
+        Self::new(StatusCode::UNAUTHORIZED, "AUTH_REQUIRED", "Authentication required")
             .with_hint("Send Authorization: Bearer <token>, X-API-Key, or the session cookie.")
     }
 

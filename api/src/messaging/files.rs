@@ -61,6 +61,10 @@ async fn read(
     let files = Files::new(messaging.platform.nats.clone());
     let at = Place { org: place.tenant.as_str(), conversation: &place.conversation.id, id: &file };
     match files.find(&at, &key).await {
+        // It goes with what was said.
+        Ok(Some(file)) if messaging.message(&place, &caller, &file.message).await?.deleted_at.is_some() => {
+            Err(no_file())
+        }
         Ok(Some(file)) => Ok(served(file)),
         Ok(None) | Err(FilesError::Address(_)) => Err(no_file()),
         Err(error) => Err(ApiError::internal(error)),

@@ -313,8 +313,8 @@ async fn a_model_is_tried_again_when_it_is_time_once_and_in_the_name_of_an_admin
     }
     ensure!(stage.ask(&ada, "DELETE", path, None).await?.status == 204, "ada cannot remove it");
     ensure!(schedules(&ada).await? == json!([]), "it is there still");
-    let log = stage.house.run(&["log", "export"])?.expect(0)?.out;
-    let due = log.matches("\"symbia.integrations.eval-schedule.eval-schedule-due.v1\"").count();
+    let log = stage.house.run(&["log", "export"])?.expect(0)?.out.replace('\\', "");
+    let due = log.matches("\"type\":\"symbia.integrations.eval-schedule.eval-schedule-due.v1\"").count();
     let all = || async { anyhow::Ok(stage.ask(&ada, "GET", "/api/model-eval/evaluations", None).await?.body) };
     until("each time once", || async { Ok(all().await?["count"].as_u64() == u64::try_from(due).ok()) }).await?;
     stage.house.run(&["projection", "verify"])?.expect(0)?;

@@ -147,9 +147,10 @@ async fn chat(State(vendor): State<Vendor>, headers: HeaderMap, Json(body): Json
                 &["{\"score\": 9, ", "\"reason\": \"both\"}"]
             }
             body if body["model"] == "clever" => &["bil", "ling"],
-            body if body["model"] == "prose" => {
-                &["Without an index on the user and the time, ", "the whole table is read: add one."]
-            }
+            body if body["model"] == "prose" => &[
+                "Without an index on user_id all rows of the table are scanned: ",
+                "create an index on user_id and created_at.",
+            ],
             _ => &SUM,
         };
         for piece in pieces {

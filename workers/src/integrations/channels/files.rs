@@ -65,7 +65,8 @@ impl Channels {
         let id = message.file(index);
         let at = Place { org: message.org, conversation: message.conversation, id: &id };
         let (name, mime_type) = (attachment.filename.clone(), attachment.mime_type.clone());
-        self.0.files.keep(&at, message.key, &File { name, mime_type, bytes }).await?;
+        let file = File { message: message.id.to_owned(), name, mime_type, bytes };
+        self.0.files.keep(&at, message.key, &file).await?;
         Ok(id)
     }
 
@@ -90,7 +91,11 @@ impl Channels {
                 (None, Ok(line)) => match fetched(line, attachment).await {
                     Ok(bytes) => {
                         about["size"] = json!(bytes.len());
-                        Ok(self.keep(message, index, attachment, bytes).await?)
+                        // The message is not kept back for it.
+                        self.keep(message, index, attachment, bytes).await.map_err(|error| {
+                            tracing::warn!(connection = of.id, error = format!("{error:#}"), "a file cannot be kept");
+                            Refused::lasting("not_kept")
+                        })
                     }
                     Err(refused) => Err(refused),
                 },

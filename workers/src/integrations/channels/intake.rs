@@ -18,7 +18,7 @@ use super::{
 impl Channels {
     /// Takes in what the other side told. An error: it is to be told again.
     pub(super) async fn take_in(&self, of: &ChannelConnection, body: &str, id: Option<&str>) -> anyhow::Result<Said> {
-        match Told::by(&of.channel_type, body, id) {
+        match Told::by(&of.channel_type, of.account_id.as_deref(), body, id) {
             Told::Malformed => Ok(Said::Malformed),
             Told::Nothing => Ok(Said::Taken),
             // Two bots would talk to each other for ever.

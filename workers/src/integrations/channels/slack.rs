@@ -127,7 +127,7 @@ impl Messenger for SlackBot {
         let mut body = json!({ "channel": channel, "text": part.marked,
             "mrkdwn": content.format == ChannelFormat::Markdown,
             "unfurl_links": !content.disable_preview, "unfurl_media": !content.disable_preview });
-        if let Some(thread) = content.reply_to_message_id.as_deref().or(thread) {
+        if let Some(thread) = thread.or(content.reply_to_message_id.as_deref()) {
             body["thread_ts"] = json!(thread);
         }
         let said = self.call("chat.postMessage", &body).await?;

@@ -102,11 +102,11 @@ pub(super) enum Told {
 }
 
 impl Told {
-    /// What a call of a messenger tells; `id` is the call's own, where its body has none.
-    pub fn by(channel_type: &str, body: &str, id: Option<&str>) -> Self {
+    /// What a call of a messenger tells to an account of ours there; `id` is the call's own, where its body has none.
+    pub fn by(channel_type: &str, account: Option<&str>, body: &str, id: Option<&str>) -> Self {
         match channel_type {
             TELEGRAM => telegram::read(body),
-            SLACK => slack::read(body),
+            SLACK => slack::read(body, account.and_then(|account| account.split_once(':')).map(|(team, _)| team)),
             _ => program::read(body, id),
         }
     }

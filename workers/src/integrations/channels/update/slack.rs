@@ -14,8 +14,9 @@ pub(in super::super) fn slack_place(chat: &str) -> (&str, Option<&str>) {
     chat.split_once(THREAD).map_or((chat, None), |(channel, thread)| (channel, Some(thread)))
 }
 
-/// Reads a call.
-pub fn read(body: &str) -> Told {
+/// Reads a call to the bot of a workspace. An app has one address and one secret for all workspaces that it is installed in: what
+/// happens in another one is none of this connection's.
+pub fn read(body: &str, team: Option<&str>) -> Told {
     let Ok(call) = serde_json::from_str::<Value>(body) else { return Told::Malformed };
     let (Some(kind), event) = (call["type"].as_str(), &call["event"]) else { return Told::Malformed };
     if kind != "event_callback" {
@@ -24,7 +25,9 @@ pub fn read(body: &str) -> Told {
     let (Some(update_id), Some(event_type)) = (label(&call["event_id"]), event["type"].as_str()) else {
         return Told::Malformed;
     };
-    if !matches!(event_type, "message" | "app_mention") {
+    let installed = call["authorizations"].as_array().into_iter().flatten().map(|of| &of["team_id"]);
+    let own = std::iter::once(&call["team_id"]).chain(installed).any(|of| of.as_str() == team && team.is_some());
+    if !own || !matches!(event_type, "message" | "app_mention") {
         return Told::Nothing;
     }
     match change(event) {
@@ -149,8 +152,8 @@ mod tests {
     use super::*;
 
     fn told(event: Value) -> Option<(ChannelChange, Inbound)> {
-        let call = json!({ "type": "event_callback", "event_id": "Ev1", "event": event });
-        match read(&call.to_string()) {
+        let call = json!({ "type": "event_callback", "event_id": "Ev1", "team_id": "T1", "event": event });
+        match read(&call.to_string(), Some("T1")) {
             Told::Message { change, message, update_id } => {
                 assert_eq!(update_id, "Ev1");
                 Some((change, *message))
@@ -199,8 +202,24 @@ mod tests {
         assert!(told(bot).unwrap().1.sender.is_bot);
         let joined = json!({ "type": "message", "subtype": "channel_join", "channel": "C1", "ts": "1.1", "text": "x" });
         assert_eq!(told(joined), None);
-        assert_eq!(read(r#"{"type":"event_callback"}"#), Told::Malformed);
-        assert_eq!(read("[]"), Told::Malformed);
+        assert_eq!(read(r#"{"type":"event_callback"}"#, Some("T1")), Told::Malformed);
+        assert_eq!(read("[]", Some("T1")), Told::Malformed);
+    }
+
+    #[test]
+    fn what_happens_in_another_workspace_is_none_of_ours() {
+        let event = json!({ "type": "message", "channel": "D1", "channel_type": "im", "user": "U1", "text": "hi",
+            "ts": "1.1" });
+        let call = |team: &str, installed: Value| {
+            json!({ "type": "event_callback", "event_id": "Ev1", "team_id": team, "authorizations": installed,
+                "event": event })
+            .to_string()
+        };
+        assert_eq!(read(&call("T2", Value::Null), Some("T1")), Told::Nothing);
+        assert_eq!(read(&call("T2", json!([{ "team_id": "T3" }])), Some("T1")), Told::Nothing);
+        assert_eq!(read(&call("T1", Value::Null), None), Told::Nothing);
+        let shared = read(&call("T2", json!([{ "team_id": "T1" }])), Some("T1"));
+        assert!(matches!(shared, Told::Message { .. }), "a channel that two workspaces share");
     }
 
     #[test]
