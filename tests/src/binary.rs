@@ -7,6 +7,7 @@ use std::{
     os::unix::fs::PermissionsExt,
     path::{Path, PathBuf},
     process::{Child, Command, Output, Stdio},
+    sync::mpsc::RecvTimeoutError,
     time::{Duration, Instant},
 };
 
@@ -18,6 +19,8 @@ use tempfile::TempDir;
 const PORTS: [u16; 9] = [5001, 5002, 5003, 5004, 5005, 5006, 5007, 5008, 5054];
 /// How long `symbia up` may take on a busy machine.
 const READY: Duration = Duration::from_secs(120);
+/// How often it is started where it ends at once.
+const STARTS: usize = 3;
 
 /// The program under test: `SYMBIA_TEST_BIN`, else the one beside the tests' own.
 pub fn program() -> anyhow::Result<PathBuf> {
@@ -128,6 +131,17 @@ impl Installation {
 
     /// The same with further arguments and variables.
     pub fn start_with(&mut self, arguments: &[&str], variables: &[(&str, &str)]) -> anyhow::Result<Value> {
+        // Ports that were free may be another test's by now.
+        for _ in 0..STARTS {
+            if let Some(ready) = self.started(arguments, variables)? {
+                return Ok(ready);
+            }
+        }
+        bail!("symbia up did not become ready");
+    }
+
+    // None: it has ended.
+    fn started(&mut self, arguments: &[&str], variables: &[(&str, &str)]) -> anyhow::Result<Option<Value>> {
         let offset = free_offset()?.to_string();
         let mut command = self.command(&["up", "--nats-port", "0", "--port-offset", &offset]);
         command.args(arguments).envs(variables.iter().copied());
@@ -142,12 +156,21 @@ impl Installation {
             BufReader::new(out).lines().map_while(Result::ok).for_each(|line| _ = sender.send(line));
         });
         let deadline = Instant::now() + READY;
-        while let Ok(line) = lines.recv_timeout(deadline.saturating_duration_since(Instant::now())) {
-            if let Ok(ready) = serde_json::from_str::<Value>(&line) {
-                return Ok(ready);
+        loop {
+            match lines.recv_timeout(deadline.saturating_duration_since(Instant::now())) {
+                Ok(line) => {
+                    if let Ok(ready) = serde_json::from_str::<Value>(&line) {
+                        return Ok(Some(ready));
+                    }
+                }
+                Err(RecvTimeoutError::Disconnected) => {
+                    let ended = self.up.take().map(|mut up| up.wait()).transpose()?;
+                    eprintln!("symbia up ended before it was ready: {ended:?}");
+                    return Ok(None);
+                }
+                Err(RecvTimeoutError::Timeout) => bail!("symbia up did not become ready"),
             }
         }
-        bail!("symbia up did not become ready");
     }
 
     /// Tells `symbia up` to stop and waits for it.

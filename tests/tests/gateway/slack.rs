@@ -256,14 +256,14 @@ async fn a_workspace_is_its_organizations_and_a_long_text_is_said_in_parts() -> 
         let path = format!("{CHANNELS}{own}/{path}");
         ensure!(workspace.stage.ask(&eve, method, &path, body).await?.status == 404, "{method} {path}");
     }
-    let long = vec!["word ".repeat(400); 3].join("\n\n");
+    let long = vec!["word ".repeat(450); 3].join("\n\n");
     let body = json!({ "chatId": "C1/1700000000.000100", "text": long });
     let sent = workspace.mine("POST", &format!("{own}/send"), Some(body)).await?;
     ensure!(sent.body["messageIds"].as_array().is_some_and(|ids| ids.len() == 3), "{}", sent.body);
     let said = workspace.slack.said();
     ensure!(said.iter().all(|part| part["thread_ts"] == "1700000000.000100"), "{said:?}");
     let words: String = said.iter().filter_map(|part| part["text"].as_str()).collect();
-    ensure!(words.split_whitespace().count() == 1200, "{words}");
+    ensure!(words.split_whitespace().count() == 1350, "{words}");
     let refused = json!({ "chatId": "C404", "text": "hi" });
     let refused = workspace.mine("POST", &format!("{own}/send"), Some(refused)).await?;
     ensure!(refused.status == 400 && refused.body["reason"] == "forbidden", "{}", refused.body);
