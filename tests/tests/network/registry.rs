@@ -158,7 +158,7 @@ async fn a_console_finds_the_mesh_where_it_looks() {
     assert_eq!((&nodes["count"], &nodes["nodes"]), (&json!(3), &topology["nodes"]));
     let summary = mesh.get("/api/sdn/summary", &ada).await;
     let by_type = json!({ "service": 3, "assistant": 0, "sandbox": 0, "bridge": 0, "client": 0 });
-    assert_eq!(summary["nodes"], json!({ "total": 3, "byType": by_type, "connected": 1 }));
+    assert_eq!(summary["nodes"], json!({ "total": 3, "byType": by_type, "connected": 3 }));
     assert_eq!(
         (&summary["contracts"]["total"], &summary["policies"]),
         (&json!(1), &json!({ "total": 3, "enabled": 3 }))

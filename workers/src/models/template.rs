@@ -9,10 +9,9 @@ use symbia_nats::inference::{Message, Tool};
 /// Steps that a template may take: one from a hostile file must not hang the engine.
 const FUEL: u64 = 10_000_000;
 const NAME: &str = "chat";
-/// What a model writes before its thoughts; the whole of none, and what ends those that have begun.
+/// What a model writes before its thoughts, and the whole of none.
 const THINK: &str = "<think>";
 const NOTHING: &str = "<think>\n\n</think>\n\n";
-const NOTHING_MORE: &str = "\n</think>\n\n";
 /// For models without a template; llama.cpp takes it, too.
 const CHATML: &str = "{%- for message in messages %}{{ '<|im_start|>' + message.role + '\\n' + message.content + '<|im_end|>\\n' }}\
                       {%- endfor %}{%- if add_generation_prompt %}{{ '<|im_start|>assistant\\n' }}{%- endif %}";
@@ -65,7 +64,10 @@ impl Template {
         })?;
         if thinking == Some(false) && self.thinks && !self.asks {
             // It has thought already, and nothing.
-            prompt.push_str(if prompt.trim_end().ends_with(THINK) { NOTHING_MORE } else { NOTHING });
+            if let Some(before) = prompt.trim_end().strip_suffix(THINK).map(str::len) {
+                prompt.truncate(before);
+            }
+            prompt.push_str(NOTHING);
         }
         Ok(prompt)
     }
