@@ -27,11 +27,14 @@ first_version() { grep -oE '[0-9]+(\.[0-9]+)+' <<<"$1" | head -n1 || true; }
 # --- what the machine has ---------------------------------------------------------------------------------------------
 
 has_libclang() {
-  local found
   [[ -n ${LIBCLANG_PATH:-} ]] && return 0
-  found=$(compgen -G '/usr/lib/llvm-*/lib/libclang*.so*' || compgen -G '/usr/lib*/libclang.so*' ||
-    compgen -G '/usr/lib/*-linux-gnu/libclang*.so*' || compgen -G '/Library/Developer/*/usr/lib/libclang.dylib' || true)
-  [[ -n $found ]]
+  local directory
+  for directory in '/usr/lib/llvm-*/lib' '/usr/lib*' '/usr/lib/*-linux-gnu'; do
+    # Not libclang-cpp, another library, which comes with packages that build nothing.
+    compgen -G "$directory/libclang.so*" >/dev/null && return 0
+    compgen -G "$directory/libclang-[0-9]*.so*" >/dev/null && return 0
+  done
+  compgen -G '/Library/Developer/*/usr/lib/libclang.dylib' >/dev/null
 }
 
 # The directory with a new enough PostgreSQL server; distributions keep it off PATH.
