@@ -20,6 +20,7 @@ pub mod schema;
 pub mod secrets;
 pub mod server;
 mod state;
+mod statistics;
 mod status;
 pub mod vault;
 

@@ -20,6 +20,7 @@ use crate::{
     FoldError, Keys, Projection,
     commit::{Batch, Committed, Rejected, commit},
     feed, observed, position,
+    statistics::{self, Statistics},
 };
 
 /// Shortest and longest pause before a database that failed is tried again.
@@ -175,6 +176,7 @@ impl Run {
             feeds.spawn(feed::run(log, after, self.options.batch, (sender.clone(), Arc::clone(&turn)), trouble));
         }
         drop(sender);
+        let mut statistics = Statistics::default();
         loop {
             let batch = tokio::select! {
                 () = self.stop.cancelled() => return,
@@ -193,6 +195,9 @@ impl Run {
                 Some(Committed::Advanced(rejected)) => {
                     observed::folded(self.projection.name(), &batch, rejected.len(), since);
                     self.advanced(&batch, &rejected).await;
+                    if statistics.are_due(batch.events.len()) {
+                        self.gather_statistics().await;
+                    }
                     if batch.events.len() > FEW {
                         tokio::time::sleep(self.projection.gathers()).await;
                     }
@@ -216,6 +221,17 @@ impl Run {
         let committed = commit(&mut connection, &*self.projection, self.projection.name(), batch).await?;
         *kept = Some(connection);
         Ok(committed)
+    }
+
+    async fn gather_statistics(&self) {
+        let gathered = async {
+            let mut conn = self.options.pool.acquire().await?;
+            // Keys come with what they seal.
+            statistics::gather(&mut conn, &[self.projection.name(), "vault"]).await
+        };
+        if let Err(error) = gathered.await {
+            tracing::debug!(projection = self.projection.name(), %error, "no statistics gathered: the server will");
+        }
     }
 
     async fn advanced(&self, batch: &Batch, rejected: &[Rejected]) {

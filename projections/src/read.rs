@@ -3,7 +3,7 @@
 use std::{
     fmt,
     ops::{Deref, DerefMut},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use deadpool::{
@@ -15,6 +15,9 @@ use symbia_events::{InvalidToken, OrgId, check_token};
 
 /// How long a reader waits for a connection.
 const PATIENCE: Duration = Duration::from_secs(5);
+/// A connection whose scope was set so recently is given to the same scope again without a question to the server, which would
+/// have told that it is gone.
+const FRESH: Duration = Duration::from_millis(500);
 
 /// Who asks. An empty scope sees no rows.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -68,11 +71,32 @@ pub enum ReadError {
 ///
 /// A scope is set for the session when a connection is taken, and a connection is given back as it is: the transaction that
 /// would end the scope, and the test that a pool of sqlx makes of what comes back, are a round trip each, for every question.
-/// Nobody gets a connection but with a scope of their own.
+/// Nobody gets a connection but with a scope of their own; who asks again at once finds it set.
 #[derive(Clone, Debug)]
 pub struct ReadPool(Pool<Connect>);
 
 struct Connect(PgConnectOptions);
+
+/// A connection, and the scope that was set last, when.
+#[derive(Debug)]
+struct Connected {
+    connection: PgConnection,
+    set: Option<(String, Instant)>,
+}
+
+impl Connected {
+    // Whatever ends this call early leaves a connection without a scope.
+    async fn enter(&mut self, set: &str) -> Result<(), sqlx::Error> {
+        let last = self.set.take();
+        if let Some((last, at)) = last.filter(|(last, at)| last == set && at.elapsed() < FRESH) {
+            self.set = Some((last, at));
+            return Ok(());
+        }
+        self.connection.execute(AssertSqlSafe(set.to_owned())).await?;
+        self.set = Some((set.to_owned(), Instant::now()));
+        Ok(())
+    }
+}
 
 impl fmt::Debug for Connect {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -81,17 +105,17 @@ impl fmt::Debug for Connect {
 }
 
 impl Manager for Connect {
-    type Type = PgConnection;
+    type Type = Connected;
     type Error = sqlx::Error;
 
-    async fn create(&self) -> Result<PgConnection, sqlx::Error> {
+    async fn create(&self) -> Result<Connected, sqlx::Error> {
         let mut connection = PgConnection::connect_with(&self.0).await?;
         connection.execute("SET ROLE symbia_reader; SET jit = off; SET default_transaction_read_only = on").await?;
-        Ok(connection)
+        Ok(Connected { connection, set: None })
     }
 
     // Setting the scope is the test.
-    async fn recycle(&self, _: &mut PgConnection, _: &Metrics) -> RecycleResult<sqlx::Error> {
+    async fn recycle(&self, _: &mut Connected, _: &Metrics) -> RecycleResult<sqlx::Error> {
         Ok(())
     }
 }
@@ -103,13 +127,13 @@ impl Deref for Reading {
     type Target = PgConnection;
 
     fn deref(&self) -> &PgConnection {
-        &self.0
+        &self.0.connection
     }
 }
 
 impl DerefMut for Reading {
     fn deref_mut(&mut self) -> &mut PgConnection {
-        &mut self.0
+        &mut self.0.connection
     }
 }
 
@@ -134,8 +158,8 @@ impl ReadPool {
                 PoolError::Timeout(_) => sqlx::Error::PoolTimedOut,
                 _ => sqlx::Error::PoolClosed,
             })?;
-            match connection.execute(AssertSqlSafe(set.clone())).await {
-                Ok(_) => return Ok(Reading(connection)),
+            match connection.enter(&set).await {
+                Ok(()) => return Ok(Reading(connection)),
                 // Since it was used last, the server has ended it, or who used it was cut short; so it may be with all others.
                 Err(_) if dead < self.0.status().max_size => dead += 1,
                 Err(error) => return Err(error.into()),

@@ -18,6 +18,7 @@ use crate::{
     feed,
     schema::create_shadow,
     state::{TableState, state_hash, table_states},
+    statistics::{self, Statistics},
 };
 
 /// Messages per transaction: with nobody waiting for a single one, more than a projector takes.
@@ -275,13 +276,15 @@ struct Build<'a> {
     positions: BTreeMap<Service, u64>,
     events: u64,
     quarantined: u64,
+    statistics: Statistics,
     began: Instant,
 }
 
 impl<'a> Build<'a> {
     fn new(rebuilder: &'a Rebuilder, projection: &'a dyn Projection, schema: &'a str, on: OnProgress<'a>) -> Self {
         let positions = projection.services().iter().map(|service| (*service, 0)).collect();
-        Build { rebuilder, projection, schema, on, positions, events: 0, quarantined: 0, began: Instant::now() }
+        let (statistics, began) = (Statistics::default(), Instant::now());
+        Build { rebuilder, projection, schema, on, positions, events: 0, quarantined: 0, statistics, began }
     }
 
     fn behind(&self, target: &BTreeMap<Service, u64>) -> u64 {
@@ -341,6 +344,9 @@ impl<'a> Build<'a> {
             }
             self.events += batch.events.len() as u64;
             self.positions.insert(service, batch.last);
+            if self.statistics.are_due(batch.events.len()) {
+                statistics::gather(&mut conn, &[self.schema]).await?;
+            }
             let done = self.positions.values().sum();
             (self.on)(Progress { done, total: done + target.saturating_sub(batch.last) });
         }
