@@ -4,6 +4,7 @@ use std::{process::ExitCode, sync::Arc, time::Duration};
 
 use anyhow::Context;
 use symbia_egress::Egress;
+use symbia_events::Service;
 use symbia_nats::{
     append::Grouping,
     store::{EventStore, StoreOptions},
@@ -28,7 +29,7 @@ use symbia_workers::{
         pull::Puller,
     },
     network::{Liveness, MeshDeliverer, MeshKeeper},
-    reactor::{Reactor, ReactorRunner},
+    reactor::{Reactor, ReactorRunner, Together},
     seal::Sealer,
     sender::Sender,
     timer::TimerWorker,
@@ -60,6 +61,8 @@ const SCHEDULE_CONNECTIONS: u32 = 1;
 const BOOK_CONNECTIONS: u32 = 8;
 /// Connections on which the provider of local models looks up how they are set.
 const SETTING_CONNECTIONS: u32 = 2;
+/// What those act on who have models asked.
+const ASKED: [&str; 4] = ["*.completion.*", "*.embedding.*", "*.image.*", "*.evaluation.*"];
 
 /// Runs the subcommand.
 pub async fn run(config: Config, options: WorkOptions) -> Ended {
@@ -199,15 +202,12 @@ pub async fn start(
                     &options,
                 )
                 .await?;
-                workers.spawn(react(house.clone(), image, stop.clone()));
                 let embedding = EmbeddingRouter::open(of, ring, sender.clone(), texts, read, lent, &options).await?;
-                workers.spawn(react(house.clone(), embedding, stop.clone()));
-                workers.spawn(react(house.clone(), Meter::new(sender.clone(), Arc::clone(&books)), stop.clone()));
+                let meter = Meter::new(sender.clone(), Arc::clone(&books));
                 let reader = ReadPool::new(house.database.clone(), SCHEDULE_CONNECTIONS);
                 let scheduler = EvalScheduler::new(client.clone(), sender.clone(), reader);
                 workers.spawn(react(house.clone(), scheduler, stop.clone()));
                 let evaluator = Evaluator::new(client.clone(), Arc::clone(keys), sender.clone(), content_keys.clone());
-                workers.spawn(react(house.clone(), evaluator, stop.clone()));
                 let enquiries =
                     Enquiries::new(client.clone(), providers.clone(), Arc::clone(&books), content_keys.clone());
                 workers.spawn({
@@ -221,11 +221,10 @@ pub async fn start(
                     LlmRouter::open(client.clone(), Arc::clone(keys), sender, content_keys, providers, options).await?;
                 let router = Arc::new(router.with_accounts(books));
                 taking.by(Arc::clone(&router));
-                let runner = ReactorRunner::new(client.clone(), Arc::clone(keys), router);
-                workers.spawn(async move {
-                    runner.run(stop).await;
-                    Ok(())
-                });
+                let asking: Vec<Arc<dyn Reactor>> =
+                    vec![router, Arc::new(embedding), Arc::new(image), Arc::new(meter), Arc::new(evaluator)];
+                let gateway = Together::new("llm-router", (Service::Integrations, &ASKED), asking);
+                workers.spawn(react(house.clone(), gateway, stop));
             }
             WorkRole::Channels => {
                 let reader = ReadPool::new(house.database.clone(), CHANNEL_CONNECTIONS);

@@ -3,13 +3,17 @@
 //! A reactor sees every event that its subjects name, verified, at least once and in order per aggregate. What it causes
 //! must therefore be recognisable: commands with ids derived from the event. Each states its [`OnError`].
 
+mod together;
+
 use std::{sync::Arc, time::Duration};
 
 use async_nats::{
     Client,
     jetstream::{
         self, AckKind, Message,
-        consumer::{AckPolicy, pull},
+        consumer::{AckPolicy, DeliverPolicy, pull},
+        context::ConsumerInfoErrorKind,
+        stream::{ConsumerErrorKind, Stream},
     },
 };
 use async_trait::async_trait;
@@ -20,6 +24,7 @@ use tokio::{task::JoinSet, time::Instant};
 use tokio_util::sync::CancellationToken;
 use tracing::Instrument;
 
+pub use self::together::Together;
 use crate::{again, command::Lanes, metrics};
 
 /// How long a reactor that is stopped may take to finish what it has begun.
@@ -47,6 +52,14 @@ pub trait Reactor: Send + Sync + 'static {
     /// Beginnings of the types of the events that it acts on; what holds none of them is passed over without a look.
     fn acts_on(&self) -> &'static [&'static str] {
         &["symbia."]
+    }
+    /// Whether a stored message may hold such an event.
+    fn is_concerned(&self, payload: &[u8]) -> bool {
+        self.acts_on().iter().any(|named| memchr::memmem::find(payload, named.as_bytes()).is_some())
+    }
+    /// Names of reactors whose work it goes on with: their consumers' positions become its own.
+    fn replaces(&self) -> Vec<&'static str> {
+        Vec::new()
     }
     /// What happens when handling fails.
     fn on_error(&self) -> OnError;
@@ -105,20 +118,29 @@ impl ReactorRunner {
         filters: &[&str],
         lanes: &Lanes<Message>,
     ) -> Result<std::convert::Infallible, async_nats::Error> {
-        let js = jetstream::new(self.client.clone());
+        let stream = jetstream::new(self.client.clone()).get_stream(service.event_stream()).await?;
+        let name = consumer_name(self.reactor.name());
         let config = pull::Config {
-            durable_name: Some(format!("reactor-{}", self.reactor.name())),
+            deliver_policy: self.begins_at(&stream, &name).await?,
+            durable_name: Some(name),
             filter_subjects: filters.iter().map(|f| format!("symbia.evt.{service}.{f}")).collect(),
             ack_policy: AckPolicy::Explicit,
             ack_wait: self.reactor.patience(),
             max_ack_pending: 1024,
             ..pull::Config::default()
         };
-        let consumer = js.get_stream(service.event_stream()).await?.create_consumer(config).await?;
+        let consumer = stream.create_consumer(config).await?;
+        for replaced in self.reactor.replaces() {
+            delete(&stream, &consumer_name(replaced)).await?;
+        }
         let messages = consumer.stream().max_messages_per_batch(256).expires(Duration::from_secs(5));
         let mut messages = messages.heartbeat(Duration::from_secs(2)).messages().await?;
         while let Some(message) = messages.next().await {
             let message = message?;
+            if !self.reactor.is_concerned(&message.payload) {
+                acknowledge(self.reactor.name(), &message).await;
+                continue;
+            }
             let runner = self.clone();
             lanes.push(message.subject.to_string(), message, move |message| {
                 let runner = runner.clone();
@@ -126,6 +148,22 @@ impl ReactorRunner {
             });
         }
         Err("the subscription ended".into())
+    }
+
+    // A consumer keeps what it began with. One that goes on with the work of others begins at the first event that any of them
+    // has not done.
+    async fn begins_at(&self, stream: &Stream, name: &str) -> Result<DeliverPolicy, async_nats::Error> {
+        let own = known(stream, name).await?;
+        let mut done = Vec::new();
+        for replaced in self.reactor.replaces() {
+            done.extend(known(stream, &consumer_name(replaced)).await?.map(|(_, done)| done));
+        }
+        done.extend(own.filter(|_| !done.is_empty()).map(|(_, done)| done));
+        let Some(first) = done.into_iter().min() else {
+            return Ok(own.map_or(DeliverPolicy::All, |(began, _)| began));
+        };
+        delete(stream, name).await?;
+        Ok(DeliverPolicy::ByStartSequence { start_sequence: first + 1 })
     }
 
     async fn handle(&self, service: Service, message: Message) {
@@ -137,9 +175,7 @@ impl ReactorRunner {
             }
         };
         let at = Position { service, sequence };
-        let named = |kind: &&str| memchr::memmem::find(&message.payload, kind.as_bytes()).is_some();
-        let concerned = self.reactor.acts_on().iter().any(named);
-        let events = match if concerned { commit::decode(&self.keys, &message.payload) } else { Ok(Vec::new()) } {
+        let events = match commit::decode(&self.keys, &message.payload) {
             Ok(events) => events,
             // What does not verify is not acted on; the projector quarantines it and the audit names it.
             Err(error) => {
@@ -170,9 +206,7 @@ impl ReactorRunner {
             }
             return;
         }
-        if let Err(error) = message.ack().await {
-            tracing::warn!(reactor = self.reactor.name(), position = %at, %error, "event not acknowledged; it will come again");
-        }
+        acknowledge(self.reactor.name(), &message).await;
     }
 
     // Long work shows signs of life, so that nobody else begins it too.
@@ -212,6 +246,36 @@ impl ReactorRunner {
             Err(error) => tracing::error!(subject = %message.subject, %error, "dead letter not stored, trying again"),
         }
     }
+}
+
+fn consumer_name(reactor: &str) -> String {
+    format!("reactor-{reactor}")
+}
+
+async fn acknowledge(reactor: &str, message: &Message) {
+    if let Err(error) = message.ack().await {
+        tracing::warn!(reactor, subject = %message.subject, %error, "event not acknowledged; it will come again");
+    }
+}
+
+// What a consumer began with, and up to where all is done.
+async fn known(stream: &Stream, name: &str) -> Result<Option<(DeliverPolicy, u64)>, async_nats::Error> {
+    match stream.consumer_info(name).await {
+        Ok(info) => Ok(Some((info.config.deliver_policy, info.ack_floor.stream_sequence))),
+        Err(error) if error.kind() == ConsumerInfoErrorKind::NotFound => Ok(None),
+        Err(error) => Err(error.into()),
+    }
+}
+
+async fn delete(stream: &Stream, name: &str) -> Result<(), async_nats::Error> {
+    match stream.delete_consumer(name).await {
+        Err(error) if !is_gone(error.kind()) => Err(error.into()),
+        _ => Ok(()),
+    }
+}
+
+fn is_gone(error: ConsumerErrorKind) -> bool {
+    matches!(error, ConsumerErrorKind::JetStream(error) if error.error_code() == jetstream::ErrorCode::CONSUMER_NOT_FOUND)
 }
 
 fn js(client: &Client) -> jetstream::Context {
