@@ -166,6 +166,20 @@ async fn a_model_is_tried_marked_and_recommended_and_nobody_else_sees_it() -> Te
         "bob asks for ada"
     );
 
+    // What an API key has tried is held against its models and its limits, like any request that is made with it.
+    let (key_id, key) = stage.mint(&ada, json!(["model:openai/clever"])).await?;
+    let keyed = Person { id: ada.id.clone(), token: key, org: ada.org.clone() };
+    let foreign = tried(&stage, &keyed, "fake", json!({})).await?;
+    ensure!(foreign.status == 403 && foreign.body["code"] == "MODEL_NOT_ALLOWED", "{} {}", foreign.status, foreign.body);
+    let one = json!({ "testCaseIds": ["refund"] });
+    let own = tried(&stage, &keyed, "clever", one.clone()).await?;
+    ensure!(own.status == 200 && own.body["testCaseCount"] == 1, "{} {}", own.status, own.body);
+    let limit = json!({ "scope": "key", "subject": key_id, "period": "total", "unit": "requests", "limit": 1 });
+    stage.ask(&ada, "PUT", "/api/integrations/budgets", Some(limit)).await?;
+    let used_up = || async { Ok(tried(&stage, &keyed, "clever", one.clone()).await?.status == 402) };
+    until("the key's budget counts", used_up).await?;
+    ensure!(tried(&stage, &ada, "clever", one.clone()).await?.status == 200, "the key's budget counts for ada herself");
+
     // A budget that is used up ends it.
     let budget = json!({ "scope": "user", "subject": ada.id, "period": "total", "unit": "requests", "limit": 1 });
     stage.ask(&ada, "PUT", "/api/integrations/budgets", Some(budget)).await?;
