@@ -15,6 +15,7 @@ pub mod leases;
 pub mod limits;
 pub mod log;
 pub mod mesh;
+pub mod pictures;
 pub mod places;
 pub mod process;
 pub mod read;

@@ -20,6 +20,7 @@ use symbia_api::{
     integrations::{LinkingOptions, ProviderInfo},
     platform::EnrolmentMode,
 };
+use symbia_commands::integrations::DESCRIPTION;
 use symbia_egress::Rules;
 use symbia_events::Service;
 use symbia_workers::integrations::{
@@ -192,6 +193,8 @@ impl ModelProviders {
     /// What they are to those who ask; `local`: the provider of the models on this machine.
     #[must_use]
     pub fn described(&self, local: Option<LocalOptions>) -> Vec<ProviderInfo> {
+        // The models on this machine read text only.
+        let sees = |name: &str| (name != "symbia-labs").then_some(DESCRIPTION);
         let of = |name: &str, base_url: &str, default_model: &str, embedding: Option<&str>, configured| ProviderInfo {
             name: name.to_owned(),
             base_url: base_url.to_owned(),
@@ -199,6 +202,7 @@ impl ModelProviders {
             default_embedding_model: embedding.map(str::to_owned),
             supported_operations: ["chat.completions", "messages", "text.generation"]
                 .into_iter()
+                .chain(sees(name))
                 .chain(embedding.map(|_| "embeddings"))
                 .map(str::to_owned)
                 .collect(),
