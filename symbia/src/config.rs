@@ -78,6 +78,8 @@ pub enum ConfigError {
 
 /// Names the port of [`Config::ollama_port`].
 pub const OLLAMA_PORT: &str = "MODELS_OLLAMA_PORT";
+/// Names the Catalog of [`Config::peers`].
+const CATALOG_URL: &str = "CATALOG_SERVICE_URL";
 
 /// How this process is set up.
 #[derive(Clone)]
@@ -136,6 +138,8 @@ pub struct Config {
     pub host: String,
     /// Ports, where they differ from the registry.
     pub ports: BTreeMap<Service, u16>,
+    /// Where services are that another installation serves.
+    pub peers: BTreeMap<Service, String>,
     /// Where programs that speak Ollama's API find the models, when they do.
     pub ollama_port: Option<u16>,
     /// How services are served.
@@ -416,6 +420,7 @@ impl Config {
             enrolment,
             host: text("HOST")?.unwrap_or_else(|| "0.0.0.0".to_owned()),
             ports,
+            peers: peers()?,
             ollama_port: number(OLLAMA_PORT)?,
             server,
             log: text("SYMBIA_LOG")?.unwrap_or_else(|| DEFAULT_LOG.to_owned()),
@@ -433,7 +438,8 @@ impl Config {
     #[must_use]
     pub fn services(&self) -> Vec<(Service, String)> {
         let host = if self.host == "0.0.0.0" { "127.0.0.1" } else { &self.host };
-        Service::ALL.map(|service| (service, format!("http://{host}:{}", self.port(service)))).to_vec()
+        let here = |service| format!("http://{host}:{}", self.port(service));
+        Service::ALL.map(|service| (service, self.peers.get(&service).cloned().unwrap_or_else(|| here(service)))).to_vec()
     }
 
     /// Port of a service.
@@ -441,6 +447,15 @@ impl Config {
     pub fn port(&self, service: Service) -> u16 {
         self.ports.get(&service).copied().unwrap_or_else(|| service.default_port())
     }
+}
+
+// `CATALOG_SERVICE_URL`: the Catalog of another installation, which keeps resources for this one.
+fn peers() -> Result<BTreeMap<Service, String>, ConfigError> {
+    let Some(url) = text(CATALOG_URL)? else { return Ok(BTreeMap::new()) };
+    if !["http://", "https://"].iter().any(|scheme| url.starts_with(scheme)) {
+        return Err(invalid(CATALOG_URL, "must be an http or https URL"));
+    }
+    Ok(BTreeMap::from([(Service::Catalog, url.trim_end_matches('/').to_owned())]))
 }
 
 // A host and a sender are enough; a user needs a password.
