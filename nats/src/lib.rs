@@ -23,6 +23,7 @@ pub mod refusals;
 pub mod sessions;
 mod snapshot;
 pub mod store;
+pub mod subscriptions;
 pub mod tally;
 pub mod telemetry;
 pub mod timers;

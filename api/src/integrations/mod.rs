@@ -36,7 +36,7 @@ use std::{sync::Arc, time::Duration};
 use axum::extract::DefaultBodyLimit;
 use moka::sync::Cache;
 use symbia_events::{Service, SubjectKey};
-use symbia_nats::sessions::EndedSessions;
+use symbia_nats::{sessions::EndedSessions, subscriptions::Subscriptions};
 use tokio_util::sync::CancellationToken;
 use utoipa_axum::router::OpenApiRouter;
 
@@ -72,8 +72,9 @@ struct Integrations {
     channels: Arc<ChannelOptions>,
     kept_keys: Cache<String, SubjectKey>,
     recommended: Recommended,
-    // Of the Model Context Protocol: sessions that have ended, whose lists have changed, and who listens.
+    // Of the Model Context Protocol: sessions that have ended, what others hear of, whose lists have changed, and who listens.
     sessions: EndedSessions,
+    subscriptions: Subscriptions,
     changes: mcp::Changes,
     listeners: Slots,
     drained: CancellationToken,
@@ -104,6 +105,7 @@ pub fn service(
         registry: Registry::new(&platform, services),
         hub: Hub::open(platform.nats.clone(), Arc::clone(&platform.keys)),
         sessions: EndedSessions::new(platform.nats.clone()),
+        subscriptions: Subscriptions::new(platform.nats.clone()),
         changes: mcp::Changes::follow(platform.clone(), feed.clone()),
         listeners: Slots::default(),
         drained: health.drained(),
