@@ -59,7 +59,10 @@ async fn two_who_make_the_same_call_have_two_places() -> Result<(), Box<dyn std:
     assert!(one.take("calls", 2, "another", SHORT).await?.is_none(), "two calls count as one");
     first.leave().await;
     let another = one.take("calls", 2, "another", SHORT).await?.ok_or("no place when one is free")?;
-    assert!(other.take("calls", 2, "a third", SHORT).await?.is_none(), "the second one's place was given back with the first's");
+    assert!(
+        other.take("calls", 2, "a third", SHORT).await?.is_none(),
+        "the second one's place was given back with the first's"
+    );
     drop((second, another));
 
     // With a single place, whoever takes a call over waits for it; another call does not.

@@ -439,7 +439,9 @@ impl Config {
     pub fn services(&self) -> Vec<(Service, String)> {
         let host = if self.host == "0.0.0.0" { "127.0.0.1" } else { &self.host };
         let here = |service| format!("http://{host}:{}", self.port(service));
-        Service::ALL.map(|service| (service, self.peers.get(&service).cloned().unwrap_or_else(|| here(service)))).to_vec()
+        Service::ALL
+            .map(|service| (service, self.peers.get(&service).cloned().unwrap_or_else(|| here(service))))
+            .to_vec()
     }
 
     /// Port of a service.

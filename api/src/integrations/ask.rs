@@ -152,12 +152,7 @@ impl Integrations {
     }
 
     /// Asks.
-    pub(super) async fn ask(
-        &self,
-        caller: &Caller,
-        scope: &RequestScope,
-        mut question: Question,
-    ) -> ApiResult<Asked> {
+    pub(super) async fn ask(&self, caller: &Caller, scope: &RequestScope, mut question: Question) -> ApiResult<Asked> {
         let tenant = tenant(caller, scope)?;
         let actor = Actor::from(&**caller);
         let key = self.key_of(&actor).await?;

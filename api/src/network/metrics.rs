@@ -72,7 +72,11 @@ pub(super) fn unknown() {
 pub(super) fn unknown_agent(claimed: Option<&str>) {
     METRICS.unknown_agent.add(1, &[]);
     if let Some(claimed) = claimed {
-        tracing::info!(event = "network.agent.auth_failed", claimed, "a credential on the mesh is not good, whoever showed it");
+        tracing::info!(
+            event = "network.agent.auth_failed",
+            claimed,
+            "a credential on the mesh is not good, whoever showed it"
+        );
     }
 }
 

@@ -3,8 +3,8 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-pub use symbia_events::network::{ContractView, NodeView};
 use symbia_events::network::{Action, AppliedPolicy, Boundary, BridgeType, Candidate, NodeType, Verdict};
+pub use symbia_events::network::{ContractView, NodeView};
 use time::OffsetDateTime;
 
 use super::{Inputs, MESSAGING, PolicySet, covers};

@@ -63,7 +63,8 @@ impl FromStr for KeptPicture {
             let (path, terms) = url.strip_prefix(SCHEME)?.split_once('?')?;
             let (request_id, sha256) = path.split_once('/')?;
             let (bytes, mime_type) = terms.strip_prefix("bytes=")?.split_once("&type=")?;
-            let is_digest = sha256.len() == 64 && sha256.bytes().all(|b| b.is_ascii_digit() || (b'a'..=b'f').contains(&b));
+            let is_digest =
+                sha256.len() == 64 && sha256.bytes().all(|b| b.is_ascii_digit() || (b'a'..=b'f').contains(&b));
             let is_kind = |b: u8| b.is_ascii_alphanumeric() || b"/.+-".contains(&b);
             let is_kind = mime_type.len() <= LONGEST_KIND && mime_type.bytes().all(is_kind);
             (is_digest && is_kind).then_some(())?;

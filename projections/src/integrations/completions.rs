@@ -274,7 +274,10 @@ impl InOnePiece {
         match (self, to) {
             (InOnePiece::Requested(row), to) => _ = to.get_or_insert(*row),
             (_, None) => {}
-            (InOnePiece::Completed { provider, model, usage, cost, total_ms, credential_id, credential_source }, Some(row)) => {
+            (
+                InOnePiece::Completed { provider, model, usage, cost, total_ms, credential_id, credential_source },
+                Some(row),
+            ) => {
                 row.attempts = 1;
                 row.end(event, "completed", Some(usage));
                 row.provider = Some(text(provider));

@@ -182,7 +182,12 @@ async fn a_model_is_tried_marked_and_recommended_and_nobody_else_sees_it() -> Te
     let (key_id, key) = stage.mint(&ada, json!(["model:openai/clever"])).await?;
     let keyed = Person { id: ada.id.clone(), token: key, org: ada.org.clone() };
     let foreign = tried(&stage, &keyed, "fake", json!({})).await?;
-    ensure!(foreign.status == 403 && foreign.body["code"] == "MODEL_NOT_ALLOWED", "{} {}", foreign.status, foreign.body);
+    ensure!(
+        foreign.status == 403 && foreign.body["code"] == "MODEL_NOT_ALLOWED",
+        "{} {}",
+        foreign.status,
+        foreign.body
+    );
     let one = json!({ "testCaseIds": ["refund"] });
     let own = tried(&stage, &keyed, "clever", one.clone()).await?;
     ensure!(own.status == 200 && own.body["testCaseCount"] == 1, "{} {}", own.status, own.body);
@@ -432,13 +437,19 @@ async fn models_are_written_into_the_catalog_and_what_is_there_stays_unless_it_i
     ensure!(set_right, "it is not brought up to date");
 
     ensure!(sync(json!({ "providers": ["nobody"] })).await?.status == 404, "a provider that is none");
-    let foreign = stage.ask_in(&bob, Some(&ada.org), "POST", "/api/model-eval/catalog/sync", Some(openai.clone())).await?;
+    let foreign =
+        stage.ask_in(&bob, Some(&ada.org), "POST", "/api/model-eval/catalog/sync", Some(openai.clone())).await?;
     ensure!(foreign.status == 403, "bob writes for ada: {}", foreign.status);
 
     // Where no Catalog is, that is said.
     let stage = stage.crash()?;
     let none = stage.ask(&ada, "POST", "/api/model-eval/catalog/sync", Some(openai)).await?;
-    ensure!(none.status == 502 && none.body.to_string().contains("CATALOG_SERVICE_URL"), "{} {}", none.status, none.body);
+    ensure!(
+        none.status == 502 && none.body.to_string().contains("CATALOG_SERVICE_URL"),
+        "{} {}",
+        none.status,
+        none.body
+    );
     Ok(())
 }
 

@@ -111,7 +111,8 @@ async fn models_are_shown_pictures_of_any_size_and_say_what_they_show() -> Teste
     let stage = Stage::open().await?;
     let ada = stage.register("ada").await?;
     // No byte is like its neighbours: what is left away, or twice, shows.
-    let photo: Vec<u8> = (0..3_000_000_u32).flat_map(|n| n.wrapping_mul(2_654_435_761).to_le_bytes()).step_by(2).collect();
+    let photo: Vec<u8> =
+        (0..3_000_000_u32).flat_map(|n| n.wrapping_mul(2_654_435_761).to_le_bytes()).step_by(2).collect();
     let large = format!("data:image/png;base64,{}", BASE64.encode(&photo));
     let small = "data:image/gif;base64,R0lGODlhAQABAAAAACw=";
     let shown = |url: &str| {

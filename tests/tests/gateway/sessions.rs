@@ -189,8 +189,17 @@ async fn a_program_that_starts_a_process_is_told_what_the_server_tells() -> Test
     std::fs::write(&password, "ada's password")?;
     let (password, home) = (password.to_str().context("a path")?.to_owned(), stage.house.file("ada"));
     let (identity, gateway) = (stage.identity.as_str(), stage.gateway.as_str());
-    let arguments = ["mcp", "--email", "ada@example.test", "--password-file", &password, "--identity-url", identity,
-        "--integrations-url", gateway];
+    let arguments = [
+        "mcp",
+        "--email",
+        "ada@example.test",
+        "--password-file",
+        &password,
+        "--identity-url",
+        identity,
+        "--integrations-url",
+        gateway,
+    ];
     let mut process = stage.house.spawn(&arguments, &[("HOME", home.to_str().context("a path")?)])?;
     let mut input = process.stdin.take().context("no standard input")?;
     let output = process.stdout.take().context("no standard output")?;
@@ -199,7 +208,8 @@ async fn a_program_that_starts_a_process_is_told_what_the_server_tells() -> Test
         BufReader::new(output).lines().map_while(Result::ok).for_each(|line| _ = sender.send(line));
     });
     let mut next = async || -> anyhow::Result<Value> {
-        let line = tokio::time::timeout(SOON, lines.recv()).await.context("nothing is said")?.context("it has ended")?;
+        let line =
+            tokio::time::timeout(SOON, lines.recv()).await.context("nothing is said")?.context("it has ended")?;
         Ok(serde_json::from_str(&line)?)
     };
     let hello = json!({ "jsonrpc": "2.0", "id": 1, "method": "initialize", "params": { "protocolVersion": "2025-06-18",

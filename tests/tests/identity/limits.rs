@@ -64,7 +64,8 @@ async fn sign_in_registration_and_reset_are_limited_by_address_and_told_so() {
         }
     }
     // Whom nobody knows is on record all the same: what was flooded, and a digest of from where, not each request.
-    let read = "SELECT details::text FROM identity.audit_trail WHERE aggregate_type = 'access' AND aggregate_id = 'anonymous'";
+    let read =
+        "SELECT details::text FROM identity.audit_trail WHERE aggregate_type = 'access' AND aggregate_id = 'anonymous'";
     let noted = eventually("the flood is on record", async || {
         let mut tx = house.platform.read(&Scope::platform()).await.unwrap();
         let noted: Vec<String> = sqlx::query_scalar(read).fetch_all(&mut *tx).await.unwrap();

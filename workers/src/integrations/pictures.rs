@@ -42,7 +42,8 @@ pub(super) async fn bring(
 }
 
 fn gone() -> Fault {
-    let message = "a picture of the prompt is not kept any more, or is no picture of whose request it is: send it again";
+    let message =
+        "a picture of the prompt is not kept any more, or is no picture of whose request it is: send it again";
     Fault::new(ErrorCategory::NotFound, "picture_gone", message)
 }
 

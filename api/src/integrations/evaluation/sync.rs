@@ -132,7 +132,8 @@ impl Catalog {
             Ok(reply) if reply.status.is_success() => None,
             Ok(reply) => {
                 let said = reply.data();
-                let why = ["message", "error"].iter().find_map(|name| said[*name].as_str()).unwrap_or("it gives no reason");
+                let why =
+                    ["message", "error"].iter().find_map(|name| said[*name].as_str()).unwrap_or("it gives no reason");
                 Some(format!("the Catalog refuses it with status {}: {why}", reply.status.as_u16()))
             }
             Err(error) => Some(error.message().to_owned()),
@@ -183,9 +184,9 @@ async fn sync(
 
 fn told(fates: &[(String, Fate, Option<String>)], dry_run: bool) -> Value {
     let count = |wanted: Fate| fates.iter().filter(|(_, fate, _)| *fate == wanted).count();
-    let [created, updated, skipped, failed] =
-        [Fate::Created, Fate::Updated, Fate::Skipped, Fate::Failed].map(count);
-    let (would, failures) = (if dry_run { "would be " } else { "" }, if failed > 0 { format!(", {failed} failed") } else { String::new() });
+    let [created, updated, skipped, failed] = [Fate::Created, Fate::Updated, Fate::Skipped, Fate::Failed].map(count);
+    let (would, failures) =
+        (if dry_run { "would be " } else { "" }, if failed > 0 { format!(", {failed} failed") } else { String::new() });
     let errors = fates.iter().filter_map(|(key, _, error)| Some(json!({ "key": key, "error": error.as_ref()? })));
     let resources = fates.iter().map(|(key, fate, _)| json!({ "key": key, "action": fate.name() }));
     json!({
