@@ -160,8 +160,8 @@ impl Integrations {
         let request_id = Uuid::new_v5(&command_id.0, b"request").to_string();
         let address = AggregateRef::new(Service::Integrations, tenant, "completion", &request_id);
         let address = address.map_err(ApiError::internal)?;
-        let org = address.tenant.to_string();
-        let kept = self.keep_pictures((&org, &request_id), &key, &mut question.messages).await?;
+        let place = (address.tenant.as_str(), request_id.as_str());
+        let kept = self.keep_pictures(place, &key, &mut question.messages).await?;
         let (messages, options) = question.sealed(&key)?;
         let deadline = (OffsetDateTime::now_utc() + PATIENCE).format(&Rfc3339).map_err(ApiError::internal)?;
         let texts: Vec<&str> = question.messages.iter().map(|message| message.text.as_str()).collect();
@@ -204,7 +204,7 @@ impl Integrations {
             Err(error) => {
                 // What was refused names nothing; what nobody answered may have been stored.
                 if kept && error.status().is_client_error() {
-                    self.forget_pictures(&org, &asked.request_id).await;
+                    self.forget_pictures(asked.address.tenant.as_str(), &asked.request_id).await;
                 }
                 return Err(with_status(error));
             }

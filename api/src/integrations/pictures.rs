@@ -30,7 +30,8 @@ impl Integrations {
         key: &SubjectKey,
         messages: &mut [Message],
     ) -> ApiResult<bool> {
-        let (pictures, mut kept_any) = (self.pictures(), false);
+        // Of most prompts there is nothing to keep.
+        let mut kept_any = false;
         for (index, message) in messages.iter_mut().enumerate() {
             for part in &mut message.more.parts {
                 let PromptPart::Image { url } = part else { continue };
@@ -40,7 +41,7 @@ impl Integrations {
                 let at = format!("messages[{index}].content");
                 let read = read_data(url).map_err(|wrong| refused(&at, wrong.to_string()))?;
                 let Some((kind, file)) = read else { return Err(refused(&at, "the address of an image is too long")) };
-                let kept = pictures.keep((org, request_id), key, kind, file).await.map_err(unavailable)?;
+                let kept = self.pictures().keep((org, request_id), key, kind, file).await.map_err(unavailable)?;
                 (*url, kept_any) = (kept.to_string(), true);
             }
         }

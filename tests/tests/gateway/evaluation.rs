@@ -179,7 +179,7 @@ async fn a_model_is_tried_marked_and_recommended_and_nobody_else_sees_it() -> Te
     );
 
     // What an API key has tried is held against its models and its limits, like any request that is made with it.
-    let (key_id, key) = stage.mint(&ada, json!(["model:openai/clever"])).await?;
+    let (key_id, key) = stage.mint(&ada, json!(["model:openai/clever", "role:admin"])).await?;
     let keyed = Person { id: ada.id.clone(), token: key, org: ada.org.clone() };
     let foreign = tried(&stage, &keyed, "fake", json!({})).await?;
     ensure!(

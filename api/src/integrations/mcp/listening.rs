@@ -1,5 +1,6 @@
 //! What a client is told without asking, over the stream that it opens with GET: that its lists of tools, prompts or resources are
-//! others now, and that a resource is which its session has subscribed to. The stream ends with its session, and when its credential is no longer good.
+//! others now, and that a resource is which its session has subscribed to. The stream ends with its session, and when its
+//! credential is no longer good.
 
 use std::{collections::VecDeque, convert::Infallible, sync::Arc, time::Duration};
 
