@@ -1,5 +1,6 @@
-//! Files that came with messages: sealed under a key of their conversation, in parts, in a stream of their own. Without the key
-//! they can be read by nobody, and one purge takes all that belong to a conversation.
+//! Files that came with messages or with requests to models: sealed under a key of their conversation or of whose request it is,
+//! in parts, in a stream of their own. Without the key they can be read by nobody, and one purge takes all that belong to a
+//! conversation or a request.
 
 use async_nats::{
     Client,
@@ -22,7 +23,7 @@ const AT_ONCE: usize = 8;
 pub struct Place<'p> {
     /// The organization.
     pub org: &'p str,
-    /// The conversation.
+    /// The conversation, or the request.
     pub conversation: &'p str,
     /// Its id.
     pub id: &'p str,
@@ -31,7 +32,7 @@ pub struct Place<'p> {
 /// A file.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct File {
-    /// The message that it came with.
+    /// The message or the request that it came with.
     pub message: String,
     /// As its sender called it.
     pub name: Option<String>,
@@ -103,12 +104,13 @@ impl Files {
     /// [`FilesError`].
     pub async fn keep(&self, at: &Place<'_>, key: &SubjectKey, file: &File) -> Result<(), FilesError> {
         let subject = at.subject()?;
-        let parts = file.bytes.chunks(PART).enumerate();
-        for (index, bytes) in parts {
+        let each = |(index, bytes): (usize, &[u8])| {
             let name = format!("{subject}.{}", index + 1);
             let sealed = key.seal_bytes(bytes, &name);
-            self.put(name, sealed).await?;
-        }
+            self.put(name, sealed)
+        };
+        let parts = file.bytes.chunks(PART).enumerate().map(each);
+        many::iter(parts).buffer_unordered(AT_ONCE).try_collect::<()>().await?;
         // Last, so that what is found is whole.
         let parts = file.bytes.len().div_ceil(PART);
         let head =

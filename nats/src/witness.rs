@@ -1,7 +1,10 @@
 //! Who asked for what they may not, and who used an operator's right elsewhere: told to the log at once, and in bounded numbers
 //! ([`crate::tally`]).
 
-use std::sync::Arc;
+use std::{
+    net::{IpAddr, Ipv6Addr},
+    sync::Arc,
+};
 
 use symbia_commands::identity::{AccessCommand, AccessKind, AccessNote, NOTE_TEXT_MAX, NOTES_MAX, NoteAccess};
 use symbia_events::{AggregateRef, KeyRing, OrgId, Service, check_token};
@@ -35,6 +38,11 @@ pub const DENIALS: [&str; 14] = [
 /// The code of a refusal because too much was asked for.
 pub const FLOOD: &str = "RATE_LIMIT_EXCEEDED";
 
+/// Who it was whom nobody knows.
+pub const NOBODY: &str = "anonymous";
+/// Characters of the digest that an address is told by.
+const DIGEST: usize = 16;
+
 /// What was seen.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Seen {
@@ -46,27 +54,29 @@ pub struct Seen {
     pub operation: String,
     /// What.
     pub kind: AccessKind,
+    /// Where it came from, of whom nothing else is known. Only a digest of it is told, under a key of the installation's.
+    pub address: Option<IpAddr>,
 }
 
 /// Tells the log what was seen. Cheap to clone; it ends, with everything told, when the last clone is dropped.
 #[derive(Clone, Debug)]
-pub struct Witness(Tally<AccessNote>);
+pub struct Witness(Tally<AccessNote>, Arc<KeyRing>);
 
 impl Witness {
     /// A witness that sends over a bus.
     #[must_use]
     pub fn open(bus: CommandBus, keys: Arc<KeyRing>) -> Self {
-        Witness(Tally::open(bus, keys))
+        Witness(Tally::open(bus, Arc::clone(&keys)), keys)
     }
 
     /// Takes note; does not wait.
     pub fn tell(&self, seen: Seen) {
-        let (principal, note) = noted(seen, OffsetDateTime::now_utc());
+        let (principal, note) = noted(&self.1, seen, OffsetDateTime::now_utc());
         self.0.note(principal, note);
     }
 }
 
-fn noted(seen: Seen, now: OffsetDateTime) -> (String, AccessNote) {
+fn noted(keys: &KeyRing, seen: Seen, now: OffsetDateTime) -> (String, AccessNote) {
     // An OAuth client's id is a URL, which addresses nothing.
     let principal = if check_token(&seen.principal).is_ok() { seen.principal } else { "client".to_owned() };
     let at = now.format(&Rfc3339).unwrap_or_default();
@@ -75,15 +85,28 @@ fn noted(seen: Seen, now: OffsetDateTime) -> (String, AccessNote) {
         AccessKind::Denied { code } => AccessKind::Denied { code: short(code) },
         AccessKind::CrossTenant { reason } => AccessKind::CrossTenant { reason: short(reason) },
     };
+    let operation = match seen.address {
+        Some(address) => format!("from {}: {}", digest(keys, address), seen.operation),
+        None => seen.operation,
+    };
     let note = AccessNote {
         kind,
         org_id: seen.org.filter(|org| check_token(org).is_ok()),
-        operation: short(seen.operation),
+        operation: short(operation),
         count: 1,
         first_at: at.clone(),
         last_at: at,
     };
     (principal, note)
+}
+
+// Of version 6 the network: who has one has as many addresses as they like.
+fn digest(keys: &KeyRing, address: IpAddr) -> String {
+    let network = match address.to_canonical() {
+        IpAddr::V4(address) => address.to_string(),
+        IpAddr::V6(address) => Ipv6Addr::from_bits(address.to_bits() & (u128::MAX << 64)).to_string(),
+    };
+    keys.lookup_hash("address", &network).chars().take(DIGEST).collect()
 }
 
 impl Note for AccessNote {
@@ -119,17 +142,36 @@ mod tests {
 
     #[test]
     fn texts_are_cut_and_what_is_no_address_has_a_common_one() {
+        let keys = KeyRing::generate(OffsetDateTime::UNIX_EPOCH);
         let kind = AccessKind::Denied { code: "FORBIDDEN".to_owned() };
         let seen = Seen {
             principal: "https://client.test/x".to_owned(),
             org: Some("no token!".to_owned()),
             operation: "x".repeat(1000),
             kind,
+            address: None,
         };
-        let (principal, note) = noted(seen, OffsetDateTime::UNIX_EPOCH);
+        let (principal, note) = noted(&keys, seen, OffsetDateTime::UNIX_EPOCH);
         assert_eq!((principal.as_str(), note.operation.len(), note.org_id.as_ref()), ("client", NOTE_TEXT_MAX, None));
         let rest = note.unspecific();
         assert!(rest.is_same(&AccessNote { operation: "y".to_owned(), ..note.clone() }.unspecific()));
         assert!(AccessNote::command(&principal, vec![note, rest]).is_some());
+    }
+
+    #[test]
+    fn addresses_are_told_apart_and_not_told() {
+        let keys = KeyRing::generate(OffsetDateTime::UNIX_EPOCH);
+        let operation = |address: &str| {
+            let kind = AccessKind::Denied { code: FLOOD.to_owned() };
+            let (principal, operation) = (NOBODY.to_owned(), "x".repeat(1000));
+            let seen = Seen { principal, org: None, operation, kind, address: Some(address.parse().unwrap()) };
+            noted(&keys, seen, OffsetDateTime::UNIX_EPOCH).1.operation
+        };
+        let one = operation("192.0.2.7");
+        assert!(!one.contains("192.0.2.7") && one.len() == NOTE_TEXT_MAX, "{one}");
+        assert_eq!(one, operation("::ffff:192.0.2.7"), "the same written otherwise");
+        assert_ne!(one, operation("192.0.2.8"));
+        assert_eq!(operation("2001:db8::1"), operation("2001:db8::2:3"), "one network");
+        assert_ne!(operation("2001:db8::1"), operation("2001:db8:0:1::1"));
     }
 }

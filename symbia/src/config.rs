@@ -20,6 +20,7 @@ use symbia_api::{
     integrations::{LinkingOptions, ProviderInfo},
     platform::EnrolmentMode,
 };
+use symbia_commands::integrations::DESCRIPTION;
 use symbia_egress::Rules;
 use symbia_events::Service;
 use symbia_workers::integrations::{
@@ -77,6 +78,8 @@ pub enum ConfigError {
 
 /// Names the port of [`Config::ollama_port`].
 pub const OLLAMA_PORT: &str = "MODELS_OLLAMA_PORT";
+/// Names the Catalog of [`Config::peers`].
+const CATALOG_URL: &str = "CATALOG_SERVICE_URL";
 
 /// How this process is set up.
 #[derive(Clone)]
@@ -135,6 +138,8 @@ pub struct Config {
     pub host: String,
     /// Ports, where they differ from the registry.
     pub ports: BTreeMap<Service, u16>,
+    /// Where services are that another installation serves.
+    pub peers: BTreeMap<Service, String>,
     /// Where programs that speak Ollama's API find the models, when they do.
     pub ollama_port: Option<u16>,
     /// How services are served.
@@ -192,6 +197,8 @@ impl ModelProviders {
     /// What they are to those who ask; `local`: the provider of the models on this machine.
     #[must_use]
     pub fn described(&self, local: Option<LocalOptions>) -> Vec<ProviderInfo> {
+        // The models on this machine read text only.
+        let sees = |name: &str| (name != "symbia-labs").then_some(DESCRIPTION);
         let of = |name: &str, base_url: &str, default_model: &str, embedding: Option<&str>, configured| ProviderInfo {
             name: name.to_owned(),
             base_url: base_url.to_owned(),
@@ -199,6 +206,7 @@ impl ModelProviders {
             default_embedding_model: embedding.map(str::to_owned),
             supported_operations: ["chat.completions", "messages", "text.generation"]
                 .into_iter()
+                .chain(sees(name))
                 .chain(embedding.map(|_| "embeddings"))
                 .map(str::to_owned)
                 .collect(),
@@ -412,6 +420,7 @@ impl Config {
             enrolment,
             host: text("HOST")?.unwrap_or_else(|| "0.0.0.0".to_owned()),
             ports,
+            peers: peers()?,
             ollama_port: number(OLLAMA_PORT)?,
             server,
             log: text("SYMBIA_LOG")?.unwrap_or_else(|| DEFAULT_LOG.to_owned()),
@@ -429,7 +438,10 @@ impl Config {
     #[must_use]
     pub fn services(&self) -> Vec<(Service, String)> {
         let host = if self.host == "0.0.0.0" { "127.0.0.1" } else { &self.host };
-        Service::ALL.map(|service| (service, format!("http://{host}:{}", self.port(service)))).to_vec()
+        let here = |service| format!("http://{host}:{}", self.port(service));
+        Service::ALL
+            .map(|service| (service, self.peers.get(&service).cloned().unwrap_or_else(|| here(service))))
+            .to_vec()
     }
 
     /// Port of a service.
@@ -437,6 +449,15 @@ impl Config {
     pub fn port(&self, service: Service) -> u16 {
         self.ports.get(&service).copied().unwrap_or_else(|| service.default_port())
     }
+}
+
+// `CATALOG_SERVICE_URL`: the Catalog of another installation, which keeps resources for this one.
+fn peers() -> Result<BTreeMap<Service, String>, ConfigError> {
+    let Some(url) = text(CATALOG_URL)? else { return Ok(BTreeMap::new()) };
+    if !["http://", "https://"].iter().any(|scheme| url.starts_with(scheme)) {
+        return Err(invalid(CATALOG_URL, "must be an http or https URL"));
+    }
+    Ok(BTreeMap::from([(Service::Catalog, url.trim_end_matches('/').to_owned())]))
 }
 
 // A host and a sender are enough; a user needs a password.

@@ -1,20 +1,22 @@
 //! `symbia mcp`: the platform's tools for programs that start a server of the Model Context Protocol as a process and speak to it
 //! over standard input and output. Each message goes to the integrations service in the name of who is signed in; what they may
-//! use, and nothing else, is what the program may.
+//! use, and nothing else, is what the program may. What the service tells without being asked is told to the program.
+
+mod hearing;
 
 use std::{
     process::ExitCode,
-    sync::{Arc, OnceLock},
+    sync::{Arc, OnceLock, PoisonError, RwLock},
 };
 
 use anyhow::Context;
 use clap::Args;
-use reqwest::StatusCode;
+use reqwest::{RequestBuilder, Response, StatusCode};
 use serde_json::{Value, json};
 use symbia_events::Service;
 use tokio::{
     io::{AsyncBufReadExt, AsyncWriteExt, BufReader},
-    sync::mpsc,
+    sync::{Mutex, mpsc},
     task::JoinSet,
 };
 
@@ -26,6 +28,8 @@ use crate::{
 
 /// Answers that wait for the program to read.
 const QUEUE: usize = 64;
+/// The header that names the session.
+const SESSION: &str = "mcp-session-id";
 /// JSON-RPC: the server failed.
 const FAILED: i64 = -32603;
 
@@ -59,6 +63,10 @@ struct Door {
     org: Option<String>,
     /// The version that both agreed on.
     version: OnceLock<String>,
+    /// The handshake, and the session that it began last.
+    hello: OnceLock<String>,
+    session: RwLock<Option<String>>,
+    beginning: Mutex<()>,
 }
 
 /// Passes messages on until standard input ends.
@@ -77,7 +85,9 @@ pub async fn run(config: &Config, options: McpOptions) -> Ended {
         }
     }
     let http = reqwest::Client::new();
-    let door = Door { http, url: url.into(), credential, org: options.org, version: OnceLock::new() };
+    let (version, hello) = Default::default();
+    let (session, beginning) = Default::default();
+    let door = Door { http, url: url.into(), credential, org: options.org, version, hello, session, beginning };
     serve(Arc::new(door)).await?;
     Ok(ExitCode::SUCCESS)
 }
@@ -94,6 +104,7 @@ async fn serve(door: Arc<Door>) -> anyhow::Result<()> {
         }
         Ok::<_, std::io::Error>(())
     });
+    let hearing = tokio::spawn(Arc::clone(&door).hear(answers.clone()));
     let (mut messages, mut passing) = (BufReader::new(tokio::io::stdin()).lines(), JoinSet::new());
     while let Some(line) = messages.next_line().await.context("standard input")? {
         if line.trim().is_empty() {
@@ -115,6 +126,10 @@ async fn serve(door: Arc<Door>) -> anyhow::Result<()> {
         while passing.try_join_next().is_some() {}
     }
     while passing.join_next().await.is_some() {}
+    hearing.abort();
+    // Only then nobody writes any more.
+    let _ = hearing.await;
+    door.end().await;
     drop(answers);
     writing.await?.context("standard output")
 }
@@ -147,15 +162,20 @@ impl Door {
     }
 
     async fn ask(&self, line: &str) -> anyhow::Result<Option<Value>> {
-        let request = self.http.post(&self.url).header("content-type", "application/json").body(line.to_owned());
-        let mut request = self.credential.on(request).header("accept", "application/json, text/event-stream");
-        if let Some(org) = &self.org {
-            request = request.header("x-org-id", org);
+        let session = self.session();
+        let answer = self.post(line, session.as_deref()).await?;
+        if begins(line) {
+            let _ = self.hello.set(line.to_owned());
+            self.begun(&answer);
         }
-        if let Some(version) = self.version.get() {
-            request = request.header("mcp-protocol-version", version);
-        }
-        let answer = request.send().await.with_context(|| format!("the integrations service at {}", self.url))?;
+        // A session lasts for days, and may have been ended elsewhere: the program knows nothing of it, and goes on in another.
+        let answer = match session {
+            Some(over) if answer.status() == StatusCode::NOT_FOUND => {
+                self.begin_anew(&over).await?;
+                self.post(line, self.session().as_deref()).await?
+            }
+            _ => answer,
+        };
         let status = answer.status();
         if status == StatusCode::ACCEPTED {
             return Ok(None);
@@ -166,5 +186,55 @@ impl Door {
         }
         let why = said["message"].as_str().unwrap_or("it is no server of the protocol");
         anyhow::bail!("the integrations service answers {status}: {why}")
+    }
+
+    async fn post(&self, line: &str, session: Option<&str>) -> anyhow::Result<Response> {
+        let request = self.http.post(&self.url).header("content-type", "application/json").body(line.to_owned());
+        let request = self.dressed(request, session).header("accept", "application/json, text/event-stream");
+        request.send().await.with_context(|| format!("the integrations service at {}", self.url))
+    }
+
+    // With what every request carries.
+    fn dressed(&self, request: RequestBuilder, session: Option<&str>) -> RequestBuilder {
+        let mut request = self.credential.on(request);
+        for (name, value) in [
+            ("x-org-id", self.org.as_deref()),
+            ("mcp-protocol-version", self.version.get().map(String::as_str)),
+            (SESSION, session),
+        ] {
+            if let Some(value) = value {
+                request = request.header(name, value);
+            }
+        }
+        request
+    }
+
+    fn session(&self) -> Option<String> {
+        self.session.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    fn begun(&self, answer: &Response) {
+        let id = answer.headers().get(SESSION).and_then(|id| id.to_str().ok()).map(str::to_owned);
+        *self.session.write().unwrap_or_else(PoisonError::into_inner) = id;
+    }
+
+    // Another session than this one, which several may find to be over at once.
+    async fn begin_anew(&self, over: &str) -> anyhow::Result<()> {
+        let _turn = self.beginning.lock().await;
+        if self.session().as_deref() == Some(over)
+            && let Some(hello) = self.hello.get()
+        {
+            let answer = self.post(hello, None).await?;
+            self.begun(&answer);
+        }
+        Ok(())
+    }
+
+    // Whoever starts the program anew begins another one.
+    async fn end(&self) {
+        let Some(session) = self.session() else { return };
+        if let Err(error) = self.dressed(self.http.delete(&self.url), Some(&session)).send().await {
+            tracing::debug!(%error, "a session was not ended");
+        }
     }
 }

@@ -209,12 +209,16 @@ impl Installation {
         })
     }
 
-    /// The same with something to read on standard input, which then ends.
-    pub fn run_fed(&self, arguments: &[&str], variables: &[(&str, &str)], input: &str) -> anyhow::Result<Said> {
+    /// Starts it, to be spoken with over its standard input and output.
+    pub fn spawn(&self, arguments: &[&str], variables: &[(&str, &str)]) -> anyhow::Result<Child> {
         let mut command = self.command(arguments);
         command.envs(variables.iter().copied()).current_dir(self.dir.path());
-        command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
-        let mut process = command.spawn()?;
+        Ok(command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn()?)
+    }
+
+    /// The same with something to read on standard input, which then ends.
+    pub fn run_fed(&self, arguments: &[&str], variables: &[(&str, &str)], input: &str) -> anyhow::Result<Said> {
+        let mut process = self.spawn(arguments, variables)?;
         process.stdin.take().context("no standard input")?.write_all(input.as_bytes())?;
         let Output { status, stdout, stderr } = process.wait_with_output()?;
         Ok(Said {

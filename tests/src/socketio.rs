@@ -141,7 +141,7 @@ impl SocketClient {
     }
 
     /// Sends an event; what comes back is the answer, when it is there.
-    pub fn call(&self, name: &str, arguments: &[Value]) -> impl Future<Output = Result<Value>> + Send + 'static {
+    pub fn call(&self, name: &str, arguments: &[Value]) -> impl Future<Output = Result<Value>> + Send + use<> {
         let id = self.calls.fetch_add(1, Ordering::Relaxed);
         let (sender, answer) = oneshot::channel();
         self.acks.lock().unwrap_or_else(PoisonError::into_inner).insert(id, sender);

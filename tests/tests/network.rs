@@ -8,6 +8,8 @@ mod deliveries;
 #[allow(dead_code, reason = "the stage of identity's tests, of which these need a part")]
 #[path = "identity/stage.rs"]
 mod identity;
+#[path = "network/lanes.rs"]
+mod lanes;
 #[path = "network/liveness.rs"]
 mod liveness;
 #[path = "network/outside.rs"]

@@ -90,7 +90,7 @@ impl Caller {
         if let Some(authenticator) = self.authenticator.as_ref().filter(|_| error.is_denial()) {
             let principal = self.acting.as_ref().map_or(&self.id, |acting| &acting.agent).clone();
             let kind = AccessKind::Denied { code: error.code().to_owned() };
-            authenticator.witness(Seen { principal, org, operation: operation.to_owned(), kind });
+            authenticator.witness(Seen { principal, org, operation: operation.to_owned(), kind, address: None });
         }
     }
 
@@ -131,6 +131,7 @@ impl Caller {
                 org: Some(org.to_owned()),
                 operation: scope.operation.clone(),
                 kind: AccessKind::CrossTenant { reason },
+                address: None,
             });
         }
         Ok(())

@@ -1,7 +1,7 @@
 //! The two outer layers of every request. [`edge`]: ids, trace span, access log, final error bodies, security headers.
 //! [`guard`]: idempotency key, rate limit, time-out; inside CORS, so that a page can read the refusal.
 
-use std::{any::Any, sync::Arc, time::Duration, time::Instant};
+use std::{any::Any, net::IpAddr, sync::Arc, time::Duration, time::Instant};
 
 use axum::{
     extract::{MatchedPath, Request, State},
@@ -13,7 +13,7 @@ use symbia_commands::identity::AccessKind;
 use symbia_events::Service;
 use symbia_nats::{
     telemetry::{self, SpanExt},
-    witness::Seen,
+    witness::{NOBODY, Seen},
 };
 use tracing::{Instrument, field::Empty};
 
@@ -117,11 +117,16 @@ pub(super) async fn guard(State(edge): State<Arc<Edge>>, request: Request, next:
             .await
             .unwrap_or_else(|_| ApiError::timeout().into_response()),
     };
-    if let (Some(authenticator), Some(principal)) = (&edge.authenticator, found.principal())
+    if let Some(authenticator) = &edge.authenticator
         && let Some(error) = response.extensions().get::<ApiError>()
         && error.is_denial()
     {
-        authenticator.witness(place.denied(principal, error));
+        match (found.principal(), &scope) {
+            (Some(principal), _) => authenticator.witness(place.denied(principal, error)),
+            // Whom nobody knows is refused all the time; that they ask too often is worth knowing.
+            (None, Some(scope)) if error.is_flood() => authenticator.witness(place.flooded(scope.client_ip, error)),
+            (None, _) => {}
+        }
     }
     if let Some(decision) = decision {
         decision.write(response.headers_mut());
@@ -152,7 +157,12 @@ impl Place {
             true => self.org.filter(|org| whom.belongs_to(org)).or_else(|| whom.home().map(str::to_owned)),
             false => self.org,
         };
-        Seen { principal, org, operation: self.operation, kind }
+        Seen { principal, org, operation: self.operation, kind, address: None }
+    }
+
+    fn flooded(self, from: IpAddr, error: &ApiError) -> Seen {
+        let kind = AccessKind::Denied { code: error.code().to_owned() };
+        Seen { principal: NOBODY.to_owned(), org: None, operation: self.operation, kind, address: Some(from) }
     }
 }
 

@@ -12,8 +12,8 @@ use symbia_commands::{
 use symbia_events::{
     AggregateRef, CommandId, OrgId, Personal, Service, SubjectKey,
     integrations::{
-        CompletionContext, CompletionEvent, ErrorCategory, PromptMessage, PromptMore, PromptOptions, PromptRole,
-        Sampling, Target,
+        CompletionContext, CompletionEvent, ErrorCategory, PromptMessage, PromptMore, PromptOptions, PromptPart,
+        PromptRole, Sampling, Target,
     },
 };
 use symbia_projections::secrets::SecretError;
@@ -63,6 +63,12 @@ pub(super) struct Question {
 }
 
 impl Question {
+    /// Whether there is a picture in it.
+    pub fn shows_something(&self) -> bool {
+        let mut parts = self.messages.iter().flat_map(|message| &message.more.parts);
+        parts.any(|part| matches!(part, PromptPart::Image { .. }))
+    }
+
     /// What is said and asked for, sealed.
     pub fn sealed(&self, key: &SubjectKey) -> ApiResult<(Vec<PromptMessage>, Option<Personal>)> {
         let seal = |json: serde_json::Result<String>| json.map(|text| key.seal(&text)).map_err(ApiError::internal);
@@ -146,7 +152,7 @@ impl Integrations {
     }
 
     /// Asks.
-    pub(super) async fn ask(&self, caller: &Caller, scope: &RequestScope, question: Question) -> ApiResult<Asked> {
+    pub(super) async fn ask(&self, caller: &Caller, scope: &RequestScope, mut question: Question) -> ApiResult<Asked> {
         let tenant = tenant(caller, scope)?;
         let actor = Actor::from(&**caller);
         let key = self.key_of(&actor).await?;
@@ -154,6 +160,8 @@ impl Integrations {
         let request_id = Uuid::new_v5(&command_id.0, b"request").to_string();
         let address = AggregateRef::new(Service::Integrations, tenant, "completion", &request_id);
         let address = address.map_err(ApiError::internal)?;
+        let place = (address.tenant.as_str(), request_id.as_str());
+        let kept = self.keep_pictures(place, &key, &mut question.messages).await?;
         let (messages, options) = question.sealed(&key)?;
         let deadline = (OffsetDateTime::now_utc() + PATIENCE).format(&Rfc3339).map_err(ApiError::internal)?;
         let texts: Vec<&str> = question.messages.iter().map(|message| message.text.as_str()).collect();
@@ -191,7 +199,16 @@ impl Integrations {
         let command = CompletionCommand::from(command);
         let sent =
             self.platform.submit_as(command_id, &asked.address, &command, &asked.actor, scope, Consistency::Eventual);
-        let done = sent.await.map_err(with_status)?;
+        let done = match sent.await {
+            Ok(done) => done,
+            Err(error) => {
+                // What was refused names nothing; what nobody answered may have been stored.
+                if kept && error.status().is_client_error() {
+                    self.forget_pictures(asked.address.tenant.as_str(), &asked.request_id).await;
+                }
+                return Err(with_status(error));
+            }
+        };
         asked.over = false;
         if done.outcome.repeated {
             asked.ear.look().await;

@@ -8,6 +8,7 @@ mod recommendations;
 mod runs;
 mod schedules;
 mod scores;
+mod sync;
 
 use serde_json::Value;
 use symbia_events::integrations::TaskType;
@@ -26,6 +27,7 @@ pub(super) fn routes() -> OpenApiRouter<Integrations> {
         .merge(recommendations::routes())
         .merge(models::routes())
         .merge(catalog::routes())
+        .merge(sync::routes())
 }
 
 fn task(name: &str) -> ApiResult<TaskType> {

@@ -8,7 +8,7 @@ use axum::{
 };
 use serde::Deserialize;
 use serde_json::{Value, json};
-use symbia_commands::integrations::CHAT;
+use symbia_commands::integrations::{CHAT, DESCRIPTION};
 use symbia_events::integrations::{AnswerChoice, PromptRole, Sampling, Target, ToolCall};
 use utoipa::ToSchema;
 use utoipa_axum::{router::OpenApiRouter, routes};
@@ -34,7 +34,7 @@ pub(super) fn routes() -> OpenApiRouter<Integrations> {
 pub(super) struct ExecuteRequest {
     /// `openai`, `anthropic`, `huggingface`, `symbia-labs` or another; `auto`: the model's name tells it, which may be a route.
     provider: String,
-    /// `chat.completions`, `messages`, `text.generation` or `embeddings`.
+    /// `chat.completions`, `messages`, `text.generation`, `image.description` or `embeddings`.
     operation: String,
     params: Params,
     /// A key of the vault to ask with.
@@ -116,14 +116,18 @@ pub(super) async fn execute(
         "chat.completions" => CHAT,
         "messages" => "messages",
         "text.generation" => "text.generation",
+        DESCRIPTION => DESCRIPTION,
         _ => {
-            let known = "must be chat.completions, messages, text.generation or embeddings";
+            let known = "must be chat.completions, messages, text.generation, image.description or embeddings";
             return Err(refused("operation", known));
         }
     };
     let accepts = headers.get("accept").and_then(|value| value.to_str().ok());
     let streams = params.stream.unwrap_or_else(|| accepts.is_some_and(|kinds| kinds.contains("text/event-stream")));
     let question = Question { stream: streams, credential_id, ..params.question(provider, operation)? };
+    if operation == DESCRIPTION && !question.shows_something() {
+        return Err(refused("params.messages", "image.description needs a message with an image (type image_url)"));
+    }
     let telling = |asked: &Asked| Telling::new(asked.request_id.clone());
     let body = |asked: &Asked, answer: &Answer| executed(&asked.request_id, answer);
     service.reply(&caller, &scope, question, telling, body).await

@@ -110,7 +110,7 @@ impl ImageRequest {
 
 /// Have pictures made of a text, as OpenAI's API has it
 ///
-/// Pictures that come whole are together 4 MiB at most; larger ones are asked for by their addresses.
+/// Pictures that come whole are together 24 MiB at most; larger ones are asked for by their addresses.
 #[utoipa::path(post, path = "/v1/images/generations", tag = "OpenAI-compatible", params(Tagged), request_body = ImageRequest,
     responses((status = 200, description = "The pictures", body = Object), (status = 400, description = "A field is not valid"),
         (status = 402, description = "A budget is used up"), (status = 404, description = "No such provider or model")))]
@@ -121,6 +121,7 @@ async fn draw(
     Json(request): Json<ImageRequest>,
 ) -> ApiResult<axum::Json<Value>> {
     let (tenant, actor) = (tenant(&caller, &scope)?, Actor::from(&*caller));
+    let org = tenant.to_string();
     let key = service.key_of(&actor).await?;
     let command_id = CommandId(scope.command_id(&actor.id));
     let request_id = Uuid::new_v5(&command_id.0, b"image").to_string();
@@ -134,6 +135,7 @@ async fn draw(
     let ended = tokio::time::timeout(PATIENCE, ended(&mut ear, &key)).await;
     let late = |_| Err(Failure::new(ErrorCategory::Timeout, "deadline", "the pictures take too long"));
     let (done, pictures) = ended.unwrap_or_else(late).map_err(|failure| failure.error(&request_id))?;
+    let pictures = service.whole_pictures(&org, &key, pictures).await.map_err(|failure| failure.error(&request_id))?;
     Ok(axum::Json(shown(&done, &pictures)))
 }
 

@@ -11,6 +11,7 @@ mod prompts;
 mod resources;
 mod session;
 mod tools;
+mod watching;
 
 use std::sync::Arc;
 
@@ -25,8 +26,9 @@ use rmcp::{
     ErrorData, RoleServer, ServerHandler,
     model::{
         CallToolRequestParams, CallToolResponse, CallToolResult, ContentBlock, GetPromptRequestParams,
-        GetPromptResponse, Implementation, ListPromptsResult, ListResourcesResult, ListToolsResult,
-        PaginatedRequestParams, ReadResourceRequestParams, ReadResourceResponse, ServerCapabilities, ServerConfig,
+        GetPromptResponse, Implementation, ListPromptsResult, ListResourceTemplatesResult, ListResourcesResult,
+        ListToolsResult, PaginatedRequestParams, ReadResourceRequestParams, ReadResourceResponse, ServerCapabilities,
+        ServerConfig, SubscribeRequestParams, UnsubscribeRequestParams,
     },
     service::RequestContext,
     transport::{
@@ -45,6 +47,7 @@ pub(super) use self::{
 };
 use self::{
     prompts::Prompts,
+    resources::templates,
     session::Sessions,
     tools::{Toolbox, inputs},
 };
@@ -84,6 +87,7 @@ struct Tools {
     scope: RequestScope,
     headers: HeaderMap,
     choice: Choice,
+    session: Option<String>,
 }
 
 /// Use the operations of the registry as tools of the Model Context Protocol
@@ -105,15 +109,17 @@ async fn serve(
     if let Some(refused) = refused(&body) {
         return refused;
     }
-    if let Err(none) = sessions.taken(&mut headers).await {
-        return none.into_response();
-    }
+    let session = match sessions.taken(&mut headers).await {
+        Ok(session) => session,
+        Err(none) => return none.into_response(),
+    };
     let tools = Tools {
         service: service.clone(),
         caller: caller.clone(),
         scope: scope.clone(),
         headers: headers.clone(),
         choice,
+        session,
     };
     let config = StreamableHttpServerConfig::default()
         .with_legacy_session_mode(false)
@@ -163,6 +169,7 @@ impl ServerHandler for Tools {
             .enable_tool_list_changed()
             .enable_resources()
             .enable_resources_list_changed()
+            .enable_resources_subscribe()
             .enable_prompts()
             .enable_prompts_list_changed();
         let mut info = ServerConfig::new(capabilities.build());
@@ -207,6 +214,34 @@ impl ServerHandler for Tools {
         _context: RequestContext<RoleServer>,
     ) -> Result<ReadResourceResponse, ErrorData> {
         Ok(self.resource(&request.uri).await?.into())
+    }
+
+    async fn list_resource_templates(
+        &self,
+        request: Option<PaginatedRequestParams>,
+        _context: RequestContext<RoleServer>,
+    ) -> Result<ListResourceTemplatesResult, ErrorData> {
+        let page = templates().into_iter().skip(from(request)?).collect();
+        Ok(ListResourceTemplatesResult::with_all_items(page))
+    }
+
+    // Of the versions that are spoken here all but the newest ask so.
+    #[allow(deprecated, reason = "versions before 2026-07-28 subscribe with it")]
+    async fn subscribe(
+        &self,
+        request: SubscribeRequestParams,
+        _context: RequestContext<RoleServer>,
+    ) -> Result<(), ErrorData> {
+        self.hears_of(&request.uri).await
+    }
+
+    #[allow(deprecated, reason = "versions before 2026-07-28 unsubscribe with it")]
+    async fn unsubscribe(
+        &self,
+        request: UnsubscribeRequestParams,
+        _context: RequestContext<RoleServer>,
+    ) -> Result<(), ErrorData> {
+        self.hears_no_more_of(&request.uri).await
     }
 
     async fn list_prompts(

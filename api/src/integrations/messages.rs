@@ -9,6 +9,7 @@ use symbia_commands::Actor;
 use symbia_events::integrations::Target;
 use symbia_nats::enquiry::{Found, Prompt, What};
 use utoipa_axum::{router::OpenApiRouter, routes};
+use uuid::Uuid;
 
 use self::{
     request::MessagesRequest,
@@ -35,12 +36,20 @@ async fn count_tokens(
     Json(request): Json<MessagesRequest>,
 ) -> ApiResult<axum::Json<Value>> {
     let org = caller.org(&scope)?;
-    let question = request.counted()?;
+    let mut question = request.counted()?;
     let actor = Actor::from(&*caller);
-    let (messages, options) = question.sealed(&service.key_of(&actor).await?)?;
+    let key = service.key_of(&actor).await?;
+    // Its pictures are kept as long as they are counted.
+    let counting = Uuid::new_v4().to_string();
+    let kept = service.keep_pictures((&org, &counting), &key, &mut question.messages).await?;
+    let (messages, options) = question.sealed(&key)?;
     let Target { provider, model } = question.target;
     let prompt = Prompt { provider, model, messages, options };
-    match service.enquire(&actor, org, What::Tokens(Box::new(prompt))).await? {
+    let found = service.enquire(&actor, org.clone(), What::Tokens(Box::new(prompt))).await;
+    if kept {
+        service.forget_pictures(&org, &counting).await;
+    }
+    match found? {
         Found::Tokens { tokens, estimated } => {
             Ok(axum::Json(json!({ "input_tokens": tokens, "estimated": estimated })))
         }

@@ -19,6 +19,7 @@ mod listing;
 mod mcp;
 mod messages;
 mod oauth;
+mod pictures;
 mod prices;
 mod providers;
 mod registry;
@@ -32,9 +33,10 @@ mod usage;
 
 use std::{sync::Arc, time::Duration};
 
+use axum::extract::DefaultBodyLimit;
 use moka::sync::Cache;
 use symbia_events::{Service, SubjectKey};
-use symbia_nats::sessions::EndedSessions;
+use symbia_nats::{sessions::EndedSessions, subscriptions::Subscriptions};
 use tokio_util::sync::CancellationToken;
 use utoipa_axum::router::OpenApiRouter;
 
@@ -53,7 +55,7 @@ use crate::{
 };
 
 const VERSION: &str = "1.0.0";
-/// Largest body: a prompt with its images.
+/// Largest body; that of a prompt is larger.
 const BODY: usize = 4 * 1024 * 1024;
 /// How long a caller's key is kept; a destroyed one is forgotten within it.
 const KEPT: Duration = Duration::from_secs(10);
@@ -70,8 +72,9 @@ struct Integrations {
     channels: Arc<ChannelOptions>,
     kept_keys: Cache<String, SubjectKey>,
     recommended: Recommended,
-    // Of the Model Context Protocol: sessions that have ended, whose lists have changed, and who listens.
+    // Of the Model Context Protocol: sessions that have ended, what others hear of, whose lists have changed, and who listens.
     sessions: EndedSessions,
+    subscriptions: Subscriptions,
     changes: mcp::Changes,
     listeners: Slots,
     drained: CancellationToken,
@@ -102,6 +105,7 @@ pub fn service(
         registry: Registry::new(&platform, services),
         hub: Hub::open(platform.nats.clone(), Arc::clone(&platform.keys)),
         sessions: EndedSessions::new(platform.nats.clone()),
+        subscriptions: Subscriptions::new(platform.nats.clone()),
         changes: mcp::Changes::follow(platform.clone(), feed.clone()),
         listeners: Slots::default(),
         drained: health.drained(),
@@ -111,7 +115,7 @@ pub fn service(
         recommended: Recommended::new(),
     };
     let api = OpenApiRouter::new()
-        .merge(execute::routes())
+        .merge(execute::routes().layer(DefaultBodyLimit::max(pictures::BODY)))
         .merge(executions::routes())
         .merge(following::routes())
         .merge(providers::routes())
@@ -127,9 +131,9 @@ pub fn service(
         .merge(oauth::routes())
         .merge(channels::routes());
     let root = OpenApiRouter::new()
-        .merge(chat::routes())
-        .merge(messages::routes())
-        .merge(responses::routes())
+        .merge(chat::routes().layer(DefaultBodyLimit::max(pictures::BODY)))
+        .merge(messages::routes().layer(DefaultBodyLimit::max(pictures::BODY)))
+        .merge(responses::routes().layer(DefaultBodyLimit::max(pictures::BODY)))
         .merge(embeddings::routes())
         .merge(images::routes())
         .merge(listing::root_routes())

@@ -20,6 +20,7 @@ use utoipa_axum::router::OpenApiRouter;
 use self::internal::Internals;
 pub(super) use self::{
     entry::Entry,
+    internal::in_callers_name,
     invoke::{Call, Called},
 };
 use super::Integrations;
@@ -53,6 +54,11 @@ impl Registry {
         let identity = services.iter().find(|(service, _)| *service == Service::Identity);
         let identity = identity.map(|(_, base)| base.clone()).unwrap_or_default();
         Registry { identity, internals: Arc::new(Internals::new(services)), egress }
+    }
+
+    /// Where another service of the platform is.
+    pub fn base_of(&self, service: Service) -> Option<&str> {
+        self.internals.base_of(service)
     }
 
     /// Where people sign in.

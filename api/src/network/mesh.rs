@@ -57,22 +57,10 @@ impl Meshes {
             return Ok(view);
         }
         let records: Vec<PolicyRecord> = policies(conn, org).await?.into_iter().map(|policy| policy.record).collect();
-        let nodes = model::nodes(conn, org).await?.into_iter().map(|node| {
-            let (node_type, endpoint, entity_id) = (node.node_type, node.endpoint, node.entity_id);
-            (node.id, NodeView { node_type, endpoint, entity_id, owner_id: node.owner_id })
-        });
-        let nodes: Vec<(String, NodeView)> = nodes.collect();
-        let contracts = model::contracts(conn, org).await?.into_iter().map(|contract| ContractView {
-            id: contract.id,
-            from: contract.source,
-            to: contract.target,
-            allowed_event_types: contract.allowed_event_types,
-            boundaries: contract.boundaries,
-            expires_at: contract.expires_at,
-            max_events_per_second: contract.max_events_per_second,
-            redact: contract.redact,
-        });
-        let contracts: Vec<ContractView> = contracts.collect();
+        let nodes: Vec<(String, NodeView)> =
+            model::nodes(conn, org).await?.into_iter().map(model::Node::for_routing).collect();
+        let contracts: Vec<ContractView> =
+            model::contracts(conn, org).await?.into_iter().map(model::Contract::for_routing).collect();
         let bridges = model::bridges(conn, org).await?.into_iter().map(|bridge| BridgeView {
             id: bridge.id,
             bridge_type: bridge.bridge_type,

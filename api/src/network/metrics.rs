@@ -17,6 +17,7 @@ struct Metrics {
     agent: Counter<u64>,
     user: Counter<u64>,
     unknown: Counter<u64>,
+    unknown_agent: Counter<u64>,
     heartbeat: Counter<u64>,
     subscribed: Counter<u64>,
     unsubscribed: Counter<u64>,
@@ -34,6 +35,7 @@ static METRICS: LazyLock<Metrics> = LazyLock::new(|| {
         agent: counter("network.agent.auth.success"),
         user: counter("network.user.auth.success"),
         unknown: counter("network.user.auth.failure"),
+        unknown_agent: counter("network.agent.auth.failure"),
         heartbeat: counter("network.node.heartbeat"),
         subscribed: counter("network.sdn.watch.subscribed"),
         unsubscribed: counter("network.sdn.watch.unsubscribed"),
@@ -60,10 +62,22 @@ pub(super) fn connected(whose: Option<(PrincipalKind, &str)>) {
     }
 }
 
-/// A socket showed a credential that is nobody's. Whether it was to be an agent's or a person's, nobody knows.
+/// A socket showed a credential that is nobody's, and claims to be no known agent's.
 pub(super) fn unknown() {
     METRICS.unknown.add(1, &[]);
     tracing::info!(event = "network.user.auth_failed", "a credential on the mesh is not good");
+}
+
+/// A socket showed a credential that is nobody's and claims to be a known agent's or a service's. Who is named is told.
+pub(super) fn unknown_agent(claimed: Option<&str>) {
+    METRICS.unknown_agent.add(1, &[]);
+    if let Some(claimed) = claimed {
+        tracing::info!(
+            event = "network.agent.auth_failed",
+            claimed,
+            "a credential on the mesh is not good, whoever showed it"
+        );
+    }
 }
 
 /// A socket has gone.

@@ -23,6 +23,7 @@ mod shapes;
 mod simulation;
 mod sockets;
 mod status;
+mod strangers;
 mod why;
 
 use std::{
@@ -131,7 +132,8 @@ pub fn service(platform: Platform, feed: &Feed, options: Options, health: Health
         options: Arc::new(options),
         platform,
     };
-    let sockets = Arc::new(sockets::NetworkSockets(network.clone()));
+    let sockets =
+        Arc::new(sockets::NetworkSockets(network.clone(), strangers::Strangers::new(network.platform.clone())));
     let api = OpenApiRouter::new()
         .merge(nodes::routes())
         .merge(entity::routes())

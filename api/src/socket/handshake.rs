@@ -50,6 +50,11 @@ impl Credential {
         Credential(HeaderMap::new())
     }
 
+    /// The token, where it is one.
+    pub fn token(&self) -> Option<&str> {
+        self.0.get(header::AUTHORIZATION)?.to_str().ok()?.strip_prefix("Bearer ")
+    }
+
     /// Whether there is none.
     pub fn is_none(&self) -> bool {
         self.0.is_empty()

@@ -83,8 +83,8 @@ pub trait SocketService: Send + Sync + 'static {
         false
     }
 
-    /// Somebody is let in as nobody, whose credential is not good.
-    fn unknown(&self) {}
+    /// Somebody is let in as nobody, whose credential is not good; the token, where it was one.
+    fn unknown(&self, _token: Option<&str>) {}
 
     /// A peer is connected; its calls wait until this returns. `auth` is what it sent with the handshake.
     async fn opened(&self, socket: SocketRef, peer: &Arc<Peer>, auth: Value);
@@ -197,7 +197,7 @@ impl Sockets {
             Err(error) if error.status() != StatusCode::UNAUTHORIZED => return Err(error.message().to_owned()),
             Err(_) if self.0.service.admits_anybody() => {
                 if !credential.is_none() {
-                    self.0.service.unknown();
+                    self.0.service.unknown(credential.token());
                 }
                 let nobody = Principal::new("anonymous", PrincipalKind::User, AuthType::Session);
                 (Credential::none(), nobody.into())

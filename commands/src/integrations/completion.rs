@@ -21,13 +21,15 @@ use crate::{Actor, Aggregate, Decision, Rejection};
 
 /// A conversation is asked about.
 pub const CHAT: &str = "chat.completions";
+/// What a picture shows is asked for.
+pub const DESCRIPTION: &str = "image.description";
 /// What a model can be asked for with a prompt; the names differ by the API that asked.
-pub const OPERATIONS: [&str; 4] = [CHAT, "messages", "text.generation", "responses"];
+pub const OPERATIONS: [&str; 5] = [CHAT, "messages", "text.generation", "responses", DESCRIPTION];
 /// Most messages of a prompt.
 pub const MAX_MESSAGES: usize = 500;
 /// Most bytes of a conversation's text and of an answer: sealed, each must fit into an event.
 pub const MAX_TEXT: usize = 128 * 1024;
-/// Most bytes of a prompt with its images and tools: sealed, it must fit into an event.
+/// Most bytes of a prompt with its small images and tools: sealed, it must fit into an event. Others are kept beside the log.
 pub const MAX_PROMPT: usize = 180 * 1024;
 /// Most models that are asked one after another.
 pub const MAX_FALLBACKS: usize = 8;

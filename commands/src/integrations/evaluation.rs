@@ -175,6 +175,7 @@ impl Evaluation {
                 mock: c.mock,
             },
             started_by: c.started_by.filter(|_| by.is_platform()).unwrap_or_else(|| by.subject().to_owned()),
+            key_id: by.key.clone(),
             judge: c.judge,
         }))
     }

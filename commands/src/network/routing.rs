@@ -4,36 +4,13 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use symbia_events::network::{Action, AppliedPolicy, Boundary, BridgeType, Candidate, NodeType, Verdict};
+pub use symbia_events::network::{ContractView, NodeView};
 use time::OffsetDateTime;
 
 use super::{Inputs, MESSAGING, PolicySet, covers};
 
 /// Most times that policies send a call on.
 const MOST_ROUTES: usize = 4;
-
-/// A node as routing sees it.
-#[derive(Clone, Debug)]
-#[allow(missing_docs, reason = "the names say it")]
-pub struct NodeView {
-    pub node_type: NodeType,
-    pub endpoint: String,
-    pub entity_id: Option<String>,
-    pub owner_id: String,
-}
-
-/// A contract as routing sees it.
-#[derive(Clone, Debug)]
-#[allow(missing_docs, reason = "the names say it")]
-pub struct ContractView {
-    pub id: String,
-    pub from: String,
-    pub to: String,
-    pub allowed_event_types: Vec<String>,
-    pub boundaries: Vec<Boundary>,
-    pub expires_at: Option<OffsetDateTime>,
-    pub max_events_per_second: Option<u32>,
-    pub redact: Vec<String>,
-}
 
 /// A bridge as routing sees it.
 #[derive(Clone, Debug)]

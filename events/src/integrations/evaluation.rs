@@ -125,6 +125,8 @@ domain_events! {
             run_config: RunConfig,
             /// In whose name the model is asked: whose keys and budgets count.
             started_by: String,
+            /// The API key that it was started with: which models may be asked, and whose limits count.
+            key_id: Option<String>,
             /// Who judges answers whose meaning counts; absent: the default model.
             judge: Option<Target>,
         }

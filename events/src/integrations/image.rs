@@ -37,7 +37,7 @@ pub struct ImageShape {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(default)]
 pub struct Picture {
-    /// Where it is, for a while.
+    /// Where it is, for a while, or the address of a [`KeptPicture`](super::KeptPicture).
     #[serde(skip_serializing_if = "Option::is_none")]
     pub url: Option<String>,
     /// Its file in base64.

@@ -17,7 +17,7 @@ pub enum PromptPart {
     },
     /// An image.
     Image {
-        /// `https:`, or `data:<mime>;base64,<data>`.
+        /// `https:`, `data:<mime>;base64,<data>`, or the address of a [`KeptPicture`](super::KeptPicture).
         url: String,
     },
 }

@@ -8,6 +8,7 @@ mod node;
 mod policy;
 mod routed_event;
 mod security;
+mod view;
 
 pub use bridge::*;
 pub use contract::*;
@@ -16,6 +17,7 @@ pub use node::*;
 pub use policy::*;
 pub use routed_event::*;
 pub use security::*;
+pub use view::*;
 
 /// Id of the key that seals what an organization's events carry.
 #[must_use]

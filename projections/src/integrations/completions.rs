@@ -136,8 +136,8 @@ pub(super) async fn fold(conn: &mut PgConnection, events: &[FoldEvent]) -> Resul
         let row = rows.entry((event.orgid.to_string(), event.aggregateid.clone())).or_default();
         match change {
             Change::Completion(change) => apply(row, event, change),
-            Change::Embedding(change) => embedding(row, event, change),
-            Change::Image(change) => image(row, event, change),
+            Change::Embedding(change) => InOnePiece::of_embedding(event, change).apply(row, event),
+            Change::Image(change) => InOnePiece::of_image(event, change).apply(row, event),
         }
     }
     save(conn, rows.into_values().flatten().collect()).await
@@ -202,63 +202,97 @@ fn apply(row: &mut Option<Row>, event: &Event, change: CompletionEvent) {
     }
 }
 
-fn embedding(row: &mut Option<Row>, event: &Event, change: EmbeddingEvent) {
-    if let EmbeddingEvent::EmbeddingRequested(e) = change {
-        row.get_or_insert_with(|| Row {
-            provider: e.provider.map(text),
-            model: e.model.map(text),
-            operation: "embeddings".to_owned(),
-            ..Row::requested(event, e.context, e.requested_by)
-        });
-        return;
-    }
-    let Some(row) = row else { return };
-    row.attempts = 1;
-    match change {
-        EmbeddingEvent::EmbeddingRequested(_) => {}
-        EmbeddingEvent::EmbeddingCompleted(e) => {
-            row.end(event, "completed", Some(e.usage));
-            row.provider = Some(text(e.provider));
-            row.model = Some(text(e.model));
-            row.total_ms = Some(int(e.total_ms));
-            row.credential_id = e.credential_id.map(text);
-            row.credential_source = Some(text(e.credential_source));
-            row.costs(e.cost);
-        }
-        EmbeddingEvent::EmbeddingFailed(e) => {
-            row.end(event, "failed", None);
-            row.failed(name_of(e.category), e.code);
-        }
-    }
+/// What becomes of a request that one model answers in one piece.
+enum InOnePiece {
+    Requested(Box<Row>),
+    Completed {
+        provider: String,
+        model: String,
+        usage: Usage,
+        cost: Option<Cost>,
+        total_ms: u64,
+        credential_id: Option<String>,
+        credential_source: String,
+    },
+    /// It may have taken something all the same.
+    Failed {
+        category: String,
+        code: Option<String>,
+        usage: Option<Usage>,
+        cost: Option<Cost>,
+    },
 }
 
-fn image(row: &mut Option<Row>, event: &Event, change: ImageEvent) {
-    if let ImageEvent::ImageRequested(e) = change {
-        row.get_or_insert_with(|| Row {
-            provider: e.provider.map(text),
-            model: e.model.map(text),
-            operation: "images.generations".to_owned(),
-            ..Row::requested(event, e.context, e.requested_by)
-        });
-        return;
-    }
-    let Some(row) = row else { return };
-    row.attempts = 1;
-    match change {
-        ImageEvent::ImageRequested(_) => {}
-        ImageEvent::ImageCompleted(e) => {
-            row.end(event, "completed", Some(e.usage));
-            row.provider = Some(text(e.provider));
-            row.model = Some(text(e.model));
-            row.total_ms = Some(int(e.total_ms));
-            row.credential_id = e.credential_id.map(text);
-            row.credential_source = Some(text(e.credential_source));
-            row.costs(e.cost);
+impl InOnePiece {
+    fn of_embedding(event: &Event, change: EmbeddingEvent) -> Self {
+        match change {
+            EmbeddingEvent::EmbeddingRequested(e) => InOnePiece::Requested(Box::new(Row {
+                provider: e.provider.map(text),
+                model: e.model.map(text),
+                operation: "embeddings".to_owned(),
+                ..Row::requested(event, e.context, e.requested_by)
+            })),
+            EmbeddingEvent::EmbeddingCompleted(e) => InOnePiece::Completed {
+                provider: e.provider,
+                model: e.model,
+                usage: e.usage,
+                cost: e.cost,
+                total_ms: e.total_ms,
+                credential_id: e.credential_id,
+                credential_source: e.credential_source,
+            },
+            EmbeddingEvent::EmbeddingFailed(e) => {
+                InOnePiece::Failed { category: name_of(e.category), code: e.code, usage: None, cost: None }
+            }
         }
-        ImageEvent::ImageFailed(e) => {
-            row.end(event, "failed", e.usage);
-            row.costs(e.cost);
-            row.failed(name_of(e.category), e.code);
+    }
+
+    fn of_image(event: &Event, change: ImageEvent) -> Self {
+        match change {
+            ImageEvent::ImageRequested(e) => InOnePiece::Requested(Box::new(Row {
+                provider: e.provider.map(text),
+                model: e.model.map(text),
+                operation: "images.generations".to_owned(),
+                ..Row::requested(event, e.context, e.requested_by)
+            })),
+            ImageEvent::ImageCompleted(e) => InOnePiece::Completed {
+                provider: e.provider,
+                model: e.model,
+                usage: e.usage,
+                cost: e.cost,
+                total_ms: e.total_ms,
+                credential_id: e.credential_id,
+                credential_source: e.credential_source,
+            },
+            ImageEvent::ImageFailed(e) => {
+                InOnePiece::Failed { category: name_of(e.category), code: e.code, usage: e.usage, cost: e.cost }
+            }
+        }
+    }
+
+    fn apply(self, to: &mut Option<Row>, event: &Event) {
+        match (self, to) {
+            (InOnePiece::Requested(row), to) => _ = to.get_or_insert(*row),
+            (_, None) => {}
+            (
+                InOnePiece::Completed { provider, model, usage, cost, total_ms, credential_id, credential_source },
+                Some(row),
+            ) => {
+                row.attempts = 1;
+                row.end(event, "completed", Some(usage));
+                row.provider = Some(text(provider));
+                row.model = Some(text(model));
+                row.total_ms = Some(int(total_ms));
+                row.credential_id = credential_id.map(text);
+                row.credential_source = Some(text(credential_source));
+                row.costs(cost);
+            }
+            (InOnePiece::Failed { category, code, usage, cost }, Some(row)) => {
+                row.attempts = 1;
+                row.end(event, "failed", usage);
+                row.costs(cost);
+                row.failed(category, code);
+            }
         }
     }
 }

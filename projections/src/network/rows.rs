@@ -6,7 +6,9 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 use symbia_events::{
     Personal,
-    network::{Boundary, BridgeType, Candidate, EventRouted, NodeType, PolicyDefinition, Transport},
+    network::{
+        Boundary, BridgeType, Candidate, ContractView, EventRouted, NodeType, NodeView, PolicyDefinition, Transport,
+    },
 };
 use time::{OffsetDateTime, serde::rfc3339};
 use uuid::Uuid;
@@ -73,6 +75,15 @@ pub struct Node {
     pub entity_bound_at: Option<OffsetDateTime>,
 }
 
+impl Node {
+    /// What of it counts for routing, by its id.
+    #[must_use]
+    pub fn for_routing(self) -> (String, NodeView) {
+        let Node { id, node_type, endpoint, entity_id, owner_id, .. } = self;
+        (id, NodeView { node_type, endpoint, entity_id, owner_id })
+    }
+}
+
 /// A contract.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[allow(missing_docs, reason = "named as in the events")]
@@ -92,6 +103,23 @@ pub struct Contract {
     pub redact: Vec<String>,
 }
 
+impl Contract {
+    /// What of it counts for routing.
+    #[must_use]
+    pub fn for_routing(self) -> ContractView {
+        ContractView {
+            id: self.id,
+            from: self.source,
+            to: self.target,
+            allowed_event_types: self.allowed_event_types,
+            boundaries: self.boundaries,
+            expires_at: self.expires_at,
+            max_events_per_second: self.max_events_per_second,
+            redact: self.redact,
+        }
+    }
+}
+
 /// A policy that somebody made, changed or removed.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[allow(missing_docs, reason = "named as in the events")]
@@ -108,6 +136,14 @@ pub struct Policy {
     pub updated_by: String,
     /// Where in the log it was made.
     pub place: i64,
+}
+
+impl Policy {
+    /// What of it counts for routing: its id, version, place, and definition.
+    #[must_use]
+    pub fn for_routing(self) -> (String, u32, i64, Option<PolicyDefinition>) {
+        (self.id, self.version, self.place, self.definition)
+    }
 }
 
 /// One version of a policy.

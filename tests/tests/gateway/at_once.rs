@@ -1,10 +1,22 @@
 //! How many calls an organization makes at once, and how many tokens they may take.
 
-use std::sync::Arc;
+use std::{
+    cell::Cell,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+};
 
 use anyhow::ensure;
-use axum::{Json, Router, extract::State};
+use axum::{
+    Json, Router,
+    extract::State,
+    http::StatusCode,
+    response::{IntoResponse, Response},
+};
 use serde_json::{Value, json};
+use symbia_tests::binary::until;
 use tokio::sync::Semaphore;
 
 use crate::{
@@ -19,6 +31,8 @@ struct Patient {
     base: String,
     asked: Arc<Semaphore>,
     gate: Arc<Semaphore>,
+    // The next answer is that it is not there just now.
+    busy: Arc<AtomicBool>,
 }
 
 impl Patient {
@@ -26,7 +40,7 @@ impl Patient {
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await?;
         let base = format!("http://{}", listener.local_addr()?);
         let [asked, gate] = [(); 2].map(|()| Arc::new(Semaphore::new(0)));
-        let server = Patient { base, asked, gate };
+        let server = Patient { base, asked, gate, busy: Arc::default() };
         let app = Router::new().fallback(answer).with_state(server.clone());
         tokio::spawn(async move { axum::serve(listener, app).await });
         Ok(server)
@@ -39,12 +53,15 @@ impl Patient {
     }
 }
 
-async fn answer(State(server): State<Patient>) -> Json<Value> {
+async fn answer(State(server): State<Patient>) -> Response {
     server.asked.add_permits(1);
     if let Ok(permit) = server.gate.acquire().await {
         permit.forget();
     }
-    Json(json!({ "usage": { "input_tokens": 100, "output_tokens": 20 } }))
+    if server.busy.swap(false, Ordering::Relaxed) {
+        return StatusCode::SERVICE_UNAVAILABLE.into_response();
+    }
+    Json(json!({ "usage": { "input_tokens": 100, "output_tokens": 20 } })).into_response()
 }
 
 fn is_limited(answer: &Answered, why: &str) -> Tested {
@@ -97,6 +114,29 @@ async fn an_organization_makes_no_more_calls_at_once_than_it_allows() -> Tested 
     for operation in ["things.list", "things.count"] {
         ensure!(call(&ada, operation).await?.status == 200, "{operation} has no place");
     }
+
+    // A call that waits to be tried again has no place meanwhile.
+    let mut again = server.registration(json!({ "concurrentRequests": 1 }));
+    again["key"] = json!("again");
+    again["retry"] = json!({ "maxRetries": 1, "backoffMs": 2000, "backoffMultiplier": 1 });
+    ensure!(register(&stage, &ada, again).await?.status == 200);
+    server.asked.forget_permits(server.asked.available_permits());
+    server.busy.store(true, Ordering::Relaxed);
+    server.gate.add_permits(3);
+    let done = Cell::new(false);
+    let tried_twice = async {
+        let answered = call(&ada, "again.list").await;
+        done.set(true);
+        answered
+    };
+    let meanwhile = async {
+        asked().await?;
+        until("another has its place", || async { Ok(call(&ada, "again.count").await?.status == 200) }).await?;
+        ensure!(!done.get(), "the place is held while its holder waits");
+        Ok(())
+    };
+    let (listed, ()) = tokio::try_join!(tried_twice, meanwhile)?;
+    ensure!(listed.status == 200 && server.asked.available_permits() == 2, "{}", listed.body);
     Ok(())
 }
 

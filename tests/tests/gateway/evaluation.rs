@@ -1,6 +1,18 @@
 //! Models that are tried, what that says of them, and who may have it done and see it.
 
+use std::{
+    collections::BTreeMap,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+};
+
 use anyhow::{Context, ensure};
+use axum::{
+    Router,
+    extract::{Path, State},
+    http::{HeaderMap, StatusCode},
+    response::{IntoResponse, Response},
+    routing::{get, patch},
+};
 use serde_json::{Value, json};
 use symbia_tests::binary::until;
 
@@ -166,6 +178,25 @@ async fn a_model_is_tried_marked_and_recommended_and_nobody_else_sees_it() -> Te
         "bob asks for ada"
     );
 
+    // What an API key has tried is held against its models and its limits, like any request that is made with it.
+    let (key_id, key) = stage.mint(&ada, json!(["model:openai/clever", "role:admin"])).await?;
+    let keyed = Person { id: ada.id.clone(), token: key, org: ada.org.clone() };
+    let foreign = tried(&stage, &keyed, "fake", json!({})).await?;
+    ensure!(
+        foreign.status == 403 && foreign.body["code"] == "MODEL_NOT_ALLOWED",
+        "{} {}",
+        foreign.status,
+        foreign.body
+    );
+    let one = json!({ "testCaseIds": ["refund"] });
+    let own = tried(&stage, &keyed, "clever", one.clone()).await?;
+    ensure!(own.status == 200 && own.body["testCaseCount"] == 1, "{} {}", own.status, own.body);
+    let limit = json!({ "scope": "key", "subject": key_id, "period": "total", "unit": "requests", "limit": 1 });
+    stage.ask(&ada, "PUT", "/api/integrations/budgets", Some(limit)).await?;
+    let used_up = || async { Ok(tried(&stage, &keyed, "clever", one.clone()).await?.status == 402) };
+    until("the key's budget counts", used_up).await?;
+    ensure!(tried(&stage, &ada, "clever", one.clone()).await?.status == 200, "the key's budget counts for ada herself");
+
     // A budget that is used up ends it.
     let budget = json!({ "scope": "user", "subject": ada.id, "period": "total", "unit": "requests", "limit": 1 });
     stage.ask(&ada, "PUT", "/api/integrations/budgets", Some(budget)).await?;
@@ -318,6 +349,107 @@ async fn a_model_is_tried_again_when_it_is_time_once_and_in_the_name_of_an_admin
     let all = || async { anyhow::Ok(stage.ask(&ada, "GET", "/api/model-eval/evaluations", None).await?.body) };
     until("each time once", || async { Ok(all().await?["count"].as_u64() == u64::try_from(due).ok()) }).await?;
     stage.house.run(&["projection", "verify"])?.expect(0)?;
+    Ok(())
+}
+
+/// A Catalog of the tests' own: its resources by key, and who may write.
+#[derive(Clone, Default)]
+struct Shelf(Arc<Mutex<BTreeMap<String, Value>>>);
+
+impl Shelf {
+    async fn start(&self) -> anyhow::Result<String> {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await?;
+        let base = format!("http://{}", listener.local_addr()?);
+        let routes = Router::new()
+            .route("/api/resources", get(Shelf::list).post(Shelf::create))
+            .route("/api/resources/{id}", patch(Shelf::update))
+            .with_state(self.clone());
+        tokio::spawn(async move { axum::serve(listener, routes).await });
+        Ok(base)
+    }
+
+    fn all(&self) -> MutexGuard<'_, BTreeMap<String, Value>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    async fn list(State(shelf): State<Shelf>) -> axum::Json<Vec<Value>> {
+        axum::Json(shelf.all().values().cloned().collect())
+    }
+
+    async fn create(State(shelf): State<Shelf>, headers: HeaderMap, axum::Json(new): axum::Json<Value>) -> Response {
+        if !headers.contains_key("authorization") {
+            return (StatusCode::FORBIDDEN, axum::Json(json!({ "message": "sign in" }))).into_response();
+        }
+        let key = new["key"].as_str().unwrap_or_default().to_owned();
+        // One name is somebody else's.
+        if key.ends_with("models/embed-it") {
+            let taken = json!({ "error": "the key already exists" });
+            return (StatusCode::BAD_REQUEST, axum::Json(taken)).into_response();
+        }
+        shelf.all().insert(key, new.clone());
+        (StatusCode::CREATED, axum::Json(new)).into_response()
+    }
+
+    async fn update(
+        State(shelf): State<Shelf>,
+        Path(id): Path<String>,
+        axum::Json(new): axum::Json<Value>,
+    ) -> Result<axum::Json<Value>, StatusCode> {
+        let mut all = shelf.all();
+        let found = all.values_mut().find(|row| row["id"] == id.as_str()).ok_or(StatusCode::NOT_FOUND)?;
+        found["metadata"] = new["metadata"].clone();
+        Ok(axum::Json(found.clone()))
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn models_are_written_into_the_catalog_and_what_is_there_stays_unless_it_is_to_change() -> Tested {
+    let shelf = Shelf::default();
+    let base = shelf.start().await?;
+    let stage = Stage::with_variables(&[("CATALOG_SERVICE_URL", &base)]).await?;
+    let (ada, bob) = (stage.register("ada").await?, stage.register("bob").await?);
+    let sync = |body: Value| stage.ask(&ada, "POST", "/api/model-eval/catalog/sync", Some(body));
+    let counts = |said: &Answered| ["created", "updated", "skipped"].map(|name| said.body[name].as_u64().unwrap_or(99));
+    let openai = json!({ "providers": ["openai"] });
+
+    let dry = sync(json!({ "providers": ["openai"], "dryRun": true })).await?;
+    ensure!(dry.status == 200 && counts(&dry)[0] >= 3 && shelf.all().is_empty(), "{} {}", dry.status, dry.body);
+    let first = sync(openai.clone()).await?;
+    let [created, updated, skipped] = counts(&first);
+    ensure!(first.status == 200 && (updated, skipped) == (0, 0), "{}", first.body);
+    // One was refused, which kept nothing else back.
+    ensure!(created + 1 == counts(&dry)[0] && shelf.all().len() as u64 == created, "{}", first.body);
+    let errors = &first.body["errors"];
+    let named = errors[0]["key"] == "integrations/ai/openai/models/embed-it";
+    ensure!(named && errors[0]["error"].as_str().is_some_and(|e| e.contains("already exists")), "{errors}");
+    let written = shelf.all().get("integrations/ai/openai/models/fake").cloned().unwrap_or_default();
+    ensure!(written["type"] == "integration" && written["metadata"]["modelId"] == "fake", "{written}");
+
+    // Again: nothing is new. What somebody changed there stays, and is set right when that is wanted.
+    if let Some(row) = shelf.all().get_mut("integrations/ai/openai/models/fake") {
+        row["metadata"] = json!({ "modelId": "changed" });
+    }
+    let again = sync(openai.clone()).await?;
+    ensure!(counts(&again) == [0, 0, created], "{}", again.body);
+    let forced = sync(json!({ "providers": ["openai"], "forceUpdate": true })).await?;
+    ensure!(counts(&forced) == [0, created, 0], "{}", forced.body);
+    let set_right = shelf.all()["integrations/ai/openai/models/fake"]["metadata"]["modelId"] == "fake";
+    ensure!(set_right, "it is not brought up to date");
+
+    ensure!(sync(json!({ "providers": ["nobody"] })).await?.status == 404, "a provider that is none");
+    let foreign =
+        stage.ask_in(&bob, Some(&ada.org), "POST", "/api/model-eval/catalog/sync", Some(openai.clone())).await?;
+    ensure!(foreign.status == 403, "bob writes for ada: {}", foreign.status);
+
+    // Where no Catalog is, that is said.
+    let stage = stage.crash()?;
+    let none = stage.ask(&ada, "POST", "/api/model-eval/catalog/sync", Some(openai)).await?;
+    ensure!(
+        none.status == 502 && none.body.to_string().contains("CATALOG_SERVICE_URL"),
+        "{} {}",
+        none.status,
+        none.body
+    );
     Ok(())
 }
 

@@ -1,6 +1,7 @@
 //! Pictures: asked for as OpenAI's clients do, paid for as anything else, and nobody else's to see.
 
 use anyhow::ensure;
+use base64::{Engine, engine::general_purpose::STANDARD as BASE64};
 use serde_json::{Value, json};
 use symbia_tests::{binary::until, python::python};
 
@@ -55,7 +56,6 @@ async fn pictures_are_made_priced_limited_and_their_askers_own() -> Tested {
         (json!({ "model": "anthropic/claude-fake" }), 400),
         (json!({ "model": "huggingface/x" }), 400),
         (json!({ "model": "openai/status-400-content_filter-x" }), 422),
-        (json!({ "model": "openai/huge" }), 400),
     ] {
         let mut body = json!({ "model": "openai/painter", "prompt": PROMPT });
         if let (Some(body), Value::Object(more)) = (body.as_object_mut(), more.clone()) {
@@ -65,6 +65,18 @@ async fn pictures_are_made_priced_limited_and_their_askers_own() -> Tested {
         ensure!(answered.status == status, "{more}: {} {}", answered.status, answered.body);
         ensure!(answered.body["error"]["message"].is_string(), "{more}: {}", answered.body);
     }
+
+    // Large ones are kept beside the log, and given again from there.
+    let huge = json!({ "model": "openai/huge", "prompt": PROMPT, "n": 2 });
+    let large = || async {
+        let request = stage.http.post(format!("{}{PATH}", stage.gateway)).bearer_auth(&ada.token).json(&huge);
+        anyhow::Ok(request.header("idempotency-key", "large").send().await?.error_for_status()?.json::<Value>().await?)
+    };
+    stage.vendor.asked();
+    let (first, again) = (large().await?, large().await?);
+    let whole = |picture: &Value| picture["b64_json"].as_str().is_some_and(|file| file.len() == 5_000_000);
+    ensure!(first["data"].as_array().is_some_and(|data| data.len() == 2 && data.iter().all(whole)), "not whole");
+    ensure!(first["data"] == again["data"] && stage.vendor.asked().len() == 1, "it was drawn twice");
 
     // A key that names other models, and a budget that has room for one picture and not for two.
     let (_, key) = stage.mint(&ada, json!(["model:openai/fake"])).await?;
@@ -91,6 +103,70 @@ async fn pictures_are_made_priced_limited_and_their_askers_own() -> Tested {
     let python = python()?;
     let said = tokio::task::block_in_place(|| script(&stage, &python, STOCK, &bob.token))?;
     ensure!(said == json!(["AAAAAAAA", 110, "n"]), "{said}");
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn models_are_shown_pictures_of_any_size_and_say_what_they_show() -> Tested {
+    let stage = Stage::open().await?;
+    let ada = stage.register("ada").await?;
+    // No byte is like its neighbours: what is left away, or twice, shows.
+    let photo: Vec<u8> =
+        (0..3_000_000_u32).flat_map(|n| n.wrapping_mul(2_654_435_761).to_le_bytes()).step_by(2).collect();
+    let large = format!("data:image/png;base64,{}", BASE64.encode(&photo));
+    let small = "data:image/gif;base64,R0lGODlhAQABAAAAACw=";
+    let shown = |url: &str| {
+        json!([{ "role": "user", "content": [{ "type": "text", "text": "What is this?" },
+            { "type": "image_url", "image_url": { "url": url } }] }])
+    };
+    let described = |provider: &str, messages: Value| {
+        json!({ "provider": provider, "operation": "image.description",
+            "params": { "model": "fake", "messages": messages, "maxTokens": 200 } })
+    };
+    let execute = |body: Value| stage.ask(&ada, "POST", "/api/integrations/execute", Some(body));
+    let of_openai = |asked: &Value| asked["messages"][0]["content"][1]["image_url"]["url"].clone();
+    for url in [small, large.as_str(), "https://pictures.example.test/1.png"] {
+        let said = execute(described("openai", shown(url))).await?;
+        let text = said.body["data"]["content"].as_str().unwrap_or_default();
+        ensure!(said.status == 200 && !text.is_empty(), "{} {}", said.status, said.body);
+        let asked = stage.vendor.asked();
+        ensure!(asked.len() == 1 && of_openai(&asked[0].body) == url, "the model was shown something else");
+    }
+    let said = execute(described("anthropic", shown(&large))).await?;
+    let asked = stage.vendor.asked();
+    let source = &asked[0].body["messages"][0]["content"][1]["source"];
+    ensure!(said.status == 200 && source["media_type"] == "image/png", "{} {}", said.status, said.body);
+    ensure!(source["data"].as_str().map(|data| BASE64.decode(data)) == Some(Ok(photo)), "it is another picture");
+
+    // What shows nothing, or is no picture, is told before a model is asked.
+    let text = json!([{ "role": "user", "content": "What is this?" }]);
+    let blind = execute(described("openai", text)).await?;
+    ensure!(blind.status == 400 && blind.body.to_string().contains("image_url"), "{}", blind.body);
+    let broken = execute(described("openai", shown(&large.replace("base64,", "base64,!")))).await?;
+    ensure!(broken.status == 400 && broken.body.to_string().contains("data:<mime>"), "{}", broken.body);
+    // Who is still sending may not come to read that it is too much.
+    if let Ok(huge) = execute(described("openai", shown(&format!("{small}{}", "A".repeat(21 << 20))))).await {
+        ensure!(huge.status == 413, "{} {}", huge.status, huge.body);
+    }
+    let elsewhere = shown(&format!("symbia-file:x/{}?bytes=1&type=image/png", "0".repeat(64)));
+    let elsewhere = execute(described("openai", elsewhere)).await?;
+    ensure!(elsewhere.status == 404 && elsewhere.body["code"] == "PICTURE_GONE", "{}", elsewhere.body);
+    ensure!(stage.vendor.asked().is_empty(), "a model was asked all the same");
+
+    // One that is gone on with shows it again; the log holds none of it.
+    let url = format!("{}/v1/responses", stage.gateway);
+    let respond = async |body: Value| {
+        let answer = stage.http.post(&url).bearer_auth(&ada.token).json(&body).send().await?;
+        anyhow::Ok(answer.error_for_status()?.json::<Value>().await?)
+    };
+    let input = json!([{ "role": "user", "content": [{ "type": "input_image", "image_url": large }] }]);
+    let first = respond(json!({ "model": "openai/fake", "input": input })).await?;
+    respond(json!({ "model": "openai/fake", "input": "And now?", "previous_response_id": first["id"] })).await?;
+    let asked = stage.vendor.asked();
+    let again = &asked[1].body["messages"][0]["content"][0]["image_url"]["url"];
+    ensure!(asked.len() == 2 && *again == *large, "it is not shown again");
+    let log = stage.house.run(&["log", "export"])?.expect(0)?.out;
+    ensure!(log.len() < 1_000_000, "the log holds pictures: {} bytes", log.len());
     Ok(())
 }
 

@@ -7,7 +7,7 @@ use std::sync::{
 
 use axum::{
     Json, Router,
-    extract::State,
+    extract::{DefaultBodyLimit, State},
     http::{HeaderMap, HeaderName, HeaderValue, StatusCode},
     response::{IntoResponse, Response},
     routing::{get, post},
@@ -46,7 +46,8 @@ impl Vendor {
             .route("/v1/images/generations", post(images))
             .route("/v1/models", get(models))
             .route("/v1/messages/count_tokens", post(count_tokens))
-            .route("/v1/messages", post(messages));
+            .route("/v1/messages", post(messages))
+            .layer(DefaultBodyLimit::disable());
         let app = routes.with_state(vendor.clone());
         tokio::spawn(async move { axum::serve(listener, app).await });
         Ok(vendor)

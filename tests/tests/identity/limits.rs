@@ -8,7 +8,9 @@ use symbia_api::http::{
     shared_rate::SharedBuckets,
 };
 
-use super::stage::House;
+use symbia_projections::Scope;
+
+use super::stage::{House, eventually};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn two_processes_share_a_bucket_and_a_new_one_finds_it_as_it_was() {
@@ -61,4 +63,15 @@ async fn sign_in_registration_and_reset_are_limited_by_address_and_told_so() {
             assert!(refused.headers.contains_key(header), "{path} {header}");
         }
     }
+    // Whom nobody knows is on record all the same: what was flooded, and a digest of from where, not each request.
+    let read =
+        "SELECT details::text FROM identity.audit_trail WHERE aggregate_type = 'access' AND aggregate_id = 'anonymous'";
+    let noted = eventually("the flood is on record", async || {
+        let mut tx = house.platform.read(&Scope::platform()).await.unwrap();
+        let noted: Vec<String> = sqlx::query_scalar(read).fetch_all(&mut *tx).await.unwrap();
+        (!noted.is_empty()).then_some(noted)
+    })
+    .await;
+    assert!(noted.iter().all(|note| note.contains("/api/auth/") && !note.contains("192.0.2.")), "{noted:?}");
+    assert!(noted.len() <= 4, "{noted:?}");
 }

@@ -7,10 +7,16 @@ use async_nats::{Client, ConnectOptions, Event};
 use futures::StreamExt;
 use reqwest::Method;
 use serde_json::{Value, json};
-use symbia_tests::{binary::Installation, socketio::SocketClient};
+use symbia_tests::{
+    binary::{Installation, until},
+    socketio::SocketClient,
+};
 use tokio::sync::mpsc;
 
 use crate::stage::{event, silent};
+
+/// Agents register themselves.
+const ENROLS: [(&str, &str); 1] = [("IDENTITY_AGENT_ENROLMENT", "open")];
 
 /// Somebody with an organization of their own.
 pub struct Member {
@@ -30,14 +36,14 @@ impl Platform {
     pub fn open(kept: bool) -> anyhow::Result<Self> {
         let mut installation = Installation::new()?;
         let more: &[&str] = if kept { &[] } else { &["--memory"] };
-        let ready = installation.start_with(&[more, &["--skip-admin"]].concat(), &[])?;
+        let ready = installation.start_with(&[more, &["--skip-admin"]].concat(), &ENROLS)?;
         Ok(Platform { ready, http: reqwest::Client::new(), installation })
     }
 
     /// Ends every process at once, and begins anew in the same directory.
     pub fn restart(&mut self) -> anyhow::Result<()> {
         self.installation.kill()?;
-        self.ready = self.installation.start_with(&["--skip-admin"], &[])?;
+        self.ready = self.installation.start_with(&["--skip-admin"], &ENROLS)?;
         Ok(())
     }
 
@@ -162,5 +168,27 @@ async fn another_organization_sees_nothing_of_a_mesh_on_any_way() -> anyhow::Res
         let nothing = tokio::time::timeout(Duration::ZERO, subscription.next()).await;
         ensure!(!matches!(nothing, Ok(Some(_))), "she heard {nothing:?}");
     }
+
+    // A forged credential is counted as an agent's where there is one of that name, and as a person's else.
+    let counted = async |name: &str| -> anyhow::Result<u64> {
+        let shown = platform.http.get(format!("{}/metrics", platform.at("network"))).send().await?.text().await?;
+        let line = shown.lines().find(|line| line.starts_with(name));
+        Ok(line.and_then(|line| line.rsplit(' ').next()?.parse().ok()).unwrap_or(0))
+    };
+    let new = json!({ "agentId": "agent:a", "credential": "the-credential-of-an-agent-0123456789", "name": "A" });
+    let url = format!("{}/api/auth/agent/register", platform.at("identity"));
+    let agent: Value = platform.http.post(url).json(&new).send().await?.error_for_status()?.json().await?;
+    let token = agent["token"].as_str().context("no token")?;
+    let (signed, _) = token.rsplit_once('.').context("no signature")?;
+    let nobodys = "e30.eyJ0eXBlIjoiYWdlbnQiLCJzdWIiOiJub2JvZHkifQ.x";
+    for forged in [format!("{signed}.Zm9yZ2Vk"), nobodys.to_owned()] {
+        let socket = SocketClient::open(platform.at("network"), &forged, None).await?;
+        ensure!(socket.call("sdn:topology", &[]).await?["nodes"].is_null(), "it is let in as somebody");
+    }
+    let both = || async {
+        let agents = counted("network_agent_auth_failure_total").await?;
+        Ok((agents, counted("network_user_auth_failure_total").await?) == (1, 1))
+    };
+    until("both are counted", both).await?;
     Ok(())
 }

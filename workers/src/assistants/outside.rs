@@ -138,12 +138,8 @@ impl Outside {
         }
         let policies = network::policies(&mut tx, org).await?;
         drop(tx);
-        let policies = policies.into_iter().map(|row| (row.id, row.version, row.place, row.definition));
-        let node = |node: network::Node| {
-            let (node_type, endpoint, entity_id) = (node.node_type, node.endpoint, node.entity_id);
-            (node.id, NodeView { node_type, endpoint, entity_id, owner_id: node.owner_id })
-        };
-        let mut nodes: Vec<(String, NodeView)> = nodes.into_iter().map(node).collect();
+        let policies = policies.into_iter().map(network::Policy::for_routing);
+        let mut nodes: Vec<(String, NodeView)> = nodes.into_iter().map(network::Node::for_routing).collect();
         for webhook in webhooks {
             if !nodes.iter().any(|(id, _)| *id == webhook.id) {
                 let (node_type, endpoint) = (NodeType::Assistant, String::new());

@@ -159,6 +159,7 @@ impl Decider {
             org: Some(aggregate.tenant.as_str().to_owned()).filter(|org| org != OrgId::GLOBAL),
             operation: envelope.command_type.clone(),
             kind: AccessKind::Denied { code: rejection.code.to_string() },
+            address: None,
         });
     }
 

@@ -25,7 +25,7 @@ use super::{
     circuits::Line,
     live::Live,
     provider::{Answer, Delta, Fault, Prompt},
-    quotas::TARGET_LIMITED,
+    quotas::{self, TARGET_LIMITED},
     retry::next_of,
     router::{LlmRouter, Work, router},
     routes::Candidate,
@@ -228,7 +228,7 @@ impl LlmRouter {
             }
             End::Cancelled => observed.cancelled(),
         }
-        held.leave().await;
+        quotas::leave(held).await;
         drop(observed);
         if let Some(live) = live {
             live.close().await;

@@ -21,7 +21,7 @@ use super::{
     balance::Standings,
     circuits::{Line, Lines},
     provider::{ApiKey, Fault, Provider, Providers},
-    quotas::Quotas,
+    quotas::{self, Quotas},
     rates::Rates,
     refusals::Refusals,
     retry::RetryOptions,
@@ -255,7 +255,7 @@ impl Desk {
             let message = format!("provider '{provider}' did not finish before the deadline");
             Err(Fault::new(ErrorCategory::Timeout, "deadline", message))
         });
-        held.leave().await;
+        quotas::leave(held).await;
         match &answer {
             Ok(_) => permit.succeeded().await,
             Err(fault) => permit.failed(fault.category).await,

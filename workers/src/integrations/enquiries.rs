@@ -7,12 +7,16 @@ use async_nats::{Client, Message};
 use futures::StreamExt;
 use moka::sync::Cache;
 use symbia_events::integrations::{ErrorCategory, Sampling, Target};
-use symbia_nats::enquiry::{ENQUIRIES, Enquiry, Found, GROUP, Prompt as Asked, What};
+use symbia_nats::{
+    enquiry::{ENQUIRIES, Enquiry, Found, GROUP, Prompt as Asked, What},
+    pictures::Pictures,
+};
 use tokio_util::sync::CancellationToken;
 
 use super::{
     accounts::{Accounts, Asker, Lease},
     balance::Standings,
+    pictures::bring,
     provider::{Fault, Prompt, Provider, Providers},
     router::{erased, opened},
     routes::{Candidate, Chooser},
@@ -37,6 +41,7 @@ pub struct Enquiries {
     providers: Providers,
     accounts: Arc<dyn Accounts>,
     content_keys: ContentKeys,
+    pictures: Pictures,
     // By organization, principal and provider: what a key sees is its owner's to know.
     lists: Cache<(String, String, String), Found>,
 }
@@ -46,7 +51,8 @@ impl Enquiries {
     #[must_use]
     pub fn new(client: Client, providers: Providers, accounts: Arc<dyn Accounts>, content_keys: ContentKeys) -> Self {
         let lists = Cache::builder().max_capacity(MOST_KEPT).time_to_live(KEPT).build();
-        Enquiries { client, providers, accounts, content_keys, lists }
+        let pictures = Pictures::new(client.clone());
+        Enquiries { client, providers, accounts, content_keys, pictures, lists }
     }
 
     /// Answers until it is stopped.
@@ -105,7 +111,9 @@ impl Enquiries {
         let more = asked.messages.iter().filter_map(|message| message.more.as_ref());
         let sealed = asked.messages.iter().map(|m| &m.content).chain(more).chain(&asked.options);
         let opener = self.content_keys.opener(kids(sealed)).await.map_err(|_| erased())?;
-        let (turns, options) = opened(&opener, &asked.messages, asked.options.as_ref())?;
+        let (mut turns, options) = opened(&opener, &asked.messages, asked.options.as_ref())?;
+        let brought = bring(&self.pictures, (asker.org, &opener), &asked.messages, &mut turns).await;
+        brought.map_err(|error| unavailable("pictures", &error.into()))??;
         let prompt = Prompt {
             org: asker.org.to_owned(),
             request_id: String::new(),

@@ -1,5 +1,6 @@
 //! Has models tried (integrations.md §16): the cases of an evaluation are requests to the gateway like any other, in the name of
-//! who started it, so that keys, budgets and usage are theirs; what comes back is graded.
+//! who started it and of the API key that they used, so that keys, models, budgets and usage are theirs; what comes back is
+//! graded.
 //!
 //! Nothing of it is in memory: some cases are asked at the start, and each one that has its grade makes the next one be asked.
 //!
@@ -328,6 +329,7 @@ fn request(
         deadline: Some(deadline.format(&Rfc3339)?),
         context: CompletionContext {
             user_id: Some(started.started_by.clone()),
+            key_id: started.key_id.clone(),
             evaluation_id: Some(started.evaluation_id.clone()),
             case_id: Some(case.id.clone()),
             ..CompletionContext::default()

@@ -12,10 +12,12 @@ use symbia_events::{
     Event, KeyRing, Position, Service, SubjectKey,
     integrations::{ErrorCategory, ImageEvent, ImageRequested, Target, Usage},
 };
+use symbia_nats::pictures::Pictures;
 
 use super::{
     accounts::Accounts,
     desk::{Desk, Errand, Made, Wish},
+    pictures::keep,
     provider::{ApiKey, Drawing, Drawn, Fault, Provider, Providers},
     router::{RouterOptions, erased},
     routes::Candidate,
@@ -30,7 +32,7 @@ use crate::{
 const EXPECTED: u64 = 1056;
 
 /// The router of image requests.
-pub struct ImageRouter(Desk);
+pub struct ImageRouter(Desk, Pictures);
 
 /// A text to draw.
 struct Prompt<'a> {
@@ -75,7 +77,9 @@ impl ImageRouter {
         accounts: Arc<dyn Accounts>,
         options: &RouterOptions,
     ) -> Result<Self, async_nats::SubscribeError> {
-        Ok(ImageRouter(Desk::open(client, keys, (sender, content_keys), providers, accounts, options).await?))
+        let pictures = Pictures::new(client.clone());
+        let desk = Desk::open(client, keys, (sender, content_keys), providers, accounts, options).await?;
+        Ok(ImageRouter(desk, pictures))
     }
 
     async fn requested(&self, event: &Event, request: &ImageRequested) -> anyhow::Result<()> {
@@ -108,7 +112,16 @@ impl ImageRouter {
         key: &SubjectKey,
         budgets: Vec<String>,
     ) -> anyhow::Result<()> {
-        let (source, drawn, spent) = (made.source(), made.got, made.cost);
+        let (source, mut drawn, spent) = (made.source(), made.got, made.cost);
+        let place = (errand.event.orgid.as_str(), request.request_id.as_str());
+        if let Err(error) = keep(&self.1, place, key, &mut drawn.pictures).await {
+            tracing::warn!(request = request.request_id, %error, "pictures are not kept");
+            let message = "the pictures were made and could not be kept: the broker does not take them";
+            let fault = Fault::new(ErrorCategory::Internal, "not_stored", message);
+            let failed =
+                FailImage { usage: Some(drawn.usage), cost: spent, ..failure(request, &fault, Some(key), budgets) };
+            return self.0.record(errand.event, &ImageCommand::from(failed), "failed").await.map(|_| ());
+        }
         let pictures = serde_json::to_string(&drawn.pictures)?;
         let complete = CompleteImage {
             request_id: request.request_id.clone(),

@@ -22,6 +22,7 @@ mod local;
 mod meter;
 mod oauth;
 mod openai;
+mod pictures;
 mod provider;
 mod quotas;
 mod rates;

@@ -5,7 +5,7 @@ use std::time::Duration;
 use symbia_events::integrations::ErrorCategory;
 use symbia_nats::{
     limits::{Bucket, Limits},
-    places::Places,
+    places::{Place, Places},
 };
 
 use super::{provider::Fault, routes::Candidate};
@@ -23,47 +23,38 @@ pub(super) struct Quotas {
     places: Places,
 }
 
-/// A place among those under way, if they are counted.
-pub(super) struct Held<'a> {
-    places: &'a Places,
-    held: Option<(String, &'a str)>,
-}
-
 impl Quotas {
     /// Limits over a connection.
     pub fn new(client: async_nats::Client) -> Self {
         Quotas { limits: Limits::new(client.clone()), places: Places::new(client) }
     }
 
-    /// Leave to ask a target for a request, which takes so long at most. What cannot be counted is passed over.
-    pub async fn enter<'a>(
-        &'a self,
+    /// Leave to ask a target for a request, and the place that it has as long as it is asked, where those are counted. For one
+    /// that an earlier worker at the same request has it is waited so long. What cannot be counted is passed over.
+    pub async fn enter(
+        &self,
         org: &str,
         target: &Candidate,
-        request: &'a str,
-        lasts: Duration,
-    ) -> Result<Held<'a>, Fault> {
-        let mut held = Held { places: &self.places, held: None };
+        request: &str,
+        patience: Duration,
+    ) -> Result<Option<Place>, Fault> {
         if target.max_rpm.is_none() && target.max_concurrency.is_none() {
-            return Ok(held);
+            return Ok(None);
         }
         let key = format!("route:{org}:{}:{}", target.alias.as_deref().unwrap_or_default(), target.name());
+        let mut held = None;
         if let Some(most) = target.max_concurrency {
-            match self.places.take(&key, most, request, lasts).await {
-                Ok(true) => held.held = Some((key.clone(), request)),
-                Ok(false) => return Err(limited(target, AGAIN, &format!("{most} requests under way"))),
-                // It may have been taken all the same.
-                Err(error) => {
-                    tracing::warn!(key, %error, "the limit of a target is passed over");
-                    held.held = Some((key.clone(), request));
-                }
+            match self.places.take(&key, most, request, patience).await {
+                Ok(Some(place)) => held = Some(place),
+                Ok(None) => return Err(limited(target, AGAIN, &format!("{most} requests under way"))),
+                Err(error) => tracing::warn!(key, %error, "the limit of a target is passed over"),
             }
         }
         if let Some(most) = target.max_rpm {
             let bucket = Bucket { size: most.into(), per: MINUTE };
             match self.limits.draw(&key, bucket, 1, 1).await {
                 Ok(drawn) if drawn.tokens == 0 => {
-                    held.leave().await;
+                    leave(held).await;
                     return Err(limited(target, drawn.enough_in, &format!("{most} requests a minute")));
                 }
                 Ok(_) => {}
@@ -74,13 +65,10 @@ impl Quotas {
     }
 }
 
-impl Held<'_> {
-    /// The request has its answer. A place that is not given back is free when its time is over.
-    pub async fn leave(self) {
-        let Some((key, request)) = self.held else { return };
-        if let Err(error) = self.places.leave(&key, request).await {
-            tracing::warn!(key, %error, "a place is not given back");
-        }
+/// The target was asked, and somebody else may be next.
+pub(super) async fn leave(held: Option<Place>) {
+    if let Some(place) = held {
+        place.leave().await;
     }
 }
 

@@ -34,6 +34,7 @@ use symbia_events::{
 };
 use symbia_nats::{
     limits::Limits,
+    pictures::Pictures,
     store::{EventStore, StoreOptions},
 };
 use time::{OffsetDateTime, format_description::well_known::Rfc3339};
@@ -47,6 +48,7 @@ use super::{
     answers::Answers,
     balance::Standings,
     circuits::Lines,
+    pictures::bring,
     provider::{Fault, Providers, Turn},
     quotas::Quotas,
     rates::Rates,
@@ -94,6 +96,7 @@ pub struct LlmRouter {
     pub(super) standings: Standings,
     pub(super) quotas: Quotas,
     pub(super) answers: Answers,
+    pictures: Pictures,
     pub(super) options: RouterOptions,
     pub(super) running: Running,
 }
@@ -176,6 +179,7 @@ impl LlmRouter {
         let rates = Rates::new(Limits::new(client.clone()), Refusals::new(sender.clone()));
         let (standings, quotas) = (Standings::default(), Quotas::new(client.clone()));
         let answers = Answers::new(client.clone(), keys, content_keys.clone());
+        let pictures = Pictures::new(client.clone());
         Ok(LlmRouter {
             client,
             store,
@@ -188,6 +192,7 @@ impl LlmRouter {
             standings,
             quotas,
             answers,
+            pictures,
             options,
             running,
         })
@@ -212,10 +217,13 @@ impl LlmRouter {
         // What is answered in a conversation is the conversation's, whoever asked.
         let kid = if request.context.conversation_id.is_some() { conversation_key_of(kid) } else { kid };
         let Some(key) = self.content_keys.key(kid).await? else { return Ok(Err((erased(), None))) };
-        let (turns, options) = match opened(&opener, &request.messages, request.options.as_ref()) {
+        let (mut turns, options) = match opened(&opener, &request.messages, request.options.as_ref()) {
             Ok(opened) => opened,
             Err(fault) => return Ok(Err((fault, Some(key)))),
         };
+        if let Err(fault) = bring(&self.pictures, (org, &opener), &request.messages, &mut turns).await? {
+            return Ok(Err((fault, Some(key))));
+        }
         let targets = match self.targets(org, request, (&turns, options.balance.as_ref())).await? {
             Ok(targets) => targets,
             Err(fault) => return Ok(Err((fault, Some(key)))),

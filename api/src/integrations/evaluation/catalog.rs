@@ -1,4 +1,4 @@
-//! Providers and models as the Catalog's resources: to be looked at, or taken along as a file.
+//! Providers and models as the Catalog's resources: what they are, to be looked at, or taken along as a file.
 
 use axum::{
     extract::State,
@@ -82,13 +82,13 @@ fn resource(model: &Model) -> Value {
 }
 
 impl Integrations {
-    async fn resources(
+    /// The resources of these providers, or of all, and whose they are.
+    pub(super) async fn resources(
         &self,
         caller: &Caller,
         scope: &RequestScope,
-        wanted: &Wanted,
+        only: &[&str],
     ) -> ApiResult<(Vec<Value>, Vec<&str>)> {
-        let only = named(wanted.providers.as_deref());
         only.iter().try_for_each(|name| self.provider(name).map(|_| ()))?;
         let models = self.models(caller, scope).await?;
         let takes = |provider: &&ProviderInfo| only.is_empty() || only.contains(&provider.name.as_str());
@@ -112,7 +112,7 @@ async fn preview(
     caller: Caller,
     Query(wanted): Query<Wanted>,
 ) -> ApiResult<Json<Value>> {
-    let (resources, providers) = service.resources(&caller, &scope, &wanted).await?;
+    let (resources, providers) = service.resources(&caller, &scope, &named(wanted.providers.as_deref())).await?;
     Ok(Json(json!({ "count": resources.len(), "resources": resources, "providers": providers })))
 }
 
@@ -125,7 +125,7 @@ async fn export(
     caller: Caller,
     Query(wanted): Query<Wanted>,
 ) -> ApiResult<Response> {
-    let (resources, _) = service.resources(&caller, &scope, &wanted).await?;
+    let (resources, _) = service.resources(&caller, &scope, &named(wanted.providers.as_deref())).await?;
     let now = OffsetDateTime::now_utc();
     let name = format!("attachment; filename=\"integrations-bootstrap-{}.json\"", now.date());
     let body = axum::Json(json!({ "exportedAt": iso(now), "resources": resources }));

@@ -11,7 +11,7 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 use symbia_commands::{
     Actor,
-    integrations::{CancelEvaluation, EvaluationCommand, RunEvaluation},
+    integrations::{CancelEvaluation, EvaluationCommand, RunEvaluation, may_ask},
 };
 use symbia_events::{
     AggregateRef, CommandId, Service, SubjectKey,
@@ -178,13 +178,13 @@ fn refusal(row: &model::Evaluation) -> ApiError {
 
 /// Try a model with a benchmark (admins of the organization)
 ///
-/// Each case is a request of the caller's, with their keys and budgets. The end is waited for as long as an answer may take;
+/// Each case is a request of the caller's, with their keys and budgets, and the models and limits of the API key that they use. The end is waited for as long as an answer may take;
 /// what takes longer, or is not to be waited for, is found under its id.
 #[utoipa::path(post, path = "/model-eval/benchmarks/run", tag = "Model evaluation", request_body = NewRun,
     responses((status = 200, description = "What came of it", body = Object),
         (status = 202, description = "It is under way", body = Object),
         (status = 400, description = "A field is not valid"), (status = 401, description = "There is no key for the provider"),
-        (status = 402, description = "A budget is used up"), (status = 403, description = "Not an admin of the organization"),
+        (status = 402, description = "A budget is used up"), (status = 403, description = "Not an admin of the organization, or a key that names other models"),
         (status = 404, description = "No such provider or model")))]
 async fn run(
     State(service): State<Integrations>,
@@ -194,6 +194,12 @@ async fn run(
 ) -> ApiResult<Response> {
     let (asker, actor) = (admin(&caller, &scope)?, Actor::from(&*caller));
     service.provider(&new.provider)?;
+    // The gateway would say so of each case.
+    if !may_ask(&caller.scopes, &new.provider, &new.model_id) {
+        let named = format!("{}/{}", new.provider, new.model_id);
+        let message = format!("this API key may not ask '{named}': its scopes name other models");
+        return Err(Failure::new(ErrorCategory::Auth, "model_not_allowed", message).refusal());
+    }
     // What is asked in somebody's name is sealed with their key.
     service.key_of(&actor).await?;
     let command_id = CommandId(scope.command_id(&actor.id));

@@ -1,13 +1,8 @@
 //! What a client is told without asking, over the stream that it opens with GET: that its lists of tools, prompts or resources are
-//! others now. The stream ends with its session, and when its credential is no longer good.
+//! others now, and that a resource is which its session has subscribed to. The stream ends with its session, and when its
+//! credential is no longer good.
 
-use std::{
-    collections::VecDeque,
-    convert::Infallible,
-    hash::{DefaultHasher, Hash, Hasher},
-    sync::Arc,
-    time::Duration,
-};
+use std::{collections::VecDeque, convert::Infallible, sync::Arc, time::Duration};
 
 use async_nats::Subscriber;
 use axum::{
@@ -22,13 +17,14 @@ use futures::{StreamExt, stream};
 use rmcp::{ErrorData, model::ProtocolVersion};
 use serde_json::json;
 use symbia_events::{OrgId, Service};
+use symbia_nats::subscriptions::Subscribed;
 use tokio::{
     sync::broadcast::{self, error::RecvError},
     time::{self, Instant, Interval},
 };
 use utoipa_axum::{router::OpenApiRouter, routes};
 
-use super::{Choice, Tools, session::Sessions};
+use super::{Choice, Tools, resources::changes_by_itself, session::Sessions, watching::digest};
 use crate::{
     feed::access::Slot,
     http::{ApiError, ApiResult, Authenticator, Caller, Query, RequestScope},
@@ -78,7 +74,7 @@ impl Credential {
     }
 }
 
-/// Hear when the lists of tools, prompts or resources change
+/// Hear when the lists of tools, prompts or resources change, and resources that the session has subscribed to
 ///
 /// Server-sent events, each a notification of JSON-RPC 2.0, until the session is ended. `integrations` and `tags` choose among
 /// the tools, as with POST.
@@ -106,17 +102,23 @@ async fn listen(
     };
     let slot = service.listeners.take(&caller.id, MOST)?;
     let away = |_| ApiError::unavailable("The broker", 2);
-    let ends = match &session {
-        Some(id) => Some(service.sessions.hear_of(id).await.map_err(away)?),
-        None => None,
+    let (ends, subscribing) = match &session {
+        Some(id) => {
+            let ends = service.sessions.hear_of(id).await.map_err(away)?;
+            (Some(ends), Some(service.subscriptions.hear_of(id).await.map_err(away)?))
+        }
+        None => (None, None),
     };
     // Heard from now on, and then looked at: nothing falls between.
     let changes = service.changes.listen();
-    let tools = Tools { service, caller, scope, headers, choice };
+    let tools = Tools { service, caller, scope, headers, choice, session };
     let known = Lists::of(&tools).await.map_err(ApiError::internal)?;
     let lines = VecDeque::from([Event::default().comment("listening")]);
     let alive = time::interval_at(Instant::now() + ALIVE, ALIVE);
-    let listening = Listening { tools, credential, org, session, changes, ends, known, lines, alive, _slot: slot };
+    let subscribed = Subscribed::new();
+    let mut listening =
+        Listening { tools, credential, org, changes, ends, subscribing, subscribed, known, lines, alive, _slot: slot };
+    listening.subscriptions_changed().await;
     let events = stream::unfold(listening, |mut listening| async {
         let event = listening.next().await?;
         Some((Ok::<_, Infallible>(event), listening))
@@ -149,12 +151,7 @@ struct Lists([u64; 3]);
 impl Lists {
     async fn of(tools: &Tools) -> Result<Self, ErrorData> {
         let all = (tools.toolbox().await?.page(0, usize::MAX), tools.prompts().await?.page(0, usize::MAX));
-        let digest = |list: serde_json::Value| {
-            let mut hasher = DefaultHasher::new();
-            list.to_string().hash(&mut hasher);
-            hasher.finish()
-        };
-        Ok(Lists([json!(all.0), json!(all.1), json!(tools.resources().await?)].map(digest)))
+        Ok(Lists([json!(all.0), json!(all.1), json!(tools.resources().await?)].map(|list| digest(&list))))
     }
 
     /// What a client that knows the one is told of the other.
@@ -172,9 +169,11 @@ struct Listening {
     tools: Tools,
     credential: Credential,
     org: OrgId,
-    session: Option<String>,
     changes: broadcast::Receiver<OrgId>,
     ends: Option<Subscriber>,
+    // Tells when the session subscribes to something else; and to what it has, with what was told last.
+    subscribing: Option<Subscriber>,
+    subscribed: Subscribed,
     known: Lists,
     lines: VecDeque<Event>,
     alive: Interval,
@@ -192,17 +191,23 @@ impl Listening {
             tokio::select! {
                 () = drained.cancelled() => return None,
                 () = heard(self.ends.as_mut()) => self.goes_on().await?,
+                () = heard(self.subscribing.as_mut()) => {
+                    self.goes_on().await?;
+                    self.subscriptions_changed().await;
+                }
                 change = self.changes.recv() => match change {
                     Ok(org) if org != self.org => {}
                     Ok(_) | Err(RecvError::Lagged(_)) => {
                         self.goes_on().await?;
                         self.look().await;
+                        self.look_at(|_| true).await;
                     }
                     Err(RecvError::Closed) => return None,
                 },
                 _ = self.alive.tick() => {
                     self.goes_on().await?;
                     self.lines.push_back(Event::default().comment("alive"));
+                    self.look_at(changes_by_itself).await;
                 }
             }
         }
@@ -218,10 +223,42 @@ impl Listening {
         }
         self.tools.caller =
             caller.ok().filter(|caller| tenant(caller, &self.tools.scope).is_ok_and(|o| o == self.org))?;
-        let Some(id) = &self.session else { return Some(()) };
+        let Some(id) = &self.tools.session else { return Some(()) };
         // Where nobody can tell, it is asked again.
         let ended = self.tools.service.sessions.has_ended(id).await.unwrap_or(false);
         (!ended).then_some(())
+    }
+
+    // What is new is compared with what was there when the session subscribed: nothing is missed in between.
+    async fn subscriptions_changed(&mut self) {
+        let Some(id) = &self.tools.session else { return };
+        match self.tools.service.subscriptions.of(id).await {
+            Ok(now) => {
+                let known = std::mem::take(&mut self.subscribed);
+                let told = |(uri, then): (String, u64)| {
+                    let last = known.get(&uri).copied().unwrap_or(then);
+                    (uri, last)
+                };
+                self.subscribed = now.into_iter().map(told).collect();
+                self.look_at(|uri| !known.contains_key(uri)).await;
+            }
+            Err(error) => tracing::warn!(%error, "what a session has subscribed to is not known"),
+        }
+    }
+
+    async fn look_at(&mut self, which: impl Fn(&str) -> bool) {
+        for (uri, last) in self.subscribed.iter_mut().filter(|(uri, _)| which(uri)) {
+            match self.tools.digest_of(uri).await {
+                Ok(now) if now != *last => {
+                    *last = now;
+                    let (method, params) = ("notifications/resources/updated", json!({ "uri": uri }));
+                    let told = json!({ "jsonrpc": "2.0", "method": method, "params": params });
+                    self.lines.push_back(Event::default().event("message").data(told.to_string()));
+                }
+                Ok(_) => {}
+                Err(error) => tracing::warn!(%error, uri, "a resource cannot be looked at"),
+            }
+        }
     }
 
     async fn look(&mut self) {

@@ -3,7 +3,7 @@
 
 use rmcp::{
     ErrorData,
-    model::{ReadResourceResult, Resource, ResourceContents},
+    model::{ReadResourceResult, Resource, ResourceContents, ResourceTemplate},
 };
 use serde_json::{Value, json};
 use symbia_events::integrations::{InvocationInput, Operation};
@@ -15,6 +15,26 @@ const JSON: &str = "application/json";
 const MODELS: &str = "symbia://models";
 /// An integration is at its key; a resource of its server is below that, at the operation that reads it.
 const REGISTRY: &str = "symbia://integrations/";
+
+/// How the addresses of resources are made.
+pub(super) fn templates() -> Vec<ResourceTemplate> {
+    let integration = ResourceTemplate::new(format!("{REGISTRY}{{key}}"), "integration");
+    let operation = ResourceTemplate::new(format!("{REGISTRY}{{key}}/{{+operation}}"), "resource of an integration");
+    vec![
+        integration.with_description("What can be called of an integration, by its key").with_mime_type(JSON),
+        operation.with_description("A resource of the server of an integration, by the operation that reads it"),
+    ]
+}
+
+/// Whether it can be told when a resource changes: what is read elsewhere changes there.
+pub(super) fn tells_changes(uri: &str) -> bool {
+    changes_by_itself(uri) || uri.strip_prefix(REGISTRY).is_some_and(|key| !key.is_empty() && !key.contains('/'))
+}
+
+/// Whether it changes without a change of the registry.
+pub(super) fn changes_by_itself(uri: &str) -> bool {
+    uri == MODELS
+}
 
 fn integration(entry: &Entry) -> Resource {
     let text = format!("What can be called of '{}': {} operations", entry.key, entry.operations.len());

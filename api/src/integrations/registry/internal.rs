@@ -55,6 +55,11 @@ impl Internals {
             .collect()
     }
 
+    /// Where a service is.
+    pub fn base_of(&self, service: Service) -> Option<&str> {
+        self.services.iter().find(|(of, _)| *of == service).map(|(_, base)| base.as_str())
+    }
+
     /// The service of this name.
     pub async fn entry(&self, key: &str) -> Option<Entry> {
         let (service, base) = self.services.iter().find(|(service, _)| service.name() == key)?;
@@ -134,6 +139,20 @@ fn with_whole_paths(mut document: Value) -> Value {
     document
 }
 
+/// Adds what makes a request to one of our own services the caller's.
+pub(in crate::integrations) fn in_callers_name(headers: &mut HeaderMap, from: &HeaderMap, scope: &RequestScope) {
+    for name in CREDENTIALS {
+        if let Some(value) = from.get(name) {
+            headers.insert(name, value.clone());
+        }
+    }
+    for (name, value) in [("x-org-id", scope.org_id.as_deref()), ("x-request-id", Some(scope.request_id.as_str()))] {
+        if let Some(value) = value.and_then(|value| value.parse().ok()) {
+            headers.insert(name, value);
+        }
+    }
+}
+
 /// Calls an operation of a service in the caller's name.
 pub(super) async fn call(
     base: &str,
@@ -145,16 +164,7 @@ pub(super) async fn call(
 ) -> ApiResult<Reply> {
     let mut request = Request::new(base, operation, input)
         .map_err(|invalid| ApiError::invalid("params", "format", invalid.to_string()))?;
-    for name in CREDENTIALS {
-        if let Some(value) = from.get(name) {
-            request.headers.insert(name, value.clone());
-        }
-    }
-    for (name, value) in [("x-org-id", scope.org_id.as_deref()), ("x-request-id", Some(scope.request_id.as_str()))] {
-        if let Some(value) = value.and_then(|value| value.parse().ok()) {
-            request.headers.insert(name, value);
-        }
-    }
+    in_callers_name(&mut request.headers, from, scope);
     let egress = Egress::new(Rules::only(&request.url)).map_err(ApiError::internal)?;
     egress.fetch(request.errand(patience, MOST)).await.map_err(|error| match error {
         EgressError::Timeout | EgressError::Unreachable => ApiError::unavailable("The service", 2),

@@ -160,7 +160,8 @@ async fn read(
 
 /// Delete a response, as OpenAI's API has it
 ///
-/// It is given to nobody any more, nor gone on with. It stays sealed in the log, under the key of whose it was.
+/// It is given to nobody any more, nor gone on with. It stays sealed in the log, under the key of whose it was; large pictures that
+/// came with it are gone.
 #[utoipa::path(delete, path = "/v1/responses/{id}", tag = "OpenAI-compatible",
     params(("id" = String, Path, description = "Its id, `resp_…`")),
     responses((status = 200, description = "Deleted", body = Object), (status = 404, description = "There is none of the caller's"),
@@ -174,8 +175,9 @@ async fn forget(
     let (actor, org) = (Actor::from(&*caller), tenant(&caller, &scope)?);
     service.stored(&actor, &org, &id).await?.ok_or_else(|| unknown(&id))?;
     let request_id = id.strip_prefix(PREFIX).unwrap_or_default().to_owned();
-    let address = AggregateRef::new(Service::Integrations, org, "completion", &request_id);
-    let command = CompletionCommand::from(ForgetCompletion { request_id });
+    let address = AggregateRef::new(Service::Integrations, org.clone(), "completion", &request_id);
+    let command = CompletionCommand::from(ForgetCompletion { request_id: request_id.clone() });
     service.platform.submit(&address.map_err(|_| unknown(&id))?, &command, &actor, &scope).await?;
+    service.forget_pictures(org.as_str(), &request_id).await;
     Ok(Json(json!({ "id": id, "object": "response", "deleted": true })))
 }

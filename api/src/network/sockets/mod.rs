@@ -16,11 +16,11 @@ use socketioxide::extract::SocketRef;
 
 use self::hub::Order;
 pub(super) use self::{gateway::Gateway, hub::Hub};
-use super::{Network, metrics};
+use super::{Network, metrics, strangers::Strangers};
 use crate::socket::{Peer, SocketService};
 
 /// What the sockets of the mesh do.
-pub(super) struct NetworkSockets(pub Network);
+pub(super) struct NetworkSockets(pub Network, pub Strangers);
 
 impl Network {
     /// The hub; it starts when it is first needed, so that a process without sockets reads nothing.
@@ -36,8 +36,8 @@ impl SocketService for NetworkSockets {
         true
     }
 
-    fn unknown(&self) {
-        metrics::unknown();
+    fn unknown(&self, token: Option<&str>) {
+        self.1.note(token);
     }
 
     async fn opened(&self, socket: SocketRef, peer: &Arc<Peer>, _: Value) {

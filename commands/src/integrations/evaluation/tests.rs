@@ -69,6 +69,10 @@ fn an_admin_has_a_model_tried_with_the_cases_of_a_benchmark() {
     refused(RunEvaluation { test_case_ids: vec!["nothing".into()], ..run() });
     refused(RunEvaluation { model_id: String::new(), ..run() });
     given::<Evaluation>(started).when(run(), &admin).rejected("CONFLICT");
+    let keyed = Actor { key: Some("k1".into()), ..admin };
+    let events = Evaluation::default().decide(run().into(), &keyed, AT).unwrap().events;
+    let [EvaluationEvent::EvaluationStarted(e)] = &events[..] else { panic!("{events:?}") };
+    assert_eq!(e.key_id.as_deref(), Some("k1"), "whose limits count is forgotten");
 }
 
 #[test]

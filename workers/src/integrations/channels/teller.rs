@@ -146,30 +146,15 @@ impl ChannelTeller {
         let mut tx = self.0.0.reader.read(&Scope::platform()).await?;
         let contracts = network::contracts(&mut tx, org).await?;
         let own = |contract: &network::Contract| contract.source == SOURCE && contract.target != MESSAGING;
-        let contracts: Vec<ContractView> = contracts
-            .into_iter()
-            .filter(own)
-            .map(|contract| ContractView {
-                id: contract.id,
-                from: contract.source,
-                to: contract.target,
-                allowed_event_types: contract.allowed_event_types,
-                boundaries: contract.boundaries,
-                expires_at: contract.expires_at,
-                max_events_per_second: contract.max_events_per_second,
-                redact: contract.redact,
-            })
-            .collect();
+        let contracts: Vec<ContractView> =
+            contracts.into_iter().filter(own).map(network::Contract::for_routing).collect();
         if contracts.is_empty() {
             return Ok(None);
         }
-        let nodes = network::nodes(&mut tx, org).await?.into_iter().map(|node| {
-            let (node_type, endpoint, entity_id) = (node.node_type, node.endpoint, node.entity_id);
-            (node.id, NodeView { node_type, endpoint, entity_id, owner_id: node.owner_id })
-        });
-        let nodes: Vec<(String, NodeView)> = nodes.filter(|(id, _)| id != MESSAGING).collect();
+        let nodes = network::nodes(&mut tx, org).await?.into_iter().filter(|node| node.id != MESSAGING);
+        let nodes: Vec<(String, NodeView)> = nodes.map(network::Node::for_routing).collect();
         let rows = network::policies(&mut tx, org).await?;
-        let rows = rows.into_iter().map(|row| (row.id, row.version, row.place, row.definition));
+        let rows = rows.into_iter().map(network::Policy::for_routing);
         Ok(Some(MeshView::new(nodes, contracts, Vec::new(), PolicySet::compile(&standing_policies(rows)))))
     }
 

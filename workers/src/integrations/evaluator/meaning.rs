@@ -206,6 +206,7 @@ fn looked_at_by(how: &str, graded: &str, turn: usize) -> String {
 fn context(started: &EvaluationStarted, case: &str, graded: &str) -> CompletionContext {
     CompletionContext {
         user_id: Some(started.started_by.clone()),
+        key_id: started.key_id.clone(),
         evaluation_id: Some(started.evaluation_id.clone()),
         case_id: Some(case.to_owned()),
         graded_id: Some(graded.to_owned()),

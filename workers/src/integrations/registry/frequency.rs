@@ -1,5 +1,6 @@
-//! How much an organization calls what it registered: buckets and places that all processes share, drawn from before a call is
-//! begun, and settled when it is known what the call took.
+//! How much an organization calls what it registered: buckets that all processes share, drawn from before a call is begun and
+//! settled when it is known what the call took; and places, had while the other side works on it and not while it waits to be
+//! tried again.
 
 use std::time::Duration;
 
@@ -7,9 +8,10 @@ use serde_json::Value;
 use symbia_events::integrations::{CallRate, ErrorCategory, InvocationInput};
 use symbia_nats::{
     limits::{Bucket, Limits},
-    places::Places,
+    places::{Place, Places},
 };
 use symbia_projections::integrations::Integration;
+use tokio::time::Instant;
 
 use crate::integrations::provider::Fault;
 
@@ -33,18 +35,41 @@ pub(super) struct Counted<'a> {
     pub org: &'a str,
     pub integration: &'a Integration,
     pub operation: &'a str,
-    /// Its id: who makes the call again has the same place.
+    /// Its id.
     pub request: &'a str,
-    /// How long it may take.
-    pub lasting: Duration,
+    /// When it must have its answer: so long it is waited for the place of a worker that died over it.
+    pub deadline: Instant,
 }
 
-/// What a call has of the limits that count it.
+/// What a call has taken from the buckets that count it.
 #[derive(Default)]
 pub(super) struct Drawn {
     calls: Vec<(String, Bucket)>,
     tokens: Vec<(String, Bucket)>,
-    places: Vec<String>,
+}
+
+/// The places of a call among those at once.
+#[must_use]
+pub(super) struct Held(Vec<Place>);
+
+impl Held {
+    /// Gives them back.
+    pub(super) async fn leave(self) {
+        for place in self.0 {
+            place.leave().await;
+        }
+    }
+}
+
+impl Counted<'_> {
+    // What its integration as a whole may be called, and its operation.
+    fn rates(&self) -> impl Iterator<Item = (String, CallRate)> {
+        let whole = format!("integration:{}:{}", self.org, self.integration.key);
+        let limit = self.integration.rate_limit.as_ref();
+        let of_one = limit.and_then(|limit| limit.operations.get(self.operation));
+        let of_one = of_one.map(|rate| (format!("{whole}:{}", self.operation), *rate));
+        limit.map(|limit| (whole, limit.all())).into_iter().chain(of_one)
+    }
 }
 
 impl CallLimits {
@@ -54,34 +79,57 @@ impl CallLimits {
         CallLimits { buckets: Limits::new(client.clone()), places: Places::new(client) }
     }
 
-    /// Draws from every limit that counts a call; refuses when one has nothing left, and then has drawn from none.
-    pub(super) async fn admit(&self, call: &Counted<'_>) -> Result<Drawn, Fault> {
+    /// Takes every place that a call needs, or none.
+    pub(super) async fn enter(&self, call: &Counted<'_>) -> Result<Held, Fault> {
+        let mut held = Held(Vec::new());
+        for (key, rate) in call.rates() {
+            let Some(most) = rate.concurrent_requests else { continue };
+            let key = format!("{key}:at-once");
+            let left = call.deadline.saturating_duration_since(Instant::now());
+            match self.places.take(&key, most, call.request, left).await {
+                Ok(Some(place)) => held.0.push(place),
+                Ok(None) => {
+                    held.leave().await;
+                    return Err(crowded(&call.integration.key, most));
+                }
+                // A broker that is away keeps nobody from working.
+                Err(error) => tracing::warn!(key, %error, "a limit is passed over"),
+            }
+        }
+        Ok(held)
+    }
+
+    /// The same for a call that has waited to be tried again; none: others have them until its deadline.
+    pub(super) async fn enter_again(&self, call: &Counted<'_>) -> Option<Held> {
+        loop {
+            match self.enter(call).await {
+                Ok(held) => return Some(held),
+                Err(_) if Instant::now() + AGAIN >= call.deadline => return None,
+                Err(_) => tokio::time::sleep(AGAIN).await,
+            }
+        }
+    }
+
+    /// Draws from every bucket that counts a call; refuses when one has nothing left, and then has drawn from none.
+    pub(super) async fn draw(&self, call: &Counted<'_>) -> Result<Drawn, Fault> {
         let mut drawn = Drawn::default();
-        let Some(limit) = &call.integration.rate_limit else { return Ok(drawn) };
-        let whole = format!("integration:{}:{}", call.org, call.integration.key);
-        let of_one = limit.operations.get(call.operation).map(|rate| (format!("{whole}:{}", call.operation), *rate));
-        for (key, rate) in std::iter::once((whole, limit.all())).chain(of_one) {
-            if let Err(fault) = self.draw(call, &key, rate, &mut drawn).await {
+        for (key, rate) in call.rates() {
+            if let Err(fault) = self.draw_at(call, &key, rate, &mut drawn).await {
                 for (key, bucket) in std::mem::take(&mut drawn.calls) {
                     self.correct(&key, bucket, 0).await;
                 }
-                self.settle(call, drawn, 0).await;
+                self.settle(drawn, 0).await;
                 return Err(fault);
             }
         }
         Ok(drawn)
     }
 
-    /// Gives places back, and takes the tokens that a call took.
-    pub(super) async fn settle(&self, call: &Counted<'_>, drawn: Drawn, tokens: u64) {
+    /// Takes the tokens that a call took.
+    pub(super) async fn settle(&self, drawn: Drawn, tokens: u64) {
         for (key, bucket) in drawn.tokens {
             // An answer says what it took, and is not believed without bounds.
             self.correct(&key, bucket, tokens.min(bucket.size.saturating_mul(MOST_MINUTES))).await;
-        }
-        for key in drawn.places {
-            if let Err(error) = self.places.leave(&key, call.request).await {
-                tracing::warn!(key, %error, "a place is not given back before its time");
-            }
         }
     }
 
@@ -92,21 +140,8 @@ impl CallLimits {
         }
     }
 
-    // A broker that is away keeps nobody from working.
-    async fn draw(&self, call: &Counted<'_>, key: &str, rate: CallRate, drawn: &mut Drawn) -> Result<(), Fault> {
+    async fn draw_at(&self, call: &Counted<'_>, key: &str, rate: CallRate, drawn: &mut Drawn) -> Result<(), Fault> {
         let integration = &call.integration.key;
-        if let Some(most) = rate.concurrent_requests {
-            let key = format!("{key}:at-once");
-            match self.places.take(&key, most, call.request, call.lasting).await {
-                Ok(true) => drawn.places.push(key),
-                Ok(false) => return Err(crowded(integration, most)),
-                // It may have been taken all the same.
-                Err(error) => {
-                    tracing::warn!(key, %error, "a limit is passed over");
-                    drawn.places.push(key);
-                }
-            }
-        }
         let CallRate { requests_per_second, requests_per_minute, tokens_per_minute, .. } = rate;
         for (name, most, per) in [
             ("second", requests_per_second, Duration::from_secs(1)),

@@ -28,7 +28,7 @@ use tokio::time::Instant;
 
 use super::{
     Vault,
-    frequency::{CallLimits, Counted, tokens},
+    frequency::{CallLimits, Counted, Held, tokens},
 };
 use crate::{
     content_keys::ContentKeys,
@@ -44,8 +44,6 @@ use crate::{
 const PATIENCE: Duration = Duration::from_secs(30);
 /// Largest answer; sealed, it must fit into an event.
 const MOST: usize = MAX_INVOKED / 2;
-/// How long recording an end may take beyond a call's own time.
-const SLACK: Duration = Duration::from_secs(5);
 /// Methods that may be repeated (RFC 9110 §9.2.2).
 const IDEMPOTENT: [&str; 5] = ["GET", "HEAD", "PUT", "DELETE", "OPTIONS"];
 
@@ -172,24 +170,36 @@ impl Work<'_> {
             integration: &call.integration,
             operation: &call.operation.id,
             request: &self.request.request_id,
-            lasting: self.deadline.saturating_duration_since(Instant::now()) + SLACK,
+            deadline: self.deadline,
         };
         let limits = &self.invoker.limits;
-        let drawn = match limits.admit(&counted).await {
-            Ok(drawn) => drawn,
+        let held = match limits.enter(&counted).await {
+            Ok(held) => held,
             Err(fault) => return Ok(Err(fault)),
         };
-        let ended = self.answered(call).await;
+        let drawn = match limits.draw(&counted).await {
+            Ok(drawn) => drawn,
+            Err(fault) => {
+                held.leave().await;
+                return Ok(Err(fault));
+            }
+        };
+        let ended = self.answered(call, &counted, held).await;
         let tokens = match &ended {
             Ok(Ok(Some(answer))) => tokens(&call.input, &answer.data),
             _ => 0,
         };
-        limits.settle(&counted, drawn, tokens).await;
+        limits.settle(drawn, tokens).await;
         ended
     }
 
     // None: another worker has ended it.
-    async fn answered(&self, call: &Call) -> anyhow::Result<Result<Option<Answer>, Fault>> {
+    async fn answered(
+        &self,
+        call: &Call,
+        counted: &Counted<'_>,
+        mut held: Held,
+    ) -> anyhow::Result<Result<Option<Answer>, Fault>> {
         let (request, lease) = match self.prepared(call).await? {
             Ok(prepared) => prepared,
             Err(fault) => return Ok(Err(fault)),
@@ -214,6 +224,7 @@ impl Work<'_> {
                 Some(tool) => self.run_tool(&request, tool, call).await,
                 None => self.call(&request).await,
             };
+            held.leave().await;
             let passing = match &answer {
                 Ok(answer) => answer.status.is_some_and(|status| status == 429 || status.is_server_error()),
                 Err(fault) => fault.category.is_retryable(),
@@ -225,6 +236,11 @@ impl Work<'_> {
                 return Ok(answer.map(Some));
             }
             tokio::time::sleep(pause).await;
+            // Others may have had its place meanwhile.
+            held = match self.invoker.limits.enter_again(counted).await {
+                Some(held) => held,
+                None => return Ok(answer.map(Some)),
+            };
         }
     }
 
