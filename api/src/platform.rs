@@ -321,6 +321,11 @@ impl Platform {
         Ok(self.reader.read(scope).await?)
     }
 
+    /// Connections for who reads for many.
+    pub(crate) fn reader(&self) -> &ReadPool {
+        &self.reader
+    }
+
     /// Adds the readiness checks of a service with read models: `eventBus`, `database`, and `projections` with their lag.
     pub fn watch(&self, health: &Health, service: Service) {
         self.watch_bus_and_database(health);

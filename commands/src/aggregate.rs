@@ -35,6 +35,11 @@ pub trait Aggregate: Default + Clone + Serialize + DeserializeOwned + Send + Syn
     /// Folds one event into the state. Total: it never fails and never panics.
     fn apply(&mut self, event: &Self::Event);
 
+    /// Whether nothing more is expected to happen to it. Who asks for it again then reads its events: it is not worth a snapshot.
+    fn has_ended(&self) -> bool {
+        false
+    }
+
     /// Decides a command: the events that follow from it, or why it is refused. No events = nothing to change.
     fn decide(
         &self,

@@ -50,6 +50,11 @@ impl From<Entry> for Row {
 }
 
 impl History {
+    /// Whether there was one command at most.
+    pub(crate) fn is_first(&self) -> bool {
+        self.commands.len() <= 1 && self.forgotten == 0
+    }
+
     /// Adds a command whose events, of the given types, begin with `version` and stand at stream sequence `sequence`.
     pub(crate) fn push<'a>(
         &mut self,

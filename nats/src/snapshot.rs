@@ -1,5 +1,6 @@
 //! Aggregates in memory, and their snapshots in a KV bucket, written behind: every 100 events, and when an aggregate goes
-//! quiet, evicted or not. A snapshot is a cache: signed, and dropped when anything about it is off.
+//! quiet, evicted or not, unless its first message is all there is of it, or it has its end. A snapshot is a cache: signed, and
+//! dropped when anything about it is off.
 
 use std::{
     any::Any,
@@ -84,6 +85,10 @@ impl<A: Aggregate> AnySlot for Slot<A> {
         let mut kept = self.lock();
         let Some(changed) = kept.changed else { return Due::Never };
         let Some(loaded) = kept.loaded.as_ref().filter(|_| changed.elapsed() >= quiet) else { return Due::Later };
+        if loaded.commands.is_first() || loaded.state.has_ended() {
+            kept.changed = None;
+            return Due::Never;
+        }
         let (version, json) = (loaded.version, to_json(loaded));
         kept.changed = None;
         kept.snapshot = Some(version);

@@ -51,9 +51,14 @@ impl Meshes {
         self.of(conn, org, version).await
     }
 
+    /// The mesh of a version, when that is the one that is kept.
+    pub fn kept(&self, org: &str, version: i64) -> Option<Arc<MeshView>> {
+        self.0.get(org).filter(|(kept, _)| *kept == version).map(|(_, view)| view)
+    }
+
     /// The mesh of a version that was just read.
     pub async fn of(&self, conn: &mut PgConnection, org: &str, version: i64) -> ApiResult<Arc<MeshView>> {
-        if let Some((_, view)) = self.0.get(org).filter(|(kept, _)| *kept == version) {
+        if let Some(view) = self.kept(org, version) {
             return Ok(view);
         }
         let records: Vec<PolicyRecord> = policies(conn, org).await?.into_iter().map(|policy| policy.record).collect();

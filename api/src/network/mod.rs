@@ -17,6 +17,7 @@ mod policies;
 mod redriving;
 mod refusals;
 mod sdn;
+mod seeing;
 mod sending;
 mod services;
 mod shapes;
@@ -91,6 +92,7 @@ struct Network {
     /// Counts in all processes together.
     flood: Arc<dyn RateLimiter>,
     meshes: mesh::Meshes,
+    seeing: seeing::Seeing,
     refusals: refusals::Refusals,
     http: reqwest::Client,
 }
@@ -127,6 +129,7 @@ pub fn service(platform: Platform, feed: &Feed, options: Options, health: Health
         leases,
         flood: Arc::new(SharedBuckets::new(platform.nats.clone())),
         meshes: mesh::Meshes::default(),
+        seeing: seeing::Seeing::open(platform.reader().clone()),
         refusals,
         http: reqwest::Client::new(),
         options: Arc::new(options),

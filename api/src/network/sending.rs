@@ -235,8 +235,21 @@ pub(super) struct Sent {
 impl Network {
     async fn seen(&self, place: &Place, event: &NewEvent, id: &str) -> ApiResult<Seen> {
         let org = place.org.as_str();
+        let seen = self.seeing.ask(&place.org, id).await;
+        if let Some((version, false)) = seen
+            && event.caused_by.is_none()
+            && let Some(view) = self.meshes.kept(org, version)
+        {
+            return Ok(Seen { view, earlier: None, reply_to: None });
+        }
         let mut tx = self.platform.read(&place.reading).await?;
-        let (version, was_sent) = model::mesh_version_and_event(&mut tx, org, id).await?;
+        let (version, was_sent) = match seen {
+            Some(seen) => seen,
+            None => {
+                let (version, sent) = model::mesh_version_and_sent(&mut tx, org, &[id]).await?;
+                (version, !sent.is_empty())
+            }
+        };
         Ok(Seen {
             view: self.meshes.of(&mut tx, org, version).await?,
             earlier: if was_sent { model::event(&mut tx, org, id).await? } else { None },

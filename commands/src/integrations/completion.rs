@@ -419,6 +419,10 @@ impl Aggregate for Completion {
         }
     }
 
+    fn has_ended(&self) -> bool {
+        self.phase == Phase::Over
+    }
+
     fn apply(&mut self, event: &CompletionEvent) {
         match event {
             CompletionEvent::CompletionRequested(e) => {

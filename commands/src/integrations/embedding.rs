@@ -154,6 +154,10 @@ impl Aggregate for Embedding {
     type Command = EmbeddingCommand;
     type Event = EmbeddingEvent;
 
+    fn has_ended(&self) -> bool {
+        self.phase == Phase::Over
+    }
+
     fn apply(&mut self, event: &EmbeddingEvent) {
         match event {
             EmbeddingEvent::EmbeddingRequested(e) => {

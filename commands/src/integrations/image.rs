@@ -199,6 +199,10 @@ impl Aggregate for Image {
     type Command = ImageCommand;
     type Event = ImageEvent;
 
+    fn has_ended(&self) -> bool {
+        self.phase == Phase::Over
+    }
+
     fn apply(&mut self, event: &ImageEvent) {
         match event {
             ImageEvent::ImageRequested(e) => {

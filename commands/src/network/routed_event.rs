@@ -210,6 +210,10 @@ impl Aggregate for RoutedEvent {
     type Command = RoutingCommand;
     type Event = RoutingEvent;
 
+    fn has_ended(&self) -> bool {
+        self.deliveries.values().all(|delivery| matches!(delivery, Delivery::Delivered | Delivery::Dead))
+    }
+
     fn apply(&mut self, event: &RoutingEvent) {
         let mut set = |target: &str, delivery| _ = self.deliveries.insert(target.to_owned(), delivery);
         match event {

@@ -10,7 +10,7 @@ mod table;
 pub use events::{EventFilter, Totals, event, events, totals, traces_of_run};
 pub use queue::{EARLIER_WAITS, Unsettled, unsettled, waiting_for};
 pub use registry::{
-    Active, active, bridge, bridges, contract, contracts, mesh_version, mesh_version_and_event, node, nodes, policies,
+    Active, active, bridge, bridges, contract, contracts, mesh_version, mesh_version_and_sent, node, nodes, policies,
     policy, policy_version,
 };
 pub use rows::{Bridge, Contract, Delivery, Node, Policy, PolicyVersion, RoutedEvent};

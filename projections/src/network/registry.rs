@@ -46,17 +46,17 @@ pub async fn mesh_version(conn: &mut PgConnection, org: &str) -> Result<i64, sql
     Ok(version.bind(org).bind(MESH).fetch_optional(conn).await?.unwrap_or(0))
 }
 
-/// The same, and whether an event of this id was routed there.
-pub async fn mesh_version_and_event(
+/// The same, and which of some events were routed there.
+pub async fn mesh_version_and_sent(
     conn: &mut PgConnection,
     org: &str,
-    event_id: &str,
-) -> Result<(i64, bool), sqlx::Error> {
+    events: &[&str],
+) -> Result<(i64, Vec<String>), sqlx::Error> {
     let seen = sqlx::query_as(
         "SELECT coalesce((SELECT version FROM network.meshes WHERE org_id = $1 AND id = $2), 0),
-             EXISTS (SELECT FROM network.events WHERE org_id = $1 AND id = $3)",
+             ARRAY(SELECT id FROM network.events WHERE org_id = $1 AND id = ANY($3))",
     );
-    seen.bind(org).bind(MESH).bind(event_id).fetch_one(conn).await
+    seen.bind(org).bind(MESH).bind(events).fetch_one(conn).await
 }
 
 /// The nodes of an organization, the oldest first.
