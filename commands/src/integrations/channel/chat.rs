@@ -9,7 +9,7 @@ use symbia_events::{
     integrations::{
         ChannelChatEvent, ChannelDeliveryDeferred, ChannelDeliveryStarted, ChannelMessageDelivered,
         ChannelMessageEdited, ChannelMessageFailed, ChannelMessagePosted, ChannelMessageQueued, ChannelMessageReceived,
-        ChannelMessageWithdrawn, ChannelPartDelivered, ChannelUpdateIgnored,
+        ChannelMessageWithdrawn, ChannelPartDelivered, ChannelReceipt, ChannelReceiptNoted, ChannelUpdateIgnored,
     },
 };
 use time::OffsetDateTime;
@@ -17,16 +17,20 @@ use uuid::Uuid;
 
 use super::{
     super::registry::configures, ChannelChange, ChannelChatCommand, DeferChannelDelivery, IngestChannelUpdate,
-    RecordChannelPart, RetryChannelDelivery, SendChannelMessage, platforms,
+    NoteChannelReceipt, RecordChannelPart, RetryChannelDelivery, SendChannelMessage, platforms,
 };
 use crate::{Actor, Aggregate, Decision, Rejection};
 
 /// Calls of the other side whose repetition is told.
 const REMEMBERED: usize = 512;
+/// Parts that were said, of which it may be told what became of them.
+const AWAITED: usize = 64;
 /// Most that waits to be said.
 const MOST_WAITING: usize = 256;
 /// Most bytes of what is to be said, and of what was.
 const MAX_BODY: usize = 128 * 1024;
+/// Most bytes of what an answer needs besides.
+const MAX_THREAD: usize = 4 * 1024;
 const MAX_LABEL: usize = 255;
 
 /// Something that was said there and is to be said here.
@@ -61,6 +65,14 @@ pub struct Outgoing {
     pub sent: Vec<String>,
 }
 
+/// A part that was said there, and what the other side told of it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+struct SaidPart {
+    delivery_id: String,
+    vendor_message_id: String,
+    receipt: Option<ChannelReceipt>,
+}
+
 /// A chat.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ChannelChat {
@@ -70,6 +82,8 @@ pub struct ChannelChat {
     queued: VecDeque<String>,
     incoming: VecDeque<Incoming>,
     outgoing: VecDeque<Outgoing>,
+    said: VecDeque<SaidPart>,
+    thread: Option<Personal>,
 }
 
 impl ChannelChat {
@@ -83,6 +97,12 @@ impl ChannelChat {
     #[must_use]
     pub fn next_in(&self) -> Option<&Incoming> {
         self.incoming.front()
+    }
+
+    /// What an answer needs besides the chat, as what was said last there brought it along.
+    #[must_use]
+    pub fn thread(&self) -> Option<&Personal> {
+        self.thread.as_ref()
     }
 
     /// What is being said there, if it is this attempt.
@@ -124,6 +144,9 @@ impl ChannelChat {
         }
         let body = c.body.ok_or_else(|| Rejection::invalid("body: what was said, sealed"))?;
         sized(&body)?;
+        if c.thread.as_ref().is_some_and(|thread| thread.text_len() > MAX_THREAD) {
+            return Err(Rejection::new("TOO_LARGE", "what an answer needs has at most 4 kB"));
+        }
         let received = ChannelMessageReceived {
             chat_key: c.chat_key,
             org_id: c.org_id,
@@ -134,6 +157,7 @@ impl ChannelChat {
             message_id: c.message_id,
             content_type: c.content_type,
             body,
+            thread: c.thread,
         };
         Ok(match c.change {
             ChannelChange::Edited => Decision::one(edited_of(received)),
@@ -194,6 +218,28 @@ impl ChannelChat {
         })
     }
 
+    // What is told later than what was told before is nothing new.
+    fn receipt(&self, c: NoteChannelReceipt) -> Result<Decision<ChannelChatEvent>, Rejection> {
+        let Some(part) = self.said.iter().find(|part| part.vendor_message_id == c.vendor_message_id) else {
+            // The other side may be faster than the log.
+            if self.outgoing.front().is_some_and(|first| first.under_way) {
+                return Err(Rejection::new("CONFLICT", "it is being said: tell it again later"));
+            }
+            return Ok(Decision::nothing());
+        };
+        if part.receipt.is_some_and(|known| known >= c.receipt) {
+            return Ok(Decision::nothing());
+        }
+        Ok(Decision::one(ChannelReceiptNoted {
+            chat_key: c.chat_key,
+            connection_id: self.connection_id.clone(),
+            delivery_id: part.delivery_id.clone(),
+            vendor_message_id: c.vendor_message_id,
+            receipt: c.receipt,
+            code: c.code,
+        }))
+    }
+
     fn defer(&self, c: DeferChannelDelivery) -> Decision<ChannelChatEvent> {
         if self.under_way(&c.delivery_id, c.attempt).is_none() {
             return Decision::nothing();
@@ -220,6 +266,9 @@ impl ChannelChat {
 
     fn took_in(&mut self, e: &ChannelMessageReceived, change: ChannelChange) {
         self.is_called(&e.chat_key, &e.connection_id);
+        if e.thread.is_some() {
+            self.thread.clone_from(&e.thread);
+        }
         self.waits(Incoming {
             update_id: e.update_id.clone(),
             change,
@@ -292,6 +341,7 @@ fn received_of(e: ChannelMessageEdited) -> ChannelMessageReceived {
         message_id: e.message_id,
         content_type: e.content_type,
         body: e.body,
+        thread: None,
     }
 }
 
@@ -315,7 +365,7 @@ fn sized(sealed: &Personal) -> Result<(), Rejection> {
 }
 
 impl Aggregate for ChannelChat {
-    const STATE_VERSION: u32 = 2;
+    const STATE_VERSION: u32 = 3;
     const ID_FIELD: Option<&'static str> = Some("chatKey");
     type Command = ChannelChatCommand;
     type Event = ChannelChatEvent;
@@ -344,6 +394,11 @@ impl Aggregate for ChannelChat {
                 if let Some(first) = self.outgoing.front_mut() {
                     first.sent.push(e.vendor_message_id.clone());
                 }
+                if self.said.len() == AWAITED {
+                    self.said.pop_front();
+                }
+                let (delivery_id, vendor_message_id) = (e.delivery_id.clone(), e.vendor_message_id.clone());
+                self.said.push_back(SaidPart { delivery_id, vendor_message_id, receipt: None });
             }
             ChannelChatEvent::ChannelDeliveryDeferred(_) => {
                 if let Some(first) = self.outgoing.front_mut() {
@@ -352,6 +407,11 @@ impl Aggregate for ChannelChat {
             }
             ChannelChatEvent::ChannelMessageDelivered(e) => self.ended(&e.delivery_id),
             ChannelChatEvent::ChannelMessageFailed(e) => self.ended(&e.delivery_id),
+            ChannelChatEvent::ChannelReceiptNoted(e) => {
+                for part in self.said.iter_mut().filter(|part| part.vendor_message_id == e.vendor_message_id) {
+                    part.receipt = Some(e.receipt);
+                }
+            }
         }
     }
 
@@ -376,6 +436,7 @@ impl Aggregate for ChannelChat {
                 let (chat_key, update_id, reason) = (c.chat_key, c.update_id, c.reason);
                 Decision::one(ChannelUpdateIgnored { chat_key, update_id, reason })
             }
+            ChannelChatCommand::NoteChannelReceipt(c) => return self.receipt(c),
             ChannelChatCommand::RetryChannelDelivery(c) => self.retry(c),
             ChannelChatCommand::RecordChannelPart(c) => self.part(c),
             ChannelChatCommand::DeferChannelDelivery(c) => self.defer(c),
