@@ -172,11 +172,6 @@ impl FakeDiscord {
             let message = tokio::select! {
                 message = socket.recv() => message,
                 _ = look.tick() => {
-                    let next = behind.and_then(|behind| self.book().told.get(behind).cloned());
-                    if let (Some(next), Some(count)) = (next, behind.as_mut()) {
-                        socket.send(send(next)).await?;
-                        *count += 1;
-                    }
                     let breaks = self.book().breaks.take();
                     match breaks {
                         Some(Some(code)) => {
@@ -184,8 +179,14 @@ impl FakeDiscord {
                             return Ok(socket.send(Message::Close(Some(frame))).await?);
                         }
                         Some(None) => return Ok(()),
-                        None => continue,
+                        None => {}
                     }
+                    let next = behind.and_then(|behind| self.book().told.get(behind).cloned());
+                    if let (Some(next), Some(count)) = (next, behind.as_mut()) {
+                        socket.send(send(next)).await?;
+                        *count += 1;
+                    }
+                    continue;
                 }
             };
             let text = match message {
@@ -273,7 +274,7 @@ impl Bot {
         let Some(id) = found[0]["id"].as_str() else { return Ok(Vec::new()) };
         let found = stage.ask_at(&stage.messaging, ada, "GET", &format!("/api/conversations/{id}/messages"), None);
         let mut messages = found.await?.body.as_array().cloned().unwrap_or_default();
-        messages.retain(|message| message["sender_type"] == "user");
+        messages.retain(|message| message["sender_type"] == "user" && message["content"].is_string());
         messages.sort_by_key(|message| message["sequence"].as_i64());
         Ok(messages)
     }

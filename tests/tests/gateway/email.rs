@@ -186,7 +186,7 @@ async fn a_mail_is_answered_in_its_thread_and_no_program_is() -> Tested {
         all.retain(|message| message["sender_type"] == "user");
         all.sort_by_key(|message| message["sequence"].as_i64());
         ensure!(found[0]["name"] == "A question", "{found}");
-        Ok(all)
+        anyhow::Ok(all)
     };
     until("it is said", || async { Ok(said().await?.len() == 2) }).await?;
     let all = said().await?;

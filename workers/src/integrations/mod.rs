@@ -41,7 +41,7 @@ pub use anthropic::{ANTHROPIC, Anthropic, AnthropicOptions};
 pub use books::Books;
 pub use channels::{
     ChannelBridge, ChannelCourier, ChannelForwarder, ChannelKeeper, ChannelTeller, Channels, DISCORD_API, Discord,
-    Messengers, SLACK_API, Slack, TELEGRAM_API, Telegram, WHATSAPP_API, WhatsApp,
+    Messengers, Room, SLACK_API, Slack, TELEGRAM_API, Telegram, WHATSAPP_API, WhatsApp,
 };
 pub use embedding::EmbeddingRouter;
 pub use enquiries::Enquiries;

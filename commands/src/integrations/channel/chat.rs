@@ -9,7 +9,7 @@ use symbia_events::{
     integrations::{
         ChannelChatEvent, ChannelDeliveryDeferred, ChannelDeliveryStarted, ChannelMessageDelivered,
         ChannelMessageEdited, ChannelMessageFailed, ChannelMessagePosted, ChannelMessageQueued, ChannelMessageReceived,
-        ChannelMessageWithdrawn, ChannelPartDelivered, ChannelReceipt, ChannelReceiptNoted, ChannelUpdateIgnored,
+        ChannelMessageWithdrawn, ChannelPartDelivered, ChannelUpdateIgnored,
     },
 };
 use time::OffsetDateTime;
@@ -17,14 +17,12 @@ use uuid::Uuid;
 
 use super::{
     super::registry::configures, ChannelChange, ChannelChatCommand, DeferChannelDelivery, IngestChannelUpdate,
-    NoteChannelReceipt, RecordChannelPart, RetryChannelDelivery, SendChannelMessage, platforms,
+    RecordChannelPart, RetryChannelDelivery, SendChannelMessage, platforms, receipts::SaidParts,
 };
 use crate::{Actor, Aggregate, Decision, Rejection};
 
 /// Calls of the other side whose repetition is told.
 const REMEMBERED: usize = 512;
-/// Parts that were said, of which it may be told what became of them.
-const AWAITED: usize = 64;
 /// Most that waits to be said.
 const MOST_WAITING: usize = 256;
 /// Most bytes of what is to be said, and of what was.
@@ -65,14 +63,6 @@ pub struct Outgoing {
     pub sent: Vec<String>,
 }
 
-/// A part that was said there, and what the other side told of it.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-struct SaidPart {
-    delivery_id: String,
-    vendor_message_id: String,
-    receipt: Option<ChannelReceipt>,
-}
-
 /// A chat.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ChannelChat {
@@ -82,7 +72,7 @@ pub struct ChannelChat {
     queued: VecDeque<String>,
     incoming: VecDeque<Incoming>,
     outgoing: VecDeque<Outgoing>,
-    said: VecDeque<SaidPart>,
+    said: SaidParts,
     thread: Option<Personal>,
 }
 
@@ -216,28 +206,6 @@ impl ChannelChat {
             parts: c.parts,
             vendor_message_id: c.vendor_message_id,
         })
-    }
-
-    // What is told later than what was told before is nothing new.
-    fn receipt(&self, c: NoteChannelReceipt) -> Result<Decision<ChannelChatEvent>, Rejection> {
-        let Some(part) = self.said.iter().find(|part| part.vendor_message_id == c.vendor_message_id) else {
-            // The other side may be faster than the log.
-            if self.outgoing.front().is_some_and(|first| first.under_way) {
-                return Err(Rejection::new("CONFLICT", "it is being said: tell it again later"));
-            }
-            return Ok(Decision::nothing());
-        };
-        if part.receipt.is_some_and(|known| known >= c.receipt) {
-            return Ok(Decision::nothing());
-        }
-        Ok(Decision::one(ChannelReceiptNoted {
-            chat_key: c.chat_key,
-            connection_id: self.connection_id.clone(),
-            delivery_id: part.delivery_id.clone(),
-            vendor_message_id: c.vendor_message_id,
-            receipt: c.receipt,
-            code: c.code,
-        }))
     }
 
     fn defer(&self, c: DeferChannelDelivery) -> Decision<ChannelChatEvent> {
@@ -394,11 +362,7 @@ impl Aggregate for ChannelChat {
                 if let Some(first) = self.outgoing.front_mut() {
                     first.sent.push(e.vendor_message_id.clone());
                 }
-                if self.said.len() == AWAITED {
-                    self.said.pop_front();
-                }
-                let (delivery_id, vendor_message_id) = (e.delivery_id.clone(), e.vendor_message_id.clone());
-                self.said.push_back(SaidPart { delivery_id, vendor_message_id, receipt: None });
+                self.said.said(&e.delivery_id, &e.vendor_message_id);
             }
             ChannelChatEvent::ChannelDeliveryDeferred(_) => {
                 if let Some(first) = self.outgoing.front_mut() {
@@ -407,11 +371,7 @@ impl Aggregate for ChannelChat {
             }
             ChannelChatEvent::ChannelMessageDelivered(e) => self.ended(&e.delivery_id),
             ChannelChatEvent::ChannelMessageFailed(e) => self.ended(&e.delivery_id),
-            ChannelChatEvent::ChannelReceiptNoted(e) => {
-                for part in self.said.iter_mut().filter(|part| part.vendor_message_id == e.vendor_message_id) {
-                    part.receipt = Some(e.receipt);
-                }
-            }
+            ChannelChatEvent::ChannelReceiptNoted(e) => self.said.told(&e.vendor_message_id, e.receipt),
         }
     }
 
@@ -436,7 +396,10 @@ impl Aggregate for ChannelChat {
                 let (chat_key, update_id, reason) = (c.chat_key, c.update_id, c.reason);
                 Decision::one(ChannelUpdateIgnored { chat_key, update_id, reason })
             }
-            ChannelChatCommand::NoteChannelReceipt(c) => return self.receipt(c),
+            ChannelChatCommand::NoteChannelReceipt(c) => {
+                let is_being_said = self.outgoing.front().is_some_and(|first| first.under_way);
+                return self.said.receipt(c, &self.connection_id, is_being_said);
+            }
             ChannelChatCommand::RetryChannelDelivery(c) => self.retry(c),
             ChannelChatCommand::RecordChannelPart(c) => self.part(c),
             ChannelChatCommand::DeferChannelDelivery(c) => self.defer(c),

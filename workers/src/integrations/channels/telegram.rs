@@ -121,7 +121,9 @@ impl Messenger for TelegramBot {
     async fn open(&self, how: &Opening<'_>) -> Result<SpeaksAs, Refused> {
         let dropped = how.drop_pending_updates;
         let (method, body) = match (how.mode, how.secret) {
-            (ChannelMode::Polling | ChannelMode::Gateway, _) => ("deleteWebhook", json!({ "drop_pending_updates": dropped })),
+            (ChannelMode::Polling | ChannelMode::Gateway, _) => {
+                ("deleteWebhook", json!({ "drop_pending_updates": dropped }))
+            }
             (ChannelMode::Webhook, Some(secret)) => (
                 "setWebhook",
                 json!({ "url": how.webhook_url, "secret_token": secret.as_str(), "allowed_updates": UPDATES,
