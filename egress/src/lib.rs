@@ -12,8 +12,9 @@ pub mod mcp;
 pub mod references;
 mod resolver;
 mod rules;
+mod websocket;
 
-use std::{sync::Arc, time::Duration};
+use std::{fmt, net::IpAddr, sync::Arc, time::Duration};
 
 use reqwest::{Client, Method, RequestBuilder, Url, redirect::Policy};
 
@@ -22,6 +23,7 @@ pub use call::{InvalidCall, Request};
 pub use errand::{Errand, Reply, read};
 pub use resolver::LookUp;
 pub use rules::{Blocked, Rules, leads_to};
+pub use websocket::Socket;
 
 const CONNECT: Duration = Duration::from_secs(5);
 
@@ -89,10 +91,17 @@ impl From<reqwest::Error> for EgressError {
 }
 
 /// Makes calls within rules. Cheap to clone; keeps connections open.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct Egress {
     rules: Arc<Rules>,
+    look_up: LookUp,
     http: Client,
+}
+
+impl fmt::Debug for Egress {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Egress").field("rules", &self.rules).finish_non_exhaustive()
+    }
 }
 
 impl Egress {
@@ -114,9 +123,9 @@ impl Egress {
             .connect_timeout(CONNECT)
             .redirect(Policy::none())
             .no_proxy()
-            .dns_resolver(resolver::Guarded::new(Arc::clone(&rules), look_up))
+            .dns_resolver(resolver::Guarded::new(Arc::clone(&rules), Arc::clone(&look_up)))
             .build()?;
-        Ok(Egress { rules, http })
+        Ok(Egress { rules, look_up, http })
     }
 
     /// A request that follows no redirect. What its answer says is to be read with [`read`]: within a limit.
@@ -126,6 +135,21 @@ impl Egress {
     pub fn request(&self, method: Method, url: Url) -> Result<RequestBuilder, Blocked> {
         self.rules.check(&url)?;
         Ok(self.http.request(method, url))
+    }
+
+    /// Where a server is that speaks another protocol than HTTP, at one of these ports (an operator may allow a host others): what
+    /// is to be connected to, without looking its name up again.
+    ///
+    /// # Errors
+    /// It may not be connected to.
+    pub async fn locate(&self, host: &str, port: u16, ports: &[u16]) -> Result<IpAddr, EgressError> {
+        self.rules.check_server(host, port, ports)?;
+        if let Ok(address) = host.trim_matches(['[', ']']).parse::<IpAddr>() {
+            return Ok(address);
+        }
+        let found = tokio::time::timeout(CONNECT, resolver::admitted(&self.rules, &self.look_up, host)).await;
+        let found = found.map_err(|_| EgressError::Timeout)??;
+        found.first().copied().ok_or(EgressError::Blocked(Blocked::Unknown))
     }
 
     // For a library that makes its requests itself, to this address and no other.

@@ -24,6 +24,15 @@ pub(crate) fn of_machine() -> LookUp {
     })
 }
 
+/// The addresses of a name, if all of them may be connected to.
+pub(crate) async fn admitted(rules: &Rules, look_up: &LookUp, host: &str) -> Result<Vec<IpAddr>, Blocked> {
+    let addresses = look_up(host.to_owned()).await.unwrap_or_default();
+    if addresses.is_empty() {
+        return Err(Blocked::Unknown);
+    }
+    if rules.admits(host, &addresses) { Ok(addresses) } else { Err(Blocked::Address) }
+}
+
 pub(crate) struct Guarded {
     rules: Arc<Rules>,
     look_up: LookUp,
@@ -39,14 +48,7 @@ impl Resolve for Guarded {
     fn resolve(&self, name: Name) -> Resolving {
         let (rules, look_up) = (Arc::clone(&self.rules), Arc::clone(&self.look_up));
         Box::pin(async move {
-            let host = name.as_str().to_owned();
-            let addresses = look_up(host.clone()).await.unwrap_or_default();
-            if addresses.is_empty() {
-                return Err(Blocked::Unknown.into());
-            }
-            if !rules.admits(&host, &addresses) {
-                return Err(Blocked::Address.into());
-            }
+            let addresses = admitted(&rules, &look_up, name.as_str()).await?;
             // The client puts the port of the URL in.
             let found: Addrs = Box::new(addresses.into_iter().map(|address| SocketAddr::new(address, 0)));
             Ok(found)

@@ -122,11 +122,32 @@ impl Rules {
         if let Some((only_host, only_port)) = &self.only {
             return if host == only_host && port == *only_port { Ok(()) } else { Err(Blocked::Host) };
         }
+        match (url.scheme(), port) {
+            _ if self.check_host(host)? || self.any_port => Ok(()),
+            ("https", 443) => Ok(()),
+            ("https", _) => Err(Blocked::Port),
+            _ => Err(Blocked::Scheme),
+        }
+    }
+
+    /// Whether a host may be called at one of these ports, as far as its name tells.
+    ///
+    /// # Errors
+    /// Why it may not.
+    pub(crate) fn check_server(&self, host: &str, port: u16, ports: &[u16]) -> Result<(), Blocked> {
+        if let Some((only_host, only_port)) = &self.only {
+            return if host == only_host && port == *only_port { Ok(()) } else { Err(Blocked::Host) };
+        }
+        if self.check_host(host)? || ports.contains(&port) { Ok(()) } else { Err(Blocked::Port) }
+    }
+
+    // Whether an operator named it, so that it may be called in any way.
+    fn check_host(&self, host: &str) -> Result<bool, Blocked> {
         if let Ok(address) = host.trim_matches(['[', ']']).parse::<IpAddr>() {
             return match address {
-                address if self.names_network(address) => Ok(()),
+                address if self.names_network(address) => Ok(true),
                 address if !is_public(address) => Err(Blocked::Address),
-                _ if self.any_port => Ok(()),
+                _ if self.any_port => Ok(true),
                 _ => Err(Blocked::Literal),
             };
         }
@@ -134,17 +155,9 @@ impl Rules {
             return Err(Blocked::Host);
         }
         if self.names_host(host) {
-            return Ok(());
+            return Ok(true);
         }
-        if is_inner(host) {
-            return Err(Blocked::Host);
-        }
-        match (url.scheme(), port) {
-            _ if self.any_port => Ok(()),
-            ("https", 443) => Ok(()),
-            ("https", _) => Err(Blocked::Port),
-            _ => Err(Blocked::Scheme),
-        }
+        if is_inner(host) { Err(Blocked::Host) } else { Ok(false) }
     }
 
     /// Whether all addresses of a name may be connected to.

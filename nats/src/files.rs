@@ -2,12 +2,14 @@
 //! in parts, in a stream of their own. Without the key they can be read by nobody, and one purge takes all that belong to a
 //! conversation or a request.
 
+use std::sync::Arc;
+
 use async_nats::{
     Client,
     jetstream::{self, stream},
 };
 use bytes::Bytes;
-use futures::{StreamExt, TryStreamExt, stream as many};
+use futures::{Stream, StreamExt, stream as many};
 use serde::{Deserialize, Serialize};
 use symbia_events::{Personal, SubjectKey, UnsealError, check_token};
 
@@ -16,7 +18,7 @@ use crate::topology::FILES;
 /// Bytes of a part.
 const PART: usize = 256 * 1024;
 /// Parts that are asked for at a time.
-const AT_ONCE: usize = 8;
+const AT_ONCE: usize = 4;
 
 /// Where a file is.
 #[derive(Clone, Copy, Debug)]
@@ -49,6 +51,41 @@ struct Head {
     name: Option<String>,
     mime_type: Option<String>,
     parts: usize,
+    /// In bytes.
+    #[serde(default)]
+    size: Option<u64>,
+}
+
+/// A file that is there: what is known of it, and where its parts are.
+pub struct Found {
+    /// The message that it came with.
+    pub message: String,
+    /// As its sender called it.
+    pub name: Option<String>,
+    /// As its sender said.
+    pub mime_type: Option<String>,
+    /// In bytes, where it is known.
+    pub size: Option<u64>,
+    parts: usize,
+    subject: String,
+    stream: stream::Stream<()>,
+    key: SubjectKey,
+}
+
+impl Found {
+    /// What is in it, part by part: no more than a few are held at a time.
+    pub fn bytes(self) -> impl Stream<Item = Result<Bytes, FilesError>> + Send + 'static {
+        let (from, subject) = (Arc::new((self.stream, self.key)), self.subject);
+        let each = move |index: usize| {
+            let (from, name) = (Arc::clone(&from), format!("{subject}.{index}"));
+            async move {
+                let (stream, key) = &*from;
+                let sealed = part(stream, name.clone()).await?.ok_or(FilesError::Broken)?;
+                Ok(Bytes::from(key.open_bytes(&sealed, &name)?))
+            }
+        };
+        many::iter(1..=self.parts).map(each).buffered(AT_ONCE)
+    }
 }
 
 /// A file could not be kept, or not be read.
@@ -113,8 +150,8 @@ impl Files {
         many::iter(parts).buffer_unordered(AT_ONCE).try_collect::<()>().await?;
         // Last, so that what is found is whole.
         let parts = file.bytes.len().div_ceil(PART);
-        let head =
-            Head { message: file.message.clone(), name: file.name.clone(), mime_type: file.mime_type.clone(), parts };
+        let (message, name, mime_type) = (file.message.clone(), file.name.clone(), file.mime_type.clone());
+        let head = Head { message, name, mime_type, parts, size: u64::try_from(file.bytes.len()).ok() };
         let head = key.seal(&serde_json::to_string(&head).map_err(broker)?);
         self.put(format!("{subject}.0"), serde_json::to_vec(&head).map_err(broker)?).await
     }
@@ -128,21 +165,13 @@ impl Files {
     ///
     /// # Errors
     /// [`FilesError`].
-    pub async fn find(&self, at: &Place<'_>, key: &SubjectKey) -> Result<Option<File>, FilesError> {
+    pub async fn find(&self, at: &Place<'_>, key: &SubjectKey) -> Result<Option<Found>, FilesError> {
         let (subject, stream) = (at.subject()?, self.0.get_stream_no_info(FILES).await.map_err(broker)?);
         let Some(head) = part(&stream, format!("{subject}.0")).await? else { return Ok(None) };
         let head: Personal = serde_json::from_slice(&head).map_err(|_| FilesError::Broken)?;
         let head: Head = serde_json::from_str(&key.open(&head)?).map_err(|_| FilesError::Broken)?;
-        let each = |index: usize| {
-            let (stream, name) = (&stream, format!("{subject}.{index}"));
-            async move {
-                let sealed = part(stream, name.clone()).await?.ok_or(FilesError::Broken)?;
-                Ok::<_, FilesError>(key.open_bytes(&sealed, &name)?)
-            }
-        };
-        let parts: Vec<Vec<u8>> = many::iter(1..=head.parts).map(each).buffered(AT_ONCE).try_collect().await?;
-        let Head { message, name, mime_type, .. } = head;
-        Ok(Some(File { message, name, mime_type, bytes: parts.concat().into() }))
+        let Head { message, name, mime_type, parts, size } = head;
+        Ok(Some(Found { message, name, mime_type, size, parts, subject, stream, key: key.clone() }))
     }
 
     /// Forgets the files of a conversation.

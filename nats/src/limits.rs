@@ -14,7 +14,7 @@ use moka::sync::Cache;
 use sha2::{Digest, Sha256};
 use tokio::sync::{Mutex, OnceCell};
 
-use crate::topology::LIMITS_BUCKET;
+use crate::topology::{DAYS_BUCKET, LIMITS_BUCKET};
 
 /// How often a compare-and-set is repeated when others were faster.
 const ATTEMPTS: usize = 8;
@@ -61,6 +61,7 @@ pub struct Limits(Arc<Inner>);
 
 struct Inner {
     js: jetstream::Context,
+    bucket: &'static str,
     store: OnceCell<kv::Store>,
     known: Cache<String, Arc<Mutex<Known>>>,
 }
@@ -76,8 +77,18 @@ impl Limits {
     /// Buckets over a connection; the KV bucket is made with the streams.
     #[must_use]
     pub fn new(client: async_nats::Client) -> Self {
+        Self::in_bucket(client, LIMITS_BUCKET)
+    }
+
+    /// The same for buckets that take up to a day to become full.
+    #[must_use]
+    pub fn of_days(client: async_nats::Client) -> Self {
+        Self::in_bucket(client, DAYS_BUCKET)
+    }
+
+    fn in_bucket(client: async_nats::Client, bucket: &'static str) -> Self {
         let known = Cache::builder().max_capacity(KNOWN_MAX).time_to_idle(KNOWN_FOR).build();
-        Limits(Arc::new(Inner { js: jetstream::new(client), store: OnceCell::new(), known }))
+        Limits(Arc::new(Inner { js: jetstream::new(client), bucket, store: OnceCell::new(), known }))
     }
 
     /// Draws `most` tokens, or as many as there are if these are `least` or more, else none.
@@ -122,7 +133,7 @@ impl Limits {
         known: &mut Known,
         step: impl Fn(u64, u64) -> (Option<u64>, Drawn),
     ) -> Result<Drawn, LimitsError> {
-        let store = self.0.store.get_or_try_init(|| self.0.js.get_key_value(LIMITS_BUCKET)).await;
+        let store = self.0.store.get_or_try_init(|| self.0.js.get_key_value(self.0.bucket)).await;
         let store = store.map_err(LimitsError::new)?;
         for _ in 0..ATTEMPTS {
             let revision = match known.revision {

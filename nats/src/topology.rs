@@ -21,6 +21,8 @@ pub const JOBS: &str = "SYMBIA_JOB";
 pub const SNAPSHOTS: &str = "KV_SYMBIA_SNAP";
 /// The KV bucket of rate limits: what is lost with it is a minute's counting.
 pub const LIMITS_BUCKET: &str = "SYMBIA_LIMITS";
+/// The KV bucket of what is limited by the day: what is lost with it is a day's counting.
+pub const DAYS_BUCKET: &str = "SYMBIA_DAYS";
 /// The KV bucket of answers that may be given again, sealed: what is lost with it is asked for again.
 pub const ANSWERS_BUCKET: &str = "SYMBIA_ANSWERS";
 /// Longest that such an answer is kept, and how many are. Room that is set aside for them would be wanting elsewhere.
@@ -108,6 +110,15 @@ pub fn configs(replicas: usize) -> Vec<Config> {
         allow_rollup: true,
         deny_delete: true,
         ..base(&format!("KV_{LIMITS_BUCKET}"), &format!("$KV.{LIMITS_BUCKET}.>"), replicas)
+    });
+    configs.push(Config {
+        persist_mode: Some(PersistenceMode::Async),
+        max_age: Duration::from_secs(25 * 3600),
+        max_messages_per_subject: 1,
+        discard: DiscardPolicy::New,
+        allow_rollup: true,
+        deny_delete: true,
+        ..base(&format!("KV_{DAYS_BUCKET}"), &format!("$KV.{DAYS_BUCKET}.>"), replicas)
     });
     configs.push(Config {
         persist_mode: Some(PersistenceMode::Async),

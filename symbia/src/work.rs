@@ -19,7 +19,7 @@ use symbia_workers::{
     integrations::{
         AccountLinker, Accounts, Anthropic, Books, CallLimits, ChannelBridge, ChannelCourier, ChannelForwarder,
         ChannelKeeper, ChannelTeller, Channels, Discoverer, EmbeddingRouter, Enquiries, EvalScheduler, Evaluator,
-        ImageRouter, Invoker, LlmRouter, LocalProvider, Messengers, Meter, OpenAi, Providers, RouterOptions, Taking,
+        ImageRouter, Invoker, LlmRouter, LocalProvider, Meter, OpenAi, Providers, RouterOptions, Taking,
     },
     messaging::{Eraser, Periods, Retention},
     models::{
@@ -230,8 +230,7 @@ pub async fn start(
                 let reader = ReadPool::new(house.database.clone(), CHANNEL_CONNECTIONS);
                 let books = Books::new(reader.clone(), secrets.clone(), sender.clone()).lending(client.clone());
                 let (nats, ring, vault) = (client.clone(), Arc::clone(keys), secrets.clone());
-                let (telegram, slack) = (config.channels.telegram.clone(), config.channels.slack.clone());
-                let messengers = Messengers { telegram, slack, egress: Egress::new(config.egress.clone())? };
+                let messengers = config.channels.messengers(Egress::new(config.egress.clone())?);
                 let (sender, books) = (sender.clone(), Arc::new(books));
                 let channels = Channels::new(nats, ring, sender, reader, vault, books, bus.clone(), messengers);
                 workers.spawn(react(house.clone(), ChannelKeeper::new(channels.clone()), stop.clone()));

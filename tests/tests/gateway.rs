@@ -14,6 +14,10 @@ mod channels;
 mod chats;
 #[path = "gateway/clients.rs"]
 mod clients;
+#[path = "gateway/discord.rs"]
+mod discord;
+#[path = "gateway/email.rs"]
+mod email;
 #[path = "gateway/evaluation.rs"]
 mod evaluation;
 #[path = "gateway/images.rs"]
@@ -51,5 +55,7 @@ mod terms;
 mod used;
 #[path = "gateway/vendor.rs"]
 mod vendor;
+#[path = "gateway/whatsapp.rs"]
+mod whatsapp;
 
 type Tested = anyhow::Result<()>;

@@ -1,11 +1,12 @@
 //! Files that came with what was said in a conversation.
 
 use axum::{
+    body::Body,
     extract::State,
     http::{HeaderValue, StatusCode, header},
     response::{IntoResponse, Response},
 };
-use symbia_nats::files::{File, Files, FilesError, Place};
+use symbia_nats::files::{Files, FilesError, Found, Place};
 use utoipa_axum::{router::OpenApiRouter, routes};
 
 use super::Messaging;
@@ -23,11 +24,11 @@ fn no_file() -> ApiError {
 }
 
 // Whoever sent it chose its name and kind: a browser is to save it, and to run nothing.
-fn served(file: File) -> Response {
-    let name = file.name.unwrap_or_else(|| "file".to_owned());
+fn served(mut file: Found) -> Response {
+    let name = file.name.take().unwrap_or_else(|| "file".to_owned());
     let name: String = form_urlencoded::byte_serialize(name.as_bytes()).collect();
     let disposition = format!("attachment; filename*=UTF-8''{}", name.replace('+', "%20"));
-    let kind = file.mime_type.and_then(|kind| HeaderValue::from_str(&kind).ok());
+    let kind = file.mime_type.take().and_then(|kind| HeaderValue::from_str(&kind).ok());
     let headers = [
         (header::CONTENT_TYPE, kind.unwrap_or(HeaderValue::from_static(ANYTHING))),
         (
@@ -38,7 +39,13 @@ fn served(file: File) -> Response {
         (header::CONTENT_SECURITY_POLICY, HeaderValue::from_static("sandbox; default-src 'none'")),
         (header::CACHE_CONTROL, HeaderValue::from_static("private, no-store")),
     ];
-    (headers, file.bytes).into_response()
+    let size = file.size;
+    let mut response = (headers, Body::from_stream(file.bytes())).into_response();
+    // So that whoever gets less knows it.
+    if let Some(size) = size {
+        response.headers_mut().insert(header::CONTENT_LENGTH, HeaderValue::from(size));
+    }
+    response
 }
 
 /// Get a file that came with a message (who takes part in the conversation)

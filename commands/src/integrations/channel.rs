@@ -3,6 +3,7 @@
 mod chat;
 mod chat_commands;
 mod connection;
+mod receipts;
 
 pub use chat::*;
 pub use chat_commands::*;

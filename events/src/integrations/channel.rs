@@ -15,6 +15,8 @@ pub enum ChannelMode {
     Webhook,
     /// It is asked, again and again.
     Polling,
+    /// A connection to it is held open, over which it tells.
+    Gateway,
 }
 
 /// How a connection is doing.
@@ -34,6 +36,20 @@ pub enum ChannelStatus {
     Error,
 }
 
+/// What the other side says became of something that was said there.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum ChannelReceipt {
+    /// It is on its way.
+    Sent,
+    /// It has arrived.
+    Delivered,
+    /// Somebody has read it.
+    Read,
+    /// It will not arrive.
+    Failed,
+}
+
 domain_events! {
     /// What can have happened to a connection to a messenger.
     ChannelConnectionEvent: Integrations / "channel-connection" {
@@ -41,7 +57,7 @@ domain_events! {
         ChannelConnectRequested = "symbia.integrations.channel-connection.channel-connect-requested.v1" {
             connection_id: String,
             org_id: String,
-            /// `telegram` or `webhook`.
+            /// Which messenger: `telegram`, `slack`, `whatsapp`, `discord`, `email` or `webhook`.
             channel_type: String,
             /// In whose name is said here what is said there.
             owner_id: String,
@@ -62,6 +78,12 @@ domain_events! {
             assistants: Vec<String>,
             /// Counts how often it was asked for, from 1.
             attempt: u32,
+            /// The account there that is to speak for us, where the token alone does not say.
+            #[serde(default, skip_serializing_if = "Option::is_none")]
+            account: Option<String>,
+            /// As whom it is signed in there, where that is not the account.
+            #[serde(default, skip_serializing_if = "Option::is_none")]
+            login: Option<String>,
         }
         /// It stands.
         ChannelConnected = "symbia.integrations.channel-connection.channel-connected.v1" {
@@ -97,6 +119,15 @@ domain_events! {
         ChannelFloodRefused = "symbia.integrations.channel-connection.channel-flood-refused.v1" {
             connection_id: String,
             /// How much.
+            count: u32,
+            /// RFC 3339.
+            first_at: String,
+            last_at: String,
+        }
+        /// Files that came along are not kept, since so much was kept lately.
+        ChannelFilesRefused = "symbia.integrations.channel-connection.channel-files-refused.v1" {
+            connection_id: String,
+            /// How many.
             count: u32,
             /// RFC 3339.
             first_at: String,
@@ -139,6 +170,9 @@ domain_events! {
             content_type: String,
             /// A sealed JSON object: chat, sender, text, attachments.
             body: Personal,
+            /// What an answer needs besides the chat, sealed, as the messenger's own code wrote it.
+            #[serde(default, skip_serializing_if = "Option::is_none")]
+            thread: Option<Personal>,
         }
         /// Somebody there replaced the text of what they had said.
         ChannelMessageEdited = "symbia.integrations.channel-chat.channel-message-edited.v1" {
@@ -217,6 +251,17 @@ domain_events! {
             connection_id: String,
             delivery_id: String,
             vendor_message_ids: Vec<String>,
+        }
+        /// The other side says what became of a part of it.
+        ChannelReceiptNoted = "symbia.integrations.channel-chat.channel-receipt-noted.v1" {
+            chat_key: String,
+            connection_id: String,
+            delivery_id: String,
+            vendor_message_id: String,
+            receipt: ChannelReceipt,
+            /// Why it failed.
+            #[serde(default, skip_serializing_if = "Option::is_none")]
+            code: Option<String>,
         }
         /// It is not said, or not to its end.
         ChannelMessageFailed = "symbia.integrations.channel-chat.channel-message-failed.v1" {

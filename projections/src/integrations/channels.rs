@@ -24,10 +24,13 @@ pub struct ChannelConnection {
     /// In whose name is said here what is said there.
     pub owner_id: String,
     pub credential_id: Option<String>,
-    /// `webhook` or `polling`.
+    /// `webhook`, `polling` or `gateway`.
     pub mode: String,
     pub webhook_url: String,
     pub target_url: Option<String>,
+    /// The account that was asked for, and as whom it is signed in, where the token does not say.
+    pub account: Option<String>,
+    pub login: Option<String>,
     pub secret_ref: String,
     pub secret_hash: String,
     pub assistants: Json<Vec<String>>,
@@ -45,6 +48,8 @@ pub struct ChannelConnection {
     pub messages_sent: i64,
     /// What was told and not taken in, since it was too much.
     pub messages_refused: i64,
+    /// Files that came along and were not kept, since it was too much.
+    pub files_refused: i64,
     pub last_message_at: Option<OffsetDateTime>,
     pub last_error_at: Option<OffsetDateTime>,
     pub created_at: OffsetDateTime,
@@ -70,6 +75,9 @@ pub struct ChannelMessage {
     pub attempts: i64,
     pub vendor_message_ids: Json<Vec<String>>,
     pub error_code: Option<String>,
+    /// What the other side told of it: `sent`, `delivered`, `read` or `failed`.
+    pub receipt: Option<String>,
+    pub receipt_error: Option<String>,
     pub ended_at: Option<OffsetDateTime>,
 }
 
@@ -89,10 +97,10 @@ pub async fn channel_connection(conn: &mut PgConnection, id: &str) -> Result<Opt
     sqlx::query_as("SELECT * FROM integrations.channel_connections WHERE id = $1").bind(id).fetch_optional(conn).await
 }
 
-/// The connections that are to be asked again and again: to be asked in the platform's scope.
+/// The connections that are to be asked again and again, or to be held open: to be asked in the platform's scope.
 pub async fn polled_connections(conn: &mut PgConnection) -> Result<Vec<ChannelConnection>, sqlx::Error> {
     let select = "SELECT * FROM integrations.channel_connections
-                  WHERE mode = 'polling' AND NOT disabled AND status IN ('connected', 'error') ORDER BY id";
+                  WHERE mode IN ('polling', 'gateway') AND NOT disabled AND status IN ('connected', 'error') ORDER BY id";
     sqlx::query_as(select).fetch_all(conn).await
 }
 
@@ -103,7 +111,8 @@ pub async fn channel_delivery(
     chat_key: &str,
     id: &str,
 ) -> Result<Option<ChannelMessage>, sqlx::Error> {
-    let select = "SELECT status, attempts, vendor_message_ids, error_code, ended_at FROM integrations.channel_messages
+    let select = "SELECT status, attempts, vendor_message_ids, error_code, receipt, receipt_error, ended_at
+                  FROM integrations.channel_messages
                   WHERE org_id = $1 AND chat_key = $2 AND direction = 'out' AND id = $3";
     sqlx::query_as(select).bind(org).bind(chat_key).bind(id).fetch_optional(conn).await
 }
@@ -154,6 +163,11 @@ async fn connection(conn: &mut PgConnection, event: &Event) -> Result<(), FoldEr
              WHERE org_id = $1 AND id = $2")
             .bind(i64::from(e.count))
         }
+        ChannelConnectionEvent::ChannelFilesRefused(e) => {
+            row("UPDATE channel_connections SET files_refused = files_refused + $4, updated_at = $3
+             WHERE org_id = $1 AND id = $2")
+            .bind(i64::from(e.count))
+        }
         ChannelConnectionEvent::ChannelRecovered(_) => {
             row("UPDATE channel_connections SET last_error = NULL, consecutive_errors = 0, updated_at = $3
              WHERE org_id = $1 AND id = $2")
@@ -172,13 +186,14 @@ async fn requested(conn: &mut PgConnection, event: &Event, e: ChannelConnectRequ
     let upsert =
         "INSERT INTO channel_connections (org_id, id, channel_type, owner_id, credential_id, mode, webhook_url,
                       target_url, secret_ref, secret_hash, assistants, attempt, status, disabled, consecutive_errors,
-                      messages_received, messages_sent, created_at, updated_at)
-                  VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, 'connecting', false, 0, 0, 0, $13, $13)
+                      messages_received, messages_sent, created_at, updated_at, account, login)
+                  VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, 'connecting', false, 0, 0, 0, $13, $13, $14, $15)
                   ON CONFLICT (org_id, id) DO UPDATE SET owner_id = excluded.owner_id,
                       credential_id = excluded.credential_id, mode = excluded.mode,
                       webhook_url = excluded.webhook_url, target_url = excluded.target_url,
                       secret_ref = excluded.secret_ref, secret_hash = excluded.secret_hash,
                       assistants = excluded.assistants, attempt = excluded.attempt, status = 'connecting',
+                      account = excluded.account, login = excluded.login,
                       disabled = false, updated_at = excluded.updated_at";
     sqlx::query(upsert)
         .bind(event.orgid.as_str())
@@ -194,6 +209,8 @@ async fn requested(conn: &mut PgConnection, event: &Event, e: ChannelConnectRequ
         .bind(storable(&e.assistants))
         .bind(i64::from(e.attempt))
         .bind(event.time)
+        .bind(e.account.map(text))
+        .bind(e.login.map(text))
         .execute(conn)
         .await
         .map(|_| ())
@@ -258,6 +275,12 @@ async fn chat(conn: &mut PgConnection, event: &Event) -> Result<(), FoldError> {
             let counted = sqlx::query(counted).bind(org).bind(text(e.connection_id)).bind(event.time);
             counted.execute(&mut *conn).await?;
             became("out", e.delivery_id, "delivered", None, json!([]))
+        }
+        ChannelChatEvent::ChannelReceiptNoted(e) => {
+            let update = "UPDATE channel_messages SET receipt = $4, receipt_error = $5
+                          WHERE org_id = $1 AND chat_key = $2 AND direction = 'out' AND id = $3";
+            let update = sqlx::query(update).bind(org).bind(chat_key).bind(text(e.delivery_id));
+            update.bind(name_of(e.receipt)).bind(e.code.map(text))
         }
         ChannelChatEvent::ChannelMessageFailed(e) => became("out", e.delivery_id, "failed", Some(e.code), json!([])),
     };

@@ -138,4 +138,9 @@ const MIGRATIONS: &[Migration] = &[
         name: "channel floods",
         sql: include_str!("../../../migrations/integrations/0014_channel_floods.sql"),
     },
+    Migration {
+        version: 15,
+        name: "channel accounts",
+        sql: include_str!("../../../migrations/integrations/0015_channel_accounts.sql"),
+    },
 ];

@@ -33,6 +33,8 @@ struct Book {
     /// Wants to be left alone, so many times.
     busy: u32,
     revoked: bool,
+    /// Whose token it is: a person's.
+    personal: bool,
 }
 
 /// A Slack.
@@ -46,7 +48,10 @@ impl FakeSlack {
     async fn start() -> anyhow::Result<Self> {
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await?;
         let slack = FakeSlack { base: format!("http://{}", listener.local_addr()?), ..FakeSlack::default() };
-        let routes = Router::new().route("/api/{method}", post(called)).route("/files/{name}", get(file));
+        let routes = Router::new()
+            .route("/api/{method}", post(called))
+            .route("/oauth/access", post(granted))
+            .route("/files/{name}", get(file));
         let app = routes.with_state(slack.clone());
         tokio::spawn(async move { axum::serve(listener, app).await });
         Ok(slack)
@@ -79,9 +84,12 @@ async fn called(
         return fails("invalid_auth");
     }
     match method.as_str() {
-        "auth.test" => Json(json!({ "ok": true, "url": "https://acme.slack.com/", "team": "Acme", "user": "symbia",
-            "team_id": "T1", "user_id": "U0", "bot_id": "B0" }))
-        .into_response(),
+        "auth.test" => {
+            let bot = if book.personal { Value::Null } else { json!("B0") };
+            Json(json!({ "ok": true, "url": "https://acme.slack.com/", "team": "Acme", "user": "symbia",
+                "team_id": "T1", "user_id": "U0", "bot_id": bot }))
+            .into_response()
+        }
         "chat.postMessage" => {
             if book.busy > 0 {
                 book.busy -= 1;
@@ -106,6 +114,16 @@ async fn called(
     }
 }
 
+// What an app is given that somebody let into their workspace (`oauth.v2.access`): the bot's token, and who it was.
+async fn granted(headers: HeaderMap) -> Response {
+    if headers.get("authorization").is_none_or(|value| !value.as_bytes().starts_with(b"Basic ")) {
+        return Json(json!({ "ok": false, "error": "bad_client_secret" })).into_response();
+    }
+    Json(json!({ "ok": true, "access_token": TOKEN, "token_type": "bot", "scope": "chat:write,files:read",
+        "bot_user_id": "U0", "team": { "id": "T1", "name": "Acme" }, "authed_user": { "id": "U1" } }))
+    .into_response()
+}
+
 async fn file(State(_): State<FakeSlack>, Path(name): Path<String>, headers: HeaderMap) -> Result<String, StatusCode> {
     if bears(&headers) { Ok(format!("content of {name}")) } else { Err(StatusCode::FORBIDDEN) }
 }
@@ -119,19 +137,56 @@ struct Workspace {
     door: String,
 }
 
+// The bot's token, as it is kept when somebody links their workspace.
+async fn linked(stage: &Stage, ada: &Person, slack: &FakeSlack) -> anyhow::Result<Value> {
+    let back = "http://127.0.0.1:1/back";
+    let client = json!({ "clientId": "symbia", "clientSecret": "CANARY-client-secret", "redirectUris": [back],
+        "authorizationUrl": format!("{}/oauth/authorize", slack.base), "tokenUrl": format!("{}/oauth/access", slack.base),
+        "clientAuth": "basic", "defaultScopes": ["chat:write", "files:read"] });
+    let set = stage.ask(ada, "PUT", "/api/oauth/provider-configs/slack", Some(client)).await?;
+    ensure!(set.status == 200, "{} {}", set.status, set.body);
+    let http = reqwest::Client::builder().redirect(reqwest::redirect::Policy::none()).build()?;
+    let begin = json!({ "provider": "slack", "redirectUri": back });
+    let begun = http.post(format!("{}/api/oauth/authorize", stage.gateway)).bearer_auth(&ada.token).json(&begin);
+    let begun = begun.send().await?.error_for_status()?;
+    let cookie = begun.headers().get("set-cookie").and_then(|cookie| cookie.to_str().ok()).unwrap_or_default();
+    let cookie = cookie.split(';').next().unwrap_or_default().to_owned();
+    let state = text(&begun.json::<Value>().await?["state"])?;
+    let url = format!("{}/api/oauth/callback?code=c1&state={state}", stage.gateway);
+    let place = http.get(url).header("cookie", cookie).send().await?;
+    let place = place.headers().get("location").and_then(|place| place.to_str().ok()).unwrap_or_default().to_owned();
+    ensure!(place.starts_with(back) && !place.contains("error"), "{place}");
+    let all = stage.ask_at(&stage.identity, ada, "GET", "/api/credentials", None).await?.body;
+    let all = all["credentials"].as_array().or(all.as_array()).cloned().unwrap_or_default();
+    Ok(all.into_iter().find(|kept| kept["provider"] == "slack").map(|kept| kept["id"].clone()).unwrap_or_default())
+}
+
 impl Workspace {
     async fn open() -> anyhow::Result<Self> {
+        Self::open_with(false).await
+    }
+
+    async fn open_with(linking: bool) -> anyhow::Result<Self> {
         let slack = FakeSlack::start().await?;
         let base = format!("{}/api", slack.base);
         let (house, vendor) = (Installation::new()?, Vendor::start().await?);
         let stage = Stage::with(house, &["--skip-admin"], vendor, &[("SLACK_BASE_URL", base.as_str())])?;
         let ada = stage.register("ada").await?;
-        let token = json!({ "provider": "slack", "name": "bot", "apiKey": TOKEN });
-        let kept = stage.ask_at(&stage.identity, &ada, "POST", "/api/credentials", Some(token)).await?;
-        ensure!(kept.status < 300, "{}", kept.body);
+        let credential = if linking {
+            linked(&stage, &ada, &slack).await?
+        } else {
+            let token = json!({ "provider": "slack", "name": "bot", "apiKey": TOKEN });
+            let kept = stage.ask_at(&stage.identity, &ada, "POST", "/api/credentials", Some(token)).await?;
+            ensure!(kept.status < 300, "{}", kept.body);
+            kept.body["id"].clone()
+        };
         let unsigned = stage.ask(&ada, "POST", &format!("{CHANNELS}/connect"), Some(json!({}))).await?;
         ensure!(unsigned.status == 400 && unsigned.body["code"] == "VALIDATION_FAILED", "{}", unsigned.body);
-        let body = json!({ "credentialId": kept.body["id"], "signingSecret": SIGNING });
+        let body = json!({ "credentialId": credential, "signingSecret": SIGNING });
+        slack.book().personal = true;
+        let refused = stage.ask(&ada, "POST", &format!("{CHANNELS}/connect"), Some(body.clone())).await?.body;
+        ensure!(refused["reason"] == "not_a_bot", "{refused}");
+        slack.book().personal = false;
         let connected = stage.ask(&ada, "POST", &format!("{CHANNELS}/connect"), Some(body)).await?.body;
         ensure!(connected["status"] == "connected", "{connected}");
         ensure!(connected["channelAccountId"] == "T1:U0", "{connected}");
@@ -247,8 +302,8 @@ async fn what_is_said_in_a_thread_is_answered_there_and_only_slack_is_heard() ->
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_workspace_is_its_organizations_and_a_long_text_is_said_in_parts() -> Tested {
-    let workspace = Workspace::open().await?;
+async fn a_workspace_that_was_linked_is_its_organizations_and_a_long_text_is_said_in_parts() -> Tested {
+    let workspace = Workspace::open_with(true).await?;
     let own = format!("/connections/{}", workspace.id);
     let eve = workspace.stage.register("eve").await?;
     for (method, path) in [("GET", "status"), ("POST", "disconnect"), ("POST", "send")] {

@@ -43,7 +43,12 @@ impl Stage {
 
     /// The same once more, after it died.
     pub async fn restart_with_telegram(&mut self, base: &str) -> anyhow::Result<()> {
-        let ready = self.house.start_with(&["--skip-admin"], &[("TELEGRAM_BASE_URL", base)])?;
+        self.restart_with(&[("TELEGRAM_BASE_URL", base)])
+    }
+
+    /// The same once more, after it ended, with these variables.
+    pub fn restart_with(&mut self, variables: &[(&str, &str)]) -> anyhow::Result<()> {
+        let ready = self.house.start_with(&["--skip-admin"], variables)?;
         self.find(&ready)
     }
 

@@ -4,9 +4,12 @@
 
 mod bridge;
 mod courier;
+mod discord;
+mod email;
 mod files;
 mod flood;
 mod forwarder;
+mod gateway;
 mod intake;
 mod keeper;
 mod line;
@@ -20,14 +23,17 @@ mod telegram;
 mod teller;
 mod typing;
 mod update;
+mod whatsapp;
 
 pub use bridge::ChannelBridge;
 pub use courier::ChannelCourier;
+pub use discord::{DISCORD_API, Discord};
 pub use forwarder::ChannelForwarder;
 pub use keeper::ChannelKeeper;
 pub use slack::{SLACK_API, Slack};
 pub use telegram::{TELEGRAM_API, Telegram};
 pub use teller::ChannelTeller;
+pub use whatsapp::{WHATSAPP_API, WhatsApp};
 
 use std::sync::Arc;
 
@@ -40,7 +46,6 @@ use symbia_events::{ActorType, AggregateRef, CommandId, Event, KeyRing, OrgId, S
 use symbia_nats::{
     bus::CommandBus,
     files::Files,
-    limits::Limits,
     store::{EventStore, StoreOptions},
 };
 use symbia_projections::{
@@ -48,6 +53,8 @@ use symbia_projections::{
     integrations::{self as model, ChannelConnection},
     secrets::SecretStore,
 };
+
+pub use flood::Room;
 
 use self::flood::Floods;
 use super::Books;
@@ -69,6 +76,8 @@ struct Parts {
     floods: Floods,
     telegram: Telegram,
     slack: Slack,
+    whatsapp: WhatsApp,
+    discord: Discord,
     egress: Egress,
 }
 
@@ -79,8 +88,14 @@ pub struct Messengers {
     pub telegram: Telegram,
     /// Slack's Web API.
     pub slack: Slack,
+    /// WhatsApp's Cloud API.
+    pub whatsapp: WhatsApp,
+    /// Discord's API.
+    pub discord: Discord,
     /// Makes the calls to programs of the organizations' own.
     pub egress: Egress,
+    /// For what comes along.
+    pub room: Room,
 }
 
 impl Channels {
@@ -100,11 +115,24 @@ impl Channels {
         // A store that decides nothing: what it loads is always read from the log.
         let store = EventStore::new(client.clone(), Arc::clone(&keys), &StoreOptions::default());
         let files = Files::new(client.clone());
-        let floods = Floods::new(Limits::new(client.clone()), bus, Arc::clone(&keys));
-        let Messengers { telegram, slack, egress } = messengers;
-        let parts =
-            Parts { client, keys, sender, reader, secrets, books, store, files, floods, telegram, slack, egress };
-        Channels(Arc::new(parts))
+        let floods = Floods::new(client.clone(), messengers.room, bus, Arc::clone(&keys));
+        let Messengers { telegram, slack, whatsapp, discord, egress, .. } = messengers;
+        Channels(Arc::new(Parts {
+            client,
+            keys,
+            sender,
+            reader,
+            secrets,
+            books,
+            store,
+            files,
+            floods,
+            telegram,
+            slack,
+            whatsapp,
+            discord,
+            egress,
+        }))
     }
 
     async fn connection(&self, id: &str) -> anyhow::Result<Option<ChannelConnection>> {

@@ -41,8 +41,8 @@ pub use accounts::{Accounts, Asker, BudgetTerms, Lease, NoAccounts, PriceTerms};
 pub use anthropic::{ANTHROPIC, Anthropic, AnthropicOptions};
 pub use books::Books;
 pub use channels::{
-    ChannelBridge, ChannelCourier, ChannelForwarder, ChannelKeeper, ChannelTeller, Channels, Messengers, SLACK_API,
-    Slack, TELEGRAM_API, Telegram,
+    ChannelBridge, ChannelCourier, ChannelForwarder, ChannelKeeper, ChannelTeller, Channels, DISCORD_API, Discord,
+    Messengers, Room, SLACK_API, Slack, TELEGRAM_API, Telegram, WHATSAPP_API, WhatsApp,
 };
 pub use embedding::EmbeddingRouter;
 pub use enquiries::Enquiries;

@@ -11,7 +11,10 @@ use symbia_commands::{
     assistants::seed::ASSISTANT_KEY,
     integrations::{ConnectChannel, channel_secret_prefix},
 };
-use symbia_events::{integrations::ChannelMode, messaging::WEBHOOK_SECRET};
+use symbia_events::{
+    integrations::{ChannelMode, meta_verify_token},
+    messaging::WEBHOOK_SECRET,
+};
 use symbia_projections::{
     Scope,
     identity::{self, Credential},
@@ -43,7 +46,8 @@ struct Wanted {
     /// The bot's token in the vault; absent: the caller's own for this messenger, else one shared with the organization.
     #[serde(default)]
     credential_id: Option<String>,
-    /// What Slack signs its calls with, as the app's pages there show it. Kept in the secret store.
+    /// What the messenger signs its calls with, as the app's pages there show it: Slack's signing secret, or the secret of the app
+    /// at Meta (WhatsApp). Kept in the secret store.
     #[serde(default)]
     #[schema(value_type = Option<String>, write_only)]
     signing_secret: Option<Zeroizing<String>>,
@@ -68,6 +72,18 @@ struct Config {
     /// Where a program is told what is said to it (`webhook`).
     #[serde(default)]
     target_url: Option<String>,
+    /// Id of the telephone number, as the app's pages at Meta show it (`whatsapp`).
+    #[serde(default)]
+    phone_number_id: Option<String>,
+    /// The address of the mailbox (`email`).
+    #[serde(default)]
+    address: Option<String>,
+    /// Where its mails go out, `smtps://mail.example` or `smtp://mail.example:587`, which must speak TLS (`email`).
+    #[serde(default)]
+    smtp_url: Option<String>,
+    /// As whom it is signed in there; absent: as the address (`email`).
+    #[serde(default)]
+    smtp_user: Option<String>,
 }
 
 /// A channel that is connected, or is being.
@@ -82,9 +98,20 @@ struct Connected {
     webhook_url: String,
     channel_account_id: Option<String>,
     channel_account_name: Option<String>,
-    /// Signs what goes either way (Standard Webhooks); shown once, and for `webhook` alone.
+    /// Signs what goes either way (Standard Webhooks); shown once, for `webhook` and `email`.
     #[serde(skip_serializing_if = "Option::is_none")]
     webhook_secret: Option<String>,
+    /// What the app's pages at Meta are to be told together with the address (`whatsapp`).
+    #[serde(skip_serializing_if = "Option::is_none")]
+    verify_token: Option<String>,
+}
+
+/// What tells a connection apart from others of its organization.
+#[derive(Clone, PartialEq, Eq)]
+struct Which {
+    credential_id: Option<String>,
+    target_url: Option<String>,
+    account: Option<String>,
 }
 
 fn no_credential(kind: Kind) -> ApiError {
@@ -93,20 +120,40 @@ fn no_credential(kind: Kind) -> ApiError {
         .with_hint(format!("Keep one with POST /api/credentials (provider \"{}\").", kind.name()))
 }
 
-// What Telegram takes as a secret: letters and digits. A program's is one of Standard Webhooks. Slack has one already.
+// What Telegram takes as a secret: letters and digits. A program's is one of Standard Webhooks. Others have one already. Discord never calls.
 fn secret_of(kind: Kind, given: Option<Zeroizing<String>>) -> ApiResult<Zeroizing<String>> {
     let bytes = Zeroizing::new(rand::random::<[u8; 32]>());
     match kind {
-        Kind::Telegram => Ok(Zeroizing::new(hex(bytes.as_ref()))),
-        Kind::Webhook => Ok(Zeroizing::new(format!("{WEBHOOK_SECRET}{}", BASE64.encode(bytes.as_ref())))),
-        Kind::Slack => {
+        Kind::Telegram | Kind::Discord => Ok(Zeroizing::new(hex(bytes.as_ref()))),
+        Kind::Webhook | Kind::Email => Ok(Zeroizing::new(format!("{WEBHOOK_SECRET}{}", BASE64.encode(bytes.as_ref())))),
+        Kind::Slack | Kind::WhatsApp => {
             let fits = |secret: &Zeroizing<String>| {
                 (16..=128).contains(&secret.len()) && secret.bytes().all(|b| b.is_ascii_graphic())
             };
-            let text = "must be the signing secret of the Slack app, as its page \"Basic Information\" shows it";
+            let text = match kind {
+                Kind::Slack => {
+                    "must be the signing secret of the Slack app, as its page \"Basic Information\" shows it"
+                }
+                _ => "must be the secret of the app at Meta, as its page \"App settings\" shows it",
+            };
             given.filter(fits).ok_or_else(|| ApiError::invalid("signingSecret", "required", text))
         }
     }
+}
+
+// Whose account it is there, where the token alone does not say.
+fn account_of(kind: Kind, config: &Config) -> ApiResult<Option<String>> {
+    if kind == Kind::Email {
+        let text = "must be the address of the mailbox";
+        let address = config.address.as_deref().map(str::to_lowercase).filter(|address| address.contains('@'));
+        return address.map(Some).ok_or_else(|| ApiError::invalid("config.address", "required", text));
+    }
+    if kind != Kind::WhatsApp {
+        return Ok(None);
+    }
+    let number = config.phone_number_id.clone().filter(|id| !id.is_empty() && id.bytes().all(|b| b.is_ascii_digit()));
+    let text = "must be the id of the telephone number, in digits, as the app's page \"API Setup\" at Meta shows it";
+    number.map(Some).ok_or_else(|| ApiError::invalid("config.phoneNumberId", "required", text))
 }
 
 fn hex(bytes: &[u8]) -> String {
@@ -137,20 +184,24 @@ impl Integrations {
         &self,
         reader: &Reader,
         kind: Kind,
-        credential: Option<&str>,
-        target: Option<&str>,
+        which: &Which,
     ) -> ApiResult<Option<model::ChannelConnection>> {
         let mut tx = self.platform.read(&Scope::member(reader.org.clone(), &reader.user)).await?;
         let all = model::channel_connections(&mut tx, reader.org.as_str(), kind.name()).await?;
-        let same = |c: &model::ChannelConnection| {
-            c.credential_id.as_deref() == credential && c.target_url.as_deref() == target
+        // An account is the same with another token, or another server.
+        let same = |c: &model::ChannelConnection| match &which.account {
+            Some(account) => c.account.as_ref() == Some(account),
+            None => c.credential_id == which.credential_id && c.target_url == which.target_url,
         };
         Ok(all.into_iter().find(same))
     }
 
     fn mode_of(&self, kind: Kind, config: &Config) -> ChannelMode {
-        let polling = kind == Kind::Telegram && config.use_polling.unwrap_or(self.channels.polling);
-        if polling { ChannelMode::Polling } else { ChannelMode::Webhook }
+        match kind {
+            Kind::Discord => ChannelMode::Gateway,
+            Kind::Telegram if config.use_polling.unwrap_or(self.channels.polling) => ChannelMode::Polling,
+            _ => ChannelMode::Webhook,
+        }
     }
 
     fn door_of(&self, kind: Kind, config: &Config, id: &str) -> String {
@@ -182,11 +233,16 @@ impl Integrations {
         let reader = Reader::configuring(caller, scope)?;
         let Wanted { config, credential_id, signing_secret } = wanted;
         let credential_id = match kind {
-            Kind::Telegram | Kind::Slack => Some(self.token_of(&reader, kind, credential_id.as_deref()).await?),
             Kind::Webhook => None,
+            _ => Some(self.token_of(&reader, kind, credential_id.as_deref()).await?),
         };
-        let target_url = config.target_url.clone().filter(|_| kind == Kind::Webhook);
-        let former = self.former_channel(&reader, kind, credential_id.as_deref(), target_url.as_deref()).await?;
+        let target_url = match kind {
+            Kind::Webhook => config.target_url.clone(),
+            Kind::Email => config.smtp_url.clone(),
+            _ => None,
+        };
+        let which = Which { credential_id, target_url, account: account_of(kind, &config)? };
+        let former = self.former_channel(&reader, kind, &which).await?;
         let request = scope.command_id(&caller.id);
         let id = former.as_ref().map_or_else(|| Uuid::new_v5(&request, b"channel").to_string(), |c| c.id.clone());
         let secret = secret_of(kind, signing_secret)?;
@@ -196,14 +252,16 @@ impl Integrations {
             connection_id: id.clone(),
             org_id: reader.org.to_string(),
             channel_type: kind.name().to_owned(),
-            credential_id,
+            credential_id: which.credential_id,
             mode: self.mode_of(kind, &config),
             webhook_url: self.door_of(kind, &config, &id),
-            target_url,
+            target_url: which.target_url,
             secret_ref: secret_ref.clone(),
             secret_hash: hash_of(&secret),
             drop_pending_updates: config.drop_pending_updates,
             assistants: config.assistants.unwrap_or_else(|| vec![ASSISTANT_KEY.to_owned()]),
+            account: which.account,
+            login: config.smtp_user.filter(|_| kind == Kind::Email),
         };
         let (address, actor) = (Self::channel_address(&reader, &id)?, Actor::from(&**caller));
         let done = self.platform.submit(&address, &command(connect), &actor, scope).await.map_err(with_status);
@@ -220,6 +278,7 @@ impl Integrations {
             let error = ApiError::new(StatusCode::BAD_REQUEST, "CHANNEL_NOT_CONNECTED", text);
             return Err(error.with_extra("success", false).with_extra("connectionId", id).with_extra("reason", code));
         }
+        let verify_token = (kind == Kind::WhatsApp).then(|| meta_verify_token(&secret, &id));
         Ok(Connected {
             success: true,
             connection_id: id,
@@ -227,7 +286,8 @@ impl Integrations {
             webhook_url: found.webhook_url,
             channel_account_id: found.account_id,
             channel_account_name: found.account_name,
-            webhook_secret: (fresh && kind == Kind::Webhook).then(|| secret.to_string()),
+            webhook_secret: (fresh && matches!(kind, Kind::Webhook | Kind::Email)).then(|| secret.to_string()),
+            verify_token,
         })
     }
 }
@@ -237,7 +297,7 @@ impl Integrations {
 /// What is said in its chats is said from then on in conversations of the caller's, one for each chat, in which the assistants
 /// of the `config` take part; what they answer is said there.
 #[utoipa::path(post, path = "/integrations/channels/{channelType}/connect", tag = "Channels", request_body = Wanted,
-    params(("channelType" = String, Path, description = "`telegram`, `slack` or `webhook`")),
+    params(("channelType" = String, Path, description = "Which messenger: `telegram`, `slack`, …")),
     responses((status = 200, description = "It is connected", body = Connected),
         (status = 400, description = "There is no token, or the other side refuses it"),
         (status = 403, description = "The caller may not"), (status = 404, description = "No such messenger"),

@@ -46,7 +46,7 @@ struct Connection {
     error: Option<String>,
     /// Too much went wrong: it is used no more until it is connected anew.
     disabled: bool,
-    /// `webhook` or `polling`.
+    /// `webhook`, `polling` or `gateway`.
     mode: String,
     assistants: Vec<String>,
     last_message_at: Option<String>,
@@ -54,6 +54,8 @@ struct Connection {
     messages_sent: i64,
     /// What was said there and not taken in, since it was too much at once.
     messages_refused: i64,
+    /// Files that came along and were not kept, since so much was kept lately.
+    files_refused: i64,
     created_at: String,
     connected_at: Option<String>,
 }
@@ -74,6 +76,7 @@ impl From<model::ChannelConnection> for Connection {
             messages_received: row.messages_received,
             messages_sent: row.messages_sent,
             messages_refused: row.messages_refused,
+            files_refused: row.files_refused,
             created_at: iso(row.created_at),
             connected_at: row.connected_at.map(iso),
         }
@@ -88,7 +91,7 @@ struct Connections {
 
 /// List the organization's connections to a messenger
 #[utoipa::path(get, path = "/integrations/channels/{channelType}/connections", tag = "Channels",
-    params(("channelType" = String, Path, description = "`telegram`, `slack` or `webhook`")),
+    params(("channelType" = String, Path, description = "Which messenger: `telegram`, `slack`, …")),
     responses((status = 200, description = "The oldest first", body = Connections),
         (status = 400, description = "No messenger")))]
 async fn list(
@@ -122,7 +125,7 @@ struct Doing {
 
 /// Ask the other side how a connection is doing
 #[utoipa::path(get, path = "/integrations/channels/{channelType}/connections/{id}/status", tag = "Channels",
-    params(("channelType" = String, Path, description = "`telegram`, `slack` or `webhook`"),
+    params(("channelType" = String, Path, description = "Which messenger: `telegram`, `slack`, …"),
         ("id" = String, Path, description = "Id of the connection")),
     responses((status = 200, description = "What it says", body = Doing),
         (status = 404, description = "There is none"), (status = 503, description = "No worker could ask")))]
@@ -188,7 +191,7 @@ impl Integrations {
 ///
 /// It can be connected again.
 #[utoipa::path(post, path = "/integrations/channels/{channelType}/connections/{id}/disconnect", tag = "Channels",
-    params(("channelType" = String, Path, description = "`telegram`, `slack` or `webhook`"),
+    params(("channelType" = String, Path, description = "Which messenger: `telegram`, `slack`, …"),
         ("id" = String, Path, description = "Id of the connection")),
     responses((status = 200, description = "`{success, connectionId, status}`", body = Object),
         (status = 403, description = "The caller may not"), (status = 404, description = "There is none")))]
@@ -207,7 +210,7 @@ async fn disconnect(
 ///
 /// The conversations stay.
 #[utoipa::path(delete, path = "/integrations/channels/{channelType}/connections/{id}", tag = "Channels",
-    params(("channelType" = String, Path, description = "`telegram`, `slack` or `webhook`"),
+    params(("channelType" = String, Path, description = "Which messenger: `telegram`, `slack`, …"),
         ("id" = String, Path, description = "Id of the connection")),
     responses((status = 200, description = "`{success, connectionId}`", body = Object),
         (status = 403, description = "The caller may not"), (status = 404, description = "There is none")))]

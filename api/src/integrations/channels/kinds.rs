@@ -4,7 +4,7 @@ use axum::http::StatusCode;
 use serde_json::{Value, json};
 use symbia_commands::{
     assistants::seed::ASSISTANT_KEY,
-    integrations::{SLACK, TELEGRAM, WEBHOOK},
+    integrations::{DISCORD, EMAIL, SLACK, TELEGRAM, WEBHOOK, WHATSAPP},
 };
 use utoipa_axum::{router::OpenApiRouter, routes};
 
@@ -12,11 +12,24 @@ use super::Integrations;
 use crate::http::{ApiError, ApiResult, Json, Path};
 
 /// Messengers that are known, and not spoken to.
-const UNSPOKEN: [&str; 6] = ["discord", "whatsapp", "email", "signal", "googlechat", "imessage"];
+const UNSPOKEN: [&str; 3] = ["signal", "googlechat", "imessage"];
 
 pub(super) fn routes() -> OpenApiRouter<Integrations> {
     OpenApiRouter::new().routes(routes!(list)).routes(routes!(read))
 }
+
+/// What some can do, and others cannot.
+type Ability = &'static str;
+const GROUPS: Ability = "groupChats";
+const THREADS: Ability = "threads";
+const REACTIONS: Ability = "reactions";
+const VOICE: Ability = "voiceMessages";
+const EDITS: Ability = "edits";
+const DELETIONS: Ability = "deletions";
+const TYPING: Ability = "typing";
+const READ: Ability = "readReceipts";
+const HTML: Ability = "supportsHtml";
+const MENTIONS: Ability = "supportsMentions";
 
 /// A messenger.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -25,13 +38,19 @@ pub(super) enum Kind {
     Telegram,
     /// A workspace of Slack's.
     Slack,
+    /// A telephone number at WhatsApp's Cloud API.
+    WhatsApp,
+    /// A bot of Discord's.
+    Discord,
+    /// A mailbox.
+    Email,
     /// Any program that speaks Standard Webhooks.
     Webhook,
 }
 
 impl Kind {
     /// All of them.
-    pub const ALL: [Kind; 3] = [Kind::Telegram, Kind::Slack, Kind::Webhook];
+    pub const ALL: [Kind; 6] = [Kind::Telegram, Kind::Slack, Kind::WhatsApp, Kind::Discord, Kind::Email, Kind::Webhook];
 
     /// By its name in paths.
     ///
@@ -41,12 +60,21 @@ impl Kind {
         match name {
             TELEGRAM => Ok(Kind::Telegram),
             SLACK => Ok(Kind::Slack),
+            WHATSAPP => Ok(Kind::WhatsApp),
+            DISCORD => Ok(Kind::Discord),
+            EMAIL => Ok(Kind::Email),
             WEBHOOK => Ok(Kind::Webhook),
             name if UNSPOKEN.contains(&name) => {
-                let text = format!("There is no channel to '{name}' yet: telegram, slack and webhook are there");
+                let text = format!(
+                    "There is no channel to '{name}' yet: GET /api/integrations/channels lists those that are there"
+                );
                 Err(ApiError::new(StatusCode::NOT_FOUND, "CHANNEL_UNAVAILABLE", text))
             }
-            _ => Err(ApiError::invalid("channelType", "enum", "must be telegram, slack or webhook")),
+            _ => Err(ApiError::invalid(
+                "channelType",
+                "enum",
+                "must be the type of a channel, as GET /api/integrations/channels lists them",
+            )),
         }
     }
 
@@ -55,26 +83,32 @@ impl Kind {
         match self {
             Kind::Telegram => TELEGRAM,
             Kind::Slack => SLACK,
+            Kind::WhatsApp => WHATSAPP,
+            Kind::Discord => DISCORD,
+            Kind::Email => EMAIL,
             Kind::Webhook => WEBHOOK,
         }
     }
 
     fn described(self) -> Value {
-        let (telegram, slack) = (self == Kind::Telegram, self == Kind::Slack);
-        let (name, longest) = match self {
-            Kind::Telegram => ("Telegram", 4096),
-            Kind::Slack => ("Slack", 4000),
-            Kind::Webhook => ("Signed webhook", 65_536),
+        let (name, longest, abilities): (_, _, &[Ability]) = match self {
+            Kind::Telegram => ("Telegram", 4096, &[GROUPS, REACTIONS, VOICE, EDITS, DELETIONS, TYPING, HTML, MENTIONS]),
+            Kind::Slack => ("Slack", 4000, &[GROUPS, THREADS, EDITS, DELETIONS, MENTIONS]),
+            Kind::WhatsApp => ("WhatsApp", 4096, &[VOICE, TYPING, READ]),
+            Kind::Discord => ("Discord", 2000, &[GROUPS, THREADS, EDITS, DELETIONS, TYPING, MENTIONS]),
+            Kind::Email => ("E-mail", 65_536, &[THREADS, HTML]),
+            Kind::Webhook => ("Signed webhook", 65_536, &[GROUPS, EDITS, DELETIONS]),
         };
+        let can = |ability: Ability| abilities.contains(&ability);
         json!({
             "type": self.name(),
             "name": name,
-            "connectionMode": "webhook",
-            "capabilities": { "directMessages": true, "groupChats": true, "threads": slack, "reactions": telegram,
-                "fileAttachments": true, "voiceMessages": telegram, "edits": true, "deletions": true,
-                "typing": telegram, "readReceipts": false },
+            "connectionMode": if self == Kind::Discord { "gateway" } else { "webhook" },
+            "capabilities": { "directMessages": true, "groupChats": can(GROUPS), "threads": can(THREADS),
+                "reactions": can(REACTIONS), "fileAttachments": true, "voiceMessages": can(VOICE), "edits": can(EDITS),
+                "deletions": can(DELETIONS), "typing": can(TYPING), "readReceipts": can(READ) },
             "formatting": { "maxLength": longest, "supportsMarkdown": true,
-                "supportsHtml": telegram, "supportsMentions": telegram || slack, "supportsEmoji": true },
+                "supportsHtml": can(HTML), "supportsMentions": can(MENTIONS), "supportsEmoji": true },
         })
     }
 
@@ -83,7 +117,9 @@ impl Kind {
             Kind::Telegram => {
                 json!({ "dropPendingUpdates": false, "usePolling": false, "assistants": [ASSISTANT_KEY] })
             }
-            Kind::Slack | Kind::Webhook => json!({ "assistants": [ASSISTANT_KEY] }),
+            Kind::Slack | Kind::WhatsApp | Kind::Discord | Kind::Email | Kind::Webhook => {
+                json!({ "assistants": [ASSISTANT_KEY] })
+            }
         }
     }
 }
@@ -97,7 +133,7 @@ async fn list() -> Json<Value> {
 
 /// Describe a messenger
 #[utoipa::path(get, path = "/integrations/channels/{channelType}", tag = "Channels", security(()),
-    params(("channelType" = String, Path, description = "`telegram`, `slack` or `webhook`")),
+    params(("channelType" = String, Path, description = "Which messenger: `telegram`, `slack`, …")),
     responses((status = 200, description = "As in the list, with `defaultConfig`", body = Object),
         (status = 400, description = "No messenger"), (status = 404, description = "One that is not spoken to yet")))]
 async fn read(Path(kind): Path<String>) -> ApiResult<Json<Value>> {

@@ -110,7 +110,7 @@ impl Integrations {
 /// Say something in a chat (admins of the organization, and who has `cap:integrations.configure`)
 #[utoipa::path(post, path = "/integrations/channels/{channelType}/connections/{id}/send", tag = "Channels",
     request_body = Saying,
-    params(("channelType" = String, Path, description = "`telegram`, `slack` or `webhook`"),
+    params(("channelType" = String, Path, description = "Which messenger: `telegram`, `slack`, …"),
         ("id" = String, Path, description = "Id of the connection")),
     responses((status = 200, description = "It was said", body = SaidThere),
         (status = 202, description = "The other side takes long"),

@@ -17,7 +17,7 @@ use uuid::Uuid;
 
 use super::{
     super::registry::configures, ChannelChange, ChannelChatCommand, DeferChannelDelivery, IngestChannelUpdate,
-    RecordChannelPart, RetryChannelDelivery, SendChannelMessage, platforms,
+    RecordChannelPart, RetryChannelDelivery, SendChannelMessage, platforms, receipts::SaidParts,
 };
 use crate::{Actor, Aggregate, Decision, Rejection};
 
@@ -27,6 +27,8 @@ const REMEMBERED: usize = 512;
 const MOST_WAITING: usize = 256;
 /// Most bytes of what is to be said, and of what was.
 const MAX_BODY: usize = 128 * 1024;
+/// Most bytes of what an answer needs besides.
+const MAX_THREAD: usize = 4 * 1024;
 const MAX_LABEL: usize = 255;
 
 /// Something that was said there and is to be said here.
@@ -70,6 +72,8 @@ pub struct ChannelChat {
     queued: VecDeque<String>,
     incoming: VecDeque<Incoming>,
     outgoing: VecDeque<Outgoing>,
+    said: SaidParts,
+    thread: Option<Personal>,
 }
 
 impl ChannelChat {
@@ -83,6 +87,12 @@ impl ChannelChat {
     #[must_use]
     pub fn next_in(&self) -> Option<&Incoming> {
         self.incoming.front()
+    }
+
+    /// What an answer needs besides the chat, as what was said last there brought it along.
+    #[must_use]
+    pub fn thread(&self) -> Option<&Personal> {
+        self.thread.as_ref()
     }
 
     /// What is being said there, if it is this attempt.
@@ -124,6 +134,9 @@ impl ChannelChat {
         }
         let body = c.body.ok_or_else(|| Rejection::invalid("body: what was said, sealed"))?;
         sized(&body)?;
+        if c.thread.as_ref().is_some_and(|thread| thread.text_len() > MAX_THREAD) {
+            return Err(Rejection::new("TOO_LARGE", "what an answer needs has at most 4 kB"));
+        }
         let received = ChannelMessageReceived {
             chat_key: c.chat_key,
             org_id: c.org_id,
@@ -134,6 +147,7 @@ impl ChannelChat {
             message_id: c.message_id,
             content_type: c.content_type,
             body,
+            thread: c.thread,
         };
         Ok(match c.change {
             ChannelChange::Edited => Decision::one(edited_of(received)),
@@ -220,6 +234,9 @@ impl ChannelChat {
 
     fn took_in(&mut self, e: &ChannelMessageReceived, change: ChannelChange) {
         self.is_called(&e.chat_key, &e.connection_id);
+        if e.thread.is_some() {
+            self.thread.clone_from(&e.thread);
+        }
         self.waits(Incoming {
             update_id: e.update_id.clone(),
             change,
@@ -292,6 +309,7 @@ fn received_of(e: ChannelMessageEdited) -> ChannelMessageReceived {
         message_id: e.message_id,
         content_type: e.content_type,
         body: e.body,
+        thread: None,
     }
 }
 
@@ -315,7 +333,7 @@ fn sized(sealed: &Personal) -> Result<(), Rejection> {
 }
 
 impl Aggregate for ChannelChat {
-    const STATE_VERSION: u32 = 2;
+    const STATE_VERSION: u32 = 3;
     const ID_FIELD: Option<&'static str> = Some("chatKey");
     type Command = ChannelChatCommand;
     type Event = ChannelChatEvent;
@@ -344,6 +362,7 @@ impl Aggregate for ChannelChat {
                 if let Some(first) = self.outgoing.front_mut() {
                     first.sent.push(e.vendor_message_id.clone());
                 }
+                self.said.said(&e.delivery_id, &e.vendor_message_id);
             }
             ChannelChatEvent::ChannelDeliveryDeferred(_) => {
                 if let Some(first) = self.outgoing.front_mut() {
@@ -352,6 +371,7 @@ impl Aggregate for ChannelChat {
             }
             ChannelChatEvent::ChannelMessageDelivered(e) => self.ended(&e.delivery_id),
             ChannelChatEvent::ChannelMessageFailed(e) => self.ended(&e.delivery_id),
+            ChannelChatEvent::ChannelReceiptNoted(e) => self.said.told(&e.vendor_message_id, e.receipt),
         }
     }
 
@@ -375,6 +395,10 @@ impl Aggregate for ChannelChat {
             ChannelChatCommand::IgnoreChannelUpdate(c) if is_waiting(&c.update_id) => {
                 let (chat_key, update_id, reason) = (c.chat_key, c.update_id, c.reason);
                 Decision::one(ChannelUpdateIgnored { chat_key, update_id, reason })
+            }
+            ChannelChatCommand::NoteChannelReceipt(c) => {
+                let is_being_said = self.outgoing.front().is_some_and(|first| first.under_way);
+                return self.said.receipt(c, &self.connection_id, is_being_said);
             }
             ChannelChatCommand::RetryChannelDelivery(c) => self.retry(c),
             ChannelChatCommand::RecordChannelPart(c) => self.part(c),

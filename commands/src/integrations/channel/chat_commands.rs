@@ -1,6 +1,6 @@
 //! What a chat can be asked to do.
 
-use symbia_events::Personal;
+use symbia_events::{Personal, integrations::ChannelReceipt};
 
 use super::ChannelChange;
 use crate::domain_commands;
@@ -25,6 +25,9 @@ domain_commands! {
             /// Absent for what is taken back.
             #[serde(default)]
             body: Option<Personal>,
+            /// What an answer needs besides the chat.
+            #[serde(default)]
+            thread: Option<Personal>,
         }
         /// It is said in the conversation now.
         RecordChannelPosted = "symbia.cmd.integrations.record-channel-posted.v1" { chat_key: String, update_id: String }
@@ -74,6 +77,14 @@ domain_commands! {
         RecordChannelDelivered = "symbia.cmd.integrations.record-channel-delivered.v1" {
             chat_key: String,
             delivery_id: String,
+        }
+        /// The other side says what became of a part.
+        NoteChannelReceipt = "symbia.cmd.integrations.note-channel-receipt.v1" {
+            chat_key: String,
+            vendor_message_id: String,
+            receipt: ChannelReceipt,
+            #[serde(default)]
+            code: Option<String>,
         }
         /// It cannot be said.
         FailChannelDelivery = "symbia.cmd.integrations.fail-channel-delivery.v1" {

@@ -3,8 +3,8 @@
 use serde::{Deserialize, Serialize};
 use symbia_events::integrations::{
     ChannelConnectFailed, ChannelConnectRequested, ChannelConnected, ChannelConnectionEvent, ChannelDisconnected,
-    ChannelErrorRecorded, ChannelFloodRefused, ChannelMode, ChannelRecovered, ChannelRemoved, ChannelStatus,
-    ChannelStatusChanged,
+    ChannelErrorRecorded, ChannelFilesRefused, ChannelFloodRefused, ChannelMode, ChannelRecovered, ChannelRemoved,
+    ChannelStatus, ChannelStatusChanged,
 };
 use time::OffsetDateTime;
 
@@ -21,6 +21,12 @@ const MAX_LABEL: usize = 255;
 pub const TELEGRAM: &str = "telegram";
 /// A workspace of Slack's.
 pub const SLACK: &str = "slack";
+/// A telephone number at WhatsApp's Cloud API.
+pub const WHATSAPP: &str = "whatsapp";
+/// A bot of Discord's.
+pub const DISCORD: &str = "discord";
+/// A mailbox.
+pub const EMAIL: &str = "email";
 /// Any program that speaks Standard Webhooks.
 pub const WEBHOOK: &str = "webhook";
 
@@ -48,6 +54,12 @@ domain_commands! {
             drop_pending_updates: bool,
             #[serde(default)]
             assistants: Vec<String>,
+            /// The account there, where the token alone does not say: a number's id, or a mailbox' address.
+            #[serde(default)]
+            account: Option<String>,
+            /// As whom it is signed in there, where that is not the account.
+            #[serde(default)]
+            login: Option<String>,
         }
         /// It stands.
         RecordChannelConnected = "symbia.cmd.integrations.record-channel-connected.v1" {
@@ -85,6 +97,14 @@ domain_commands! {
             first_at: String,
             last_at: String,
         }
+        /// So many files came along that some of them are not kept.
+        NoteChannelFiles = "symbia.cmd.integrations.note-channel-files.v1" {
+            connection_id: String,
+            count: u32,
+            /// RFC 3339.
+            first_at: String,
+            last_at: String,
+        }
         /// It does again what it failed at.
         RecordChannelRecovery = "symbia.cmd.integrations.record-channel-recovery.v1" { connection_id: String }
         /// Ends it.
@@ -101,6 +121,7 @@ pub struct ChannelConnection {
     channel_type: String,
     owner_id: String,
     credential_id: Option<String>,
+    account: Option<String>,
     secret_ref: String,
     status: ChannelStatus,
     attempt: u32,
@@ -124,11 +145,9 @@ impl ChannelConnection {
         !self.disabled && matches!(self.status, ChannelStatus::Connected | ChannelStatus::Error)
     }
 
-    // One connection for a token: the other side knows one place to call.
-    fn claim(&self, org: &str, connection_id: &str, credential: &str) -> Result<Claim, Rejection> {
-        let tenant = org.parse().map_err(|_| Rejection::invalid("orgId: no organization"))?;
-        let (name, holder) = (format!("channel:{credential}"), connection_id.to_owned());
-        Ok(Claim { tenant, name, holder, taken: "CHANNEL_CONNECTED" })
+    // What this connection has for itself, as long as it is there.
+    fn place(&self) -> Option<String> {
+        place(&self.channel_type, self.credential_id.as_deref(), self.account.as_deref())
     }
 
     fn connect(&self, c: ConnectChannel, by: &Actor) -> Result<Decision<ChannelConnectionEvent>, Rejection> {
@@ -141,9 +160,10 @@ impl ChannelConnection {
             return Err(Rejection::new("CHANNEL_CONNECTED", text));
         }
         check(&c)?;
-        let claim = c.credential_id.as_deref().map(|id| self.claim(&c.org_id, &c.connection_id, id)).transpose()?;
-        let former = self.credential_id.as_deref().filter(|former| Some(*former) != c.credential_id.as_deref());
-        let released = former.map(|id| self.claim(&c.org_id, &c.connection_id, id)).transpose()?;
+        let place = place(&c.channel_type, c.credential_id.as_deref(), c.account.as_deref());
+        let former = self.place().filter(|former| Some(former) != place.as_ref());
+        let taken = place.map(|place| claim(&c.org_id, &c.connection_id, place)).transpose()?;
+        let released = former.map(|place| claim(&c.org_id, &c.connection_id, place)).transpose()?;
         let decision = Decision::one(ChannelConnectRequested {
             connection_id: c.connection_id,
             org_id: c.org_id,
@@ -158,9 +178,11 @@ impl ChannelConnection {
             drop_pending_updates: c.drop_pending_updates,
             assistants: c.assistants,
             attempt: self.attempt + 1,
+            account: c.account,
+            login: c.login,
         });
         let decision = released.into_iter().fold(decision, Decision::releasing);
-        Ok(claim.into_iter().fold(decision, Decision::claiming))
+        Ok(taken.into_iter().fold(decision, Decision::claiming))
     }
 
     fn failed(&self, c: RecordChannelError) -> Decision<ChannelConnectionEvent> {
@@ -216,21 +238,58 @@ impl ChannelConnection {
     fn remove(&self, c: RemoveChannel, by: &Actor) -> Result<Decision<ChannelConnectionEvent>, Rejection> {
         let (connection_id, by_whom) = (c.connection_id, by.subject().to_owned());
         let disconnect = DisconnectChannel { connection_id: connection_id.clone(), org_id: c.org_id };
-        let claim = self.credential_id.as_deref().map(|id| self.claim(&self.org_id, &connection_id, id)).transpose()?;
+        let claim = self.place().map(|place| claim(&self.org_id, &connection_id, place)).transpose()?;
         let removed = ChannelRemoved { connection_id, by: by_whom };
         let decision = self.disconnect(disconnect, by)?.and(removed);
         Ok(claim.into_iter().fold(decision, Decision::releasing))
     }
 }
 
-fn check(c: &ConnectChannel) -> Result<(), Rejection> {
-    match (c.channel_type.as_str(), &c.credential_id, &c.target_url) {
-        (TELEGRAM | SLACK, Some(id), None) if !id.is_empty() && id.len() <= MAX_LABEL => {}
-        (TELEGRAM | SLACK, ..) => return Err(Rejection::invalid("credentialId: the bot's token in the vault")),
-        (WEBHOOK, None, Some(url)) if is_address(url) => {}
-        (WEBHOOK, ..) => return Err(Rejection::invalid("targetUrl: a URL without user and password")),
-        _ => return Err(Rejection::invalid("channelType: telegram, slack or webhook")),
+// One connection for an account, or else for a token: the other side knows one place to call.
+fn place(channel_type: &str, credential: Option<&str>, account: Option<&str>) -> Option<String> {
+    let of_account = account.map(|account| format!("channel:{channel_type}:{account}"));
+    of_account.or_else(|| credential.map(|credential| format!("channel:{credential}")))
+}
+
+fn claim(org: &str, connection_id: &str, name: String) -> Result<Claim, Rejection> {
+    let tenant = org.parse().map_err(|_| Rejection::invalid("orgId: no organization"))?;
+    Ok(Claim { tenant, name, holder: connection_id.to_owned(), taken: "CHANNEL_CONNECTED" })
+}
+
+// What each messenger needs to be known of it.
+fn check_kind(c: &ConnectChannel) -> Result<(), Rejection> {
+    let needs = |what: &str| Err(Rejection::invalid(what));
+    let short = |text: &&String| !text.is_empty() && text.len() <= MAX_LABEL;
+    let plain = |text: &String| short(&text) && !text.chars().any(|c| c.is_whitespace() || c.is_control());
+    let is_mailbox = |address: &String| {
+        plain(address) && address.split_once('@').is_some_and(|(name, host)| !name.is_empty() && host.contains('.'))
+    };
+    let is_mail_server = |url: &str| ["smtp://", "smtps://"].iter().any(|scheme| url.starts_with(scheme));
+    let of_number = |id: &String| short(&id) && id.bytes().all(|b| b.is_ascii_digit());
+    match c.channel_type.as_str() {
+        TELEGRAM | SLACK | WHATSAPP | DISCORD | EMAIL if c.credential_id.as_ref().filter(short).is_none() => {
+            needs("credentialId: the bot's token, or the mailbox' password, in the vault")
+        }
+        WEBHOOK if c.credential_id.is_some() => needs("credentialId: a program has a secret instead"),
+        WHATSAPP if !c.account.as_ref().is_some_and(of_number) => needs("account: the number's id, in digits"),
+        EMAIL if !c.account.as_ref().is_some_and(is_mailbox) => needs("account: the mailbox' address"),
+        EMAIL if !c.login.as_ref().is_none_or(plain) => needs("login: 1 to 255 characters without spaces"),
+        EMAIL if !c.target_url.as_ref().is_some_and(|url| is_address(url) && is_mail_server(url)) => {
+            needs("targetUrl: smtp:// or smtps://, without user and password")
+        }
+        WEBHOOK if !c.target_url.as_ref().is_some_and(|url| is_address(url)) => {
+            needs("targetUrl: a URL without user and password")
+        }
+        TELEGRAM | SLACK | WHATSAPP | DISCORD if c.target_url.is_some() => needs("targetUrl: is known already"),
+        TELEGRAM | SLACK | DISCORD | WEBHOOK if c.account.is_some() => needs("account: is known by itself"),
+        TELEGRAM | SLACK | WHATSAPP | DISCORD | WEBHOOK if c.login.is_some() => needs("login: of mailboxes alone"),
+        TELEGRAM | SLACK | WHATSAPP | DISCORD | EMAIL | WEBHOOK => Ok(()),
+        _ => needs("channelType: telegram, slack, whatsapp, discord, email or webhook"),
     }
+}
+
+fn check(c: &ConnectChannel) -> Result<(), Rejection> {
+    check_kind(c)?;
     if !is_address(&c.webhook_url) {
         return Err(Rejection::invalid("webhookUrl: a URL without user and password"));
     }
@@ -248,7 +307,7 @@ fn check(c: &ConnectChannel) -> Result<(), Rejection> {
 }
 
 impl Aggregate for ChannelConnection {
-    const STATE_VERSION: u32 = 1;
+    const STATE_VERSION: u32 = 2;
     const ID_FIELD: Option<&'static str> = Some("connectionId");
     type Command = ChannelConnectionCommand;
     type Event = ChannelConnectionEvent;
@@ -260,6 +319,7 @@ impl Aggregate for ChannelConnection {
                 self.channel_type.clone_from(&e.channel_type);
                 self.owner_id.clone_from(&e.owner_id);
                 self.credential_id.clone_from(&e.credential_id);
+                self.account.clone_from(&e.account);
                 self.secret_ref.clone_from(&e.secret_ref);
                 (self.status, self.attempt, self.disabled) = (ChannelStatus::Connecting, e.attempt, false);
             }
@@ -274,7 +334,7 @@ impl Aggregate for ChannelConnection {
             }
             ChannelConnectionEvent::ChannelErrorRecorded(e) => self.consecutive = e.consecutive,
             ChannelConnectionEvent::ChannelRecovered(_) => self.consecutive = 0,
-            ChannelConnectionEvent::ChannelFloodRefused(_) => {}
+            ChannelConnectionEvent::ChannelFloodRefused(_) | ChannelConnectionEvent::ChannelFilesRefused(_) => {}
             ChannelConnectionEvent::ChannelDisconnected(_) => self.status = ChannelStatus::Disconnected,
             ChannelConnectionEvent::ChannelRemoved(_) => self.removed = true,
         }
@@ -314,6 +374,12 @@ impl Aggregate for ChannelConnection {
             ChannelConnectionCommand::RecordChannelStatus(c) => self.told(c),
             ChannelConnectionCommand::RecordChannelError(c) => self.failed(c),
             ChannelConnectionCommand::NoteChannelFlood(c) if c.count > 0 => Decision::one(ChannelFloodRefused {
+                connection_id: c.connection_id,
+                count: c.count,
+                first_at: c.first_at,
+                last_at: c.last_at,
+            }),
+            ChannelConnectionCommand::NoteChannelFiles(c) if c.count > 0 => Decision::one(ChannelFilesRefused {
                 connection_id: c.connection_id,
                 count: c.count,
                 first_at: c.first_at,

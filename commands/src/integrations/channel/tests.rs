@@ -4,12 +4,12 @@ use symbia_events::{
     ActorType, Personal, SubjectKey,
     integrations::{
         ChannelChatEvent, ChannelConnectRequested, ChannelConnected, ChannelConnectionEvent, ChannelErrorRecorded,
-        ChannelMode, ChannelStatus, ChannelStatusChanged,
+        ChannelMode, ChannelReceipt, ChannelStatus, ChannelStatusChanged,
     },
 };
 
 use super::*;
-use crate::{Aggregate, Claim, Decision, Membership, Role, testing::AT, testing::given};
+use crate::{Aggregate, Claim, ClaimChange, Decision, Membership, Role, testing::AT, testing::given};
 
 fn person(role: Role) -> Actor {
     let orgs = vec![Membership { id: "org".parse().unwrap(), role }];
@@ -33,6 +33,8 @@ fn connect() -> ConnectChannel {
         secret_hash: "a".repeat(64),
         drop_pending_updates: false,
         assistants: vec!["symbia".into()],
+        account: None,
+        login: None,
     }
 }
 
@@ -52,6 +54,8 @@ fn requested(attempt: u32) -> ChannelConnectRequested {
         drop_pending_updates: c.drop_pending_updates,
         assistants: c.assistants,
         attempt,
+        account: c.account,
+        login: c.login,
     }
 }
 
@@ -143,6 +147,7 @@ fn said(update: &str) -> ChannelChatCommand {
         message_id: uuid::Uuid::from_u128(5).to_string(),
         content_type: "text".into(),
         body: Some(sealed("{}")),
+        thread: None,
     }
     .into()
 }
@@ -227,4 +232,70 @@ fn who_configures_nothing_says_nothing_in_a_chat() {
     let (_, events) = chat([said("1"), send(1).into()]);
     let elsewhere = SendChannelMessage { connection_id: "k2".into(), ..send(2) };
     given::<ChannelChat>(events).when(elsewhere, &person(Role::Admin)).rejected("VALIDATION_FAILED");
+}
+
+#[test]
+fn an_account_has_one_connection_and_a_token_may_speak_for_several() {
+    let admin = person(Role::Admin);
+    let number = ConnectChannel { channel_type: WHATSAPP.into(), account: Some("106540352242922".into()), ..connect() };
+    let claims = ChannelConnection::default().decide(number.into(), &admin, AT).unwrap().claims;
+    let names = claims.iter().map(|ClaimChange::Take(claim)| ClaimChange::Release(claim) | claim.name.as_str());
+    assert_eq!(names.collect::<Vec<_>>(), ["channel:whatsapp:106540352242922"]);
+    for (channel_type, account, target) in [
+        (WHATSAPP, Some("+49 1"), None),
+        (WHATSAPP, None, None),
+        (EMAIL, Some("bot"), Some("smtp://mail.example")),
+        (EMAIL, Some("bot@mail.example"), Some("https://mail.example")),
+        (DISCORD, Some("1"), None),
+        ("pigeon", None, None),
+    ] {
+        let account = account.map(str::to_owned);
+        let wrong = ConnectChannel {
+            channel_type: channel_type.into(),
+            account,
+            target_url: target.map(str::to_owned),
+            ..connect()
+        };
+        given::<ChannelConnection>([]).when(wrong, &admin).rejected("VALIDATION_FAILED");
+    }
+}
+
+#[test]
+fn what_became_of_a_part_is_noted_in_its_order_and_of_what_was_said_alone() {
+    let first = uuid::Uuid::from_u128(1).to_string();
+    let note = |id: &str, receipt| NoteChannelReceipt {
+        chat_key: "h".into(),
+        vendor_message_id: id.into(),
+        receipt,
+        code: None,
+    };
+    let (state, _) = chat([send(1).into()]);
+    let early = note("v1", ChannelReceipt::Sent);
+    let refused = state.decide(early.clone().into(), &platform(), AT).unwrap_err();
+    assert_eq!(refused.code, "CONFLICT", "what is being said may be known in a moment");
+    let part = RecordChannelPart {
+        chat_key: "h".into(),
+        delivery_id: first.clone(),
+        part: 1,
+        parts: 1,
+        vendor_message_id: "v1".into(),
+    };
+    let done = RecordChannelDelivered { chat_key: "h".into(), delivery_id: first };
+    let notes = [
+        note("v1", ChannelReceipt::Delivered),
+        early,
+        note("v2", ChannelReceipt::Read),
+        note("v1", ChannelReceipt::Read),
+        note("v1", ChannelReceipt::Delivered),
+    ];
+    let told = notes.into_iter().map(ChannelChatCommand::from);
+    let (_, events) = chat([send(1).into(), part.into(), done.into()].into_iter().chain(told));
+    let noted: Vec<ChannelReceipt> = events
+        .iter()
+        .filter_map(|event| match event {
+            ChannelChatEvent::ChannelReceiptNoted(e) => Some(e.receipt),
+            _ => None,
+        })
+        .collect();
+    assert_eq!(noted, [ChannelReceipt::Delivered, ChannelReceipt::Read]);
 }

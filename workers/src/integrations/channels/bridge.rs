@@ -141,6 +141,7 @@ impl ChannelBridge {
                 chat: saying.said.chat.id.clone(),
                 conversation: incoming.conversation_id.clone(),
                 message: incoming.message_id.clone(),
+                vendor_message: saying.said.id.clone(),
             });
         }
         Ok(rejection.map(|rejection| rejection.code.to_lowercase()))

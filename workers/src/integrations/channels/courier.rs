@@ -18,14 +18,18 @@ use symbia_commands::{
     },
 };
 use symbia_events::{
-    CommandId, Event, Position, Service,
+    CommandId, Event, Personal, Position, Service,
     integrations::{ChannelChatEvent, ChannelDeliveryDeferred, ChannelDeliveryStarted},
 };
 use symbia_nats::timers::{TimerCommand, Timers, When};
 use symbia_projections::integrations::ChannelConnection;
 use time::{OffsetDateTime, format_description::well_known::Rfc3339};
 
-use super::{Channels, line::Account, messenger::Refused};
+use super::{
+    Channels,
+    line::Account,
+    messenger::{Refused, Saying},
+};
 use crate::reactor::{OnError, Reactor};
 
 /// Attempts at one thing that is to be said.
@@ -72,7 +76,8 @@ impl ChannelCourier {
             return self.fail(event, e, "erased").await;
         };
         let content: ChannelContent = serde_json::from_str(&key.open(&outgoing.content)?)?;
-        match self.say(event, e, &connection, outgoing, &content).await? {
+        let thread = self.opened(state.thread()).await?;
+        match self.say(event, e, &connection, outgoing, (&content, thread.as_deref())).await? {
             Ok(()) => {
                 let (chat_key, delivery_id) = (e.chat_key.clone(), e.delivery_id.clone());
                 self.chat(event, RecordChannelDelivered { chat_key, delivery_id }, "delivered").await?;
@@ -87,6 +92,13 @@ impl ChannelCourier {
         }
     }
 
+    // What was erased is as good as never told.
+    async fn opened(&self, sealed: Option<&Personal>) -> anyhow::Result<Option<String>> {
+        let Some(sealed) = sealed else { return Ok(None) };
+        let key = self.channels.0.secrets.subject_key(&sealed.kid).await?;
+        Ok(key.map(|key| key.open(sealed)).transpose()?)
+    }
+
     // The parts that were not said yet.
     async fn say(
         &self,
@@ -94,7 +106,7 @@ impl ChannelCourier {
         e: &ChannelDeliveryStarted,
         connection: &ChannelConnection,
         outgoing: &Outgoing,
-        content: &ChannelContent,
+        (content, thread): (&ChannelContent, Option<&str>),
     ) -> anyhow::Result<Result<(), Refused>> {
         let line = match self.channels.line(Account::from(connection)).await? {
             Ok(line) => line,
@@ -108,7 +120,8 @@ impl ChannelCourier {
                 Some(id) => id,
                 None => {
                     let id = format!("{}.{}", e.delivery_id, index + 1);
-                    let id = match line.say(content, words, &id).await {
+                    let saying = Saying { content, part: words, id: &id, thread };
+                    let id = match line.say(&saying).await {
                         Ok(id) => id,
                         Err(refused) => return Ok(Err(refused)),
                     };

@@ -23,6 +23,10 @@ const MOST: usize = 20 * 1024 * 1024;
 /// Attempts at fetching one, and the pause between two.
 const ATTEMPTS: u32 = 3;
 const PAUSE: Duration = Duration::from_millis(500);
+/// The longest that a message waits for one.
+const LONGEST: Duration = Duration::from_secs(2);
+/// So much came along lately that it is not kept.
+const NO_ROOM: &str = "no_room";
 
 /// The message that files belong to.
 pub(super) struct Message<'m> {
@@ -43,6 +47,7 @@ impl Channels {
     /// Keeps the files that came with the message itself, so that it goes on without them.
     pub(super) async fn keeps_inline(
         &self,
+        of: &ChannelConnection,
         message: &Message<'_>,
         attachments: &mut [Attachment],
     ) -> anyhow::Result<()> {
@@ -50,6 +55,10 @@ impl Channels {
             let data = attachment.data.take().and_then(|data| BASE64.decode(data).ok());
             let Some(data) = data.filter(|data| data.len() <= MOST) else { continue };
             attachment.size = u64::try_from(data.len()).ok();
+            if !self.0.floods.has_room(of, attachment.size.unwrap_or_default()).await? {
+                attachment.left = Some(NO_ROOM.to_owned());
+                continue;
+            }
             attachment.kept = Some(self.keep(message, index, attachment, data.into()).await?);
         }
         Ok(())
@@ -67,6 +76,12 @@ impl Channels {
         let (name, mime_type) = (attachment.filename.clone(), attachment.mime_type.clone());
         let file = File { message: message.id.to_owned(), name, mime_type, bytes };
         self.0.files.keep(&at, message.key, &file).await?;
+        // Who erases the conversation destroys its key, and then what is kept: what was kept between the two, or behind them, is
+        // found here.
+        if self.0.secrets.subject_key(message.key.kid()).await?.is_none() {
+            self.0.files.forget(message.org, message.conversation).await?;
+            anyhow::bail!("the conversation was erased meanwhile");
+        }
         Ok(id)
     }
 
@@ -85,10 +100,11 @@ impl Channels {
         for (index, attachment) in attachments.iter().enumerate() {
             let mut about = json!({ "type": attachment.kind, "mimeType": attachment.mime_type,
                 "filename": attachment.filename, "size": attachment.size });
-            let kept = match (&attachment.kept, &line) {
-                (Some(id), _) => Ok(id.clone()),
-                (None, Err(refused)) => Err(refused.clone()),
-                (None, Ok(line)) => match fetched(line, attachment).await {
+            let kept = match (&attachment.kept, &attachment.left, &line) {
+                (Some(id), ..) => Ok(id.clone()),
+                (None, Some(code), _) => Err(Refused::lasting(code)),
+                (None, None, Err(refused)) => Err(refused.clone()),
+                (None, None, Ok(line)) => match self.brought(of, line, attachment).await {
                     Ok(bytes) => {
                         about["size"] = json!(bytes.len());
                         // The message is not kept back for it.
@@ -116,16 +132,37 @@ impl Channels {
     }
 }
 
-async fn fetched(line: &Line, attachment: &Attachment) -> Result<Bytes, Refused> {
-    if attachment.size.is_some_and(|size| size > MOST as u64) {
-        return Err(Refused::lasting("too_long"));
+impl Channels {
+    // Room is set aside for what a file may have, and given back as far as it has less.
+    async fn brought(&self, of: &ChannelConnection, line: &Line, attachment: &Attachment) -> Result<Bytes, Refused> {
+        let uncounted = |error: anyhow::Error| {
+            tracing::warn!(connection = of.id, error = format!("{error:#}"), "room for a file cannot be counted");
+            Refused::lasting("not_kept")
+        };
+        let most = attachment.size.unwrap_or(MOST as u64);
+        if most > MOST as u64 {
+            return Err(Refused::lasting("too_long"));
+        }
+        if !self.0.floods.has_room(of, most).await.map_err(uncounted)? {
+            return Err(Refused::lasting(NO_ROOM));
+        }
+        let fetched = fetched(line, attachment).await;
+        let needed = fetched.as_ref().map_or(0, |bytes| bytes.len() as u64);
+        self.0.floods.needed(of, most, needed).await.map_err(uncounted)?;
+        fetched
     }
+}
+
+async fn fetched(line: &Line, attachment: &Attachment) -> Result<Bytes, Refused> {
     let mut attempt = 1;
     loop {
         match line.file(attachment, MOST).await {
-            Err(refused) if refused.passing && attempt < ATTEMPTS => {
+            // Whoever is asked to wait for long keeps no message back for it.
+            Err(refused)
+                if refused.passing && attempt < ATTEMPTS && refused.after.is_none_or(|wait| wait <= LONGEST) =>
+            {
                 attempt += 1;
-                tokio::time::sleep(refused.after.unwrap_or(PAUSE).min(PAUSE * 4)).await;
+                tokio::time::sleep(refused.after.unwrap_or(PAUSE)).await;
             }
             fetched => return fetched,
         }

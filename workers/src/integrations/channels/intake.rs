@@ -3,7 +3,9 @@
 
 use symbia_commands::{
     Actor,
-    integrations::{ChannelChange, ChannelChatCommand, IngestChannelUpdate, WEBHOOK, chat_name},
+    integrations::{
+        ChannelChange, ChannelChatCommand, EMAIL, IngestChannelUpdate, NoteChannelReceipt, WEBHOOK, chat_name,
+    },
 };
 use symbia_events::{AggregateRef, CommandId, OrgId, Service, SubjectKey, messaging::content_key_id};
 use symbia_nats::channels::Said;
@@ -18,13 +20,39 @@ use super::{
 impl Channels {
     /// Takes in what the other side told. An error: it is to be told again.
     pub(super) async fn take_in(&self, of: &ChannelConnection, body: &str, id: Option<&str>) -> anyhow::Result<Said> {
-        match Told::by(&of.channel_type, of.account_id.as_deref(), body, id) {
-            Told::Malformed => Ok(Said::Malformed),
-            Told::Nothing => Ok(Said::Taken),
-            // Two bots would talk to each other for ever.
-            Told::Message { message, .. } if message.sender.is_bot => Ok(Said::Taken),
-            Told::Message { update_id, change, mut message } => self.ingest(of, update_id, change, &mut message).await,
+        for told in Told::by(&of.channel_type, of.account_id.as_deref(), body, id) {
+            let said = match told {
+                Told::Malformed => Said::Malformed,
+                Told::Nothing => Said::Taken,
+                // Two bots would talk to each other for ever.
+                Told::Message { message, .. } if message.sender.is_bot => Said::Taken,
+                Told::Message { update_id, change, mut message } => {
+                    self.ingest(of, update_id, change, &mut message).await?
+                }
+                Told::Receipt { chat, vendor_message_id, receipt, code } => {
+                    let receipt = |chat_key| NoteChannelReceipt { chat_key, vendor_message_id, receipt, code };
+                    self.noted(of, &chat, receipt).await?
+                }
+            };
+            // What comes behind it is told again with it; what came before it is known by then.
+            if said != Said::Taken {
+                return Ok(said);
+            }
         }
+        Ok(Said::Taken)
+    }
+
+    async fn noted(
+        &self,
+        of: &ChannelConnection,
+        chat: &str,
+        receipt: impl FnOnce(String) -> NoteChannelReceipt,
+    ) -> anyhow::Result<Said> {
+        let chat_key = self.0.keys.lookup_hash("channel", &chat_name(&of.channel_type, &of.id, chat));
+        let to = AggregateRef::new(Service::Integrations, of.org_id.parse()?, "channel-chat", &chat_key)?;
+        let command = ChannelChatCommand::from(receipt(chat_key));
+        let outcome = self.send(None, &to, &command, &Actor::service("integrations"), CommandId::random()).await?;
+        Ok(if outcome.rejection.is_some() { Said::Unavailable } else { Said::Taken })
     }
 
     async fn ingest(
@@ -43,7 +71,7 @@ impl Channels {
         let to = AggregateRef::new(Service::Integrations, org, "channel-chat", &chat_key)?;
         let message_id = message_id(&chat_key, &message.id);
         let place = files::Message { org: &of.org_id, conversation: &conversation_id, id: &message_id, key: &key };
-        self.keeps_inline(&place, &mut message.attachments).await?;
+        self.keeps_inline(of, &place, &mut message.attachments).await?;
         let body = key.seal(&serde_json::to_string(message)?);
         let once = format!("channel update {} {update_id}", of.id);
         let command = ChannelChatCommand::from(IngestChannelUpdate {
@@ -56,6 +84,7 @@ impl Channels {
             message_id,
             content_type: message.content_type.clone(),
             body: (change != ChannelChange::Withdrawn).then_some(body),
+            thread: message.thread.as_deref().map(|thread| key.seal(thread)),
             chat_key,
         });
         let id = CommandId(Uuid::new_v5(&Uuid::NAMESPACE_OID, once.as_bytes()));
@@ -63,7 +92,11 @@ impl Channels {
         if let Some(rejection) = outcome.rejection {
             tracing::warn!(connection = of.id, %rejection, "what was said in a chat is not taken in");
             // A messenger would tell it for days; a program's author is to know.
-            return Ok(if of.channel_type == WEBHOOK { Said::Malformed } else { Said::Taken });
+            return Ok(if [WEBHOOK, EMAIL].contains(&of.channel_type.as_str()) {
+                Said::Malformed
+            } else {
+                Said::Taken
+            });
         }
         Ok(Said::Taken)
     }

@@ -4,7 +4,7 @@
 //! the log or the vault keep from being done is tried again for ever. To tell a messenger twice where to call changes nothing.
 
 use async_trait::async_trait;
-use symbia_commands::integrations::{ChannelConnection, FailChannelConnect, RecordChannelConnected, TELEGRAM};
+use symbia_commands::integrations::{ChannelConnection, DISCORD, FailChannelConnect, RecordChannelConnected, TELEGRAM};
 use symbia_events::{
     CommandId, Event, Position, Service,
     integrations::{ChannelConnectRequested, ChannelConnectionEvent, ChannelDisconnected},
@@ -45,8 +45,8 @@ impl ChannelKeeper {
             Ok(SpeaksAs { id: account_id, name: account_name }) => {
                 let connected = RecordChannelConnected { connection_id, attempt, account_id, account_name };
                 channels.note(Some(event), &event.orgid, &e.connection_id, connected, id).await?;
-                // Telegram has it now; its hash tells whether a call is one of theirs. Others sign with it.
-                if e.channel_type == TELEGRAM {
+                // Telegram has it now; its hash tells whether a call is one of theirs. Discord never calls. Others sign with it.
+                if [TELEGRAM, DISCORD].contains(&e.channel_type.as_str()) {
                     channels.0.secrets.destroy_secret(&e.secret_ref).await?;
                 }
                 Ok(())

@@ -1,17 +1,20 @@
 //! The line to the other side: whose it is, and what proves it.
 
 use reqwest::Url;
-use symbia_commands::integrations::{SLACK, TELEGRAM, WEBHOOK};
+use symbia_commands::integrations::{DISCORD, EMAIL, SLACK, TELEGRAM, WEBHOOK, WHATSAPP};
 use symbia_events::integrations::{ChannelConnectRequested, ChannelDisconnected};
 use symbia_projections::integrations::ChannelConnection;
 
 use super::{
     super::{Asker, provider::ApiKey},
     Channels,
+    discord::DiscordBot,
+    email::{self, MailBox},
     messenger::{Messenger, Refused},
     program::Program,
     slack::SlackBot,
     telegram::TelegramBot,
+    whatsapp::WhatsAppNumber,
 };
 
 /// What a token is released for.
@@ -26,6 +29,8 @@ pub(super) struct Account<'a> {
     pub credential: Option<&'a str>,
     pub secret_ref: &'a str,
     pub target_url: Option<&'a str>,
+    pub account: Option<&'a str>,
+    pub login: Option<&'a str>,
 }
 
 impl<'a> From<&'a ChannelConnection> for Account<'a> {
@@ -37,6 +42,8 @@ impl<'a> From<&'a ChannelConnection> for Account<'a> {
             credential: row.credential_id.as_deref(),
             secret_ref: &row.secret_ref,
             target_url: row.target_url.as_deref(),
+            account: row.account.as_deref(),
+            login: row.login.as_deref(),
         }
     }
 }
@@ -50,6 +57,8 @@ impl<'a> From<&'a ChannelConnectRequested> for Account<'a> {
             credential: e.credential_id.as_deref(),
             secret_ref: &e.secret_ref,
             target_url: e.target_url.as_deref(),
+            account: e.account.as_deref(),
+            login: e.login.as_deref(),
         }
     }
 }
@@ -63,6 +72,8 @@ impl<'a> Account<'a> {
             credential: e.credential_id.as_deref(),
             secret_ref: &e.secret_ref,
             target_url: None,
+            account: None,
+            login: None,
         }
     }
 }
@@ -77,6 +88,18 @@ impl Channels {
         Ok(match of.channel_type {
             TELEGRAM => self.token(&of).await?.map(|key| TelegramBot::line(&parts.telegram, key)),
             SLACK => self.token(&of).await?.map(|key| SlackBot::line(&parts.slack, key)),
+            DISCORD => self.token(&of).await?.map(|key| DiscordBot::line(&parts.discord, key)),
+            EMAIL => match (of.target_url.and_then(|url| Url::parse(url).ok()), of.account) {
+                (Some(server), Some(address)) => {
+                    let account = email::Account { server, address, login: of.login };
+                    self.token(&of).await?.and_then(|password| MailBox::line(&parts.egress, account, password))
+                }
+                _ => Err(Refused::fatal("bad_url")),
+            },
+            WHATSAPP => {
+                let number = of.account.unwrap_or_default();
+                self.token(&of).await?.map(|key| WhatsAppNumber::line(&parts.whatsapp, number, key))
+            }
             WEBHOOK => {
                 let secret = parts.secrets.secret(of.secret_ref).await?;
                 let url = of.target_url.and_then(|url| Url::parse(url).ok());
@@ -90,7 +113,7 @@ impl Channels {
         })
     }
 
-    async fn token(&self, of: &Account<'_>) -> anyhow::Result<Result<ApiKey, Refused>> {
+    pub(super) async fn token(&self, of: &Account<'_>) -> anyhow::Result<Result<ApiKey, Refused>> {
         let asker = Asker { org: of.org, principal: of.owner, assistant: None, key: None };
         let lease = self.0.books.lease_for(&asker, of.channel_type, of.credential, PURPOSE).await?;
         Ok(lease.map(|lease| lease.key).ok_or_else(|| Refused::fatal("no_credential")))

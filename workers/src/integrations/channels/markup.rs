@@ -4,7 +4,7 @@
 mod packing;
 mod style;
 
-pub(super) use style::{SLACK_MRKDWN, Style, TELEGRAM_HTML};
+pub(super) use style::{DISCORD_MARKDOWN, MAIL_HTML, MAIL_TEXT, SLACK_MRKDWN, Style, TELEGRAM_HTML, WHATSAPP};
 
 use packing::Packing;
 use pulldown_cmark::{CodeBlockKind, Event, Options, Parser, Tag, TagEnd};
@@ -54,12 +54,14 @@ struct Reading {
     lists: Vec<Option<u64>>,
     quotes: usize,
     bolds: usize,
+    // The address of each link that is open and stands behind it.
+    bare: Vec<Option<String>>,
 }
 
 impl Reading {
     fn new(style: &'static Style) -> Self {
         let (blocks, block, lists) = (Vec::new(), Vec::new(), Vec::new());
-        Reading { style, blocks, block, lists, quotes: 0, bolds: 0 }
+        Reading { style, blocks, block, lists, quotes: 0, bolds: 0, bare: Vec::new() }
     }
 
     fn read(mut self, text: &str) -> Vec<Block> {
@@ -166,7 +168,10 @@ impl Reading {
         let leads = ["http://", "https://", "mailto:", "tg://"].iter().any(|way| url.starts_with(way));
         let long = self.style.length(url) > self.style.limit / 2;
         let (before, between, close) = self.style.link;
-        if leads && !long && !url.contains(self.style.unlinked) {
+        self.bare.push((self.style.bare_links && leads && !long).then(|| url.to_owned()));
+        if self.style.bare_links {
+            self.mark(("", ""));
+        } else if leads && !long && !url.contains(self.style.unlinked) {
             self.open(format!("{before}{}{between}", self.style.escape(url)), close);
         } else {
             self.mark(("", ""));
@@ -206,9 +211,15 @@ impl Reading {
                 self.ended();
             }
             TagEnd::BlockQuote(_) => self.end_of_quote(),
-            TagEnd::Emphasis | TagEnd::Strikethrough | TagEnd::Link | TagEnd::Image => {
+            TagEnd::Link | TagEnd::Image => {
                 self.block.push(Piece::Close);
+                let address = self.bare.pop().flatten();
+                let said = self.block.iter().rev().nth(1);
+                if let Some(address) = address.filter(|url| !matches!(said, Some(Piece::Text(text)) if text == url)) {
+                    self.text(&format!(" ({address})"));
+                }
             }
+            TagEnd::Emphasis | TagEnd::Strikethrough => self.block.push(Piece::Close),
             TagEnd::List(_) => {
                 self.lists.pop();
                 self.ended();
@@ -282,6 +293,36 @@ mod tests {
     }
 
     #[test]
+    fn commonmark_is_written_as_discord_reads_it() {
+        for (text, expected) in [
+            ("Hi **you** & *me* ~~no~~ 1 * 2", "Hi **you** & *me* ~~no~~ 1 \\* 2"),
+            ("# T\n\n`a_b` a_b", "**T**\n\n`a_b` a\\_b"),
+            ("```rust\nlet a_b = 1;\n```", "```rust\nlet a_b = 1;\n```"),
+            ("> said\n> twice", "> said\n> twice"),
+            ("[here](https://x.example/a_b) <@1>", "here (https://x.example/a_b) \\<@1>"),
+        ] {
+            assert_eq!(marked(text, &DISCORD_MARKDOWN), [expected], "{text}");
+        }
+        let cut = marked(&"word ".repeat(1000), &DISCORD_MARKDOWN);
+        assert!(cut.len() == 3 && cut.iter().all(|part| part.len() <= 2000), "{}", cut.len());
+    }
+
+    #[test]
+    fn commonmark_is_written_as_whatsapp_reads_it() {
+        for (text, expected) in [
+            ("Hi **you** & _me_ ~~no~~ <b>", "Hi *you* & _me_ ~no~ <b>"),
+            (
+                "[here](https://x.example/?a=1&b=2) and <https://y.example>",
+                "here (https://x.example/?a=1&b=2) and https://y.example",
+            ),
+            ("[**x** y](https://x.example)", "*x* y (https://x.example)"),
+            ("[x](javascript:alert(1))", "x"),
+        ] {
+            assert_eq!(marked(text, &WHATSAPP), [expected], "{text}");
+        }
+    }
+
+    #[test]
     fn a_long_text_is_cut_between_paragraphs_and_a_long_paragraph_between_words() {
         let paragraph = "word ".repeat(300);
         let text = [paragraph.trim(); 4].join("\n\n");
@@ -301,11 +342,11 @@ mod tests {
     proptest! {
         #[test]
         fn no_part_is_too_long_and_nothing_that_is_said_is_lost(
-            text in "[a-z&<*_`\\n #>~é😀-]{0,400}", times in 1usize..60, plain: bool, slack: bool,
+            text in "[a-z&<*_`\\n #>~é😀-]{0,400}", times in 1usize..60, plain: bool, which in 0usize..4,
         ) {
             let format = if plain { ChannelFormat::Plain } else { ChannelFormat::Markdown };
             let text = format!("{text} ").repeat(times);
-            let style = if slack { &SLACK_MRKDWN } else { &TELEGRAM_HTML };
+            let style = [&TELEGRAM_HTML, &SLACK_MRKDWN, &WHATSAPP, &DISCORD_MARKDOWN][which];
             let parts = parts(&text, format, style);
             prop_assert!(parts.iter().all(|part| part.marked.encode_utf16().count() <= style.limit));
             let letters = |text: &str| text.chars().filter(char::is_ascii_lowercase).count();

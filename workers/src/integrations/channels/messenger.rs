@@ -83,6 +83,17 @@ pub(super) struct SpeaksAs {
     pub name: String,
 }
 
+/// A part that is to be said.
+pub(super) struct Saying<'s> {
+    /// What it is a part of.
+    pub content: &'s ChannelContent,
+    pub part: &'s Part,
+    /// Our id of it, the same at each attempt.
+    pub id: &'s str,
+    /// What was said last there brought this along for whoever answers.
+    pub thread: Option<&'s str>,
+}
+
 /// A line to the other side, with what proves whose it is.
 #[async_trait]
 pub(super) trait Messenger: Send + Sync {
@@ -107,12 +118,13 @@ pub(super) trait Messenger: Send + Sync {
     /// What is to be said, as messages that are not too long.
     fn parts(&self, content: &ChannelContent) -> Vec<Part>;
 
-    /// Says a part, and gives the other side's id of it. `id` is ours, the same at each attempt.
-    async fn say(&self, content: &ChannelContent, part: &Part, id: &str) -> Result<String, Refused>;
+    /// Says a part, and gives the other side's id of it.
+    async fn say(&self, saying: &Saying<'_>) -> Result<String, Refused>;
 
-    /// Shows in a chat that an answer is being thought about; false when the other side shows no such thing.
-    async fn shows_typing(&self, _chat: &str) -> Result<bool, Refused> {
-        Ok(false)
+    /// Shows in a chat that an answer to a message is being thought about, and says for how long it is shown; none when the other
+    /// side shows no such thing.
+    async fn shows_typing(&self, _chat: &str, _message: &str) -> Result<Option<Duration>, Refused> {
+        Ok(None)
     }
 
     /// A file that came along, if it has no more than `most` bytes.

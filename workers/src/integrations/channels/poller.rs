@@ -1,4 +1,4 @@
-//! Asks messengers that cannot call us. Each connection is asked by one process at a time: who asks holds an entry of a bucket,
+//! Asks messengers that cannot call us, and listens to those that tell over a connection. Each connection is asked by one process at a time: who asks holds an entry of a bucket,
 //! with the place up to which was asked, and writes it only over what it wrote last. A process that dies holds it no longer than
 //! its time; the next one goes on at that place, and what comes twice is taken in once.
 
@@ -19,32 +19,35 @@ use tokio::{task::JoinSet, time::Instant};
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
-use super::{Channels, line::Account, messenger::Refused};
+use super::{Channels, gateway::Session, line::Account, messenger::Refused};
 
 /// Between two looks at what is to be asked, and at who asks.
 const LOOK: Duration = Duration::from_secs(1);
 /// How long a question may wait for something to be said.
 const WAITS: Duration = Duration::from_secs(25);
 /// How long a process holds a connection that it does not write about.
-const HOLDS: time::Duration = time::Duration::seconds(60);
+pub(super) const HOLDS: time::Duration = time::Duration::seconds(60);
 /// Pause after something went wrong.
 const PAUSE: Duration = Duration::from_secs(5);
 
 /// Who asks, and where they are.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-struct Held {
+pub(super) struct Held {
     holder: String,
     /// Seconds since 1970.
     until: i64,
     /// What was said from here on is asked for.
     offset: i64,
+    /// What is listened to, and up to where was told.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub session: Option<Session>,
 }
 
 /// A connection that this process holds.
-struct Hold<'h> {
+pub(super) struct Hold<'h> {
     bucket: &'h kv::Store,
     key: &'h str,
-    held: Held,
+    pub held: Held,
     revision: u64,
 }
 
@@ -65,7 +68,7 @@ impl<'h> Hold<'h> {
     }
 
     /// False when somebody else has written meanwhile.
-    async fn write(&mut self, holds: time::Duration) -> anyhow::Result<bool> {
+    pub(super) async fn write(&mut self, holds: time::Duration) -> anyhow::Result<bool> {
         self.held.until = (OffsetDateTime::now_utc() + holds).unix_timestamp();
         let value = serde_json::to_vec(&self.held)?;
         match self.bucket.update(self.key, value.into(), self.revision).await {
@@ -135,8 +138,13 @@ impl Channels {
 
     async fn ask(&self, id: &str, hold: &mut Hold<'_>) -> anyhow::Result<()> {
         loop {
-            let connection = self.connection(id).await?.filter(|c| c.is_used() && c.mode == "polling");
+            let connection = self.connection(id).await?.filter(ChannelConnection::is_used);
             let Some(connection) = connection else { return Ok(()) };
+            match connection.mode.as_str() {
+                "polling" => {}
+                "gateway" => return self.listen(id, hold).await,
+                _ => return Ok(()),
+            }
             let line = self.line(Account::from(&connection)).await?;
             let updates = match line {
                 Ok(line) => line.updates(hold.held.offset, WAITS).await,
@@ -160,7 +168,7 @@ impl Channels {
         }
     }
 
-    async fn goes_well(&self, connection: &ChannelConnection) -> anyhow::Result<()> {
+    pub(super) async fn goes_well(&self, connection: &ChannelConnection) -> anyhow::Result<()> {
         if connection.consecutive_errors == 0 {
             return Ok(());
         }
@@ -168,7 +176,7 @@ impl Channels {
         self.note(None, &connection.org_id.parse()?, &connection.id, recovery, CommandId::random()).await
     }
 
-    async fn goes_wrong(&self, connection: &ChannelConnection, refused: Refused) -> anyhow::Result<()> {
+    pub(super) async fn goes_wrong(&self, connection: &ChannelConnection, refused: Refused) -> anyhow::Result<()> {
         tracing::info!(connection = connection.id, code = refused.code, "a messenger does not tell what was said");
         let (connection_id, pause) =
             (connection.id.clone(), refused.after.unwrap_or(PAUSE).min(HOLDS.unsigned_abs() / 2));

@@ -18,7 +18,7 @@ use zeroize::Zeroizing;
 use super::{
     line::Line,
     markup::Part,
-    messenger::{Messenger, Opening, PATIENCE, Refused, SpeaksAs},
+    messenger::{Messenger, Opening, PATIENCE, Refused, Saying, SpeaksAs},
     update::Attachment,
 };
 
@@ -51,7 +51,8 @@ impl Messenger for Program {
         vec![Part { marked: content.text.clone(), plain: content.text.clone() }]
     }
 
-    async fn say(&self, content: &ChannelContent, _part: &Part, id: &str) -> Result<String, Refused> {
+    async fn say(&self, saying: &Saying<'_>) -> Result<String, Refused> {
+        let Saying { content, id, .. } = *saying;
         let now = OffsetDateTime::now_utc();
         let timestamp = now.format(&Rfc3339).unwrap_or_default();
         let body = json!({ "type": "channel.message.outbound", "timestamp": timestamp,

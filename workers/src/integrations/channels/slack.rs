@@ -14,7 +14,7 @@ use super::{
     super::provider::ApiKey,
     line::Line,
     markup::{Part, SLACK_MRKDWN, parts},
-    messenger::{Messenger, Opening, PATIENCE, Refused, SpeaksAs},
+    messenger::{Messenger, Opening, PATIENCE, Refused, Saying, SpeaksAs},
     program::{download, retry_after},
     telegram::only,
     update::{Attachment, slack_place},
@@ -110,6 +110,10 @@ impl Messenger for SlackBot {
         if user.is_empty() {
             return Err(Refused::lasting("no_account"));
         }
+        // A person's token, which an account may be linked with, would speak as that person, and hear itself.
+        if text("bot_id").is_empty() {
+            return Err(Refused::lasting("not_a_bot"));
+        }
         let name = format!("{} ({})", text("user"), text("team"));
         Ok(SpeaksAs { id: format!("{team}:{user}"), name: name.chars().take(MAX_NAME).collect() })
     }
@@ -122,7 +126,8 @@ impl Messenger for SlackBot {
         parts(&content.text, content.format, &SLACK_MRKDWN)
     }
 
-    async fn say(&self, content: &ChannelContent, part: &Part, _id: &str) -> Result<String, Refused> {
+    async fn say(&self, saying: &Saying<'_>) -> Result<String, Refused> {
+        let Saying { content, part, .. } = saying;
         let (channel, thread) = slack_place(&content.chat_id);
         let mut body = json!({ "channel": channel, "text": part.marked,
             "mrkdwn": content.format == ChannelFormat::Markdown,

@@ -17,7 +17,7 @@ use super::{
     super::provider::ApiKey,
     line::Line,
     markup::{Part, TELEGRAM_HTML, parts},
-    messenger::{Messenger, Opening, PATIENCE, Refused, SpeaksAs},
+    messenger::{Messenger, Opening, PATIENCE, Refused, Saying, SpeaksAs},
     program::download,
     update::Attachment,
 };
@@ -28,6 +28,8 @@ pub const TELEGRAM_API: &str = "https://api.telegram.org";
 const MOST: usize = 4 * 1024 * 1024;
 /// How long an answer may take beyond the time for which it may wait.
 const BEYOND: Duration = Duration::from_secs(10);
+/// How long it shows that somebody is typing.
+const TYPING: Duration = Duration::from_secs(5);
 /// What is told of chats.
 const UPDATES: [&str; 4] = ["message", "edited_message", "channel_post", "edited_channel_post"];
 
@@ -119,7 +121,9 @@ impl Messenger for TelegramBot {
     async fn open(&self, how: &Opening<'_>) -> Result<SpeaksAs, Refused> {
         let dropped = how.drop_pending_updates;
         let (method, body) = match (how.mode, how.secret) {
-            (ChannelMode::Polling, _) => ("deleteWebhook", json!({ "drop_pending_updates": dropped })),
+            (ChannelMode::Polling | ChannelMode::Gateway, _) => {
+                ("deleteWebhook", json!({ "drop_pending_updates": dropped }))
+            }
             (ChannelMode::Webhook, Some(secret)) => (
                 "setWebhook",
                 json!({ "url": how.webhook_url, "secret_token": secret.as_str(), "allowed_updates": UPDATES,
@@ -163,7 +167,8 @@ impl Messenger for TelegramBot {
         parts(&content.text, content.format, &TELEGRAM_HTML)
     }
 
-    async fn say(&self, content: &ChannelContent, part: &Part, _id: &str) -> Result<String, Refused> {
+    async fn say(&self, saying: &Saying<'_>) -> Result<String, Refused> {
+        let Saying { content, part, .. } = saying;
         let mut body = json!({ "chat_id": chat_of(&content.chat_id), "text": part.marked, "parse_mode": "HTML",
             "disable_web_page_preview": content.disable_preview, "disable_notification": content.silent });
         if let Some(reply_to) = content.reply_to_message_id.as_ref().and_then(|id| id.parse::<i64>().ok()) {
@@ -180,9 +185,9 @@ impl Messenger for TelegramBot {
         Ok(sent?["message_id"].as_i64().map(|id| id.to_string()).unwrap_or_default())
     }
 
-    async fn shows_typing(&self, chat: &str) -> Result<bool, Refused> {
+    async fn shows_typing(&self, chat: &str, _message: &str) -> Result<Option<Duration>, Refused> {
         let body = json!({ "chat_id": chat_of(chat), "action": "typing" });
-        self.call("sendChatAction", &body).await.map(|_| true)
+        self.call("sendChatAction", &body).await.map(|_| Some(TYPING))
     }
 
     async fn file(&self, attachment: &Attachment, most: usize) -> Result<Bytes, Refused> {

@@ -12,7 +12,8 @@ use symbia_commands::network::{
 use symbia_events::{
     DomainEvent, Event, Personal, Position, Service,
     integrations::{
-        ChannelChatEvent, ChannelConnectionEvent, ChannelMessageQueued, ChannelMessageReceived, ChannelStatus,
+        ChannelChatEvent, ChannelConnectionEvent, ChannelMessageQueued, ChannelMessageReceived, ChannelReceipt,
+        ChannelStatus,
     },
     network::{Boundary, mesh_key_id},
 };
@@ -97,10 +98,23 @@ fn of_chat(event: &Event, change: ChannelChatEvent) -> Vec<Tale> {
             let rest = json!({ "connectionId": e.connection_id, "error": e.code });
             delivery(&e.chat_key, &e.delivery_id, "failed", rest)
         }
+        ChannelChatEvent::ChannelReceiptNoted(e) => {
+            let rest = json!({ "connectionId": e.connection_id, "messageId": e.vendor_message_id, "error": e.code });
+            delivery(&e.chat_key, &e.delivery_id, name_of(e.receipt), rest)
+        }
         ChannelChatEvent::ChannelMessagePosted(_)
         | ChannelChatEvent::ChannelUpdateIgnored(_)
         | ChannelChatEvent::ChannelDeliveryStarted(_)
         | ChannelChatEvent::ChannelPartDelivered(_) => Vec::new(),
+    }
+}
+
+fn name_of(receipt: ChannelReceipt) -> &'static str {
+    match receipt {
+        ChannelReceipt::Sent => "sent",
+        ChannelReceipt::Delivered => "delivered",
+        ChannelReceipt::Read => "read",
+        ChannelReceipt::Failed => "failed",
     }
 }
 
@@ -116,6 +130,7 @@ fn of_connection(event: &Event, change: ChannelConnectionEvent) -> Option<Tale> 
         | ChannelConnectionEvent::ChannelErrorRecorded(_)
         | ChannelConnectionEvent::ChannelRecovered(_)
         | ChannelConnectionEvent::ChannelFloodRefused(_)
+        | ChannelConnectionEvent::ChannelFilesRefused(_)
         | ChannelConnectionEvent::ChannelRemoved(_) => return None,
     };
     let data = json!({ "connectionId": event.aggregateid, "previousStatus": before, "newStatus": now,
@@ -134,7 +149,7 @@ impl ChannelTeller {
     async fn completed(&self, event: &Event, mut tale: Tale) -> anyhow::Result<Option<Tale>> {
         let Some(id) = tale.data["connectionId"].as_str() else { return Ok(Some(tale)) };
         let Some(connection) = self.0.connection_of(&event.orgid, id).await? else { return Ok(Some(tale)) };
-        if connection.mode == "polling" && tale.event_type == CALLED {
+        if connection.mode != "webhook" && tale.event_type == CALLED {
             return Ok(None);
         }
         tale.data["channelType"] = json!(connection.channel_type);

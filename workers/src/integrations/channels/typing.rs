@@ -10,8 +10,8 @@ use tokio::time::Instant;
 
 use super::{Channels, line::Account};
 
-/// How often it is shown: Telegram forgets it after five seconds.
-const AGAIN: Duration = Duration::from_secs(4);
+/// So long before it is forgotten there it is shown again.
+const BEFORE: Duration = Duration::from_secs(1);
 /// How long the first run may take to begin, and how often it is looked.
 const BEGINS: Duration = Duration::from_secs(3);
 const LOOK: Duration = Duration::from_millis(250);
@@ -26,6 +26,8 @@ pub(super) struct Said {
     pub chat: String,
     pub conversation: String,
     pub message: String,
+    /// Its id there.
+    pub vendor_message: String,
 }
 
 impl Channels {
@@ -40,17 +42,15 @@ impl Channels {
     }
 
     async fn keeps_showing(&self, said: &Said) -> anyhow::Result<()> {
-        let (begun, mut shown) = (Instant::now(), None::<Instant>);
+        let (begun, mut again) = (Instant::now(), Instant::now());
         while begun.elapsed() < LONGEST {
             if !self.is_answered(said, begun.elapsed() < BEGINS).await? {
                 return Ok(());
             }
-            if shown.is_none_or(|shown| shown.elapsed() >= AGAIN) {
+            if again <= Instant::now() {
                 let Ok(line) = self.line(Account::from(&said.connection)).await? else { return Ok(()) };
-                if !matches!(line.shows_typing(&said.chat).await, Ok(true)) {
-                    return Ok(());
-                }
-                shown = Some(Instant::now());
+                let Ok(Some(shown)) = line.shows_typing(&said.chat, &said.vendor_message).await else { return Ok(()) };
+                again = Instant::now() + shown.saturating_sub(BEFORE).max(BEFORE);
             }
             tokio::time::sleep(LOOK).await;
         }

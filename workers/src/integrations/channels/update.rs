@@ -1,14 +1,19 @@
 //! What messengers tell, read into one shape (integrations.md §15.2, §15.3).
 
+mod discord;
+mod email;
 mod program;
 mod slack;
 mod telegram;
+mod whatsapp;
 
+pub(super) use email::{MailThread, mail_place, token_of};
 pub(super) use slack::slack_place;
 
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
-use symbia_commands::integrations::{ChannelChange, SLACK, TELEGRAM};
+use symbia_commands::integrations::{ChannelChange, DISCORD, EMAIL, SLACK, TELEGRAM, WHATSAPP};
+use symbia_events::integrations::ChannelReceipt;
 use time::{OffsetDateTime, format_description::well_known::Rfc3339};
 
 /// Longest id and name that is taken over.
@@ -38,6 +43,9 @@ pub(super) struct Inbound {
     pub timestamp: String,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub edited_at: Option<String>,
+    /// What an answer needs besides the chat: kept apart from it, and given to the line that says the answer.
+    #[serde(skip)]
+    pub thread: Option<String>,
 }
 
 /// Who said it.
@@ -88,6 +96,9 @@ pub(super) struct Attachment {
     /// Its id here, once it is kept.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub kept: Option<String>,
+    /// Why it is not here, once that is known.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub left: Option<String>,
 }
 
 /// What a call told.
@@ -95,6 +106,8 @@ pub(super) struct Attachment {
 pub(super) enum Told {
     /// Something was said, said anew, or taken back: then, of the message, its id and its chat are known.
     Message { update_id: String, change: ChannelChange, message: Box<Inbound> },
+    /// What became of something that we said.
+    Receipt { chat: String, vendor_message_id: String, receipt: ChannelReceipt, code: Option<String> },
     /// Something else.
     Nothing,
     /// It is no such call.
@@ -103,12 +116,15 @@ pub(super) enum Told {
 
 impl Told {
     /// What a call of a messenger tells to an account of ours there; `id` is the call's own, where its body has none.
-    pub fn by(channel_type: &str, account: Option<&str>, body: &str, id: Option<&str>) -> Self {
-        match channel_type {
+    pub fn by(channel_type: &str, account: Option<&str>, body: &str, id: Option<&str>) -> Vec<Self> {
+        vec![match channel_type {
             TELEGRAM => telegram::read(body),
             SLACK => slack::read(body, account.and_then(|account| account.split_once(':')).map(|(team, _)| team)),
+            DISCORD => return discord::read(body, account),
+            EMAIL => return email::read(body, account, id),
+            WHATSAPP => return whatsapp::read(body, account),
             _ => program::read(body, id),
-        }
+        }]
     }
 }
 

@@ -46,7 +46,13 @@ impl Packing {
     }
 
     fn write(&mut self, text: &str) {
-        self.part.marked.push_str(&self.style.escape(text));
+        // Counted as if it were escaped: too much rather than too little.
+        let as_it_is = self.style.verbatim && self.open.iter().any(|(_, close)| self.style.is_code(close));
+        if as_it_is {
+            self.part.marked.push_str(text);
+        } else {
+            self.part.marked.push_str(&self.style.escape(text));
+        }
         self.part.plain.push_str(text);
         self.length += self.style.length(text);
     }

@@ -38,7 +38,7 @@ pub fn read(body: &str, id: Option<&str>) -> Told {
         return Told::Malformed;
     }
     // Which files are kept, is not for others to say.
-    message.attachments.iter_mut().for_each(|file| file.kept = None);
+    message.attachments.iter_mut().for_each(|file| (file.kept, file.left) = (None, None));
     if message.content_type.is_empty() {
         "text".clone_into(&mut message.content_type);
     }

@@ -96,6 +96,7 @@ fn message(event: &Value, said: &Value) -> Option<Inbound> {
         timestamp: instant(&id).unwrap_or_default(),
         edited_at: said["edited"]["ts"].as_str().and_then(instant),
         id,
+        ..Inbound::default()
     })
 }
 

@@ -56,6 +56,7 @@ fn message(said: &Value) -> Option<Inbound> {
         reply_to_message_id: number(&said["reply_to_message"]["message_id"]),
         timestamp: instant(&said["date"]).unwrap_or_default(),
         edited_at: instant(&said["edit_date"]),
+        ..Inbound::default()
     })
 }
 
