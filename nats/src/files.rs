@@ -9,7 +9,7 @@ use async_nats::{
     jetstream::{self, stream},
 };
 use bytes::Bytes;
-use futures::{Stream, StreamExt, stream as many};
+use futures::{Stream, StreamExt, TryStreamExt, stream as many};
 use serde::{Deserialize, Serialize};
 use symbia_events::{Personal, SubjectKey, UnsealError, check_token};
 
@@ -85,6 +85,18 @@ impl Found {
             }
         };
         many::iter(1..=self.parts).map(each).buffered(AT_ONCE)
+    }
+
+    /// All that is in it.
+    ///
+    /// # Errors
+    /// [`FilesError`].
+    pub async fn whole(self) -> Result<Bytes, FilesError> {
+        let bytes = self.bytes().try_fold(Vec::new(), |mut whole, part| async move {
+            whole.extend_from_slice(&part);
+            Ok(whole)
+        });
+        Ok(bytes.await?.into())
     }
 }
 

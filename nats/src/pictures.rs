@@ -55,7 +55,8 @@ impl Pictures {
     pub async fn find(&self, org: &str, kept: &KeptPicture, key: &SubjectKey) -> Result<Option<Bytes>, FilesError> {
         let at = Place { org, conversation: &kept.request_id, id: &kept.sha256 };
         let Some(file) = self.0.find(&at, key).await? else { return Ok(None) };
-        if kept.is(&file.bytes) { Ok(Some(file.bytes)) } else { Err(FilesError::Broken) }
+        let bytes = file.whole().await?;
+        if kept.is(&bytes) { Ok(Some(bytes)) } else { Err(FilesError::Broken) }
     }
 
     /// Forgets the pictures of a request.
