@@ -272,8 +272,9 @@ impl Bot {
         let found = stage.ask_at(&stage.messaging, ada, "GET", "/api/conversations", None).await?.body;
         ensure!(found[1].is_null(), "one channel is several conversations: {found}");
         let Some(id) = found[0]["id"].as_str() else { return Ok(Vec::new()) };
-        let found = stage.ask_at(&stage.messaging, ada, "GET", &format!("/api/conversations/{id}/messages"), None);
-        let mut messages = found.await?.body.as_array().cloned().unwrap_or_default();
+        let path = format!("/api/conversations/{id}/messages");
+        let found = stage.ask_at(&stage.messaging, ada, "GET", &path, None).await?;
+        let mut messages = found.body.as_array().cloned().unwrap_or_default();
         messages.retain(|message| message["sender_type"] == "user" && message["content"].is_string());
         messages.sort_by_key(|message| message["sequence"].as_i64());
         Ok(messages)

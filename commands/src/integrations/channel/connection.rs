@@ -7,6 +7,7 @@ use symbia_events::integrations::{
     ChannelStatus, ChannelStatusChanged,
 };
 use time::OffsetDateTime;
+use uuid::Uuid;
 
 use super::{super::registry::configures, channel_secret_prefix, platforms};
 use crate::{Actor, Aggregate, Claim, Decision, Rejection, domain_commands, identity::is_address};
@@ -247,7 +248,9 @@ impl ChannelConnection {
 
 // One connection for an account, or else for a token: the other side knows one place to call.
 fn place(channel_type: &str, credential: Option<&str>, account: Option<&str>) -> Option<String> {
-    let of_account = account.map(|account| format!("channel:{channel_type}:{account}"));
+    // Not every address is a name that can be claimed.
+    let id = |account: &str| Uuid::new_v5(&Uuid::NAMESPACE_OID, account.as_bytes());
+    let of_account = account.map(|account| format!("channel:{channel_type}:{}", id(account)));
     of_account.or_else(|| credential.map(|credential| format!("channel:{credential}")))
 }
 
