@@ -35,7 +35,7 @@ impl Together {
 // Whether a reactor follows the aggregates of an event's kind.
 fn follows(member: &dyn Reactor, event: &Event) -> bool {
     let kind = |filter: &&str| filter.split('.').nth(1) == Some(event.aggregatetype.as_str());
-    member.follows().iter().any(|(_, filters)| filters.iter().any(|filter| kind(filter)))
+    member.follows().iter().any(|(_, filters)| filters.iter().any(kind))
 }
 
 fn acts_on(member: &dyn Reactor, event: &Event) -> bool {
