@@ -239,7 +239,9 @@ fn an_account_has_one_connection_and_a_token_may_speak_for_several() {
     let admin = person(Role::Admin);
     let number = ConnectChannel { channel_type: WHATSAPP.into(), account: Some("106540352242922".into()), ..connect() };
     let claims = ChannelConnection::default().decide(number.into(), &admin, AT).unwrap().claims;
-    let names = claims.iter().map(|ClaimChange::Take(claim)| ClaimChange::Release(claim) | claim.name.as_str());
+    let names = claims.iter().map(|change| match change {
+        ClaimChange::Take(claim) | ClaimChange::Release(claim) => claim.name.as_str(),
+    });
     let id = uuid::Uuid::new_v5(&uuid::Uuid::NAMESPACE_OID, b"106540352242922");
     assert_eq!(names.collect::<Vec<_>>(), [format!("channel:whatsapp:{id}")]);
     for (channel_type, account, target) in [

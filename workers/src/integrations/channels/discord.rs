@@ -142,7 +142,8 @@ impl DiscordBot {
         let mut url = Url::parse(at).map_err(|_| bad())?;
         url.set_query(Some("v=10&encoding=json"));
         let own = leads_to(&url, &self.discord.own);
-        if !own && !(url.scheme() == "wss" && leads_to(&url, &[DISCORD_GATEWAYS.to_owned()])) {
+        let theirs = url.scheme() == "wss" && leads_to(&url, &[DISCORD_GATEWAYS.to_owned()]);
+        if !(own || theirs) {
             return Err(bad());
         }
         let egress = if own { &self.discord.egress } else { &self.discord.gateways };

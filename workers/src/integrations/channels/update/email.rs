@@ -76,7 +76,7 @@ pub fn read(body: &str, own: Option<&str>, call: Option<&str>) -> Vec<Told> {
 fn address(of: Option<&mail_parser::Address<'_>>) -> Option<(String, Option<String>)> {
     let first = of?.first()?;
     let address = first.address()?.trim().to_lowercase();
-    let fits = address.len() <= MAX_LABEL - DIGITS - 1
+    let fits = address.len() < MAX_LABEL - DIGITS
         && address.contains('@')
         && !address.chars().any(|c| c.is_whitespace() || c.is_control() || c == THREAD);
     fits.then(|| (address, first.name().and_then(named)))
