@@ -280,7 +280,7 @@ mod tests {
             std::fs::write(&path, &current).unwrap();
         }
         let committed = std::fs::read_to_string(&path).unwrap_or_default();
-        assert!(committed == current, "docs/asyncapi.json is out of date: run this test once with UPDATE_DOCS=1");
+        assert!(committed == current, "docs/asyncapi.json is out of date: run `UPDATE_DOCS=1 ./test.sh asyncapi`");
     }
 
     #[test]
