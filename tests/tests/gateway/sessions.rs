@@ -229,6 +229,8 @@ async fn a_program_that_starts_a_process_is_told_what_the_server_tells() -> Test
     while !told(&said, "notifications/resources/updated") {
         said.push(next().await?);
     }
+    // Now the stream is open, and this is one tool more.
+    ensure!(register(&stage, &ada, custom("second", "new")).await?.status == 200);
     while !told(&said, "notifications/tools/list_changed") {
         said.push(next().await?);
     }

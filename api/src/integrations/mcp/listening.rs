@@ -200,6 +200,8 @@ impl Listening {
                     Ok(_) | Err(RecvError::Lagged(_)) => {
                         self.goes_on().await?;
                         self.look().await;
+                        // What it subscribes to may be news that comes later than the change.
+                        self.subscriptions_changed().await;
                         self.look_at(|_| true).await;
                     }
                     Err(RecvError::Closed) => return None,
