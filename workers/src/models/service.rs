@@ -287,6 +287,8 @@ impl Shared {
         let job = jobs.try_recv().ok();
         if job.is_none() {
             lanes.close(name, id);
+            drop(lanes);
+            self.changed();
         }
         job
     }
