@@ -72,7 +72,7 @@ pub(super) struct Lane {
 /// Closes the lane at the end of its thread, even a panicking one. Jobs that are left fail when they are dropped.
 impl Drop for Lane {
     fn drop(&mut self) {
-        self.shared.close(&self.name, self.id);
+        self.shared.left(&self.name, self.id);
     }
 }
 

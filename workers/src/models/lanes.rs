@@ -109,6 +109,12 @@ impl Lanes {
         }
     }
 
+    /// A lane has given back what it had, and its thread ends with that.
+    pub(super) fn left(&mut self, name: &str, id: u64) {
+        self.close(name, id);
+        self.leaving.retain(|(_, lane)| lane.id != id);
+    }
+
     /// Unloads a model; what is under way ends first, or fails. False when it is not loaded.
     pub(super) fn unload(&mut self, name: &str, drain: bool) -> bool {
         let Some(lane) = self.remove(name) else { return false };

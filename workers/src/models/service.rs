@@ -287,8 +287,6 @@ impl Shared {
         let job = jobs.try_recv().ok();
         if job.is_none() {
             lanes.close(name, id);
-            drop(lanes);
-            self.changed();
         }
         job
     }
@@ -296,6 +294,12 @@ impl Shared {
     /// Closes the lane, if it is still this one: the next request opens another.
     pub(super) fn close(&self, name: &str, id: u64) {
         self.lanes().close(name, id);
+        self.changed();
+    }
+
+    /// The lane has ended, and its memory is free.
+    pub(super) fn left(&self, name: &str, id: u64) {
+        self.lanes().left(name, id);
         self.changed();
     }
 
