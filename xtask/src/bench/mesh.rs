@@ -17,12 +17,14 @@ use super::{
     Bench,
     api::{Apis, PATIENCE, Person, register},
     measure::Lanes,
+    messages::{bare_writes, write_bare},
     table::{Row, Target},
 };
 
 /// Rows of this group.
 pub const ROWS: [&str; 1] = ["mesh_events_64"];
 const CLIENTS: usize = 64;
+const WARM: Duration = Duration::from_millis(500);
 
 /// Measures the row.
 pub async fn run(bench: &mut Bench) -> Result<()> {
@@ -50,17 +52,24 @@ pub async fn run(bench: &mut Bench) -> Result<()> {
     // Each run goes through both routers.
     let lane = |at: usize| (Client::new(), Arc::from(apis.routers[at % 2].as_str()), at / 2);
     let mut lanes = Lanes::deal((0..CLIENTS).map(lane), CLIENTS);
-    lanes.run(Duration::from_millis(500), send.clone()).await?;
+    lanes.run(WARM, send.clone()).await?;
     let rate = lanes.run(bench.scale.round, send).await?.rate;
+    let bare: Arc<str> = bare_writes(&apis).await?.into();
+    let write = move |http| write_bare(http, Arc::clone(&bare));
+    let mut bare_lanes = Lanes::deal((0..CLIENTS).map(|_| Client::new()), CLIENTS);
+    bare_lanes.run(WARM, write.clone()).await?;
+    let raw = bare_lanes.run(bench.scale.round, write).await?.rate;
 
     let wanted = sent.load(Ordering::Relaxed);
     ensure!(all_there(&apis, &ada, wanted).await?, "not all of {wanted} events are there");
     bench.table.push(Row {
         name: ROWS[0],
-        what: format!("send events over the mesh through two routers, {CLIENTS} connections"),
+        what: format!(
+            "send events over the mesh through two routers, {CLIENTS} connections (raw: axum, JetStream and PostgreSQL alone)"
+        ),
         ours: rate,
-        raw: None,
-        ratio: None,
+        raw: Some(raw),
+        ratio: Some(rate / raw),
         unit: "/s",
         target: Target::AtLeast(10_000.0),
     });

@@ -79,15 +79,8 @@ async fn post(
     let lane = |talk: &String| (Client::new(), talk.clone());
     let how = if rows[0].starts_with("fsync") { "fsync: " } else { "" };
     let bare: Arc<str> = bare_writes(apis).await?.into();
-    let write_bare = move |(http, text): (Client, Arc<Value>)| {
-        let bare = Arc::clone(&bare);
-        async move {
-            http.post(&*bare).json(&*text).send().await?.error_for_status()?.bytes().await?;
-            anyhow::Ok((http, text))
-        }
-    };
-    let text = Arc::new(json!({ "content": TEXT }));
-    let bare_lanes = |count| Lanes::deal((0..count).map(|_| (Client::new(), Arc::clone(&text))), count);
+    let write_bare = move |http| write_bare(http, Arc::clone(&bare));
+    let bare_lanes = |count| Lanes::deal((0..count).map(|_| Client::new()), count);
     let (warm, round) = (Duration::from_millis(500), bench.scale.round);
 
     let (mut one, mut bare_one) = (Lanes::deal(talks.iter().take(1).map(lane), 1), bare_lanes(1));
@@ -108,9 +101,15 @@ async fn post(
     Ok(())
 }
 
+/// Writes a text to [`bare_writes`].
+pub async fn write_bare(http: Client, bare: Arc<str>) -> Result<Client> {
+    http.post(&*bare).json(&json!({ "content": TEXT })).send().await?.error_for_status()?.bytes().await?;
+    Ok(http)
+}
+
 /// Takes the same text, appends it to a stream, writes a row of it, and answers: no caller, no rights, no signature, nothing
 /// read. Gives its address.
-async fn bare_writes(apis: &Apis) -> Result<String> {
+pub async fn bare_writes(apis: &Apis) -> Result<String> {
     let jetstream = jetstream::new(apis.connect().await?);
     let config =
         jetstream::stream::Config { name: "BARE".to_owned(), subjects: vec!["bare".to_owned()], ..Default::default() };
