@@ -194,6 +194,8 @@ impl HttpService {
     /// Serves until `shutdown` and then stops without dropping requests; returns when the last connection is closed.
     pub async fn serve(self, listener: TcpListener, shutdown: CancellationToken) {
         let service = self.health.service().name();
+        // It is written out by now: as a tree it takes several times its room.
+        drop(self.document);
         tracing::info!(event = %format_args!("{service}.service.started"), service, "serves");
         listen::serve(listener, self.router, self.health, self.limits, shutdown).await;
         tracing::info!(event = %format_args!("{service}.service.stopped"), service, "serves no more");

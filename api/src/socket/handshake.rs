@@ -7,6 +7,7 @@ use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD as BASE64URL};
 use serde::Deserialize;
 use serde_json::Value;
 
+use super::slim::some_of;
 use crate::{
     feed::access::authenticate,
     http::{ApiError, Authenticator, Caller},
@@ -23,20 +24,18 @@ struct Claims {
 impl Credential {
     /// A `token` or `apiKey` of the handshake counts before the headers of the same meaning; null and empty are absent.
     pub fn of(headers: &HeaderMap, auth: &Value) -> Self {
-        let mut kept = HeaderMap::new();
-        for name in [header::AUTHORIZATION, HeaderName::from_static("x-api-key"), header::COOKIE] {
-            for value in headers.get_all(&name) {
-                kept.append(name.clone(), value.clone());
-            }
-        }
         let named = |name: &str| auth.get(name).and_then(Value::as_str).map(str::trim).filter(|text| !text.is_empty());
         // What no header can carry is no credential of ours: it is present, and not valid.
         let value = |text: String| HeaderValue::from_str(&text).unwrap_or(HeaderValue::from_static("Bearer"));
-        if let Some(token) = named("token") {
+        let (token, key) = (named("token"), named("apiKey"));
+        let names = [header::AUTHORIZATION, HeaderName::from_static("x-api-key"), header::COOKIE];
+        let others = usize::from(token.is_some()) + usize::from(key.is_some());
+        let mut kept = some_of(headers, &names, others, |value| Some(value.clone()));
+        if let Some(token) = token {
             let token = token.strip_prefix("Bearer ").unwrap_or(token);
             kept.insert(header::AUTHORIZATION, value(format!("Bearer {token}")));
         }
-        if let Some(key) = named("apiKey") {
+        if let Some(key) = key {
             kept.insert("x-api-key", value(key.to_owned()));
         }
         for value in kept.values_mut() {

@@ -55,8 +55,8 @@ const PAYLOAD_MAX: usize = 1_000_000;
 const QUEUE: usize = 512;
 /// A client has so long to name its credential after the transport is open.
 const CONNECT_WITHIN: Duration = Duration::from_secs(45);
-/// Clients say little: a small buffer for each keeps many idle ones cheap.
-const READ_BUFFER: usize = 1024;
+/// Clients say little: a small buffer for each keeps many idle ones cheap. It grows with what they say, and stays so large.
+const READ_BUFFER: usize = 256;
 
 /// Times and limits of the transport. Defaults of the times: messaging.md §7.1.
 #[derive(Clone, Copy, Debug)]

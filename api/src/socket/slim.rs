@@ -11,22 +11,16 @@ use crate::http::RequestScope;
 
 /// The request with nothing but that.
 pub(super) fn slim(mut request: Request) -> Request {
-    let mut headers = HeaderMap::new();
     // What the transport and the handshake look at.
-    for name in [
+    let looked_at = [
         header::AUTHORIZATION,
         header::CONTENT_TYPE,
         header::COOKIE,
         header::SEC_WEBSOCKET_KEY,
         HeaderName::from_static("x-api-key"),
-    ] {
-        for value in request.headers().get_all(&name) {
-            if let Ok(own) = HeaderValue::from_bytes(value.as_bytes()) {
-                headers.append(&name, own);
-            }
-        }
-    }
-    *request.headers_mut() = headers;
+    ];
+    let own = |value: &HeaderValue| HeaderValue::from_bytes(value.as_bytes()).ok();
+    *request.headers_mut() = some_of(request.headers(), &looked_at, 0, own);
     if let Ok(own) = request.uri().to_string().parse::<Uri>() {
         *request.uri_mut() = own;
     }
@@ -39,6 +33,21 @@ pub(super) fn slim(mut request: Request) -> Request {
     }
     *request.extensions_mut() = extensions;
     request
+}
+
+/// Some headers, in a map with room for no more than them and `others`: for one header, an ordinary one has room for six.
+pub(super) fn some_of(
+    headers: &HeaderMap,
+    names: &[HeaderName],
+    others: usize,
+    value: impl Fn(&HeaderValue) -> Option<HeaderValue>,
+) -> HeaderMap {
+    let all = || names.iter().flat_map(|name| headers.get_all(name).iter().map(move |value| (name, value)));
+    let mut some = HeaderMap::with_capacity(all().count() + others);
+    for (name, own) in all().filter_map(|(name, own)| Some((name, value(own)?))) {
+        some.append(name, own);
+    }
+    some
 }
 
 #[cfg(test)]
