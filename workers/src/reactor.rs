@@ -53,9 +53,9 @@ pub trait Reactor: Send + Sync + 'static {
     fn acts_on(&self) -> &'static [&'static str] {
         &["symbia."]
     }
-    /// Whether a stored message may hold such an event.
-    fn is_concerned(&self, payload: &[u8]) -> bool {
-        self.acts_on().iter().any(|named| memchr::memmem::find(payload, named.as_bytes()).is_some())
+    /// Whether a message stored under this subject may hold such an event.
+    fn is_concerned(&self, _subject: &str, payload: &[u8]) -> bool {
+        holds(payload, self.acts_on())
     }
     /// Names of reactors whose work it goes on with: their consumers' positions become its own.
     fn replaces(&self) -> Vec<&'static str> {
@@ -137,7 +137,7 @@ impl ReactorRunner {
         let mut messages = messages.heartbeat(Duration::from_secs(2)).messages().await?;
         while let Some(message) = messages.next().await {
             let message = message?;
-            if !self.reactor.is_concerned(&message.payload) {
+            if !self.reactor.is_concerned(&message.subject, &message.payload) {
                 acknowledge(self.reactor.name(), &message).await;
                 continue;
             }
@@ -246,6 +246,11 @@ impl ReactorRunner {
             Err(error) => tracing::error!(subject = %message.subject, %error, "dead letter not stored, trying again"),
         }
     }
+}
+
+/// Whether one of these words stands in a message.
+pub(crate) fn holds(payload: &[u8], words: &[&str]) -> bool {
+    words.iter().any(|word| memchr::memmem::find(payload, word.as_bytes()).is_some())
 }
 
 fn consumer_name(reactor: &str) -> String {

@@ -36,7 +36,7 @@ use super::{
 use crate::{
     content_keys::{ContentKeys, kids},
     integrations::ChannelForwarder,
-    reactor::{OnError, Reactor},
+    reactor::{OnError, Reactor, holds},
     sender::Sender,
 };
 
@@ -365,6 +365,12 @@ impl Reactor for RuleEngine {
             "symbia.integrations.completion.completion-cancelled.",
             "symbia.integrations.completion.completion-partial-kept.",
         ]
+    }
+
+    // Most requests to models are no rule's.
+    fn is_concerned(&self, subject: &str, payload: &[u8]) -> bool {
+        let of_a_rule = subject.split('.').nth(4) != Some("completion") || holds(payload, &["\"ruleRunId\":\""]);
+        of_a_rule && holds(payload, self.acts_on())
     }
 
     fn on_error(&self) -> OnError {

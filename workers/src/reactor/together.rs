@@ -53,8 +53,8 @@ impl Reactor for Together {
         vec![(self.service, self.filters)]
     }
 
-    fn is_concerned(&self, payload: &[u8]) -> bool {
-        self.members.iter().any(|member| member.is_concerned(payload))
+    fn is_concerned(&self, subject: &str, payload: &[u8]) -> bool {
+        self.members.iter().any(|member| member.is_concerned(subject, payload))
     }
 
     fn replaces(&self) -> Vec<&'static str> {
@@ -142,7 +142,7 @@ mod tests {
         ];
         let together = Together::new("router", (Service::Integrations, all), members);
         assert_eq!(together.replaces(), ["images", "meter"]);
-        assert!(together.is_concerned(b"symbia.x") && !together.is_concerned(b"nothing"));
+        assert!(together.is_concerned("", b"symbia.x") && !together.is_concerned("", b"nothing"));
 
         let at = Position { service: Service::Integrations, sequence: 1 };
         let requested =
