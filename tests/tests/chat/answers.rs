@@ -41,7 +41,11 @@ async fn a_question_is_answered_as_it_comes_and_stored_once() {
 
     let run_id = messages[1]["run_id"].as_str().unwrap();
     let run = eventually("the run shows completed with its completion", || async {
-        let run = house.get(&ada, &format!("/api/runs/{run_id}")).await.with(200);
+        let run = house.get(&ada, &format!("/api/runs/{run_id}")).await;
+        if run.status == 404 {
+            return None;
+        }
+        let run = run.with(200);
         let done = run["run"]["status"] == "completed" && run["run"]["completions"][0]["status"] == "completed";
         done.then(|| run["run"].clone())
     })

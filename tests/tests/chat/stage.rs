@@ -344,16 +344,23 @@ impl House {
 
     /// The read models are what the log says, folded in one go beside them.
     pub async fn read_models_are_what_the_log_says(&self) {
+        let differing = self.differing_from_the_log().await;
+        assert!(differing.is_empty(), "{differing:?}");
+    }
+
+    /// The tables of the read models that are not what the log says.
+    pub async fn differing_from_the_log(&self) -> Vec<String> {
         let keys = fixed_keys(KeyRing::clone(&self.keys));
         let rebuilder = Rebuilder { pool: self.pool.clone(), jetstream: self.jetstream.clone(), keys };
         let messaging = Messaging::new(self.platform.secrets.clone());
         let models: [&dyn Projection; 3] = [&messaging, &Assistants, &Integrations];
+        let mut all = Vec::new();
         for model in models {
             let verified = rebuilder.verify(model, &|_| {}).await.unwrap();
             assert!(verified.events > 0 || model.name() != "messaging", "nothing was folded");
-            let differing: Vec<_> = verified.differing().collect();
-            assert!(differing.is_empty(), "{}: {differing:?}", model.name());
+            all.extend(verified.differing().map(|table| format!("{}: {table:?}", model.name())));
         }
+        all
     }
 
     /// Stops folding into the read models.
