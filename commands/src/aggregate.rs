@@ -35,7 +35,14 @@ pub trait Aggregate: Default + Clone + Serialize + DeserializeOwned + Send + Syn
     /// Folds one event into the state. Total: it never fails and never panics.
     fn apply(&mut self, event: &Self::Event);
 
-    /// Whether nothing more is expected to happen to it. Who asks for it again then reads its events: it is not worth a snapshot.
+    /// Whether a command is, as a rule, the first that is sent to its aggregate, whose id is made with it. It is decided without
+    /// a look at the log, which refuses what is decided if there is something after all; then it is looked at.
+    fn begins(_command: &Self::Command) -> bool {
+        false
+    }
+
+    /// Whether nothing more is expected to happen to it. Who asks for it again then reads its events: it is worth neither memory
+    /// nor a snapshot.
     fn has_ended(&self) -> bool {
         false
     }

@@ -1,5 +1,7 @@
 //! What became of a command: published to whoever waits for it, and given again when the command is repeated.
 
+use std::sync::Arc;
+
 use serde::{Deserialize, Serialize};
 use symbia_events::{CommandId, Event, Position};
 
@@ -40,7 +42,7 @@ pub struct Outcome {
     pub events: Vec<EventRef>,
     /// The same as they stand in the log, for a sender that asked for them (`returnevents`); not for a repeated command.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub stored: Vec<Event>,
+    pub stored: Vec<Arc<Event>>,
     /// Where its events stand: the read models show them once they have passed this position.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub position: Option<Position>,

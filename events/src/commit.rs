@@ -1,8 +1,9 @@
 //! One command, one commit, one message: how the events of a commit stand in a JetStream message (DESIGN §3).
 
+use bytes::Bytes;
 use serde_json::value::RawValue;
 
-use crate::{DecodeError, KeyRing, Signed, verify};
+use crate::{DecodeError, KeyRing, Signed, envelope::verify_own};
 
 /// Content type of a message with one event.
 pub const CONTENT_TYPE_ONE: &str = "application/cloudevents+json";
@@ -11,7 +12,7 @@ pub const CONTENT_TYPE_BATCH: &str = "application/cloudevents-batch+json";
 
 /// Payload of the message that holds these events, and its content type.
 #[must_use]
-pub fn encode(events: &[Signed]) -> (Vec<u8>, &'static str) {
+pub fn encode(events: &[Signed]) -> (Bytes, &'static str) {
     if let [one] = events {
         return (one.bytes.clone(), CONTENT_TYPE_ONE);
     }
@@ -24,17 +25,33 @@ pub fn encode(events: &[Signed]) -> (Vec<u8>, &'static str) {
         payload.extend_from_slice(&event.bytes);
     }
     payload.push(b']');
-    (payload, CONTENT_TYPE_BATCH)
+    (payload.into(), CONTENT_TYPE_BATCH)
 }
 
 /// The events of a message, each verified. All or nothing: one bad event fails the message.
 pub fn decode(keys: &KeyRing, payload: &[u8]) -> Result<Vec<Signed>, DecodeError> {
+    if let Some(known) = keys.recent().find(payload) {
+        return Ok(known);
+    }
+    // In memory of its own: what it came in would hold all that was read with it.
+    let payload = Bytes::copy_from_slice(payload);
+    let events = verified(keys, &payload)?;
+    keys.recent().keep(&payload, &events);
+    Ok(events)
+}
+
+/// Remembers what was stored by this process, whose other parts will come upon it, too.
+pub fn stored(keys: &KeyRing, payload: &Bytes, events: &[Signed]) {
+    keys.recent().keep(payload, events);
+}
+
+fn verified(keys: &KeyRing, payload: &Bytes) -> Result<Vec<Signed>, DecodeError> {
     if payload.first() != Some(&b'[') {
-        return Ok(vec![verify(keys, payload)?]);
+        return Ok(vec![verify_own(keys, payload.clone())?]);
     }
     let events: Vec<&RawValue> = serde_json::from_slice(payload).map_err(|e| DecodeError::Envelope(e.to_string()))?;
     if events.is_empty() {
         return Err(DecodeError::Envelope("an empty batch".to_owned()));
     }
-    events.into_iter().map(|event| verify(keys, event.get().as_bytes())).collect()
+    events.into_iter().map(|event| verify_own(keys, payload.slice_ref(event.get().as_bytes()))).collect()
 }

@@ -1,5 +1,8 @@
 //! The event envelope: CloudEvents 1.0 with the platform's attributes (platform.md §26.3), written in canonical form.
 
+use std::sync::Arc;
+
+use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 use sha2::{Digest, Sha256};
@@ -144,13 +147,13 @@ pub fn hash(bytes: &[u8]) -> String {
     BASE64URL.encode(Sha256::digest(bytes))
 }
 
-/// An event ready to be stored: signed, and the exact bytes that were signed and hashed.
+/// An event ready to be stored: signed, and the exact bytes that were signed and hashed. Cheap to clone.
 #[derive(Clone, Debug)]
 pub struct Signed {
     /// The event.
-    pub event: Event,
+    pub event: Arc<Event>,
     /// Canonical JSON of the event, with `hmac`.
-    pub bytes: Vec<u8>,
+    pub bytes: Bytes,
     /// [`hash`] of `bytes`.
     pub hash: String,
 }
@@ -227,7 +230,7 @@ fn sign(keys: &KeyRing, service: Service, mut event: Event) -> Result<Signed, En
     let at = find_last(&bytes, b",\"hmackid\":").ok_or(EncodeError::TooMany)?;
     bytes.splice(at..at, hmac_member(&event.hmac).into_bytes());
     let hash = hash(&bytes);
-    Ok(Signed { event, bytes, hash })
+    Ok(Signed { event: Arc::new(event), bytes: bytes.into(), hash })
 }
 
 fn hmac_member(hmac: &str) -> String {
@@ -239,26 +242,31 @@ fn hmac_member(hmac: &str) -> String {
 /// The quick way takes the bytes as they stand with the `hmac` member cut out; when that fails the event is brought into
 /// canonical form and checked again, so that a re-formatted but unchanged event still verifies.
 pub fn verify(keys: &KeyRing, bytes: &[u8]) -> Result<Signed, DecodeError> {
-    let event: Event = serde_json::from_slice(bytes).map_err(|e| DecodeError::Envelope(e.to_string()))?;
+    verify_own(keys, Bytes::copy_from_slice(bytes))
+}
+
+/// The same of bytes that are not held for others, too.
+pub(crate) fn verify_own(keys: &KeyRing, bytes: Bytes) -> Result<Signed, DecodeError> {
+    let event: Event = serde_json::from_slice(&bytes).map_err(|e| DecodeError::Envelope(e.to_string()))?;
     let role = event.hmackid.split_once('.').map(|(_, role)| role);
     if event.service().map(Service::name) != role {
         return Err(DecodeError::ForeignKey { origin: event.source, kid: event.hmackid });
     }
-    let parts = cut_hmac(bytes, &event.hmac);
+    let parts = cut_hmac(&bytes, &event.hmac);
     if parts.is_some_and(|parts| keys.verify_parts(&event.hmackid, &parts, &event.hmac).is_ok()) {
-        return Ok(Signed { event, bytes: bytes.to_vec(), hash: hash(bytes) });
+        return Ok(Signed { event: Arc::new(event), hash: hash(&bytes), bytes });
     }
     let mut value: serde_json::Value =
-        serde_json::from_slice(bytes).map_err(|e| DecodeError::Envelope(e.to_string()))?;
+        serde_json::from_slice(&bytes).map_err(|e| DecodeError::Envelope(e.to_string()))?;
     let bytes = canonical::to_vec(&value)?;
     if let Some(object) = value.as_object_mut() {
         object.remove("hmac");
     }
     keys.verify(&event.hmackid, &canonical::to_vec(&value)?, &event.hmac)?;
     // What was verified is what is read: members that stood twice stand once now.
-    let event = serde_json::from_slice(&bytes).map_err(|e| DecodeError::Envelope(e.to_string()))?;
+    let event: Event = serde_json::from_slice(&bytes).map_err(|e| DecodeError::Envelope(e.to_string()))?;
     let hash = hash(&bytes);
-    Ok(Signed { event, bytes, hash })
+    Ok(Signed { event: Arc::new(event), bytes: bytes.into(), hash })
 }
 
 // What was signed: the bytes before the `hmac` member and those behind it.

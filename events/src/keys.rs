@@ -3,7 +3,7 @@
 //! A role's key is `HKDF-SHA-256(ikm = master, salt = "symbia", info = "symbia/v1/<role>")`; its id is `<kid>.<role>`.
 //! Event roles are the service names, so a leaked key forges only that service; the other roles are in [`role`].
 
-use std::{collections::HashMap, fmt};
+use std::{collections::HashMap, fmt, sync::Arc};
 
 use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD as BASE64URL};
 use hkdf::Hkdf;
@@ -13,7 +13,7 @@ use sha2::Sha256;
 use time::OffsetDateTime;
 use zeroize::Zeroizing;
 
-use crate::Service;
+use crate::{Service, recent::Recent};
 
 /// Roles beside the nine services.
 pub mod role {
@@ -102,13 +102,16 @@ pub struct KeyRing {
     keys: Vec<StoredKey>,
     active: String,
     derived: HashMap<String, Hmac<Sha256>>,
+    // Of these keys: a ring that changes has a new one.
+    recent: Arc<Recent>,
 }
 
 impl KeyRing {
     /// A new ring with one active key.
     #[must_use]
     pub fn generate(at: OffsetDateTime) -> Self {
-        let mut ring = KeyRing { keys: Vec::new(), active: String::new(), derived: HashMap::new() };
+        let mut ring =
+            KeyRing { keys: Vec::new(), active: String::new(), derived: HashMap::new(), recent: Arc::default() };
         ring.rotate(at);
         ring
     }
@@ -121,7 +124,7 @@ impl KeyRing {
         let Some(active) = first.filter(|_| others == 0) else {
             return Err(KeyError::ActiveCount(others + usize::from(others > 0)));
         };
-        let mut ring = KeyRing { keys: stored.keys, active, derived: HashMap::new() };
+        let mut ring = KeyRing { keys: stored.keys, active, derived: HashMap::new(), recent: Arc::default() };
         ring.derive()?;
         Ok(ring)
     }
@@ -154,6 +157,7 @@ impl KeyRing {
         match self.keys.iter_mut().find(|k| k.info.kid == kid) {
             Some(key) if key.info.status != KeyStatus::Active => {
                 key.info.status = KeyStatus::Retired;
+                self.recent = Arc::default();
                 Ok(())
             }
             Some(_) => Err(KeyError::ActiveCount(0)),
@@ -205,6 +209,11 @@ impl KeyRing {
         let id = format!("k1.{}", role::LOOKUP);
         let bytes = format!("{purpose}\0{value}");
         self.mac(&id, &[bytes.as_bytes()]).map(|m| BASE64URL.encode(m.finalize().into_bytes())).unwrap_or_default()
+    }
+
+    /// What was verified with these keys of late.
+    pub(crate) fn recent(&self) -> &Recent {
+        &self.recent
     }
 
     fn mac(&self, id: &str, parts: &[&[u8]]) -> Option<Hmac<Sha256>> {

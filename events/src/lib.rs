@@ -16,6 +16,7 @@ pub mod logging;
 pub mod messaging;
 pub mod models;
 pub mod network;
+mod recent;
 mod seal;
 mod service;
 pub mod upcast;

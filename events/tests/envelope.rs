@@ -87,7 +87,7 @@ proptest! {
     #[test]
     fn a_changed_byte_never_verifies(name in any::<String>(), place in any::<prop::sample::Index>(), byte in any::<u8>()) {
         let keys = keys();
-        let mut bytes = signed(&keys, &[name]).remove(0).bytes;
+        let mut bytes = signed(&keys, &[name]).remove(0).bytes.to_vec();
         let place = place.index(bytes.len());
         let changed = bytes[place] != byte;
         bytes[place] = byte;
@@ -133,7 +133,7 @@ proptest! {
         let keys = keys();
         let bytes = signed(&keys, &["Ada".into()]).remove(0).bytes;
         let evil = serde_json::to_string(&evil).unwrap();
-        let text = String::from_utf8(bytes).unwrap();
+        let text = String::from_utf8(bytes.into()).unwrap();
         let twice = text.replacen("\"data\":{", &format!("\"data\":{{\"name\":{evil},"), 1);
         if assert_same_verdict(&keys, twice.as_bytes()) {
             let event = verify(&keys, twice.as_bytes()).unwrap().event;
@@ -155,4 +155,23 @@ fn an_event_with_text_that_looks_like_a_signature_verifies() {
         assert!(assert_same_verdict(&keys, &one[0].bytes));
     }
     assert!(AT < context(2).at);
+}
+
+#[test]
+fn what_was_verified_once_is_known_by_its_very_bytes_and_to_the_same_keys_only() {
+    let mut keys = keys();
+    let written = signed(&keys, &["Ada".into(), "Bob".into()]);
+    let (payload, _) = commit::encode(&written);
+    let first = commit::decode(&keys, &payload).unwrap();
+    let again = commit::decode(&keys, &payload).unwrap();
+    assert!(std::sync::Arc::ptr_eq(&first[1].event, &again[1].event), "it is not read anew");
+    let mut changed = payload.to_vec();
+    let place = changed.windows(3).rposition(|three| three == b"Bob").unwrap();
+    changed[place] = b'R';
+    commit::decode(&keys, &changed).unwrap_err();
+
+    let (kid, _) = written[0].event.hmackid.split_once('.').unwrap();
+    keys.rotate(AT);
+    keys.retire(kid).unwrap();
+    commit::decode(&keys, &payload).unwrap_err();
 }

@@ -189,7 +189,7 @@ fn the_independent_script_agrees_about_a_good_and_a_tampered_export() {
     let odd = vec![("symbia.catalog.odd.odd.v1".to_owned(), odd)];
     let aggregate = AggregateRef::new(Service::Catalog, OrgId::global(), "odd", "1").unwrap();
     let mut entry = log.signed(&keys, &aggregate, 0, GENESIS, 1, &mut Random(1));
-    entry.payload = commit::encode(&sign_data(&keys, &aggregate, &context(9), 0, GENESIS, odd).unwrap()).0;
+    entry.payload = commit::encode(&sign_data(&keys, &aggregate, &context(9), 0, GENESIS, odd).unwrap()).0.into();
     log.entries.push(entry);
     let good = records(&log);
     let directory = tempdir("script");

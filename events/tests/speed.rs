@@ -35,7 +35,7 @@ fn a_core_audits_100_000_events_of_1_kb_a_second() {
             uid: number,
             aggregate,
             subject,
-            payload: commit::encode(&signed).0,
+            payload: commit::encode(&signed).0.into(),
             versions: version + 1..=version + 1,
             prevhash: previous,
             gone: false,

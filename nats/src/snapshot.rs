@@ -1,6 +1,6 @@
 //! Aggregates in memory, and their snapshots in a KV bucket, written behind: every 100 events, and when an aggregate goes
-//! quiet, evicted or not, unless its first message is all there is of it, or it has its end. A snapshot is a cache: signed, and
-//! dropped when anything about it is off.
+//! quiet, evicted or not, unless its first message is all there is of it. One that has its end is kept in neither. A snapshot
+//! is a cache: signed, and dropped when anything about it is off.
 
 use std::{
     any::Any,
@@ -85,7 +85,7 @@ impl<A: Aggregate> AnySlot for Slot<A> {
         let mut kept = self.lock();
         let Some(changed) = kept.changed else { return Due::Never };
         let Some(loaded) = kept.loaded.as_ref().filter(|_| changed.elapsed() >= quiet) else { return Due::Later };
-        if loaded.commands.is_first() || loaded.state.has_ended() {
+        if loaded.commands.is_first() {
             kept.changed = None;
             return Due::Never;
         }
@@ -146,8 +146,13 @@ impl Snapshots {
         self.cache.get(subject)?.into_any().downcast().ok()
     }
 
-    /// Puts an aggregate back that has new events.
+    /// Puts an aggregate back that has new events; one that has its end is let go.
     pub(crate) async fn put_changed<A: Aggregate>(&self, subject: &str, slot: &Arc<Slot<A>>, loaded: Loaded<A>) {
+        if loaded.state.has_ended() {
+            slot.lock().changed = None;
+            self.cache.invalidate(subject);
+            return;
+        }
         let (first, due) = {
             let mut kept = slot.lock();
             let since = loaded.version - (*kept.snapshot.get_or_insert(loaded.version)).min(loaded.version);

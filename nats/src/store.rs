@@ -192,6 +192,20 @@ impl EventStore {
         Ok(loaded)
     }
 
+    // Brings what may be behind the log to its end.
+    async fn refresh<A: Aggregate>(
+        &self,
+        aggregate: &AggregateRef,
+        subject: &str,
+        loaded: &mut Loaded<A>,
+    ) -> Result<(), StoreError> {
+        if loaded.version > 0 {
+            return self.catch_up(aggregate, subject, loaded).await;
+        }
+        *loaded = self.load_cold(aggregate, subject).await?;
+        Ok(())
+    }
+
     async fn catch_up<A: Aggregate>(
         &self,
         aggregate: &AggregateRef,
@@ -248,11 +262,12 @@ impl EventStore {
         }
         let subject = aggregate.event_subject();
         let context = envelope.context(actor);
-        let mut unanswered = None;
+        let (mut unanswered, mut searched) = (None, false);
         let slot = self.snapshots.slot::<A>(&subject);
-        // What lay in memory may be behind the log, when another process has decided meanwhile.
+        // What lay in memory may be behind the log, when another process has decided meanwhile; what nobody has looked at, too.
         let (mut loaded, mut current) = match slot.take() {
             Some(cached) => (cached, false),
+            None if A::begins(&command) => (Loaded::default(), false),
             None => (self.load_cold(aggregate, &subject).await?, true),
         };
         for attempt in 0..ATTEMPTS {
@@ -260,18 +275,18 @@ impl EventStore {
                 slot.put(loaded);
                 return Ok(accepted(envelope.id, aggregate, sequence, events, unanswered.is_none()));
             }
-            if attempt == 0
-                && loaded.commands.may_have_forgotten(envelope.time)
-                && let Some((sequence, events)) = self.find_decided(aggregate, &subject, envelope).await?
-            {
-                slot.put(loaded);
-                return Ok(accepted(envelope.id, aggregate, sequence, events, true));
+            if !searched && loaded.commands.may_have_forgotten(envelope.time) {
+                searched = true;
+                if let Some((sequence, events)) = self.find_decided(aggregate, &subject, envelope).await? {
+                    slot.put(loaded);
+                    return Ok(accepted(envelope.id, aggregate, sequence, events, true));
+                }
             }
             let decision = loaded.state.decide(command.clone(), actor, envelope.time);
             // An append would meet what happened elsewhere; a decision without one has to look.
             if !current && decision.as_ref().map_or(true, |decision| decision.events.is_empty()) {
                 let behind = loaded.sequence;
-                self.catch_up(aggregate, &subject, &mut loaded).await?;
+                self.refresh(aggregate, &subject, &mut loaded).await?;
                 current = true;
                 if loaded.sequence != behind {
                     continue;
@@ -294,7 +309,7 @@ impl EventStore {
             };
             match self.commit(aggregate, &subject, &context, &mut loaded, &decision.events, &decision.claims).await {
                 Ok(Ok(stored)) => {
-                    let refs = stored.iter().map(reference).collect();
+                    let refs = stored.iter().map(|event| reference(event)).collect();
                     let outcome = Outcome {
                         stored: if envelope.returnevents { stored } else { Vec::new() },
                         ..accepted(envelope.id, aggregate, loaded.sequence, refs, false)
@@ -319,7 +334,7 @@ impl EventStore {
                 }
                 Err(error) => return Err(error),
             }
-            self.catch_up(aggregate, &subject, &mut loaded).await?;
+            self.refresh(aggregate, &subject, &mut loaded).await?;
             current = true;
         }
         // Not refused: it may yet be found stored.
@@ -358,7 +373,7 @@ impl EventStore {
         loaded: &mut Loaded<A>,
         events: &[A::Event],
         claims: &[ClaimChange],
-    ) -> Result<Result<Vec<Event>, Rejection>, StoreError> {
+    ) -> Result<Result<Vec<Arc<Event>>, Rejection>, StoreError> {
         let signed = sign_commit(&self.keys, aggregate, context, loaded.version, &loaded.last_hash, events)?;
         let (payload, content_type) = commit::encode(&signed);
         let mut messages = vec![Append {
@@ -366,7 +381,7 @@ impl EventStore {
             message_id: context.command_id.commit_id().to_string(),
             expected: loaded.sequence,
             content_type,
-            payload: payload.into(),
+            payload: payload.clone(),
         }];
         for change in claims {
             match self.claim(aggregate, context, change).await? {
@@ -375,6 +390,8 @@ impl EventStore {
                 Err(rejection) => return Ok(Err(rejection)),
             }
         }
+        // Before it is appended: what follows the log may have it before this does.
+        commit::stored(&self.keys, &payload, &signed);
         loaded.sequence = self.appender.append(aggregate.service, messages).await?;
         for event in events {
             loaded.state.apply(event);
@@ -423,7 +440,7 @@ impl EventStore {
             message_id,
             expected: state.sequence,
             content_type,
-            payload: payload.into(),
+            payload,
         })))
     }
 

@@ -1,6 +1,6 @@
 //! What a projection is: a schema of tables that events are folded into.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use async_trait::async_trait;
 use sqlx::PgConnection;
@@ -14,7 +14,7 @@ pub struct FoldEvent {
     /// The message that holds it.
     pub position: Position,
     /// The event; its signature is verified and its subject is that of its aggregate.
-    pub event: Event,
+    pub event: Arc<Event>,
     /// Its hash, the `prevhash` of the aggregate's next event.
     pub hash: String,
 }

@@ -1,7 +1,7 @@
 //! The story of a conversation, read from the log: who said what, why which rule answered, by which model, how long it took,
 //! with how many tokens, and whether the log can be believed. The database is not asked; only keys come from the vault.
 
-use std::{collections::BTreeMap, fmt::Write};
+use std::{collections::BTreeMap, fmt::Write, sync::Arc};
 
 use anyhow::bail;
 use async_nats::Client;
@@ -137,7 +137,7 @@ pub async fn tell(client: &Client, keys: &KeyRing, secrets: &SecretStore, conver
 struct Entry {
     position: String,
     subject: String,
-    event: Option<Event>,
+    event: Option<Arc<Event>>,
     doubt: Option<String>,
 }
 
@@ -189,7 +189,7 @@ impl Log<'_> {
         Ok(entries)
     }
 
-    fn judge(self, subject: &str, text: &str) -> (Option<Event>, Option<String>) {
+    fn judge(self, subject: &str, text: &str) -> (Option<Arc<Event>>, Option<String>) {
         match verify(self.keys, text.as_bytes()) {
             Err(error) => (serde_json::from_str(text).ok(), Some(error.to_string())),
             Ok(signed) => {

@@ -47,6 +47,12 @@ impl Aggregate for Counter {
     type Command = CounterCommand;
     type Event = CounterEvent;
 
+    // Those that end in 2 say that they are the first.
+    fn begins(command: &CounterCommand) -> bool {
+        let CounterCommand::Count(c) = command;
+        c.by % 10 == 2
+    }
+
     fn apply(&mut self, event: &CounterEvent) {
         let CounterEvent::Counted(e) = event;
         self.total += e.by;
@@ -210,6 +216,27 @@ async fn nothing_is_refused_on_the_word_of_a_memory_that_the_log_has_overtaken()
     }
     assert_eq!(code(&count(&other, 352).await), "VALIDATION_FAILED", "more than 100 above 251");
     assert_eq!(house.store().load::<Counter>(&address).await.unwrap().state.total, 251);
+    house.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_says_that_it_is_first_is_decided_on_what_there_is_all_the_same() {
+    let house = House::open(Durability::Interval, 0).await;
+    let (address, by) = (counter("a"), Actor::service("test"));
+    // Each by a store that knows nothing.
+    let count = async |by_how_much, id| {
+        let envelope = house.envelope(&address, Count { by: by_how_much, name: None }, id);
+        house.store().execute::<Counter>(&address, &envelope, &by).await.unwrap()
+    };
+    let ids = [0; 4].map(|_| CommandId::random());
+    for (index, by) in [12, 2, 112].into_iter().enumerate() {
+        assert_eq!(count(by, ids[index]).await.status, OutcomeStatus::Accepted, "{by}, the last by more than 100");
+    }
+    let again = count(2, ids[1]).await;
+    assert_eq!((again.repeated, again.events[0].version), (true, 2));
+    assert_eq!(code(&count(232, ids[3]).await), "VALIDATION_FAILED", "more than 100 above 126");
+    let loaded = house.store().load::<Counter>(&address).await.unwrap();
+    assert_eq!((loaded.state.total, loaded.version), (126, 3));
     house.close().await;
 }
 

@@ -101,11 +101,11 @@ mod tests {
         PrivateEvent: Messaging / "conversation" { Said = "symbia.messaging.conversation.said.v1" { by: String } }
     }
 
-    fn event(service: Service) -> Event {
+    fn event(service: Service) -> std::sync::Arc<Event> {
         event_of(service, "conversation")
     }
 
-    fn event_of(service: Service, kind: &str) -> Event {
+    fn event_of(service: Service, kind: &str) -> std::sync::Arc<Event> {
         use symbia_events::{ActorType, AggregateRef, AuthMethod, CommandId, Context, GENESIS, KeyRing, sign_commit};
         let at = time::OffsetDateTime::UNIX_EPOCH;
         let context = Context {

@@ -4,7 +4,7 @@ use axum::extract::State;
 use serde::Serialize;
 use serde_json::{Value, json};
 use symbia_commands::Actor;
-use symbia_events::{AggregateRef, Event, OrgId, Service, commit};
+use symbia_events::{AggregateRef, OrgId, Service, commit};
 use symbia_nats::read;
 use symbia_projections::{Scope, integrations as model};
 use time::OffsetDateTime;
@@ -159,10 +159,7 @@ impl Integrations {
         let stored = stored.map_err(|_| ApiError::unavailable("The log", 2))?;
         let Some(stored) = stored else { return Ok(None) };
         let events = commit::decode(&self.platform.keys, &stored.payload).map_err(ApiError::internal)?;
-        let said = events.into_iter().rev().find_map(|signed| {
-            let event: Event = signed.event;
-            ended(&key, event.decode().ok()?)
-        });
+        let said = events.iter().rev().find_map(|signed| ended(&key, signed.event.decode().ok()?));
         Ok(match said {
             Some(Said::Completed(answer)) => Some(executed(id, &answer)["data"].take()),
             Some(Said::Failed(failure)) => Some(json!({ "error": failure.message })),

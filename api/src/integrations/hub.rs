@@ -45,7 +45,7 @@ pub(super) struct Ear {
     name: String,
     heard: mpsc::UnboundedReceiver<Heard>,
     // Of the log, in the order of looking.
-    looked: std::collections::VecDeque<Event>,
+    looked: std::collections::VecDeque<Arc<Event>>,
 }
 
 impl Hub {
@@ -118,7 +118,7 @@ impl Hub {
         }
         match commit::decode(&self.keys, &message.payload) {
             Ok(events) => {
-                for event in events.into_iter().map(|signed| Arc::new(signed.event)) {
+                for event in events.into_iter().map(|signed| signed.event) {
                     for ear in &ears {
                         let _ = ear.send(Heard::Event(Arc::clone(&event)));
                     }
@@ -134,7 +134,7 @@ impl Ear {
     pub async fn next(&mut self) -> Heard {
         loop {
             if let Some(event) = self.looked.pop_front() {
-                return Heard::Event(Arc::new(event));
+                return Heard::Event(event);
             }
             match tokio::time::timeout(LOOK, self.heard.recv()).await {
                 Ok(Some(heard)) => return heard,

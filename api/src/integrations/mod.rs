@@ -31,7 +31,7 @@ mod stream;
 mod tape;
 mod usage;
 
-use std::{sync::Arc, time::Duration};
+use std::{ops::Deref, sync::Arc, time::Duration};
 
 use axum::extract::DefaultBodyLimit;
 use moka::sync::Cache;
@@ -61,9 +61,11 @@ const BODY: usize = 4 * 1024 * 1024;
 const KEPT: Duration = Duration::from_secs(10);
 const MOST_KEYS: u64 = 10_000;
 
-/// What the handlers work with.
+/// What the handlers work with. Cheap to clone.
 #[derive(Clone)]
-struct Integrations {
+struct Integrations(Arc<Parts>);
+
+struct Parts {
     platform: Platform,
     hub: Hub,
     providers: Arc<[ProviderInfo]>,
@@ -78,6 +80,14 @@ struct Integrations {
     changes: mcp::Changes,
     listeners: Slots,
     drained: CancellationToken,
+}
+
+impl Deref for Integrations {
+    type Target = Parts;
+
+    fn deref(&self) -> &Parts {
+        &self.0
+    }
 }
 
 /// The service, to be built and served; `providers` are those that the routers of this installation ask, `services` the base
@@ -99,7 +109,7 @@ pub fn service(
     let own = services.iter().find(|(service, _)| *service == Service::Integrations);
     linking.callback_base = linking.callback_base.or_else(|| own.map(|(_, base)| base.clone()));
     channels.webhook_base = channels.webhook_base.or_else(|| own.map(|(_, base)| base.clone()));
-    let service = Integrations {
+    let service = Integrations(Arc::new(Parts {
         linking: linking.into(),
         channels: channels.into(),
         registry: Registry::new(&platform, services),
@@ -113,7 +123,7 @@ pub fn service(
         providers: providers.into(),
         kept_keys: Cache::builder().max_capacity(MOST_KEYS).time_to_live(KEPT).build(),
         recommended: Recommended::new(),
-    };
+    }));
     let api = OpenApiRouter::new()
         .merge(execute::routes().layer(DefaultBodyLimit::max(pictures::BODY)))
         .merge(executions::routes())

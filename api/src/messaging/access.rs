@@ -263,7 +263,7 @@ impl Messaging {
         command: impl Into<ConversationCommand>,
         caller: &Caller,
         scope: &RequestScope,
-    ) -> ApiResult<Option<Event>> {
+    ) -> ApiResult<Option<Arc<Event>>> {
         let actor = Actor::from(&**caller);
         let done = self.platform.submit_for_events(address, &command.into(), &actor, scope).await;
         Ok(done.map_err(with_status)?.outcome.stored.into_iter().next())

@@ -154,11 +154,11 @@ async fn what_does_not_verify_is_named_and_not_shown() {
     let stage = Stage::new().await;
     let server = stage.serve(FeedConfig::default()).await;
     let good = stage.sign("org-a", "1", &[sent(1)]).remove(0);
-    let tampered = String::from_utf8(good.bytes.clone()).unwrap().replace("\"number\":1", "\"number\":2");
+    let tampered = String::from_utf8(good.bytes.to_vec()).unwrap().replace("\"number\":1", "\"number\":2");
     stage.store("symbia.evt.identity.org-a.parcel.1", tampered.into_bytes()).await;
     stage.store("symbia.evt.identity.org-a.parcel.1", b"nonsense".to_vec()).await;
     // Genuine, but another aggregate's.
-    stage.store("symbia.evt.identity.org-a.parcel.2", good.bytes).await;
+    stage.store("symbia.evt.identity.org-a.parcel.2", good.bytes.into()).await;
     stage.append("org-a", "1", &[sent(3)]).await;
     let mut follower = server.follow("a", "service=identity&from=earliest").await;
     for sequence in 1..=3 {

@@ -131,7 +131,7 @@ impl Stage {
     /// Signs and appends the events of one commit; gives what was stored.
     pub async fn append<E: symbia_events::DomainEvent>(&self, org: &str, id: &str, events: &[E]) -> Vec<Signed> {
         let signed = self.sign(org, id, events);
-        self.store(&address::<E>(org, id).event_subject(), commit::encode(&signed).0).await;
+        self.store(&address::<E>(org, id).event_subject(), commit::encode(&signed).0.into()).await;
         signed
     }
 

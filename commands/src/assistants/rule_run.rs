@@ -277,6 +277,10 @@ impl Aggregate for RuleRun {
         }
     }
 
+    fn begins(command: &RuleRunCommand) -> bool {
+        matches!(command, RuleRunCommand::StartRuleRun(_))
+    }
+
     fn apply(&mut self, event: &RuleRunEvent) {
         match event {
             RuleRunEvent::RuleRunStarted(e) => self.started = Some(e.clone()),

@@ -138,6 +138,10 @@ impl Aggregate for Session {
     type Command = SessionCommand;
     type Event = SessionEvent;
 
+    fn begins(command: &SessionCommand) -> bool {
+        matches!(command, SessionCommand::StartSession(_))
+    }
+
     fn apply(&mut self, event: &SessionEvent) {
         match event {
             SessionEvent::PrincipalSignedIn(_) | SessionEvent::SessionReuseDetected(_) => {}

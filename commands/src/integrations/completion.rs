@@ -419,6 +419,10 @@ impl Aggregate for Completion {
         }
     }
 
+    fn begins(command: &CompletionCommand) -> bool {
+        matches!(command, CompletionCommand::RequestCompletion(_))
+    }
+
     fn has_ended(&self) -> bool {
         self.phase == Phase::Over
     }

@@ -154,6 +154,10 @@ impl Aggregate for Embedding {
     type Command = EmbeddingCommand;
     type Event = EmbeddingEvent;
 
+    fn begins(command: &EmbeddingCommand) -> bool {
+        matches!(command, EmbeddingCommand::RequestEmbedding(_))
+    }
+
     fn has_ended(&self) -> bool {
         self.phase == Phase::Over
     }

@@ -199,6 +199,10 @@ impl Aggregate for Image {
     type Command = ImageCommand;
     type Event = ImageEvent;
 
+    fn begins(command: &ImageCommand) -> bool {
+        matches!(command, ImageCommand::RequestImage(_))
+    }
+
     fn has_ended(&self) -> bool {
         self.phase == Phase::Over
     }

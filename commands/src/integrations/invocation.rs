@@ -148,6 +148,14 @@ impl Aggregate for Invocation {
     type Command = InvocationCommand;
     type Event = InvocationEvent;
 
+    fn begins(command: &InvocationCommand) -> bool {
+        matches!(command, InvocationCommand::InvokeOperation(_))
+    }
+
+    fn has_ended(&self) -> bool {
+        self.phase == Phase::Over
+    }
+
     fn apply(&mut self, event: &InvocationEvent) {
         match event {
             InvocationEvent::InvocationRequested(e) => {

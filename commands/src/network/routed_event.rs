@@ -210,6 +210,10 @@ impl Aggregate for RoutedEvent {
     type Command = RoutingCommand;
     type Event = RoutingEvent;
 
+    fn begins(command: &RoutingCommand) -> bool {
+        matches!(command, RoutingCommand::RouteEvent(_))
+    }
+
     fn has_ended(&self) -> bool {
         self.deliveries.values().all(|delivery| matches!(delivery, Delivery::Delivered | Delivery::Dead))
     }

@@ -124,7 +124,7 @@ impl Log {
             uid: self.next,
             aggregate: aggregate.clone(),
             subject: aggregate.event_subject(),
-            payload: commit::encode(&signed).0,
+            payload: commit::encode(&signed).0.into(),
             versions: version + 1..=version + u32::try_from(size).unwrap(),
             prevhash: prevhash.to_owned(),
             gone: false,

@@ -292,7 +292,7 @@ async fn a_call_goes_after_its_time_and_what_comes_later_for_it_counts_nothing()
         for (age, expected, counted) in [(kept - 1, vec!["e0", "e2"], 1), (kept + 1, vec!["e2"], 0)] {
             let mut events = events(&ring, &keys, &[Step::Route(0, 2), Step::Route(2, 2), Step::Deliver(0)]);
             for later in &mut events[1..] {
-                later.event.time += days(age);
+                std::sync::Arc::make_mut(&mut later.event).time += days(age);
             }
             for sizes in [[1], [3]] {
                 folded(&pool, &network, &events, &sizes).await;

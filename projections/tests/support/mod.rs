@@ -136,7 +136,7 @@ pub fn message<E: DomainEvent>(ring: &KeyRing, tenant: &str, id: &str, events: &
 }
 
 pub fn encoded((aggregate, signed): (AggregateRef, Vec<Signed>)) -> (String, Vec<u8>) {
-    (aggregate.event_subject(), commit::encode(&signed).0)
+    (aggregate.event_subject(), commit::encode(&signed).0.into())
 }
 
 pub fn signed<E: DomainEvent>(

@@ -1,6 +1,6 @@
 //! `symbia log show`: one message, event or aggregate, and whether it can be believed.
 
-use std::process::ExitCode;
+use std::{process::ExitCode, sync::Arc};
 
 use serde_json::{json, value::RawValue};
 use symbia_events::{AggregateRef, Event, KeyRing, Service, verify};
@@ -15,7 +15,7 @@ use super::read::find;
 /// One event of a message, or what stands in its place.
 pub struct Entry {
     /// The event, when it can be read.
-    pub event: Option<Event>,
+    pub event: Option<Arc<Event>>,
     /// The bytes.
     pub text: String,
     /// Why it must not be believed.

@@ -91,7 +91,8 @@ async fn what_one_of_two_inference_processes_leaves_the_other_completes() -> Tes
 async fn attempts(stage: &Stage) -> anyhow::Result<(usize, usize)> {
     let events = stage.log(Service::Integrations).await?;
     let count = |kinds: &[&str]| {
-        let kind = |event: &symbia_events::Event| event.event_type.rsplit('.').nth(1).map(str::to_owned);
+        let kind =
+            |event: &std::sync::Arc<symbia_events::Event>| event.event_type.rsplit('.').nth(1).map(str::to_owned);
         events.iter().filter_map(kind).filter(|kind| kinds.contains(&kind.as_str())).count()
     };
     let ends = count(&["completion-completed", "completion-failed", "completion-cancelled"]);

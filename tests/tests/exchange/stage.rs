@@ -1,6 +1,9 @@
 //! A platform whose roles run apart, somebody who asks, and a watcher of what an exchange has come to.
 
-use std::time::{Duration, Instant};
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use anyhow::{Context, bail, ensure};
 use async_nats::{Client, Subscriber, jetstream};
@@ -123,7 +126,7 @@ impl Stage {
     }
 
     /// Every event of a service's log, verified.
-    pub async fn log(&self, service: Service) -> anyhow::Result<Vec<Event>> {
+    pub async fn log(&self, service: Service) -> anyhow::Result<Vec<Arc<Event>>> {
         let (js, began) = (jetstream::new(self.nats.clone()), Instant::now());
         // The broker may just have been killed.
         let stream = loop {

@@ -1,6 +1,9 @@
 //! kill -9 of each at every step.
 
-use std::time::{Duration, Instant};
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use anyhow::{Context, ensure};
 use symbia_events::{Event, Service};
@@ -107,7 +110,7 @@ async fn one_reply_each(stage: &Stage, talks: &[String]) -> Tested {
     let (said, runs) = (stage.log(Service::Messaging).await?, stage.log(Service::Assistants).await?);
     let completions = stage.log(Service::Integrations).await?;
     let kind = |event: &Event| event.event_type.rsplit('.').nth(1).unwrap_or_default().to_owned();
-    let ends = |event: &&Event| {
+    let ends = |event: &&Arc<Event>| {
         ["completed", "failed", "cancelled"]
             .iter()
             .any(|end| kind(event) == format!("rule-run-{end}") || kind(event) == format!("completion-{end}"))

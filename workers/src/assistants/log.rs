@@ -1,5 +1,7 @@
 //! The events of one aggregate, read from the log and verified.
 
+use std::sync::Arc;
+
 use async_nats::Client;
 use symbia_events::{
     DecodeError, DomainEvent, Event, KeyRing, Service, commit,
@@ -31,7 +33,7 @@ pub struct Logged<E> {
     /// Stream sequence of its message.
     pub sequence: u64,
     /// The envelope.
-    pub event: Event,
+    pub event: Arc<Event>,
     /// What happened.
     pub what: E,
 }

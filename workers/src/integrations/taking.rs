@@ -121,7 +121,7 @@ async fn first(
     Ok(Some((start.into(), lease)))
 }
 
-async fn work(router: Arc<LlmRouter>, event: Event, taken: Taken, begun: Option<Option<Lease>>) {
+async fn work(router: Arc<LlmRouter>, event: Arc<Event>, taken: Taken, begun: Option<Option<Lease>>) {
     let Taken { request, registered, asked, .. } = taken;
     let span = tracing::info_span!("react", reactor = "llm-router", event = %event.id, what = event.event_type,
         request = event.correlationid, otel.kind = "consumer", otel.status_code = tracing::field::Empty);

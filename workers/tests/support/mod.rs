@@ -286,7 +286,7 @@ impl House {
         let stream = address.service.event_stream();
         let stored = read::tail(&self.client, &stream, &address.event_subject(), 1).await.unwrap();
         let signed = stored.iter().flat_map(|s| commit::decode(&self.keys, &s.payload).unwrap());
-        signed.map(|s| (s.event.clone(), s.event.decode().unwrap())).collect()
+        signed.map(|s| (Event::clone(&s.event), s.event.decode().unwrap())).collect()
     }
 
     pub async fn messages(&self, talk: &Talk) -> Vec<MessageSent> {

@@ -61,7 +61,7 @@ impl Writer {
         let events = [signed];
         let (payload, content_type) = commit::encode(&events);
         let subject = head.ledger.event_subject();
-        let message = Append { subject, message_id, expected: head.sequence, content_type, payload: payload.into() };
+        let message = Append { subject, message_id, expected: head.sequence, content_type, payload };
         head.sequence = self.appender.append(Service::Logging, vec![message]).await?;
         head.version += 1;
         let [signed] = events;

@@ -38,7 +38,7 @@ impl Changes {
             if let Ok((_, mut log)) = feed.tail(Service::Integrations, vec![SUBJECTS.to_owned()]).await {
                 while let Ok(chunk) = log.next().await {
                     let events = chunk.entries.into_iter().filter_map(|(sequence, entry)| match entry {
-                        Entry::Event(signed, _) => Some((sequence, signed.event.orgid)),
+                        Entry::Event(signed, _) => Some((sequence, signed.event.orgid.clone())),
                         Entry::Quarantined => None,
                     });
                     for (sequence, org) in events.filter(|_| self.0.receiver_count() > 0) {

@@ -56,7 +56,7 @@ pub(super) fn read(events: &[FoldEvent]) -> Result<(Changes<'_>, Touched), FoldE
     let (mut changes, mut touched) = (Vec::new(), Touched::default());
     for FoldEvent { event, .. } in events {
         if let Some(change) = touched.by(event)? {
-            changes.push((event, change));
+            changes.push((&**event, change));
         }
     }
     Ok((changes, touched))
