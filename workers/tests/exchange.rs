@@ -308,6 +308,10 @@ async fn engine_and_router_killed_at_each_step_give_one_reply() {
 #[tokio::test(flavor = "multi_thread")]
 async fn the_broker_killed_at_each_step_gives_one_reply() {
     let (house, _upstream) = house(Mode::Answers(vec!["2 + 2 = 4"])).await;
+    // Engine and router have come.
+    let talk = house.talk(&[ASSISTANT_KEY]).await;
+    house.ask(&talk, "what is 2+2?").await;
+    one_reply(&house, &talk, "before any of it").await;
     for step in STEPS {
         let (talk, mut log) = (house.talk(&[ASSISTANT_KEY]).await, house.log().await);
         let kill = async {
