@@ -279,7 +279,7 @@ impl House {
         let signed =
             sign_commit(&self.keys, address, &context, version, &last.hash, std::slice::from_ref(event)).unwrap();
         let js = async_nats::jetstream::new(self.client.clone());
-        js.publish(subject, commit::encode(&signed).0.into()).await.unwrap().await.unwrap();
+        js.publish(subject, commit::encode(&signed).0).await.unwrap().await.unwrap();
     }
 
     pub async fn events<E: DomainEvent>(&self, address: &AggregateRef) -> Vec<(Event, E)> {

@@ -102,7 +102,7 @@ impl Toy {
         headers.insert("Nats-Msg-Id", signed.event.id.to_string());
         headers.insert("Nats-Expected-Last-Subject-Sequence", head.sequence.to_string());
         headers.insert("Content-Type", commit::CONTENT_TYPE_ONE);
-        let sent = self.jetstream.publish_with_headers(head.subject.clone(), headers, signed.bytes.into()).await?;
+        let sent = self.jetstream.publish_with_headers(head.subject.clone(), headers, signed.bytes).await?;
         head.sequence = sent.await?.sequence;
         head.version += 1;
         head.hash = signed.hash;
