@@ -30,18 +30,11 @@ pub fn encode(events: &[Signed]) -> (Bytes, &'static str) {
 
 /// The events of a message, each verified. All or nothing: one bad event fails the message.
 pub fn decode(keys: &KeyRing, payload: &[u8]) -> Result<Vec<Signed>, DecodeError> {
-    if let Some(known) = keys.recent().find(payload) {
-        return Ok(known);
-    }
-    // In memory of its own: what it came in would hold all that was read with it.
-    let payload = Bytes::copy_from_slice(payload);
-    let events = verified(keys, &payload)?;
-    keys.recent().keep(&payload, &events);
-    Ok(events)
+    keys.recent().events(payload, |payload| verified(keys, payload))
 }
 
-/// Remembers what was stored by this process, whose other parts will come upon it, too.
-pub fn stored(keys: &KeyRing, payload: &Bytes, events: &[Signed]) {
+/// Remembers what this process has signed: its other parts will come upon it in the log.
+pub fn remember(keys: &KeyRing, payload: &Bytes, events: &[Signed]) {
     keys.recent().keep(payload, events);
 }
 

@@ -27,18 +27,33 @@ impl Default for Recent {
 }
 
 impl Recent {
-    /// The events of a message with exactly these bytes.
-    pub fn find(&self, payload: &[u8]) -> Option<Vec<Signed>> {
-        let slot = self.slot(payload)?.lock().unwrap_or_else(PoisonError::into_inner);
-        slot.as_ref().filter(|(known, _)| known == payload).map(|(_, events)| events.clone())
+    /// The events of a message with exactly these bytes; `read` when they are not known.
+    pub fn events<E>(
+        &self,
+        payload: &[u8],
+        read: impl FnOnce(&Bytes) -> Result<Vec<Signed>, E>,
+    ) -> Result<Vec<Signed>, E> {
+        let slot = self.slot(payload);
+        if let Some(slot) = slot {
+            let kept = slot.lock().unwrap_or_else(PoisonError::into_inner);
+            if let Some((_, events)) = kept.as_ref().filter(|(known, _)| known == payload) {
+                return Ok(events.clone());
+            }
+        }
+        // In memory of its own: what it came in would hold all that was read with it.
+        let payload = Bytes::copy_from_slice(payload);
+        let events = read(&payload)?;
+        if let Some(slot) = slot {
+            put(slot, payload, &events);
+        }
+        Ok(events)
     }
 
     /// Remembers what these bytes hold.
     pub fn keep(&self, payload: &Bytes, events: &[Signed]) {
-        let Some(slot) = self.slot(payload) else { return };
-        let entry = Some((payload.clone(), events.to_vec()));
-        let before = std::mem::replace(&mut *slot.lock().unwrap_or_else(PoisonError::into_inner), entry);
-        drop(before);
+        if let Some(slot) = self.slot(payload) {
+            put(slot, payload.clone(), events);
+        }
     }
 
     fn slot(&self, payload: &[u8]) -> Option<&Slot> {
@@ -49,4 +64,10 @@ impl Recent {
         hasher.write(payload);
         self.0.get(usize::try_from(hasher.finish() % SLOTS as u64).ok()?)
     }
+}
+
+fn put(slot: &Slot, payload: Bytes, events: &[Signed]) {
+    let entry = Some((payload, events.to_vec()));
+    let before = std::mem::replace(&mut *slot.lock().unwrap_or_else(PoisonError::into_inner), entry);
+    drop(before);
 }

@@ -391,7 +391,7 @@ impl EventStore {
             }
         }
         // Before it is appended: what follows the log may have it before this does.
-        commit::stored(&self.keys, &payload, &signed);
+        commit::remember(&self.keys, &payload, &signed);
         loaded.sequence = self.appender.append(aggregate.service, messages).await?;
         for event in events {
             loaded.state.apply(event);

@@ -143,10 +143,7 @@ async fn admins_erase_what_others_said_in_their_organization_alone() {
     })
     .await;
     // The keys go first.
-    eventually("the read models are what the log says", || async {
-        house.differing_from_the_log().await.is_empty().then_some(())
-    })
-    .await;
+    house.read_models_become_what_the_log_says().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -177,10 +174,7 @@ async fn what_nobody_adds_to_is_erased_in_its_time() {
         left.is_empty().then_some(())
     })
     .await;
-    eventually("the read models are what the log says", || async {
-        house.differing_from_the_log().await.is_empty().then_some(())
-    })
-    .await;
+    house.read_models_become_what_the_log_says().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -348,8 +348,17 @@ impl House {
         assert!(differing.is_empty(), "{differing:?}");
     }
 
+    /// The same once what is under way has come to its end.
+    pub async fn read_models_become_what_the_log_says(&self) {
+        let deadline = tokio::time::Instant::now() + SOON;
+        while !self.differing_from_the_log().await.is_empty() && tokio::time::Instant::now() < deadline {
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+        self.read_models_are_what_the_log_says().await;
+    }
+
     /// The tables of the read models that are not what the log says.
-    pub async fn differing_from_the_log(&self) -> Vec<String> {
+    async fn differing_from_the_log(&self) -> Vec<String> {
         let keys = fixed_keys(KeyRing::clone(&self.keys));
         let rebuilder = Rebuilder { pool: self.pool.clone(), jetstream: self.jetstream.clone(), keys };
         let messaging = Messaging::new(self.platform.secrets.clone());
