@@ -30,6 +30,8 @@ mod ledger;
 #[cfg(feature = "llama")]
 mod native;
 #[cfg(feature = "llama")]
+mod processor;
+#[cfg(feature = "llama")]
 mod prompt;
 pub mod pull;
 #[cfg(feature = "llama")]

@@ -1,9 +1,11 @@
-//! llama.cpp itself: initialised once per process, where the processor can run it.
+//! llama.cpp itself: initialised once per process.
 
 use std::sync::OnceLock;
 
 use llama_cpp_2::llama_backend::LlamaBackend;
 use llama_cpp_2::{LlamaCppError, LogOptions, send_logs_to_tracing};
+
+use super::processor;
 
 /// Why the engine cannot start.
 #[derive(Debug, thiserror::Error)]
@@ -26,28 +28,26 @@ pub enum StartError {
     Backend(&'static LlamaCppError),
 }
 
-/// What the portable build of llama.cpp uses; without it the process would die of an illegal instruction.
-pub(super) fn check_processor() -> Result<(), StartError> {
-    #[cfg(target_arch = "x86_64")]
-    for (feature, present) in [
-        ("AVX2", std::arch::is_x86_feature_detected!("avx2")),
-        ("FMA", std::arch::is_x86_feature_detected!("fma")),
-        ("F16C", std::arch::is_x86_feature_detected!("f16c")),
-        ("BMI2", std::arch::is_x86_feature_detected!("bmi2")),
-    ] {
-        if !present {
-            return Err(StartError::Processor(feature));
-        }
-    }
-    Ok(())
-}
-
 /// llama.cpp, initialised once per process.
 pub(super) fn backend() -> Result<&'static LlamaBackend, StartError> {
     static BACKEND: OnceLock<Result<LlamaBackend, LlamaCppError>> = OnceLock::new();
     let backend = BACKEND.get_or_init(|| {
         send_logs_to_tracing(LogOptions::default());
+        tracing::info!(code = processor::choose(), "llama.cpp computes on this processor");
         LlamaBackend::init()
     });
     backend.as_ref().map_err(StartError::Backend)
+}
+
+#[cfg(test)]
+mod tests {
+    use llama_cpp_2::{LlamaBackendDeviceType, list_llama_ggml_backend_devices};
+
+    #[test]
+    fn one_kind_of_code_computes_on_the_processor() {
+        super::backend().unwrap();
+        let devices = list_llama_ggml_backend_devices();
+        let processors = devices.iter().filter(|device| matches!(device.device_type, LlamaBackendDeviceType::Cpu));
+        assert_eq!(processors.count(), 1, "{devices:?}");
+    }
 }

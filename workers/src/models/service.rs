@@ -18,7 +18,8 @@ use super::directory::Found;
 use super::job::{Job, Task, Ticket};
 use super::lane;
 use super::lanes::{Lanes, Opened};
-use super::native::{StartError, backend, check_processor};
+use super::native::{StartError, backend};
+use super::processor;
 use super::shelf::Shelf;
 use super::totals::{Counters, Tally};
 use super::{Event, Options, sampler};
@@ -43,7 +44,7 @@ impl Service {
         in_range("batch_tokens", batch_tokens.into(), "32 to 4096", (32..=4096).contains(&batch_tokens))?;
         in_range("context_tokens", context_tokens.into(), "at least 64", context_tokens >= 64)?;
         in_range("threads", threads as u64, "1 to 512", (1..=512).contains(&threads))?;
-        check_processor()?;
+        processor::check()?;
         let backend = backend()?;
         tracing::info!(model_dir = %options.model_dir.display(), threads, parallel, "inference engine started");
         let shared = Shared {
