@@ -22,8 +22,9 @@ use super::{Event, totals};
 
 const SMALLEST_CHUNK: usize = 8;
 const FIRST_CHUNK: usize = 64;
-/// A step with prompt tokens shall take about so long: short enough to cancel, long enough to be efficient.
-const STEP: Duration = Duration::from_millis(50);
+/// The prompt tokens of a step shall take about so long: short enough to cancel, long enough to be efficient, and that answers
+/// which end together do not leave a queue of prompts.
+const SHARE: Duration = Duration::from_millis(150);
 /// Copying a beginning, or waiting for it, is worth it from so many tokens on.
 const WORTH: usize = 32;
 
@@ -267,12 +268,13 @@ impl<'m> Scheduler<'m> {
             return self.fail_running(&error.to_string());
         }
         if prompt_tokens > 0 {
-            self.adapt_chunk(prompt_tokens, started.elapsed());
+            let share = prompt_tokens as f64 / f64::from(self.batch.n_tokens().max(1));
+            self.adapt_chunk(prompt_tokens, started.elapsed().mul_f64(share));
         }
         self.sample();
     }
 
-    /// Adds a token of every running answer, then prompt tokens; gives the number of those.
+    /// Adds a token of every running answer, then prompt tokens, of whoever waits longest; gives the number of those.
     fn fill_batch(&mut self) -> usize {
         self.batch.clear();
         let Self { slots, batch, chunk, most, .. } = self;
@@ -301,6 +303,7 @@ impl<'m> Scheduler<'m> {
                 None => {}
             }
         }
+        prompts.sort_by_key(|(_, sequence)| sequence.started());
         let room = (*chunk).min(*most - answers);
         let mut left = room;
         for (index, sequence) in prompts {
@@ -311,10 +314,10 @@ impl<'m> Scheduler<'m> {
         room - left
     }
 
-    fn adapt_chunk(&mut self, prompt_tokens: usize, elapsed: Duration) {
-        if elapsed > STEP * 2 {
+    fn adapt_chunk(&mut self, prompt_tokens: usize, took: Duration) {
+        if took > SHARE * 2 {
             self.chunk = (self.chunk / 2).max(SMALLEST_CHUNK);
-        } else if elapsed < STEP / 2 && prompt_tokens == self.chunk {
+        } else if took < SHARE / 2 && prompt_tokens == self.chunk {
             self.chunk = (self.chunk * 2).min(self.most);
         }
     }

@@ -10,7 +10,7 @@ use symbia_nats::inference::{Choice, Failure, FinishReason, Piece, Request, Timi
 
 use super::constraint::Constraint;
 use super::job::Job;
-use super::sampler::{logprobs, sampler};
+use super::sampler::{is_greedy, likeliest, logprobs, sampler};
 use super::speech::Speech;
 use super::text::Output;
 use super::{Answered, Event};
@@ -93,6 +93,11 @@ impl Sequence {
         self.max_tokens == 0
     }
 
+    /// When it began.
+    pub(super) fn started(&self) -> Instant {
+        self.started
+    }
+
     /// Tokens that are not in the context yet; more than one while the prompt is computed.
     pub(super) fn pending(&self) -> usize {
         self.tokens.len() - self.fed
@@ -144,7 +149,12 @@ impl Sequence {
 
     /// The next token; `None` when the shape allows none.
     fn choose(&mut self, context: &LlamaContext<'_>, at: i32) -> Option<LlamaToken> {
-        let Some(constraint) = &mut self.constraint else { return Some(self.sampler.sample(context, at)) };
+        let Some(constraint) = &mut self.constraint else {
+            return Some(match is_greedy(&self.request.sampling) {
+                true => likeliest(context.get_logits_ith(at)),
+                false => self.sampler.sample(context, at),
+            });
+        };
         let mut candidates = context.token_data_array_ith(at);
         if !constraint.narrow(&mut candidates) {
             return None;
