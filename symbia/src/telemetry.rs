@@ -3,7 +3,7 @@
 //!
 //! The exporters block, so they have threads of their own and are started before the runtime and stopped after it.
 
-use std::time::Duration;
+use std::{io::IsTerminal as _, time::Duration};
 
 use anyhow::Context;
 use axum::{Router, http::header, routing::get};
@@ -113,6 +113,8 @@ fn log(config: &Config, tracer: Option<SdkTracer>) {
 
 fn lines<S: Subscriber + for<'a> LookupSpan<'a>>(config: &Config) -> Box<dyn Layer<S> + Send + Sync> {
     let lines = fmt::layer().with_writer(std::io::stderr);
+    // No colours in files and pipes; on a terminal as it likes (`NO_COLOR`).
+    let lines = if std::io::stderr().is_terminal() { lines } else { lines.with_ansi(false) };
     if config.production { lines.json().boxed() } else { lines.boxed() }
 }
 
