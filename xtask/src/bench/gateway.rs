@@ -6,15 +6,18 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, ensure};
 use futures::StreamExt;
+use memchr::memmem;
+use reqwest::Method;
 use serde_json::{Value, json};
 use symbia_nats::broker::Durability;
 use tokio::task::JoinSet;
 
 use super::{
     Bench,
-    measure::{Lanes, Load, percentile},
+    measure::{Load, percentile},
     process::Symbia,
     table::{Row, Target},
+    wire::{Lane, Prepared, lanes},
 };
 
 mod bare;
@@ -39,7 +42,7 @@ pub const ROWS: [&str; 10] = [
 /// Requests a second while the overhead is measured.
 const PACE: u32 = 1000;
 /// How many ask at once for the rates, one step after the other.
-const ASKERS: [usize; 7] = [1, 2, 4, 8, 16, 32, 64];
+const ASKERS: [usize; 9] = [1, 2, 4, 8, 12, 16, 24, 32, 64];
 /// The bounds of p99 that a rate is told for, with their rows.
 const BOUNDS: [(&str, u64); 4] = [(ROWS[3], 1), (ROWS[4], 5), (ROWS[5], 10), (ROWS[6], 50)];
 /// Streams at once.
@@ -186,6 +189,10 @@ struct Asker {
     token: String,
 }
 
+fn question() -> Value {
+    json!({ "model": "openai/bench", "messages": [{ "role": "user", "content": "2+2?" }] })
+}
+
 /// How a stream came.
 struct Heard {
     /// Until its first token.
@@ -196,9 +203,8 @@ struct Heard {
 
 impl Asker {
     async fn ask(&self) -> Result<Duration> {
-        let body = json!({ "model": "openai/bench", "messages": [{ "role": "user", "content": "2+2?" }] });
         let began = Instant::now();
-        let answer = self.http.post(&self.url).bearer_auth(&self.token).json(&body).send().await?;
+        let answer = self.http.post(&self.url).bearer_auth(&self.token).json(&question()).send().await?;
         let (status, text) = (answer.status(), answer.text().await?);
         ensure!(status.is_success() && text.contains("four"), "{status}: {text}");
         Ok(began.elapsed())
@@ -206,13 +212,14 @@ impl Asker {
 
     // So many at once, one request after the other.
     async fn load(&self, bench: &Bench, askers: usize) -> Result<Load> {
-        let mut lanes = Lanes::deal((0..askers).map(|_| ()), askers);
-        let asker = self.clone();
-        let ask = move |(): ()| {
-            let asker = asker.clone();
-            async move { asker.ask().await.map(|_| ()) }
+        let request = Prepared::new(Method::POST, &self.url, Some(&self.token), Some(&question()))?;
+        let mut lanes = lanes(vec![request; askers]).await?;
+        let ask = async |(mut wire, request): Lane| {
+            let answer = wire.send(&request).await?;
+            ensure!(memmem::find(answer, b"four").is_some(), "{}", String::from_utf8_lossy(answer));
+            Ok((wire, request))
         };
-        lanes.run_times(2, ask.clone()).await?;
+        lanes.run_times(2, ask).await?;
         lanes.run(bench.scale.round, ask).await
     }
 

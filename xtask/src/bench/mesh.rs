@@ -16,9 +16,9 @@ use symbia_nats::broker::Durability;
 use super::{
     Bench,
     api::{Apis, PATIENCE, Person, register},
-    measure::Lanes,
-    messages::{bare_writes, write_bare},
+    messages::bare_writes,
     table::{Row, Target},
+    wire::{Lane, Prepared, exchange, lanes},
 };
 
 /// Rows of this group.
@@ -37,28 +37,28 @@ pub async fn run(bench: &mut Bench) -> Result<()> {
     let contract = json!({ "from": "a", "to": "b", "allowedEventTypes": ["*"], "boundaries": ["intra"] });
     ask(&apis.http, Method::POST, &apis.routers[0], "/api/registry/contracts", &ada, Some(contract)).await?;
 
-    let (sent, who) = (Arc::new(AtomicU64::new(0)), Arc::new(ada.clone()));
+    let sent = Arc::new(AtomicU64::new(0));
     let count = Arc::clone(&sent);
-    let send = move |(http, router, lane): (Client, Arc<str>, usize)| {
-        let (count, who) = (Arc::clone(&count), Arc::clone(&who));
+    let send = move |(mut wire, request): Lane| {
+        let count = Arc::clone(&count);
         async move {
-            let event = json!({ "payload": { "type": "order.paid", "data": { "n": 1 } }, "source": "a",
-                "runId": format!("run-{lane}") });
-            ask(&http, Method::POST, &router, "/api/events", &who, Some(event)).await?;
+            wire.send(&request).await?;
             count.fetch_add(1, Ordering::Relaxed);
-            anyhow::Ok((http, router, lane))
+            anyhow::Ok((wire, request))
         }
     };
     // Each run goes through both routers.
-    let lane = |at: usize| (Client::new(), Arc::from(apis.routers[at % 2].as_str()), at / 2);
-    let mut lanes = Lanes::deal((0..CLIENTS).map(lane), CLIENTS);
-    lanes.run(WARM, send.clone()).await?;
-    let rate = lanes.run(bench.scale.round, send).await?.rate;
-    let bare: Arc<str> = bare_writes(&apis).await?.into();
-    let write = move |http| write_bare(http, Arc::clone(&bare));
-    let mut bare_lanes = Lanes::deal((0..CLIENTS).map(|_| Client::new()), CLIENTS);
-    bare_lanes.run(WARM, write.clone()).await?;
-    let raw = bare_lanes.run(bench.scale.round, write).await?.rate;
+    let event = |lane: usize| {
+        let event = json!({ "payload": { "type": "order.paid", "data": { "n": 1 } }, "source": "a",
+            "runId": format!("run-{}", lane / 2) });
+        Prepared::new(Method::POST, &format!("{}/api/events", apis.routers[lane % 2]), Some(&ada.token), Some(&event))
+    };
+    let mut ours = lanes((0..CLIENTS).map(event).collect::<Result<Vec<_>>>()?).await?;
+    ours.run(WARM, send.clone()).await?;
+    let rate = ours.run(bench.scale.round, send).await?.rate;
+    let mut bare = lanes(vec![bare_writes(&apis).await?; CLIENTS]).await?;
+    bare.run(WARM, exchange).await?;
+    let raw = bare.run(bench.scale.round, exchange).await?.rate;
 
     let wanted = sent.load(Ordering::Relaxed);
     ensure!(all_there(&apis, &ada, wanted).await?, "not all of {wanted} events are there");

@@ -1,7 +1,7 @@
 //! Messages over REST: writing them, beside what axum, JetStream and PostgreSQL do with the same text alone, and reading the last
 //! fifty against axum and PostgreSQL alone.
 
-use std::{sync::Arc, time::Duration};
+use std::time::Duration;
 
 use anyhow::{Context as _, Result};
 use async_nats::jetstream::{self, Context};
@@ -12,7 +12,8 @@ use axum::{
     http::StatusCode,
     routing::{get, post as posted},
 };
-use reqwest::Client;
+use memchr::memmem;
+use reqwest::Method;
 use serde_json::{Map, Value, json};
 use sqlx::{AssertSqlSafe, PgPool, Row as _};
 use symbia_nats::broker::Durability;
@@ -21,8 +22,9 @@ use tokio::net::TcpListener;
 use super::{
     Bench,
     api::{Apis, Person, register, say, talk},
-    measure::{Lanes, Pairs},
+    measure::Pairs,
     table::{Row, Target},
+    wire::{Lane, Prepared, exchange, lanes},
 };
 
 /// Rows of this group.
@@ -67,49 +69,37 @@ async fn post(
     for _ in 0..CLIENTS {
         talks.push(talk(&apis.http, &apis.messaging, ada).await?);
     }
-    let (base, who): (Arc<str>, _) = (apis.messaging.as_str().into(), ada.clone());
-    // A connection for each lane.
-    let write = move |(http, talk): (Client, String)| {
-        let (base, who) = (Arc::clone(&base), who.clone());
-        async move {
-            say(&http, &base, &who, &talk, TEXT).await?;
-            anyhow::Ok((http, talk))
-        }
+    let body = json!({ "content": TEXT });
+    let say = |talk: &String| {
+        let url = format!("{}/api/conversations/{talk}/messages", apis.messaging);
+        Prepared::new(Method::POST, &url, Some(&ada.token), Some(&body))
     };
-    let lane = |talk: &String| (Client::new(), talk.clone());
+    let ours = talks.iter().map(say).collect::<Result<Vec<_>>>()?;
+    let bare = bare_writes(apis).await?;
     let how = if rows[0].starts_with("fsync") { "fsync: " } else { "" };
-    let bare: Arc<str> = bare_writes(apis).await?.into();
-    let write_bare = move |http| write_bare(http, Arc::clone(&bare));
-    let bare_lanes = |count| Lanes::deal((0..count).map(|_| Client::new()), count);
     let (warm, round) = (Duration::from_millis(500), bench.scale.round);
 
-    let (mut one, mut bare_one) = (Lanes::deal(talks.iter().take(1).map(lane), 1), bare_lanes(1));
-    one.run(warm, write.clone()).await?;
-    bare_one.run(warm, write_bare.clone()).await?;
-    let millis = one.run(round, write.clone()).await?.micros(0.5) / 1e3;
-    let raw = bare_one.run(round, write_bare.clone()).await?.micros(0.5) / 1e3;
+    let (mut one, mut bare_one) = (lanes(ours.first().cloned()).await?, lanes([bare.clone()]).await?);
+    one.run(warm, exchange).await?;
+    bare_one.run(warm, exchange).await?;
+    let millis = one.run(round, exchange).await?.micros(0.5) / 1e3;
+    let raw = bare_one.run(round, exchange).await?.micros(0.5) / 1e3;
     let what = format!("{how}write a message over REST, 1 connection, p50 ({ALONE})");
     push(bench, rows[0], what, (millis, raw), "ms", Target::AtMost(most));
 
-    let (mut many, mut bare_many) = (Lanes::deal(talks.iter().map(lane), CLIENTS), bare_lanes(CLIENTS));
-    many.run(warm, write.clone()).await?;
-    bare_many.run(warm, write_bare.clone()).await?;
-    let rate = many.run(round, write).await?.rate;
-    let raw = bare_many.run(round, write_bare).await?.rate;
+    let (mut many, mut bare_many) = (lanes(ours).await?, lanes(vec![bare; CLIENTS]).await?);
+    many.run(warm, exchange).await?;
+    bare_many.run(warm, exchange).await?;
+    let rate = many.run(round, exchange).await?.rate;
+    let raw = bare_many.run(round, exchange).await?.rate;
     let what = format!("{how}write messages over REST, {CLIENTS} connections ({ALONE})");
     push(bench, rows[1], what, (rate, raw), "/s", Target::AtLeast(least));
     Ok(())
 }
 
-/// Writes a text to [`bare_writes`].
-pub async fn write_bare(http: Client, bare: Arc<str>) -> Result<Client> {
-    http.post(&*bare).json(&json!({ "content": TEXT })).send().await?.error_for_status()?.bytes().await?;
-    Ok(http)
-}
-
 /// Takes the same text, appends it to a stream, writes a row of it, and answers: no caller, no rights, no signature, nothing
-/// read. Gives its address.
-pub async fn bare_writes(apis: &Apis) -> Result<String> {
+/// read. Gives what is sent to it.
+pub async fn bare_writes(apis: &Apis) -> Result<Prepared> {
     let jetstream = jetstream::new(apis.connect().await?);
     let config =
         jetstream::stream::Config { name: "BARE".to_owned(), subjects: vec!["bare".to_owned()], ..Default::default() };
@@ -130,7 +120,7 @@ pub async fn bare_writes(apis: &Apis) -> Result<String> {
     let listener = TcpListener::bind(("127.0.0.1", 0)).await?;
     let address = listener.local_addr().context("no address")?;
     tokio::spawn(async move { axum::serve(listener, app).await });
-    Ok(format!("http://{address}/"))
+    Prepared::new(Method::POST, &format!("http://{address}/"), None, Some(&json!({ "content": TEXT })))
 }
 
 async fn read(bench: &mut Bench, apis: &Apis, ada: &Person) -> Result<()> {
@@ -140,22 +130,19 @@ async fn read(bench: &mut Bench, apis: &Apis, ada: &Person) -> Result<()> {
     }
     let bare = bare(apis.pool.clone(), talk.clone()).await?;
     let ours = format!("{}/api/conversations/{talk}/messages?limit={PAGE}", apis.messaging);
-    let token = ada.token.clone();
-    let fetch = move |(http, url): (Client, Arc<str>)| {
-        let token = token.clone();
-        async move {
-            let answer = http.get(&*url).bearer_auth(token).send().await?.error_for_status()?;
-            let rows: Vec<Value> = serde_json::from_slice(&answer.bytes().await?)?;
-            anyhow::ensure!(rows.len() == PAGE, "{} rows", rows.len());
-            Ok((http, url))
-        }
+    let prepared = |url: &str| Prepared::new(Method::GET, url, Some(&ada.token), None);
+    let fetch = async |(mut wire, request): Lane| {
+        let rows = memmem::find_iter(wire.send(&request).await?, b"\"sequence\":").count();
+        anyhow::ensure!(rows == PAGE, "{rows} rows");
+        Ok((wire, request))
     };
-    let lanes = |url: &str| Lanes::deal((0..CLIENTS).map(|_| (Client::new(), Arc::from(url))), CLIENTS);
-    let (mut ours, mut raw, round) = (lanes(&ours), lanes(&bare), bench.scale.round);
+    let (mut ours, mut raw) =
+        (lanes(vec![prepared(&ours)?; CLIENTS]).await?, lanes(vec![prepared(&bare)?; CLIENTS]).await?);
+    let round = bench.scale.round;
     let pairs = Pairs::take(
         &bench.scale,
-        async || Ok(ours.run(round, fetch.clone()).await?.rate),
-        async || Ok(raw.run(round, fetch.clone()).await?.rate),
+        async || Ok(ours.run(round, fetch).await?.rate),
+        async || Ok(raw.run(round, fetch).await?.rate),
     );
     let what = format!("read the last {PAGE} messages, {CLIENTS} connections (raw: axum and PostgreSQL alone)");
     bench.table.push(pairs.await?.row(ROWS[4], what, "/s", Target::Ratio(0.8)));

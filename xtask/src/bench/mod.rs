@@ -20,6 +20,7 @@ mod projection;
 mod replay;
 mod sockets;
 mod table;
+mod wire;
 
 use std::{path::PathBuf, time::Duration};
 
