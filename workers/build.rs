@@ -7,15 +7,13 @@ use std::{
     env,
     path::{Path, PathBuf},
     process::Command,
-    sync::Mutex,
-    thread,
 };
 
-use anyhow::{Context as _, Result, anyhow, ensure};
+use anyhow::{Context as _, Result, ensure};
 use serde::Deserialize;
 
 /// What a kind is called, and what its compiler may use beside AVX2, FMA, F16C and BMI2 (the names and sets of llama.cpp's
-/// own variants, `ggml/src/CMakeLists.txt`).
+/// own variants, `ggml/src/CMakeLists.txt`). `src/models/processor.rs` asks the processor for the same.
 const KINDS: [(&str, &[&str]); 2] = [
     ("alderlake", &["-mavxvnni"]),
     ("cascadelake", &["-mavx512f", "-mavx512cd", "-mavx512vl", "-mavx512dq", "-mavx512bw", "-mavx512vnni"]),
@@ -65,12 +63,14 @@ fn main() -> Result<()> {
         .context("not read")
         .and_then(|text| Ok(serde_json::from_slice(&text)?))
         .with_context(|| format!("how llama.cpp is compiled: {}", commands.display()))?;
-    let of_cpu: Vec<_> = all.into_iter().filter(|one| one.file.contains(SOURCES)).collect();
-    ensure!(!of_cpu.is_empty(), "{} names nothing in {SOURCES}", commands.display());
+    let of_cpu = all.into_iter().filter(|one| one.file.contains(SOURCES));
+    let (quantized, others): (Vec<_>, Vec<_>) = of_cpu.partition(Compilation::is_quantized);
+    ensure!(!quantized.is_empty(), "{} names nothing in {SOURCES}", commands.display());
+    let others = others.iter().map(Compilation::object).collect::<Result<Vec<_>>>()?;
     let out = PathBuf::from(env::var_os("OUT_DIR").context("no OUT_DIR")?);
     for (kind, flags) in KINDS {
-        let objects = compile(&of_cpu, flags, &out.join(kind))?;
-        join(kind, &objects, &out)?;
+        let objects = compile(&quantized, flags, &out.join(kind))?;
+        join(kind, objects.iter().chain(&others), &out)?;
     }
     println!("cargo:rerun-if-changed={}", commands.display());
     println!("cargo:rustc-link-search=native={}", out.display());
@@ -78,38 +78,29 @@ fn main() -> Result<()> {
     Ok(())
 }
 
-/// Compiles the files that compute with quantized weights as CMake did, but with more `flags`, several at a time; gives all
-/// objects. Of the other files those that CMake made: what they do with wider vectors is slower for small attention heads.
+/// Compiles files as CMake did, but with more `flags`, several at a time; gives the objects. The files that do not compute with
+/// quantized weights stay as they are: what they do with wider vectors is slower for small attention heads.
 fn compile(files: &[Compilation], flags: &[&str], into: &Path) -> Result<Vec<PathBuf>> {
     std::fs::create_dir_all(into)?;
-    let (left, objects) = (Mutex::new(files.iter().enumerate()), Mutex::new(Vec::new()));
-    let work = || -> Result<()> {
-        while let Some((number, file)) = left.lock().ok().and_then(|mut left| left.next()) {
-            let object = if file.is_quantized() {
-                let object = into.join(format!("{number}.o"));
-                // Of two outputs, compilers take the last.
-                let command = format!("{} {} -o '{}'", file.command, flags.join(" "), object.display());
-                run(Command::new("sh").arg("-c").arg(command).current_dir(&file.directory))?;
-                object
-            } else {
-                file.object()?
-            };
-            objects.lock().map_err(|_| anyhow!("another file failed"))?.push((number, object));
+    let jobs = env::var("NUM_JOBS")?.parse()?;
+    let objects: Vec<_> = (0..files.len()).map(|number| into.join(format!("{number}.o"))).collect();
+    for (files, objects) in files.chunks(jobs).zip(objects.chunks(jobs)) {
+        let compiling = files.iter().zip(objects).map(|(file, object)| {
+            // Of two outputs, compilers take the last.
+            let command = format!("{} {} -o '{}'", file.command, flags.join(" "), object.display());
+            let process = Command::new("sh").arg("-c").arg(&command).current_dir(&file.directory).spawn()?;
+            Ok((command, process))
+        });
+        for (command, mut process) in compiling.collect::<Result<Vec<_>>>()? {
+            let status = process.wait()?;
+            ensure!(status.success(), "{command}: {status}");
         }
-        Ok(())
-    };
-    let jobs = env::var("NUM_JOBS").ok().and_then(|jobs| jobs.parse().ok()).unwrap_or(1);
-    thread::scope(|scope| {
-        let threads: Vec<_> = (0..jobs).map(|_| scope.spawn(work)).collect();
-        threads.into_iter().try_for_each(|thread| thread.join().unwrap_or_else(|_| Err(anyhow!("a thread died"))))
-    })?;
-    let mut objects = objects.into_inner().unwrap_or_default();
-    objects.sort();
-    Ok(objects.into_iter().map(|(_, object)| object).collect())
+    }
+    Ok(objects)
 }
 
 /// One library of one object, which shows nothing but its entry, under a name of its own.
-fn join(kind: &str, objects: &[PathBuf], out: &Path) -> Result<()> {
+fn join<'a>(kind: &str, objects: impl Iterator<Item = &'a PathBuf>, out: &Path) -> Result<()> {
     let (object, entry) = (out.join(format!("{kind}.o")), format!("{ENTRY}_{kind}"));
     // Without its groups: of inline functions that several kinds have, the linker would keep one kind's for all.
     run(Command::new("ld").args(["-r", "--force-group-allocation", "-o"]).arg(&object).args(objects))?;
@@ -122,7 +113,6 @@ fn join(kind: &str, objects: &[PathBuf], out: &Path) -> Result<()> {
         .arg(format!("--keep-global-symbol={entry}"))
         .arg(&object))?;
     let library = out.join(format!("libggml_cpu_{kind}.a"));
-    let _ = std::fs::remove_file(&library);
     run(Command::new("ar").arg("crs").arg(&library).arg(&object))?;
     println!("cargo:rustc-link-lib=static=ggml_cpu_{kind}");
     Ok(())

@@ -53,13 +53,13 @@ impl Measured {
 
     /// What is taken is what is accounted, a tenth more or less.
     async fn check(&self, what: &str) -> Tested {
-        let used = |all: &[Status]| all.iter().map(|told| told.memory_used).sum::<u64>();
         let is_loaded = |all: &[Status]| all.iter().flat_map(|told| &told.models).any(|model| model.loaded.is_some());
         ensure!(self.census.wait_until(PATIENCE, is_loaded).await, "nothing is loaded");
         let taken = self.apart.roles[0].resident()? - self.before;
         let told = self.census.workers();
         let loaded = told.iter().flat_map(|told| &told.models).find_map(|model| model.loaded).context("gone")?;
-        let (most, least) = (used(&told) * 11 / 10, used(&told) * 9 / 10);
+        let used = told.iter().map(|told| told.memory_used).sum::<u64>();
+        let (most, least) = (used * 11 / 10, used * 9 / 10);
         println!("{what}: {taken} bytes are taken of {loaded:?}");
         ensure!((least..=most).contains(&taken), "{what}: {taken} bytes are taken, not {least} to {most}: {loaded:?}");
         Ok(())

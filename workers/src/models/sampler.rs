@@ -44,6 +44,12 @@ fn is_penalized(sampling: &Sampling) -> bool {
 
 /// The likeliest token, the first of equals. Found in some microseconds, where a chain first writes all odds into a list.
 pub(super) fn likeliest(logits: &[f32]) -> LlamaToken {
+    let highest = highest(logits);
+    let at = logits.iter().position(|logit| *logit == highest).unwrap_or(0);
+    LlamaToken(i32::try_from(at).unwrap_or(0))
+}
+
+fn highest(logits: &[f32]) -> f32 {
     // Each place of a row has its own maximum, so that a processor compares a row at a time.
     const ROW: usize = 16;
     let (rows, rest) = logits.as_chunks::<ROW>();
@@ -53,9 +59,7 @@ pub(super) fn likeliest(logits: &[f32]) -> LlamaToken {
             *highest = if logit > highest { *logit } else { *highest };
         }
     }
-    let highest = highest.iter().chain(rest).copied().fold(f32::NEG_INFINITY, f32::max);
-    let at = logits.iter().position(|logit| *logit == highest).unwrap_or(0);
-    LlamaToken(i32::try_from(at).unwrap_or(0))
+    highest.iter().chain(rest).copied().fold(f32::NEG_INFINITY, f32::max)
 }
 
 /// llama.cpp's chain for a request.
@@ -98,7 +102,7 @@ pub(super) fn sampler(sampling: &Sampling, vocab: &LlamaVocab<'_>) -> LlamaSampl
 
 /// How likely `token` was before anything was done to the odds, and so many of the likeliest.
 pub(super) fn logprobs(logits: &[f32], token: LlamaToken, top: u32, vocab: &LlamaVocab<'_>) -> TokenLogprob {
-    let highest = logits.iter().copied().fold(f32::NEG_INFINITY, f32::max);
+    let highest = highest(logits);
     let sum: f64 = logits.iter().map(|logit| f64::from(logit - highest).exp()).sum();
     let total = highest + sum.ln() as f32;
     let bytes = |token| vocab.token_to_piece(token, true, None);

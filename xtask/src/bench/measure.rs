@@ -23,6 +23,11 @@ pub struct Load {
 }
 
 impl Load {
+    /// Steps that were taken.
+    pub fn steps(&self) -> usize {
+        self.latencies.len()
+    }
+
     /// The latency that `share` of the steps stayed within, in microseconds.
     pub fn micros(&self, share: f64) -> f64 {
         percentile(&self.latencies, share).as_secs_f64() * 1e6

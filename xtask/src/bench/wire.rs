@@ -1,10 +1,10 @@
 //! An HTTP client that takes little of the machine it shares with what it measures: one connection, requests that are written
 //! beforehand, answers that are read to their length and looked at no further than the measurement needs.
 
-use std::{net::SocketAddr, sync::Arc};
+use std::{net::SocketAddr, ops::Range, sync::Arc};
 
 use anyhow::{Context as _, Result, bail, ensure};
-use reqwest::{Method, Url};
+use reqwest::{Method, StatusCode, Url};
 use serde_json::Value;
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
@@ -23,6 +23,8 @@ const READ: usize = 64 * 1024;
 pub struct Prepared {
     to: SocketAddr,
     bytes: Arc<[u8]>,
+    // The only success, where that is known.
+    answered: Option<StatusCode>,
 }
 
 impl Prepared {
@@ -40,7 +42,13 @@ impl Prepared {
             head += &format!("content-type: application/json\r\ncontent-length: {}\r\n", body.len());
         }
         let to = host.parse().with_context(|| format!("{host} is no address with a port"))?;
-        Ok(Prepared { to, bytes: format!("{head}\r\n{body}").into_bytes().into() })
+        Ok(Prepared { to, bytes: format!("{head}\r\n{body}").into_bytes().into(), answered: None })
+    }
+
+    /// The same, with the only status that is a success.
+    #[must_use]
+    pub fn answered(self, status: StatusCode) -> Self {
+        Prepared { answered: Some(status), ..self }
     }
 }
 
@@ -72,20 +80,22 @@ impl Wire {
             ensure!(self.stream.read_buf(&mut self.read).await? > 0, "the connection ended within the answer");
         }
         let body = self.read.get(body).context("no body")?;
-        ensure!((200..300).contains(&status), "{status} {}", String::from_utf8_lossy(body));
+        let good = request.answered.map_or(status.is_success(), |wanted| status == wanted);
+        ensure!(good, "{status} {}", String::from_utf8_lossy(body));
         Ok(body)
     }
 }
 
 // The status of an answer, and where its body lies; none while its head is not whole.
-fn head(read: &[u8]) -> Result<Option<(u16, std::ops::Range<usize>)>> {
+fn head(read: &[u8]) -> Result<Option<(StatusCode, Range<usize>)>> {
     let mut headers = [httparse::EMPTY_HEADER; HEADERS];
     let mut answer = httparse::Response::new(&mut headers);
     let httparse::Status::Complete(begin) = answer.parse(read)? else { return Ok(None) };
     let length = answer.headers.iter().find(|header| header.name.eq_ignore_ascii_case("content-length"));
     let Some(length) = length else { bail!("an answer without a length: {}", String::from_utf8_lossy(read)) };
     let length: usize = str::from_utf8(length.value)?.trim().parse()?;
-    Ok(Some((answer.code.context("no status")?, begin..begin + length)))
+    let status = StatusCode::from_u16(answer.code.context("no status")?)?;
+    Ok(Some((status, begin..begin + length)))
 }
 
 /// A connection with the request that goes over it, again and again.
