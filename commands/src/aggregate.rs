@@ -211,6 +211,10 @@ macro_rules! domain_commands {
             impl From<$command> for $enum {
                 fn from(command: $command) -> Self { $enum::$command(command) }
             }
+            impl $command {
+                /// CloudEvents `type`.
+                pub const TYPE: &'static str = $type;
+            }
         )*
         $(#[$outer])*
         #[derive(Clone, Debug, PartialEq)]

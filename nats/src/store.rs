@@ -231,22 +231,21 @@ impl EventStore {
         envelope: &CommandEnvelope,
         actor: &Actor,
     ) -> Result<Outcome, StoreError> {
-        self.execute_and::<A>(aggregate, envelope, actor, None).await
+        match A::Command::from_data(&envelope.command_type, envelope.data.get()) {
+            Ok(command) => self.execute_and::<A>(aggregate, envelope, (command, actor), None).await,
+            Err(error) => Ok(Outcome::rejected(envelope.id, unreadable(&error))),
+        }
     }
 
-    /// The same with what the platform does at once when the command is accepted, in the same commit. What is refused of that is
-    /// left away.
+    /// The same for a command that was read from its envelope, with what the platform does at once when it is accepted, in the
+    /// same commit. What is refused of that is left away.
     pub async fn execute_and<A: Aggregate>(
         &self,
         aggregate: &AggregateRef,
         envelope: &CommandEnvelope,
-        actor: &Actor,
+        (command, actor): (A::Command, &Actor),
         next: Option<(A::Command, Actor)>,
     ) -> Result<Outcome, StoreError> {
-        let command = match A::Command::from_data(&envelope.command_type, envelope.data.get()) {
-            Ok(command) => command,
-            Err(error) => return Ok(Outcome::rejected(envelope.id, unreadable(&error))),
-        };
         if let Err(rejection) = check_address::<A>(aggregate, &command, envelope.data.get()) {
             return Ok(Outcome::rejected(envelope.id, rejection));
         }

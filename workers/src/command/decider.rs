@@ -43,6 +43,14 @@ pub struct Decider {
     lines: Arc<[Mutex<()>]>,
 }
 
+/// A request to a model whose envelope was read, and its actor authenticated.
+pub(crate) struct Known {
+    pub command: CompletionCommand,
+    pub by: Actor,
+    /// What the platform does at once when it is accepted: both are one commit.
+    pub next: Option<(CompletionCommand, Actor)>,
+}
+
 /// Which commands of its own a process decides itself.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Share {
@@ -90,22 +98,22 @@ impl Decider {
         envelope: CommandEnvelope,
         received: OffsetDateTime,
     ) -> Result<Outcome, StoreError> {
-        self.decide_and(aggregate, envelope, received, None).await
+        self.decide_known(aggregate, envelope, received, None).await
     }
 
-    /// The same with what the platform does at once to a completion that is accepted: both are one commit.
-    pub(crate) async fn decide_and(
+    /// The same; a request to a model may be known already.
+    pub(crate) async fn decide_known(
         &self,
         aggregate: &AggregateRef,
         mut envelope: CommandEnvelope,
         received: OffsetDateTime,
-        next: Option<(CompletionCommand, Actor)>,
+        known: Option<Known>,
     ) -> Result<Outcome, StoreError> {
         metrics::command_taken();
         let since = Instant::now();
         let span = span(aggregate, &mut envelope);
         let _turn = self.line(aggregate).lock().await;
-        let outcome = self.execute(aggregate, &envelope, received, next).instrument(span.clone()).await;
+        let outcome = self.execute(aggregate, &envelope, received, known).instrument(span.clone()).await;
         let ended = ending(&outcome);
         metrics::command_ended(self.knows(aggregate).then_some(aggregate), ended, since.elapsed());
         span.record("symbia.outcome", ended);
@@ -127,8 +135,13 @@ impl Decider {
         aggregate: &AggregateRef,
         envelope: &CommandEnvelope,
         received: OffsetDateTime,
-        next: Option<(CompletionCommand, Actor)>,
+        known: Option<Known>,
     ) -> Result<Outcome, StoreError> {
+        if let Some(Known { command, by, next }) = known {
+            let outcome = self.store.execute_and::<Completion>(aggregate, envelope, (command, &by), next).await?;
+            self.note_denial(aggregate, envelope, &by, &outcome);
+            return Ok(outcome);
+        }
         let actor = match envelope.authenticate(self.store.keys(), aggregate, received, OffsetDateTime::now_utc()) {
             Ok(actor) => actor,
             Err(error) => {
@@ -140,10 +153,7 @@ impl Decider {
             let unknown = format!("'{}' is no aggregate of {}", aggregate.kind, aggregate.service);
             return Ok(Outcome::rejected(envelope.id, Rejection::new("UNKNOWN_COMMAND", unknown)));
         };
-        let outcome = match next {
-            None => execute(&self.store, aggregate, envelope, &actor).await?,
-            next => self.store.execute_and::<Completion>(aggregate, envelope, &actor, next).await?,
-        };
+        let outcome = execute(&self.store, aggregate, envelope, &actor).await?;
         self.note_denial(aggregate, envelope, &actor, &outcome);
         Ok(outcome)
     }

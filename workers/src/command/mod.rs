@@ -9,6 +9,7 @@ mod handlers;
 mod lanes;
 mod worker;
 
+pub(crate) use decider::Known;
 pub use decider::{Decider, Share};
 pub use handlers::Handlers;
 pub(crate) use lanes::Lanes;

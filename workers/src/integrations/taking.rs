@@ -7,7 +7,7 @@ use std::sync::{Arc, OnceLock};
 use futures::future::BoxFuture;
 use symbia_commands::{
     Aggregate, Authority, CommandEnvelope, DomainCommand, Outcome,
-    integrations::{Completion, CompletionCommand},
+    integrations::{Completion, CompletionCommand, RequestCompletion},
 };
 use symbia_events::{
     AggregateRef, DomainEvent, Event,
@@ -20,10 +20,10 @@ use tracing::Instrument;
 use super::{
     accounts::Lease,
     beginning::Turn,
-    router::{Asked, LlmRouter, router},
+    router::{Asked, LlmRouter, router as by_router},
     running::Registered,
 };
-use crate::command::Decider;
+use crate::command::{Decider, Known};
 
 /// Has the requests that are sent in this process worked on in it; what else is sent is decided by another.
 pub struct Taking {
@@ -37,8 +37,8 @@ struct Taken {
     request: CompletionRequested,
     registered: Registered,
     asked: Option<Asked>,
-    // The first attempt, with the key that it is made with.
-    first: Option<(CompletionCommand, Option<Lease>)>,
+    // With what key the first attempt is made, when it is begun with the request.
+    begun: Option<Option<Lease>>,
 }
 
 impl Taking {
@@ -54,22 +54,19 @@ impl Taking {
     }
 
     // None: it is no request, or is refused by whoever decides it.
-    async fn taken(&self, router: &LlmRouter, to: &AggregateRef, envelope: &CommandEnvelope) -> Option<Taken> {
-        if to.kind != CompletionEvent::AGGREGATE {
+    async fn taken(&self, router: &LlmRouter, to: &AggregateRef, envelope: &CommandEnvelope) -> Option<(Known, Taken)> {
+        if to.kind != CompletionEvent::AGGREGATE || envelope.command_type != RequestCompletion::TYPE {
             return None;
         }
         let command = CompletionCommand::from_data(&envelope.command_type, envelope.data.get()).ok()?;
-        if !matches!(command, CompletionCommand::RequestCompletion(_)) {
-            return None;
-        }
         let now = OffsetDateTime::now_utc();
-        let actor = envelope.authenticate(self.decider.keys(), to, now, now).ok()?;
+        let by = envelope.authenticate(self.decider.keys(), to, now, now).ok()?;
         // No key is lent for what will be refused.
         let limited = |authority: &Authority| authority.check(to, &envelope.command_type).is_err();
-        if !actor.may_enter(&to.tenant) || actor.authority.as_deref().is_some_and(limited) {
+        if !by.may_enter(&to.tenant) || by.authority.as_deref().is_some_and(limited) {
             return None;
         }
-        let decision = Completion::default().decide(command, &actor, envelope.time).ok()?;
+        let decision = Completion::default().decide(command.clone(), &by, envelope.time).ok()?;
         let Some(CompletionEvent::CompletionRequested(request)) = decision.events.into_iter().next() else {
             return None;
         };
@@ -82,21 +79,21 @@ impl Taking {
             // Said again when the request stands in the log.
             _ => (None, None),
         };
-        Some(Taken { request, registered, asked, first })
+        let (next, begun) = first.map(|(start, lease)| ((start, by_router()), lease)).unzip();
+        Some((Known { command, by, next }, Taken { request, registered, asked, begun }))
     }
 
     async fn take(&self, to: &AggregateRef, mut envelope: CommandEnvelope) -> Result<Outcome, StoreError> {
         let Some(at) = self.router.get() else { return self.others.decide(to, envelope).await };
-        let Some(mut taken) = self.taken(at, to, &envelope).await else {
+        let Some((known, mut taken)) = self.taken(at, to, &envelope).await else {
             return self.others.decide(to, envelope).await;
         };
         let wants_events = std::mem::replace(&mut envelope.returnevents, true);
-        let (next, lease) = taken.first.take().map(|(start, lease)| ((start, router()), lease)).unzip();
-        let mut outcome = self.decider.decide_and(to, envelope, OffsetDateTime::now_utc(), next).await?;
+        let mut outcome = self.decider.decide_known(to, envelope, OffsetDateTime::now_utc(), Some(known)).await?;
         // Nothing is new when the same command was decided before.
         if let Some(event) = outcome.stored.first().cloned() {
-            let begun = lease.filter(|_| outcome.stored.len() > 1);
-            tokio::spawn(work(Arc::clone(at), event, taken, begun));
+            taken.begun = taken.begun.filter(|_| outcome.stored.len() > 1);
+            tokio::spawn(work(Arc::clone(at), event, taken));
         }
         if !wants_events {
             outcome.stored.clear();
@@ -121,8 +118,8 @@ async fn first(
     Ok(Some((start.into(), lease)))
 }
 
-async fn work(router: Arc<LlmRouter>, event: Arc<Event>, taken: Taken, begun: Option<Option<Lease>>) {
-    let Taken { request, registered, asked, .. } = taken;
+async fn work(router: Arc<LlmRouter>, event: Arc<Event>, taken: Taken) {
+    let Taken { request, registered, asked, begun } = taken;
     let span = tracing::info_span!("react", reactor = "llm-router", event = %event.id, what = event.event_type,
         request = event.correlationid, otel.kind = "consumer", otel.status_code = tracing::field::Empty);
     telemetry::follow(&span, event.traceparent.as_deref());
