@@ -83,9 +83,8 @@ async fn measure(bench: &mut Bench, provider: &str, durability: Durability) -> R
         Asker { http: http.clone(), url: format!("{provider}/chat/completions"), token: "sk-bench".to_owned() },
         Asker { http, url: format!("{gateway}/v1/chat/completions"), token },
     );
-    // Connections and caches of both.
     for asker in [&direct, &through] {
-        asker.paced(PACE / 4, Duration::from_secs(1)).await?;
+        asker.warm().await?;
     }
     if fsync {
         rates(bench, &through, provider, durability).await?;
@@ -107,15 +106,13 @@ async fn measure(bench: &mut Bench, provider: &str, durability: Durability) -> R
 async fn overhead(bench: &mut Bench, direct: &Asker, through: &Asker, provider: &str) -> Result<()> {
     let bare = Bare::start(provider, Durability::Interval).await?;
     let barely = Asker::of(&bare);
-    barely.paced(PACE / 4, Duration::from_secs(1)).await?;
-    let [mut alone, mut raw, mut ours] = [const { Vec::new() }; 3];
-    // In turn, so that all meet the same machine.
-    for _ in 0..bench.scale.rounds {
-        for (asker, taken) in [(direct, &mut alone), (&barely, &mut raw), (through, &mut ours)] {
-            taken.extend(asker.paced(PACE, bench.scale.round).await?);
-        }
+    let taken = async {
+        barely.warm().await?;
+        in_turn(bench, [direct, &barely, through]).await
     }
+    .await;
     bare.stop().await;
+    let [alone, raw, ours] = taken?;
     for (name, share) in [(ROWS[0], 0.5), (ROWS[1], 0.99)] {
         let alone = percentile(&alone, share);
         let added = |to: &[Duration]| percentile(to, share).saturating_sub(alone).as_secs_f64() * 1e3;
@@ -128,6 +125,17 @@ async fn overhead(bench: &mut Bench, direct: &Asker, through: &Asker, provider: 
         bench.table.push(Row { name, what, ours, raw: Some(raw), ratio: Some(ours / raw), unit: "ms", target });
     }
     Ok(())
+}
+
+// What requests take, one asker after the other in each round, so that all meet the same machine.
+async fn in_turn(bench: &Bench, askers: [&Asker; 3]) -> Result<[Vec<Duration>; 3]> {
+    let mut taken = [const { Vec::new() }; 3];
+    for _ in 0..bench.scale.rounds {
+        for (asker, taken) in askers.into_iter().zip(&mut taken) {
+            taken.extend(asker.paced(PACE, bench.scale.round).await?);
+        }
+    }
+    Ok(taken)
 }
 
 // How many are answered, beside the barest gateway that does the same on the same ground.
@@ -233,6 +241,11 @@ impl Asker {
         };
         lanes.run_times(2, ask).await?;
         lanes.run(bench.scale.round, ask).await
+    }
+
+    // Connections and caches.
+    async fn warm(&self) -> Result<()> {
+        self.paced(PACE / 4, Duration::from_secs(1)).await.map(|_| ())
     }
 
     // So many a second, whether or not the earlier ones are answered.
