@@ -2,11 +2,12 @@
 //! waits, and is parsed and verified once.
 
 use std::{
-    hash::{DefaultHasher, Hasher},
+    hash::{BuildHasher, Hasher},
     sync::{Mutex, PoisonError},
 };
 
 use bytes::Bytes;
+use foldhash::fast::RandomState;
 
 use crate::Signed;
 
@@ -16,13 +17,17 @@ const SLOTS: usize = 512;
 const LARGEST: usize = 16 * 1024;
 
 /// Messages of late, by their bytes; a newer one takes the place of an older.
-pub(crate) struct Recent(Box<[Slot]>);
+pub(crate) struct Recent {
+    slots: Box<[Slot]>,
+    // Every message is hashed as often as it comes, and a slot taken twice does no harm: speed counts.
+    hash: RandomState,
+}
 
 type Slot = Mutex<Option<(Bytes, Vec<Signed>)>>;
 
 impl Default for Recent {
     fn default() -> Self {
-        Recent((0..SLOTS).map(|_| Slot::default()).collect())
+        Recent { slots: (0..SLOTS).map(|_| Slot::default()).collect(), hash: RandomState::default() }
     }
 }
 
@@ -60,9 +65,9 @@ impl Recent {
         if payload.len() > LARGEST {
             return None;
         }
-        let mut hasher = DefaultHasher::new();
+        let mut hasher = self.hash.build_hasher();
         hasher.write(payload);
-        self.0.get(usize::try_from(hasher.finish() % SLOTS as u64).ok()?)
+        self.slots.get(usize::try_from(hasher.finish() % SLOTS as u64).ok()?)
     }
 }
 
