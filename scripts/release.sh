@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
-# Builds the programs as they are published: once with counters, under the benchmark's load, and again, laid out for what was
+# Builds the programs trained with the benchmark's load: once with counters, under that load, and again, laid out for what was
 # counted (profile-guided optimisation). A request runs through a little of much code; what runs together then lies together.
 #
-#   scripts/release.sh      two builds and two minutes of load; some 12 GB in target/
+#   scripts/release.sh      two builds, with the load between them
 #
 # A profile holds for one version of the compiler and one state of the code, and so is made each time.
 set -euo pipefail
@@ -21,10 +21,11 @@ if [[ ! -x $merger ]]; then
   rustup component add llvm-tools
 fi
 
-target=${CARGO_TARGET_DIR:-$PWD/target}
+# Absolute: compilers and programs that get it run in other directories.
+target=$(realpath -m "${CARGO_TARGET_DIR:-target}")
 counts=$target/counting/counts profile=$target/symbia.profdata
 
-# build DIRECTORY FLAG. With the target named, only what is published gets the flag, and no build script or macro.
+# build DIRECTORY FLAG. With the target named, only the programs get the flag, and no build script or macro.
 build() {
   CARGO_ENCODED_RUSTFLAGS=$2 cargo build --release --locked --target "$host" --target-dir "$1" -p symbia -p xtask
 }

@@ -2,7 +2,7 @@
 //! waits, and is parsed and verified once.
 
 use std::{
-    hash::{BuildHasher, Hasher},
+    hash::BuildHasher,
     sync::{Mutex, PoisonError},
 };
 
@@ -65,9 +65,7 @@ impl Recent {
         if payload.len() > LARGEST {
             return None;
         }
-        let mut hasher = self.hash.build_hasher();
-        hasher.write(payload);
-        self.slots.get(usize::try_from(hasher.finish() % SLOTS as u64).ok()?)
+        self.slots.get(usize::try_from(self.hash.hash_one(payload) % SLOTS as u64).ok()?)
     }
 }
 
