@@ -38,6 +38,7 @@ pub fn catalog() -> Vec<MessageType> {
         integrations::CompletionCommand::types(),
         integrations::EmbeddingCommand::types(),
         integrations::ImageCommand::types(),
+        integrations::TaskCommand::types(),
         integrations::EvalScheduleCommand::types(),
         integrations::BudgetCommand::types(),
         integrations::CircuitCommand::types(),

@@ -61,6 +61,7 @@ catalog! {
     integrations::CompletionEvent,
     integrations::EmbeddingEvent,
     integrations::ImageEvent,
+    integrations::TaskEvent,
     integrations::EvalScheduleEvent,
     integrations::BudgetEvent,
     integrations::CircuitEvent,

@@ -19,7 +19,7 @@ use symbia_workers::{
     integrations::{
         AccountLinker, Accounts, Anthropic, Books, CallLimits, ChannelBridge, ChannelCourier, ChannelForwarder,
         ChannelKeeper, ChannelTeller, Channels, Discoverer, EmbeddingRouter, Enquiries, EvalScheduler, Evaluator,
-        ImageRouter, Invoker, LlmRouter, LocalProvider, Meter, OpenAi, Providers, RouterOptions, Taking,
+        ImageRouter, Invoker, LlmRouter, LocalProvider, Meter, OpenAi, Providers, RouterOptions, Taking, TaskRouter,
     },
     messaging::{Eraser, Periods, Retention},
     models::{
@@ -62,7 +62,7 @@ const BOOK_CONNECTIONS: u32 = 8;
 /// Connections on which the provider of local models looks up how they are set.
 const SETTING_CONNECTIONS: u32 = 2;
 /// What those act on who have models asked.
-const ASKED: [&str; 4] = ["*.completion.*", "*.embedding.*", "*.image.*", "*.evaluation.*"];
+const ASKED: [&str; 5] = ["*.completion.*", "*.embedding.*", "*.image.*", "*.task.*", "*.evaluation.*"];
 
 /// Runs the subcommand.
 pub async fn run(config: Config, options: WorkOptions) -> Ended {
@@ -202,6 +202,16 @@ pub async fn start(
                     &options,
                 )
                 .await?;
+                let task = TaskRouter::open(
+                    of.clone(),
+                    Arc::clone(&ring),
+                    sender.clone(),
+                    texts.clone(),
+                    read.clone(),
+                    Arc::clone(&lent),
+                    &options,
+                )
+                .await?;
                 let embedding = EmbeddingRouter::open(of, ring, sender.clone(), texts, read, lent, &options).await?;
                 let meter = Meter::new(sender.clone(), Arc::clone(&books));
                 let reader = ReadPool::new(house.database.clone(), SCHEDULE_CONNECTIONS);
@@ -221,8 +231,14 @@ pub async fn start(
                     LlmRouter::open(client.clone(), Arc::clone(keys), sender, content_keys, providers, options).await?;
                 let router = Arc::new(router.with_accounts(books));
                 taking.by(Arc::clone(&router));
-                let asking: Vec<Arc<dyn Reactor>> =
-                    vec![router, Arc::new(embedding), Arc::new(image), Arc::new(meter), Arc::new(evaluator)];
+                let asking: Vec<Arc<dyn Reactor>> = vec![
+                    router,
+                    Arc::new(embedding),
+                    Arc::new(image),
+                    Arc::new(task),
+                    Arc::new(meter),
+                    Arc::new(evaluator),
+                ];
                 let gateway = Together::new("llm-router", (Service::Integrations, &ASKED), asking);
                 workers.spawn(react(house.clone(), gateway, stop));
             }

@@ -45,6 +45,8 @@ mod sessions;
 mod slack;
 #[path = "gateway/stage.rs"]
 mod stage;
+#[path = "gateway/tasks.rs"]
+mod tasks;
 #[path = "gateway/telegram.rs"]
 mod telegram;
 #[path = "gateway/terminal.rs"]

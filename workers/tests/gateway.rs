@@ -60,7 +60,13 @@ impl Accounts for Books {
     }
 
     async fn price(&self, _provider: &str, _model: &str) -> anyhow::Result<Option<PriceTerms>> {
-        Ok(Some(PriceTerms { input: 1_000_000, output: 2_000_000, cached_input: None, image: None, version: 7 }))
+        Ok(Some(PriceTerms {
+            input: 1_000_000,
+            output: 2_000_000,
+            cached_input: None,
+            version: 7,
+            ..PriceTerms::default()
+        }))
     }
 }
 

@@ -66,10 +66,11 @@ impl Hub {
 
     async fn listen(self) {
         const LIVE: &str = "symbia.live.*.completion.*";
-        const EVENTS: [&str; 4] = [
+        const EVENTS: [&str; 5] = [
             "symbia.evt.integrations.*.completion.*",
             "symbia.evt.integrations.*.embedding.*",
             "symbia.evt.integrations.*.image.*",
+            "symbia.evt.integrations.*.task.*",
             "symbia.evt.integrations.*.invocation.*",
         ];
         loop {

@@ -24,11 +24,13 @@ mod prices;
 mod providers;
 mod registry;
 mod reply;
+mod rerank;
 mod responses;
 mod routes;
 mod said;
 mod stream;
 mod tape;
+mod tasks;
 mod usage;
 
 use std::{ops::Deref, sync::Arc, time::Duration};
@@ -146,6 +148,7 @@ pub fn service(
         .merge(responses::routes().layer(DefaultBodyLimit::max(pictures::BODY)))
         .merge(embeddings::routes())
         .merge(images::routes())
+        .merge(rerank::routes())
         .merge(listing::root_routes())
         .merge(mcp::root_routes());
     let door = mcp::Door::new(directory, &service);

@@ -35,6 +35,12 @@ struct Price {
     cached_input_micros_per_m: Option<i64>,
     /// For a picture, besides its tokens.
     image_micros: Option<i64>,
+    /// For a request that is reranking, moderation or audio.
+    request_micros: Option<i64>,
+    /// For a million characters that are spoken.
+    character_micros_per_m: Option<i64>,
+    /// For an hour of audio that is listened to.
+    audio_hour_micros: Option<i64>,
     set_at: String,
 }
 
@@ -48,6 +54,9 @@ impl From<model::Price> for Price {
             output_micros_per_m: row.output_micros_per_m,
             cached_input_micros_per_m: row.cached_input_micros_per_m,
             image_micros: row.image_micros,
+            request_micros: row.request_micros,
+            character_micros_per_m: row.character_micros_per_m,
+            audio_hour_micros: row.audio_hour_micros,
             set_at: iso(row.set_at),
         }
     }
@@ -73,6 +82,15 @@ struct NewPrice {
     /// For a picture, besides its tokens.
     #[serde(default)]
     image_micros: Option<u64>,
+    /// For a request that is reranking, moderation or audio.
+    #[serde(default)]
+    request_micros: Option<u64>,
+    /// For a million characters that are spoken.
+    #[serde(default)]
+    character_micros_per_m: Option<u64>,
+    /// For an hour of audio that is listened to.
+    #[serde(default)]
+    audio_hour_micros: Option<u64>,
 }
 
 /// List prices
@@ -99,10 +117,16 @@ async fn set(
     let mut rules = Validation::new();
     rules.length("provider", &new.provider, 1, 100).length("model", &new.model, 1, 200);
     let most = |price: u64| price <= 1_000_000_000_000;
-    let (cached, image) = (new.cached_input_micros_per_m.unwrap_or(0), new.image_micros.unwrap_or(0));
-    let prices = [new.input_micros_per_m, new.output_micros_per_m, cached, image];
+    let named = [
+        new.cached_input_micros_per_m,
+        new.image_micros,
+        new.request_micros,
+        new.character_micros_per_m,
+        new.audio_hour_micros,
+    ];
+    let prices = [new.input_micros_per_m, new.output_micros_per_m];
     rules.check(
-        prices.into_iter().all(most),
+        prices.into_iter().chain(named.into_iter().flatten()).all(most),
         "inputMicrosPerM",
         "range",
         "and the others must be at most a million dollars",
@@ -120,6 +144,9 @@ async fn set(
         output_micros_per_m: new.output_micros_per_m,
         cached_input_micros_per_m: new.cached_input_micros_per_m,
         image_micros: new.image_micros,
+        request_micros: new.request_micros,
+        character_micros_per_m: new.character_micros_per_m,
+        audio_hour_micros: new.audio_hour_micros,
     });
     service.platform.submit(&address, &command, &Actor::from(&*caller), &scope).await?;
     let mut tx = service.platform.read(&Scope::platform()).await?;

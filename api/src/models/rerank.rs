@@ -3,7 +3,7 @@
 use axum::extract::State;
 use serde::Deserialize;
 use serde_json::{Value, json};
-use symbia_nats::inference::Embed;
+use symbia_nats::inference::{Embed, nearest};
 use utoipa::ToSchema;
 use utoipa_axum::{router::OpenApiRouter, routes};
 
@@ -75,7 +75,7 @@ async fn rerank(
     let inputs = texts.map(str::to_owned).collect();
     let embed = Embed { model: Some(model.id), inputs, truncate: true, raw: false, org: model.org };
     let (model, vectors, tokens) = models.inference.embed(embed).await.map_err(unanswered)?;
-    let scores = scores(&vectors);
+    let scores = nearest(&vectors);
     let result = |(index, score): &(usize, f32)| {
         let mut result = json!({ "index": index, "relevance_score": score });
         if body.return_documents {
@@ -86,25 +86,4 @@ async fn rerank(
     let results: Vec<Value> = scores.iter().take(body.top_n.unwrap_or(scores.len())).map(result).collect();
     let usage = json!({ "prompt_tokens": tokens, "total_tokens": tokens });
     Ok(Json(json!({ "object": "list", "model": model, "results": results, "usage": usage })))
-}
-
-/// How near each vector is to the first one, the nearest first. All have length 1.
-fn scores(vectors: &[Vec<f32>]) -> Vec<(usize, f32)> {
-    let Some((query, documents)) = vectors.split_first() else { return Vec::new() };
-    let cosine = |vector: &Vec<f32>| query.iter().zip(vector).map(|(a, b)| a * b).sum::<f32>();
-    let mut scores: Vec<(usize, f32)> = documents.iter().map(cosine).enumerate().collect();
-    scores.sort_by(|a, b| b.1.total_cmp(&a.1));
-    scores
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_nearest_comes_first_and_keeps_its_number() {
-        let vectors = [vec![1.0, 0.0], vec![0.0, 1.0], vec![1.0, 0.0], vec![0.6, 0.8]];
-        let order: Vec<usize> = scores(&vectors).into_iter().map(|(index, _)| index).collect();
-        assert_eq!(order, [1, 2, 0]);
-    }
 }

@@ -11,9 +11,12 @@ use symbia_events::{
         ErrorCategory, Upstream, Usage,
     },
 };
-use time::{OffsetDateTime, format_description::well_known::Rfc3339};
+use time::OffsetDateTime;
 
-use super::{Phase, tags::check_tags};
+use super::{
+    Phase,
+    asker::{in_own_name, is_deadline},
+};
 use crate::{Actor, Aggregate, Decision, Rejection, domain_commands};
 
 /// Most texts of one embedding; who has more asks several times.
@@ -93,19 +96,7 @@ impl Embedding {
         if self.phase != Phase::Unknown {
             return Err(Rejection::new("CONFLICT", "this request id is in use"));
         }
-        if !by.is_platform() {
-            if (CompletionContext { tags: Vec::new(), ..c.context.clone() }) != CompletionContext::default() {
-                return Err(Rejection::forbidden("only the platform asks on behalf of a conversation or a run"));
-            }
-            // What somebody else sealed would be opened, and given to a provider.
-            if c.inputs.kid != by.subject() {
-                let text = format!("inputs: seal them with the key '{}'", by.subject());
-                return Err(Rejection::new("WRONG_KEY", text));
-            }
-            c.context.user_id = by.on_behalf_of.clone();
-            c.context.key_id.clone_from(&by.key);
-        }
-        check_tags(&c.context.tags)?;
+        in_own_name(&mut c.context, by, ("inputs", &c.inputs))?;
         if !(1..=MAX_INPUTS).contains(&c.count) {
             return Err(Rejection::invalid(format!("count: 1 to {MAX_INPUTS}")));
         }
@@ -115,7 +106,7 @@ impl Embedding {
         if c.dimensions == Some(0) {
             return Err(Rejection::invalid("dimensions: at least 1"));
         }
-        if c.deadline.as_ref().is_some_and(|d| OffsetDateTime::parse(d, &Rfc3339).is_err()) {
+        if !is_deadline(c.deadline.as_ref()) {
             return Err(Rejection::invalid("deadline: an RFC 3339 time"));
         }
         Ok(Decision::one(EmbeddingRequested {

@@ -8,9 +8,12 @@ use symbia_events::{
         Upstream, Usage,
     },
 };
-use time::{OffsetDateTime, format_description::well_known::Rfc3339};
+use time::OffsetDateTime;
 
-use super::{MAX_TEXT, Phase, tags::check_tags};
+use super::{
+    MAX_TEXT, Phase,
+    asker::{in_own_name, is_deadline},
+};
 use crate::{Actor, Aggregate, Decision, Rejection, domain_commands};
 
 /// Most pictures of one request.
@@ -95,19 +98,7 @@ impl Image {
         if self.phase != Phase::Unknown {
             return Err(Rejection::new("CONFLICT", "this request id is in use"));
         }
-        if !by.is_platform() {
-            if (CompletionContext { tags: Vec::new(), ..c.context.clone() }) != CompletionContext::default() {
-                return Err(Rejection::forbidden("only the platform asks on behalf of a conversation or a run"));
-            }
-            // What somebody else sealed would be opened, and given to a provider.
-            if c.prompt.kid != by.subject() {
-                let text = format!("prompt: seal it with the key '{}'", by.subject());
-                return Err(Rejection::new("WRONG_KEY", text));
-            }
-            c.context.user_id = by.on_behalf_of.clone();
-            c.context.key_id.clone_from(&by.key);
-        }
-        check_tags(&c.context.tags)?;
+        in_own_name(&mut c.context, by, ("prompt", &c.prompt))?;
         check(&c)?;
         Ok(Decision::one(ImageRequested {
             request_id: c.request_id,
@@ -179,13 +170,12 @@ fn check(c: &RequestImage) -> Result<(), Rejection> {
     let s = &c.shape;
     let words = [&s.size, &s.quality, &s.style, &s.background, &s.output_format, &s.response_format];
     let word = |word: &String| (1..=LONGEST_WORD).contains(&word.len()) && word.bytes().all(|b| b.is_ascii_graphic());
-    let deadline = c.deadline.as_ref();
     let limits = [
         ((1..=MAX_PICTURES).contains(&c.count), "count: 1 to 10"),
         (c.prompt.text_len() <= MAX_TEXT, "prompt: at most 131072 bytes"),
         (words.into_iter().flatten().all(word), "shape: words of 1 to 64 visible characters"),
         (s.output_compression.is_none_or(|kept| kept <= 100), "outputCompression: 0 to 100"),
-        (deadline.is_none_or(|d| OffsetDateTime::parse(d, &Rfc3339).is_ok()), "deadline: an RFC 3339 time"),
+        (is_deadline(c.deadline.as_ref()), "deadline: an RFC 3339 time"),
     ];
     match limits.iter().find(|(kept, _)| !kept) {
         Some((_, limit)) => Err(Rejection::invalid(*limit)),

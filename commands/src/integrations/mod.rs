@@ -1,6 +1,7 @@
 //! Commands and aggregates of the integrations service (integrations.md §25).
 
 mod administration;
+mod asker;
 mod budget;
 pub mod builtin;
 mod channel;
@@ -17,6 +18,7 @@ mod price;
 mod registry;
 mod route;
 mod tags;
+mod task;
 mod tools;
 
 pub use budget::*;
@@ -32,4 +34,5 @@ pub use oauth::*;
 pub use price::*;
 pub use registry::*;
 pub use route::*;
+pub use task::*;
 pub use tools::{prompt_operation, resource_operations, tool_operation};

@@ -26,6 +26,15 @@ domain_commands! {
             /// For a picture, besides its tokens.
             #[serde(default)]
             image_micros: Option<u64>,
+            /// For a request that is reranking, moderation or audio.
+            #[serde(default)]
+            request_micros: Option<u64>,
+            /// For a million characters that are spoken.
+            #[serde(default)]
+            character_micros_per_m: Option<u64>,
+            /// For an hour of audio that is listened to.
+            #[serde(default)]
+            audio_hour_micros: Option<u64>,
         }
     }
 }
@@ -73,6 +82,9 @@ impl Aggregate for Price {
             output_micros_per_m: c.output_micros_per_m,
             cached_input_micros_per_m: c.cached_input_micros_per_m,
             image_micros: c.image_micros,
+            request_micros: c.request_micros,
+            character_micros_per_m: c.character_micros_per_m,
+            audio_hour_micros: c.audio_hour_micros,
             by: by.id.clone(),
         }))
     }

@@ -16,6 +16,7 @@ mod prompt;
 mod registry;
 mod route;
 mod signature;
+mod task;
 
 pub use budget::*;
 pub use channel::*;
@@ -33,3 +34,4 @@ pub use prompt::*;
 pub use registry::*;
 pub use route::*;
 pub use signature::*;
+pub use task::*;

@@ -19,6 +19,15 @@ domain_events! {
             cached_input_micros_per_m: Option<u64>,
             /// Millionths of a US dollar for a picture, besides its tokens; absent: none.
             image_micros: Option<u64>,
+            /// The same for a request that is reranking, moderation or audio.
+            #[serde(default, skip_serializing_if = "Option::is_none")]
+            request_micros: Option<u64>,
+            /// For a million characters that are spoken.
+            #[serde(default, skip_serializing_if = "Option::is_none")]
+            character_micros_per_m: Option<u64>,
+            /// For an hour of audio that is listened to.
+            #[serde(default, skip_serializing_if = "Option::is_none")]
+            audio_hour_micros: Option<u64>,
             by: String,
         }
     }

@@ -16,6 +16,7 @@
 mod ask;
 mod census;
 mod frame;
+mod nearness;
 mod order;
 mod request;
 mod status;
@@ -25,6 +26,7 @@ use std::time::Duration;
 pub use ask::{AskError, Frames, Inference, encode_vector};
 pub use census::Census;
 pub use frame::*;
+pub use nearness::nearest;
 pub use order::*;
 pub use request::*;
 pub use status::*;

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use sqlx::{FromRow, PgConnection, types::Json};
 use symbia_events::{
     DomainEvent, Event,
-    integrations::{CompletionContext, CompletionEvent, Cost, EmbeddingEvent, ImageEvent, Usage},
+    integrations::{CompletionContext, CompletionEvent, Cost, EmbeddingEvent, ImageEvent, TaskEvent, Usage},
 };
 use time::OffsetDateTime;
 
@@ -118,6 +118,7 @@ pub(super) async fn fold(conn: &mut PgConnection, events: &[FoldEvent]) -> Resul
             CompletionEvent::AGGREGATE => Change::Completion(event.decode()?),
             EmbeddingEvent::AGGREGATE => Change::Embedding(event.decode()?),
             ImageEvent::AGGREGATE => Change::Image(event.decode()?),
+            TaskEvent::AGGREGATE => Change::Task(event.decode()?),
             _ => continue,
         };
         changes.push((event, change));
@@ -138,6 +139,7 @@ pub(super) async fn fold(conn: &mut PgConnection, events: &[FoldEvent]) -> Resul
             Change::Completion(change) => apply(row, event, change),
             Change::Embedding(change) => InOnePiece::of_embedding(event, change).apply(row, event),
             Change::Image(change) => InOnePiece::of_image(event, change).apply(row, event),
+            Change::Task(change) => InOnePiece::of_task(event, change).apply(row, event),
         }
     }
     save(conn, rows.into_values().flatten().collect()).await
@@ -148,6 +150,7 @@ enum Change {
     Completion(CompletionEvent),
     Embedding(EmbeddingEvent),
     Image(ImageEvent),
+    Task(TaskEvent),
 }
 
 pub(super) fn int(value: u64) -> i64 {
@@ -265,6 +268,29 @@ impl InOnePiece {
                 credential_source: e.credential_source,
             },
             ImageEvent::ImageFailed(e) => {
+                InOnePiece::Failed { category: name_of(e.category), code: e.code, usage: e.usage, cost: e.cost }
+            }
+        }
+    }
+
+    fn of_task(event: &Event, change: TaskEvent) -> Self {
+        match change {
+            TaskEvent::TaskRequested(e) => InOnePiece::Requested(Box::new(Row {
+                provider: e.provider.map(text),
+                model: e.model.map(text),
+                operation: e.kind.operation().to_owned(),
+                ..Row::requested(event, e.context, e.requested_by)
+            })),
+            TaskEvent::TaskCompleted(e) => InOnePiece::Completed {
+                provider: e.provider,
+                model: e.model,
+                usage: e.usage,
+                cost: e.cost,
+                total_ms: e.total_ms,
+                credential_id: e.credential_id,
+                credential_source: e.credential_source,
+            },
+            TaskEvent::TaskFailed(e) => {
                 InOnePiece::Failed { category: name_of(e.category), code: e.code, usage: e.usage, cost: e.cost }
             }
         }

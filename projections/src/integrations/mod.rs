@@ -143,4 +143,5 @@ const MIGRATIONS: &[Migration] = &[
         name: "channel accounts",
         sql: include_str!("../../../migrations/integrations/0015_channel_accounts.sql"),
     },
+    Migration { version: 16, name: "tasks", sql: include_str!("../../../migrations/integrations/0016_tasks.sql") },
 ];

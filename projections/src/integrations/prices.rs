@@ -19,6 +19,9 @@ pub struct Price {
     pub output_micros_per_m: i64,
     pub cached_input_micros_per_m: Option<i64>,
     pub image_micros: Option<i64>,
+    pub request_micros: Option<i64>,
+    pub character_micros_per_m: Option<i64>,
+    pub audio_hour_micros: Option<i64>,
     pub set_at: OffsetDateTime,
 }
 
@@ -38,13 +41,16 @@ pub(super) async fn fold(conn: &mut PgConnection, events: &[FoldEvent]) -> Resul
         let PriceEvent::PriceSet(e) = event.decode()?;
         let upsert =
             "INSERT INTO prices (org_id, id, provider, model, version, input_micros_per_m, output_micros_per_m,
-                                          cached_input_micros_per_m, image_micros, set_at)
-                      VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)
+                                          cached_input_micros_per_m, image_micros, request_micros,
+                                          character_micros_per_m, audio_hour_micros, set_at)
+                      VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13)
                       ON CONFLICT (org_id, id) DO UPDATE SET version = excluded.version,
                           input_micros_per_m = excluded.input_micros_per_m,
                           output_micros_per_m = excluded.output_micros_per_m,
                           cached_input_micros_per_m = excluded.cached_input_micros_per_m,
-                          image_micros = excluded.image_micros, set_at = excluded.set_at";
+                          image_micros = excluded.image_micros, request_micros = excluded.request_micros,
+                          character_micros_per_m = excluded.character_micros_per_m,
+                          audio_hour_micros = excluded.audio_hour_micros, set_at = excluded.set_at";
         sqlx::query(upsert)
             .bind(event.orgid.as_str())
             .bind(&event.aggregateid)
@@ -55,6 +61,9 @@ pub(super) async fn fold(conn: &mut PgConnection, events: &[FoldEvent]) -> Resul
             .bind(int(e.output_micros_per_m))
             .bind(e.cached_input_micros_per_m.map(int))
             .bind(e.image_micros.map(int))
+            .bind(e.request_micros.map(int))
+            .bind(e.character_micros_per_m.map(int))
+            .bind(e.audio_hour_micros.map(int))
             .bind(event.time)
             .execute(&mut *conn)
             .await?;

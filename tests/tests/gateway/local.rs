@@ -90,6 +90,21 @@ async fn openais_client_calls_tools_shapes_answers_and_embeds_without_a_provider
             [400, "context_length_exceeded"]],
     });
     ensure!(said == expected, "{said:#}\nexpected: {expected:#}");
+
+    // Documents are put in order by the same vectors, with a model that is named and without.
+    let documents = json!(["The stock market fell.", { "text": "A kitten is on the rug." }, "It rains."]);
+    for model in [Value::Null, json!("auto"), json!("symbia-labs/all-minilm-l6-v2")] {
+        let body = json!({ "model": model, "query": "Where is the cat?", "documents": documents, "top_n": 2,
+            "return_documents": true });
+        let ranked = stage.ask(&ada, "POST", "/v1/rerank", Some(body)).await?;
+        let first = &ranked.body["results"][0];
+        ensure!(ranked.status == 200 && first["index"] == 1, "{}", ranked.body);
+        ensure!(first["document"]["text"] == "A kitten is on the rug.", "{}", ranked.body);
+        ensure!(ranked.body["results"].as_array().is_some_and(|results| results.len() == 2), "{}", ranked.body);
+    }
+    let talker = json!({ "model": "symbia-labs/pico-chat", "query": "Where?", "documents": ["here"] });
+    let refused = stage.ask(&ada, "POST", "/v1/rerank", Some(talker)).await?;
+    ensure!(refused.status == 400, "a model of texts reranks: {} {}", refused.status, refused.body);
     Ok(())
 }
 

@@ -44,6 +44,7 @@ impl Vendor {
             .route("/v1/chat/completions", post(chat))
             .route("/v1/embeddings", post(embeddings))
             .route("/v1/images/generations", post(images))
+            .route("/v1/rerank", post(rerank))
             .route("/v1/models", get(models))
             .route("/v1/messages/count_tokens", post(count_tokens))
             .route("/v1/messages", post(messages))
@@ -197,6 +198,27 @@ async fn images(State(vendor): State<Vendor>, headers: HeaderMap, Json(body): Js
     let data = vec![picture; usize::try_from(body["n"].as_u64().unwrap_or(1)).unwrap_or(1)];
     let usage = json!({ "input_tokens": 10, "output_tokens": 100, "total_tokens": 110 });
     Json(json!({ "created": 1, "data": data, "usage": usage })).into_response()
+}
+
+// A model `page` answers with a page for people.
+fn page(body: &Value) -> Option<Response> {
+    (body["model"] == "page").then(|| axum::response::Html("<html>Welcome</html>").into_response())
+}
+
+async fn rerank(State(vendor): State<Vendor>, headers: HeaderMap, Json(body): Json<Value>) -> Response {
+    vendor.note(&headers, &body);
+    if let Some(refusal) = body["model"].as_str().and_then(|model| vendor.refusal(model)).or_else(|| page(&body)) {
+        return refusal;
+    }
+    // The longest first, whatever the question is.
+    let score = |(index, text): (usize, &Value)| {
+        let length = text.as_str().unwrap_or_default().len();
+        json!({ "index": index, "relevance_score": length as f64 / 100.0 })
+    };
+    let texts = body["documents"].as_array().cloned().unwrap_or_default();
+    let results: Vec<Value> = texts.iter().enumerate().map(score).collect();
+    Json(json!({ "id": "rerank-9", "model": "rerank-2026", "results": results, "usage": { "total_tokens": 30 } }))
+        .into_response()
 }
 
 async fn models() -> Json<Value> {

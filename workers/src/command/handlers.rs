@@ -61,6 +61,7 @@ impl Handlers {
             .with::<integrations::Completion>()
             .with::<integrations::Embedding>()
             .with::<integrations::Image>()
+            .with::<integrations::Task>()
             .with::<integrations::EvalSchedule>()
             .with::<integrations::Budget>()
             .with::<integrations::Circuit>()

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use symbia_events::integrations::{BudgetPeriod, BudgetScope, BudgetUnit, Cost, Usage};
+use symbia_events::integrations::{BudgetPeriod, BudgetScope, BudgetUnit, Cost, TaskUnits, Usage};
 
 use super::{provider::ApiKey, routes::RouteTerms};
 
@@ -36,7 +36,7 @@ pub struct BudgetTerms {
 }
 
 /// The price of a model, in millionths of a US dollar for a million tokens.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct PriceTerms {
     /// For reading.
     pub input: u64,
@@ -46,29 +46,63 @@ pub struct PriceTerms {
     pub cached_input: Option<u64>,
     /// For a picture, besides its tokens.
     pub image: Option<u64>,
+    /// For a request that is a task.
+    pub request: Option<u64>,
+    /// For a million spoken characters.
+    pub characters: Option<u64>,
+    /// For an hour of audio that is listened to.
+    pub audio_hour: Option<u64>,
     /// Which version of the price.
     pub version: u64,
+}
+
+/// What a request takes, or is likely to take.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Taken {
+    /// Tokens.
+    pub usage: Usage,
+    /// Pictures that are made.
+    pub pictures: u32,
+    /// Whether it is a task, whose request as such may have a price.
+    pub is_task: bool,
+    /// Characters and audio.
+    pub units: TaskUnits,
+}
+
+impl From<Usage> for Taken {
+    fn from(usage: Usage) -> Self {
+        Taken { usage, ..Taken::default() }
+    }
+}
+
+fn share(amount: u64, price: u64, of: u128) -> u64 {
+    let cost = (u128::from(amount) * u128::from(price)).div_ceil(of);
+    u64::try_from(cost).unwrap_or(u64::MAX)
 }
 
 impl PriceTerms {
     /// What tokens cost; parts of a millionth are rounded up.
     #[must_use]
     pub fn of(&self, usage: &Usage) -> Cost {
-        self.with_pictures(usage, 0)
+        self.of_all(&Taken::from(*usage))
     }
 
-    /// The same with so many pictures.
+    /// What all of it costs: what is read and listened to as input, what is made as output, and the request as such as input.
     #[must_use]
-    pub fn with_pictures(&self, usage: &Usage, pictures: u32) -> Cost {
-        let micros = |tokens: u64, price: u64| {
-            let cost = (u128::from(tokens) * u128::from(price)).div_ceil(1_000_000);
-            u64::try_from(cost).unwrap_or(u64::MAX)
-        };
+    pub fn of_all(&self, taken: &Taken) -> Cost {
+        const AN_HOUR: u128 = 3_600_000;
+        let (usage, units) = (&taken.usage, taken.units);
+        let micros = |tokens: u64, price: u64| share(tokens, price, 1_000_000);
         let cached = usage.cached_prompt_tokens.unwrap_or(0).min(usage.prompt_tokens);
         let input_micros = micros(usage.prompt_tokens - cached, self.input)
             .saturating_add(micros(cached, self.cached_input.unwrap_or(self.input)));
-        let pictures = self.image.unwrap_or(0).saturating_mul(pictures.into());
-        let output_micros = micros(usage.completion_tokens, self.output).saturating_add(pictures);
+        let request = self.request.filter(|_| taken.is_task).unwrap_or(0);
+        let audio = share(units.audio_ms.unwrap_or(0), self.audio_hour.unwrap_or(0), AN_HOUR);
+        let input_micros = input_micros.saturating_add(request).saturating_add(audio);
+        let pictures = self.image.unwrap_or(0).saturating_mul(taken.pictures.into());
+        let spoken = micros(units.characters.unwrap_or(0), self.characters.unwrap_or(0));
+        let output_micros =
+            micros(usage.completion_tokens, self.output).saturating_add(pictures).saturating_add(spoken);
         let total_micros = input_micros.saturating_add(output_micros);
         Cost { input_micros, output_micros, total_micros, price_version: self.version }
     }
@@ -167,6 +201,9 @@ mod tests {
             output: 10_000_000,
             cached_input: Some(1_250_000),
             image: Some(7),
+            request: Some(2000),
+            characters: Some(15_000_000),
+            audio_hour: Some(360_000),
             version: 3,
         };
         let usage = Usage {
@@ -178,7 +215,12 @@ mod tests {
         };
         let expected = Cost { input_micros: 2000, output_micros: 100, total_micros: 2100, price_version: 3 };
         assert_eq!(price.of(&usage), expected);
-        assert_eq!(price.with_pictures(&usage, 2).total_micros, 2114);
+        assert_eq!(price.of_all(&Taken { pictures: 2, ..usage.into() }).total_micros, 2114);
+        let spoken = TaskUnits { characters: Some(11), audio_ms: None };
+        let heard = TaskUnits { characters: None, audio_ms: Some(90_001) };
+        let task = |units| price.of_all(&Taken { is_task: true, units, ..Taken::default() });
+        assert_eq!((task(spoken).input_micros, task(spoken).output_micros), (2000, 165));
+        assert_eq!((task(heard).input_micros, task(heard).output_micros), (11_001, 0));
         let one = Usage { prompt_tokens: 1, total_tokens: 1, ..Usage::default() };
         assert_eq!(PriceTerms { input: 20_000, ..price }.of(&one).input_micros, 1);
     }

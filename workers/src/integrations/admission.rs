@@ -15,7 +15,7 @@ use symbia_events::{
 };
 
 use super::{
-    accounts::{Accounts, Asker, BudgetTerms},
+    accounts::{Accounts, Asker, BudgetTerms, Taken},
     provider::Fault,
     rates::Charged,
     refusals::{Refusals, Refused},
@@ -46,8 +46,7 @@ pub(super) struct Kept(pub Vec<String>);
 pub(super) struct Expected<'a> {
     pub provider: &'a str,
     pub model: &'a str,
-    pub usage: Usage,
-    pub pictures: u32,
+    pub taken: Taken,
 }
 
 /// Keeps room in all budgets that count a request, or in none.
@@ -66,9 +65,9 @@ pub(super) async fn reserve(
     for budget in counting {
         let amount = match budget.unit {
             BudgetUnit::Requests => 1,
-            BudgetUnit::Tokens => expected.usage.total_tokens,
+            BudgetUnit::Tokens => expected.taken.usage.total_tokens,
             BudgetUnit::Micros => match accounts.price(expected.provider, expected.model).await? {
-                Some(price) => price.with_pictures(&expected.usage, expected.pictures).total_micros,
+                Some(price) => price.of_all(&expected.taken).total_micros,
                 None => 0,
             },
         };
@@ -144,7 +143,7 @@ impl LlmRouter {
         let completion_tokens = request.sampling.max_tokens.map_or(EXPECTED, u64::from) * choices;
         let total_tokens = prompt_tokens + completion_tokens;
         let usage = Usage { prompt_tokens, completion_tokens, total_tokens, ..Usage::default() };
-        let expected = Expected { provider: provider.key(), model, usage, pictures: 0 };
+        let expected = Expected { provider: provider.key(), model, taken: usage.into() };
         let (id, asker) = (&request.request_id, work.asker());
         let asked = (&asker, model.as_str(), total_tokens);
         let charged = match self.rates.charge(work.event, &budgets, asked).await {

@@ -181,6 +181,9 @@ impl Accounts for Books {
             output: price.output_micros_per_m.unsigned_abs(),
             cached_input: price.cached_input_micros_per_m.map(i64::unsigned_abs),
             image: price.image_micros.map(i64::unsigned_abs),
+            request: price.request_micros.map(i64::unsigned_abs),
+            characters: price.character_micros_per_m.map(i64::unsigned_abs),
+            audio_hour: price.audio_hour_micros.map(i64::unsigned_abs),
             version: price.version.unsigned_abs(),
         });
         self.prices.insert(key, price);

@@ -1,4 +1,5 @@
-//! Requests that one model answers in one piece, and that have one end: texts turned into vectors, and into pictures. Whom they
+//! Requests that one model answers in one piece, and that have one end: texts turned into vectors and
+//! into pictures, and tasks. Whom they
 //! ask, whether they may, room in budgets, and as many tries as it takes.
 
 use std::{sync::Arc, time::Duration};
@@ -8,14 +9,14 @@ use async_trait::async_trait;
 use symbia_commands::{DomainCommand, Rejection};
 use symbia_events::{
     CommandId, Event, KeyRing, Position,
-    integrations::{CompletionContext, Cost, ErrorCategory, Target, Usage},
+    integrations::{CompletionContext, Cost, ErrorCategory, Target},
 };
 use symbia_nats::{limits::Limits, read};
 use time::{OffsetDateTime, format_description::well_known::Rfc3339};
 use tokio::time::Instant;
 
 use super::{
-    accounts::{Accounts, Asker, Lease},
+    accounts::{Accounts, Asker, Lease, Taken},
     admission::{Expected, Kept, leave, places, reserve},
     attempts::not_lent,
     balance::Standings,
@@ -64,10 +65,18 @@ pub(super) trait Wish: Sync {
     type Got: Send + Sync;
     /// The model of a provider where none is named; one without any has none: asking it says so.
     fn usual(provider: &dyn Provider) -> String;
+    /// Whether a provider that nobody named is one to ask: for a model that is named, or for one of its own.
+    fn able(_provider: &dyn Provider, _named: bool) -> bool {
+        true
+    }
+    /// What to do where there is no such provider.
+    fn nobody() -> Option<Fault> {
+        None
+    }
     /// What it is likely to take.
-    fn expected(&self) -> (Usage, u32);
-    /// Tokens and pictures that it took.
-    fn took(got: &Self::Got) -> (Usage, u32);
+    fn expected(&self) -> Taken;
+    /// What it took.
+    fn took(got: &Self::Got) -> Taken;
     /// Asks, once.
     async fn ask(&self, org: &str, target: &Candidate, key: Option<&ApiKey>) -> Result<Self::Got, Fault>;
 }
@@ -87,7 +96,8 @@ pub(super) struct Served<T> {
 }
 
 impl<T> Served<T> {
-    fn refused(fault: Fault) -> Self {
+    /// Not seen through.
+    pub fn refused(fault: Fault) -> Self {
         Served { made: Err(fault), budgets: Vec::new() }
     }
 }
@@ -153,14 +163,14 @@ impl Desk {
         if let Some(fault) = not_allowed(&*self.accounts, &asker, std::slice::from_ref(&target)).await? {
             return Ok(Served::refused(fault));
         }
-        let (usage, pictures) = wish.expected();
+        let taken = wish.expected();
         let limits = self.accounts.budgets(asker.org).await?;
-        let wanted = (&asker, target.model.as_str(), usage.total_tokens);
+        let wanted = (&asker, target.model.as_str(), taken.usage.total_tokens);
         let charged = match self.rates.charge(errand.event, &limits, wanted).await {
             Ok(charged) => charged,
             Err(fault) => return Ok(Served::refused(fault)),
         };
-        let expected = Expected { provider: target.provider.key(), model: &target.model, usage, pictures };
+        let expected = Expected { provider: target.provider.key(), model: &target.model, taken };
         let told = (&self.sender, &self.rates.refusals);
         let (event, id) = (errand.event, errand.request_id);
         let budgets = match reserve(&*self.accounts, told, event, id, &asker, expected).await? {
@@ -171,7 +181,7 @@ impl Desk {
             }
         };
         let made = self.made(errand, &asker, &target, wish).await?;
-        let spent = made.as_ref().map_or(0, |made| W::took(&made.got).0.total_tokens);
+        let spent = made.as_ref().map_or(0, |made| W::took(&made.got).usage.total_tokens);
         self.rates.settle(charged, Some(spent)).await;
         // Its end frees the places, too; what was made is not made again for them.
         if let Err(error) = leave(&self.sender, event, id, &places(&budgets, &limits)).await {
@@ -191,11 +201,16 @@ impl Desk {
             accounts: &*self.accounts,
             standings: &Standings::default(),
             usual: W::usual,
+            able: W::able,
             conversation: &|| asker.principal.to_owned(),
         };
         let none = || Fault::new(ErrorCategory::NotFound, "no_provider", "no model is named");
         let chosen = chooser.choose(asker.org, &errand.asked, &[], None).await?;
-        Ok(chosen.and_then(|chosen| chosen.into_iter().next().ok_or_else(none)))
+        let chosen = chosen.and_then(|chosen| chosen.into_iter().next().ok_or_else(none));
+        Ok(chosen.map_err(|fault| match (&errand.asked.provider, fault.code.as_deref()) {
+            (None, Some("no_provider")) => W::nobody().unwrap_or(fault),
+            _ => fault,
+        }))
     }
 
     // After as many tries as it takes.
@@ -220,8 +235,7 @@ impl Desk {
             }
             let fault = match self.once(errand, target, wish, lease.as_ref(), deadline).await {
                 Ok(got) => {
-                    let (usage, pictures) = W::took(&got);
-                    let cost = price.map(|price| price.with_pictures(&usage, pictures));
+                    let cost = price.map(|price| price.of_all(&W::took(&got)));
                     return Ok(Ok(Made { provider: provider.key(), got, lease, cost }));
                 }
                 Err(fault) if fault.code.as_deref() == Some("circuit_open") => return Ok(Err(fault)),

@@ -16,7 +16,7 @@ use symbia_events::{
 };
 
 use super::{
-    accounts::Accounts,
+    accounts::{Accounts, Taken},
     desk::{Desk, Errand, Made, Wish},
     provider::{ApiKey, Fault, Inputs, Provider, Providers, Vectors},
     router::{RouterOptions, erased},
@@ -46,13 +46,13 @@ impl Wish for Texts<'_> {
         provider.default_embedding_model().unwrap_or_default().to_owned()
     }
 
-    fn expected(&self) -> (Usage, u32) {
+    fn expected(&self) -> Taken {
         let tokens = (self.texts.iter().map(String::len).sum::<usize>() as u64).div_ceil(4);
-        (Usage { prompt_tokens: tokens, total_tokens: tokens, ..Usage::default() }, 0)
+        Usage { prompt_tokens: tokens, total_tokens: tokens, ..Usage::default() }.into()
     }
 
-    fn took(got: &Vectors) -> (Usage, u32) {
-        (got.usage, 0)
+    fn took(got: &Vectors) -> Taken {
+        got.usage.into()
     }
 
     async fn ask(&self, org: &str, target: &Candidate, key: Option<&ApiKey>) -> Result<Vectors, Fault> {

@@ -15,7 +15,7 @@ use symbia_events::{
 use symbia_nats::pictures::Pictures;
 
 use super::{
-    accounts::Accounts,
+    accounts::{Accounts, Taken},
     desk::{Desk, Errand, Made, Wish},
     pictures::keep,
     provider::{ApiKey, Drawing, Drawn, Fault, Provider, Providers},
@@ -48,15 +48,17 @@ impl Wish for Prompt<'_> {
         provider.default_image_model().unwrap_or_default().to_owned()
     }
 
-    fn expected(&self) -> (Usage, u32) {
+    fn expected(&self) -> Taken {
         let prompt_tokens = (self.text.len() as u64).div_ceil(4);
         let completion_tokens = EXPECTED * u64::from(self.request.count);
         let total_tokens = prompt_tokens + completion_tokens;
-        (Usage { prompt_tokens, completion_tokens, total_tokens, ..Usage::default() }, self.request.count)
+        let usage = Usage { prompt_tokens, completion_tokens, total_tokens, ..Usage::default() };
+        Taken { usage, pictures: self.request.count, ..Taken::default() }
     }
 
-    fn took(got: &Drawn) -> (Usage, u32) {
-        (got.usage, u32::try_from(got.pictures.len()).unwrap_or(u32::MAX))
+    fn took(got: &Drawn) -> Taken {
+        let pictures = u32::try_from(got.pictures.len()).unwrap_or(u32::MAX);
+        Taken { usage: got.usage, pictures, ..Taken::default() }
     }
 
     async fn ask(&self, _org: &str, target: &Candidate, key: Option<&ApiKey>) -> Result<Drawn, Fault> {

@@ -8,13 +8,13 @@ use async_nats::Client;
 use async_trait::async_trait;
 use symbia_events::integrations::{
     AnswerChoice, AnswerFormat, DroppedParam, ErrorCategory, FinishReason, LikelyToken, PromptPart, PromptRole,
-    TokenLogprob, ToolCall, ToolChoice, Usage,
+    RankedDocument, RerankInput, TaskKind, TokenLogprob, ToolCall, ToolChoice, Usage,
 };
 use symbia_nats::{
     enquiry::ListedModel,
     inference::{
         self, AskError, Census, Choice, Completed, Embed, Failure, FailureKind, Format, Frame, Inference, Job, Message,
-        ModelStatus, Piece, Request, Sampling, Tool, Work,
+        ModelStatus, Piece, Request, Sampling, Tool, Work, nearest,
     },
     telemetry,
 };
@@ -23,7 +23,9 @@ use tracing::Span;
 use uuid::Uuid;
 
 use self::models::{Admitted, Models};
-use super::provider::{Answer, ApiKey, Delta, Deltas, Fault, Inputs, Prompt, Provider, Turn, Vectors, append};
+use super::provider::{
+    Answer, ApiKey, Delta, Deltas, Fault, Inputs, Prompt, Provider, Ranked, Ranking, Turn, Vectors, append,
+};
 
 /// How the models on this machine are asked.
 #[derive(Clone, Debug)]
@@ -188,8 +190,31 @@ impl Provider for LocalProvider {
             let message = format!("dimensions must be {length}: the vectors of {model} cannot be cut");
             return Err(Fault::new(ErrorCategory::Validation, "unsupported_parameter", message));
         }
-        Ok(Vectors { model, vectors, usage: Usage { prompt_tokens: tokens, total_tokens: tokens, ..Usage::default() } })
+        Ok(Vectors { model, vectors, usage: read(tokens) })
     }
+
+    fn default_model_for(&self, kind: TaskKind) -> Option<&str> {
+        match kind {
+            TaskKind::Rerank => Some(&self.options.default_embedding_model),
+        }
+    }
+
+    // By the vectors of an embedding model; what is longer than it takes is cut off.
+    async fn rerank(&self, ranking: Ranking<'_>, _key: Option<&ApiKey>) -> Result<Ranked, Fault> {
+        let (model, org) = self.models.admit(ranking.org, ranking.model).await?.address();
+        let RerankInput { query, documents, top_n } = ranking.input;
+        let inputs = std::iter::once(query).chain(documents).cloned().collect();
+        let embed = Embed { model, org, inputs, truncate: true, ..Embed::default() };
+        let (model, vectors, tokens) = self.inference.embed(embed).await?;
+        let ranked = |(index, score): (usize, f32)| RankedDocument { index, score: score.into() };
+        let wanted = top_n.map_or(usize::MAX, |top| top as usize);
+        let documents = nearest(&vectors).into_iter().take(wanted).map(ranked).collect();
+        Ok(Ranked { model, documents, usage: read(tokens) })
+    }
+}
+
+fn read(tokens: u64) -> Usage {
+    Usage { prompt_tokens: tokens, total_tokens: tokens, ..Usage::default() }
 }
 
 /// What was heard of one answer.

@@ -9,7 +9,7 @@ use async_trait::async_trait;
 use symbia_commands::integrations::{BudgetCommand, SettleBudget};
 use symbia_events::{
     AggregateRef, CommandId, Event, Position, Service,
-    integrations::{BudgetUnit, CompletionEvent, Cost, EmbeddingEvent, ImageEvent, Usage},
+    integrations::{BudgetUnit, CompletionEvent, Cost, EmbeddingEvent, ImageEvent, TaskEvent, Usage},
 };
 
 use super::{accounts::Accounts, router::router};
@@ -61,6 +61,18 @@ impl Meter {
                 ImageEvent::ImageRequested(_) => None,
             });
         }
+        if event.aggregatetype == "task" {
+            return Ok(match event.decode()? {
+                TaskEvent::TaskCompleted(e) => {
+                    Some(Ended { request_id: e.request_id, budgets: e.budgets, usage: e.usage, cost: e.cost })
+                }
+                TaskEvent::TaskFailed(e) => {
+                    let usage = e.usage.unwrap_or_default();
+                    Some(Ended { request_id: e.request_id, budgets: e.budgets, usage, cost: e.cost })
+                }
+                TaskEvent::TaskRequested(_) => None,
+            });
+        }
         Ok(match event.decode()? {
             CompletionEvent::CompletionCompleted(e) => {
                 Some(Ended { request_id: e.request_id, budgets: e.budgets, usage: e.usage, cost: e.cost })
@@ -93,7 +105,7 @@ impl Reactor for Meter {
     }
 
     fn follows(&self) -> Vec<(Service, &'static [&'static str])> {
-        vec![(Service::Integrations, &["*.completion.*", "*.embedding.*", "*.image.*"])]
+        vec![(Service::Integrations, &["*.completion.*", "*.embedding.*", "*.image.*", "*.task.*"])]
     }
 
     fn acts_on(&self) -> &'static [&'static str] {

@@ -35,9 +35,10 @@ mod running;
 mod scheduler;
 mod sse;
 mod taking;
+mod task;
 mod upstream;
 
-pub use accounts::{Accounts, Asker, BudgetTerms, Lease, NoAccounts, PriceTerms};
+pub use accounts::{Accounts, Asker, BudgetTerms, Lease, NoAccounts, PriceTerms, Taken};
 pub use anthropic::{ANTHROPIC, Anthropic, AnthropicOptions};
 pub use books::Books;
 pub use channels::{
@@ -53,7 +54,8 @@ pub use meter::Meter;
 pub use oauth::AccountLinker;
 pub use openai::{HUGGING_FACE, OPENAI, OpenAi, OpenAiOptions};
 pub use provider::{
-    Answer, ApiKey, Delta, Deltas, Drawing, Drawn, Fault, Inputs, Prompt, Provider, Providers, Turn, Vectors,
+    Answer, ApiKey, Delta, Deltas, Drawing, Drawn, Fault, Inputs, Prompt, Provider, Providers, Ranked, Ranking, Turn,
+    Vectors,
 };
 pub use registry::{CallLimits, Discoverer, Invoker, Lending, Vault};
 pub use retry::RetryOptions;
@@ -61,3 +63,4 @@ pub use router::{LlmRouter, RouterOptions};
 pub use routes::RouteTerms;
 pub use scheduler::EvalScheduler;
 pub use taking::Taking;
+pub use task::TaskRouter;

@@ -3,18 +3,21 @@
 
 mod body;
 mod drawing;
+mod ranking;
 mod reading;
 
 use std::time::Duration;
 
 use async_trait::async_trait;
 use serde_json::{Value, json};
-use symbia_events::integrations::{AnswerFormat, DroppedParam, ErrorCategory, Usage};
+use symbia_events::integrations::{AnswerFormat, DroppedParam, ErrorCategory, TaskKind, Usage};
 use symbia_nats::enquiry::ListedModel;
 
 use self::reading::Reading;
 use super::{
-    provider::{Answer, ApiKey, Deltas, Drawing, Drawn, Fault, Inputs, Prompt, Provider, Vectors},
+    provider::{
+        Answer, ApiKey, Deltas, Drawing, Drawn, Fault, Inputs, Prompt, Provider, Ranked, Ranking, Vectors, not_done,
+    },
     upstream::{Call, Server, content_type, quota_used},
 };
 
@@ -110,6 +113,18 @@ impl OpenAi {
             return Err(no_key(self.key()));
         }
         Ok(call)
+    }
+
+    // For a task that it does, by a model that is named.
+    fn task<'a>(&'a self, kind: TaskKind, model: &str, key: Option<&'a ApiKey>) -> Result<Call<'a>, Fault> {
+        if !self.does(kind) {
+            return Err(not_done(self.key(), kind));
+        }
+        if model.is_empty() {
+            let message = format!("provider '{}' has no usual model for this: name one, as '{0}/<model>'", self.key());
+            return Err(Fault::new(ErrorCategory::Validation, "no_model", message));
+        }
+        self.call(key)
     }
 
     async fn vectors_of_openai(&self, call: Call<'_>, inputs: &Inputs) -> Result<(String, Value, Option<u64>), Fault> {
@@ -245,5 +260,20 @@ impl Provider for OpenAi {
         let response = call.post(url, &drawing::body(&drawing), |r| authorized(r, call)).await?;
         let said = call.json(response, drawing::MAX_BODY).await?;
         drawing::drawn(&said, &drawing).ok_or_else(|| call.invalid("it has no pictures"))
+    }
+
+    fn does(&self, kind: TaskKind) -> bool {
+        match kind {
+            // OpenAI itself has no such path, servers with its API do.
+            TaskKind::Rerank => self.flavour == Flavour::OpenAi && !self.is_vendors(),
+        }
+    }
+
+    async fn rerank(&self, ranking: Ranking<'_>, key: Option<&ApiKey>) -> Result<Ranked, Fault> {
+        let call = self.task(TaskKind::Rerank, ranking.model, key)?;
+        let url = format!("{}/rerank", call.base_url());
+        let response = call.post(url, &ranking::body(&ranking), |r| authorized(r, call)).await?;
+        let said = call.json(response, MAX_BODY).await?;
+        ranking::ranked(&said, &ranking).ok_or_else(|| call.invalid("its results are none"))
     }
 }

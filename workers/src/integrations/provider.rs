@@ -7,7 +7,8 @@ use serde::{Deserialize, Serialize};
 use symbia_commands::integrations::MAX_PROMPT;
 use symbia_events::integrations::{
     AnswerChoice, AnswerMore, DroppedParam, ErrorCategory, FinishReason, ImageShape, Picture, PromptOptions,
-    PromptPart, PromptRole, Sampling, Target, TokenLogprob, ToolCall, Upstream, Usage,
+    PromptPart, PromptRole, RankedDocument, RerankInput, Sampling, Target, TaskKind, TokenLogprob, ToolCall, Upstream,
+    Usage,
 };
 use symbia_nats::enquiry::ListedModel;
 use zeroize::Zeroizing;
@@ -144,6 +145,28 @@ pub struct Drawn {
     /// The pictures.
     pub pictures: Vec<Picture>,
     /// Tokens, where it counts any.
+    pub usage: Usage,
+}
+
+/// Documents for a model that puts them in order.
+#[derive(Clone, Copy, Debug)]
+pub struct Ranking<'a> {
+    /// The organization that asks.
+    pub org: &'a str,
+    /// The model, as the provider names it.
+    pub model: &'a str,
+    /// The question, and what may answer it.
+    pub input: &'a RerankInput,
+}
+
+/// Documents in order.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Ranked {
+    /// The model that did it, as the provider names it.
+    pub model: String,
+    /// The best first, as many as were asked for.
+    pub documents: Vec<RankedDocument>,
+    /// Tokens.
     pub usage: Usage,
 }
 
@@ -336,6 +359,26 @@ pub trait Provider: Send + Sync + 'static {
         let message = format!("provider '{}' makes no pictures; name another provider", self.key());
         Err(Fault::new(ErrorCategory::Validation, "no_images", message))
     }
+    /// Whether it does tasks of a kind.
+    fn does(&self, kind: TaskKind) -> bool {
+        self.default_model_for(kind).is_some()
+    }
+    /// The model of such a task that names none; none: it has to be named.
+    fn default_model_for(&self, _kind: TaskKind) -> Option<&str> {
+        None
+    }
+    /// Has documents put in order. No retry here either.
+    async fn rerank(&self, _ranking: Ranking<'_>, _key: Option<&ApiKey>) -> Result<Ranked, Fault> {
+        Err(not_done(self.key(), TaskKind::Rerank))
+    }
+}
+
+/// A provider does no tasks of a kind.
+pub(super) fn not_done(provider: &str, kind: TaskKind) -> Fault {
+    let (code, what) = match kind {
+        TaskKind::Rerank => ("no_rerank", "does not rerank; name another provider, e.g. symbia-labs"),
+    };
+    Fault::new(ErrorCategory::Validation, code, format!("provider '{provider}' {what}"))
 }
 
 /// The providers at hand; the first that is ready is the default.
@@ -352,10 +395,15 @@ impl Providers {
 
     /// The provider of a name, or the default.
     pub fn find(&self, name: Option<&str>) -> Result<&Arc<dyn Provider>, Fault> {
+        self.find_able(name, |_| true)
+    }
+
+    // The default is the first that is able to.
+    fn find_able(&self, name: Option<&str>, able: impl Fn(&dyn Provider) -> bool) -> Result<&Arc<dyn Provider>, Fault> {
         let none = "no provider is at hand: this build has no local engine (feature `llama`), and neither OPENAI_API_KEY \
                     nor OPENAI_BASE_URL is set";
         let Some(name) = name else {
-            let first = self.0.iter().find(|provider| provider.is_ready());
+            let first = self.0.iter().find(|provider| provider.is_ready() && able(&***provider));
             return first.ok_or_else(|| Fault::new(ErrorCategory::NotFound, "no_provider", none));
         };
         self.named(name).ok_or_else(|| {
@@ -371,18 +419,27 @@ impl Providers {
     /// The provider that a request means, and the model as that one names it; none: its default. A model is told by its
     /// provider (`anthropic/claude-3-5-haiku`), else by a family that only one provider has.
     pub fn resolve(&self, asked: &Target) -> Result<(&Arc<dyn Provider>, Option<String>), Fault> {
+        self.resolve_able(asked, |_, _| true)
+    }
+
+    /// The same where the default is the first that is able to: with a model that is named, or with one of its own.
+    pub(super) fn resolve_able(
+        &self,
+        asked: &Target,
+        able: impl Fn(&dyn Provider, bool) -> bool,
+    ) -> Result<(&Arc<dyn Provider>, Option<String>), Fault> {
         let model = asked.model.as_deref().filter(|model| !model.is_empty() && *model != "auto");
         if let Some(provider) = &asked.provider {
             return Ok((self.find(Some(provider))?, model.map(str::to_owned)));
         }
-        let Some(model) = model else { return Ok((self.find(None)?, None)) };
+        let Some(model) = model else { return Ok((self.find_able(None, |of| able(of, false))?, None)) };
         if let Some((prefix, rest)) = model.split_once('/')
             && let Some(provider) = self.named(prefix)
         {
             return Ok((provider, Some(rest.to_owned()).filter(|rest| rest != "*")));
         }
         let family = family(model).and_then(|key| self.named(key)).filter(|provider| provider.takes_key());
-        let provider = family.map_or_else(|| self.find(None), Ok)?;
+        let provider = family.map_or_else(|| self.find_able(None, |of| able(of, true)), Ok)?;
         Ok((provider, Some(model.to_owned())))
     }
 

@@ -293,6 +293,7 @@ impl LlmRouter {
             accounts: &*self.accounts,
             standings: &self.standings,
             usual: |provider| provider.default_model().to_owned(),
+            able: |_, _| true,
             conversation: &conversation,
         };
         chooser.choose(org, &asked, &request.fallbacks, balance).await

@@ -56,6 +56,8 @@ pub(super) struct Chooser<'a> {
     pub standings: &'a Standings,
     /// The model of a provider when none is named.
     pub usual: fn(&dyn Provider) -> String,
+    /// Whether a provider that nobody named is one to ask: for a model that is named, or for one of its own.
+    pub able: fn(&dyn Provider, bool) -> bool,
     /// What is the same for all requests of a conversation.
     pub conversation: &'a (dyn Fn() -> String + Sync),
 }
@@ -103,7 +105,7 @@ impl Chooser<'_> {
     }
 
     fn plain(&self, target: &Target) -> Result<Candidate, Fault> {
-        let (provider, model) = self.providers.resolve(target)?;
+        let (provider, model) = self.providers.resolve_able(target, self.able)?;
         let model = model.unwrap_or_else(|| (self.usual)(&**provider));
         let provider = Arc::clone(provider);
         Ok(Candidate { provider, model, after: None, timeout: None, max_rpm: None, max_concurrency: None, alias: None })

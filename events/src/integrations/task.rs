@@ -1,0 +1,135 @@
+//! Events of a task: something other than an answer, vectors or pictures that one model does in one piece (integrations.md §28).
+//! What is to be done is sealed with what came of it; the event says what kind it is.
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use super::{CompletionContext, Cost, ErrorCategory, Upstream, Usage};
+use crate::{Personal, domain_events};
+
+/// What is to be done.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum TaskKind {
+    /// Documents are put in the order in which they answer a question.
+    #[default]
+    Rerank,
+}
+
+impl TaskKind {
+    /// The operation that it is in usage and records.
+    #[must_use]
+    pub fn operation(self) -> &'static str {
+        match self {
+            TaskKind::Rerank => "rerank",
+        }
+    }
+}
+
+/// What a task took besides tokens.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", default)]
+pub struct TaskUnits {
+    /// Characters that were spoken.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub characters: Option<u64>,
+    /// Milliseconds of audio that were listened to.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub audio_ms: Option<u64>,
+}
+
+impl TaskUnits {
+    /// Whether nothing was counted.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        *self == TaskUnits::default()
+    }
+}
+
+/// Documents to put in order: what a task of kind [`TaskKind::Rerank`] seals.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct RerankInput {
+    /// The question.
+    pub query: String,
+    /// What may answer it.
+    pub documents: Vec<String>,
+    /// How many are wanted; absent: all.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub top_n: Option<u32>,
+}
+
+impl RerankInput {
+    /// Tokens of all of it, until a provider counts: four bytes are about one.
+    #[must_use]
+    pub fn estimated_tokens(&self) -> u64 {
+        let bytes = self.query.len() + self.documents.iter().map(String::len).sum::<usize>();
+        (bytes as u64).div_ceil(4)
+    }
+}
+
+/// How well a document answers: what comes of such a task is an array of them, the best first.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub struct RankedDocument {
+    /// Which of the documents, from 0.
+    pub index: usize,
+    /// How well, on the model's own scale.
+    pub score: f64,
+}
+
+domain_events! {
+    /// What can have happened to a task. It ends with exactly one of completed and failed.
+    TaskEvent: Integrations / "task" {
+        /// A model is to do it.
+        TaskRequested = "symbia.integrations.task.task-requested.v1" {
+            request_id: String,
+            kind: TaskKind,
+            provider: Option<String>,
+            model: Option<String>,
+            /// JSON, by its kind.
+            input: Personal,
+            credential_id: Option<String>,
+            /// RFC 3339.
+            deadline: Option<String>,
+            context: CompletionContext,
+            requested_by: String,
+        }
+        /// It is done.
+        TaskCompleted = "symbia.integrations.task.task-completed.v1" {
+            request_id: String,
+            provider: String,
+            model: String,
+            /// JSON, by its kind.
+            output: Personal,
+            usage: Usage,
+            #[serde(default, skip_serializing_if = "TaskUnits::is_empty")]
+            units: TaskUnits,
+            cost: Option<Cost>,
+            total_ms: u64,
+            credential_id: Option<String>,
+            credential_source: String,
+            context: CompletionContext,
+            requested_by: String,
+            budgets: Vec<String>,
+        }
+        /// It will not be done.
+        TaskFailed = "symbia.integrations.task.task-failed.v1" {
+            request_id: String,
+            category: ErrorCategory,
+            code: Option<String>,
+            message: Option<Personal>,
+            retryable: bool,
+            status_code: u16,
+            upstream: Option<Upstream>,
+            retry_after_ms: Option<u64>,
+            context: CompletionContext,
+            requested_by: String,
+            /// What it took all the same, and cost.
+            #[serde(default, skip_serializing_if = "Option::is_none")]
+            usage: Option<Usage>,
+            #[serde(default, skip_serializing_if = "Option::is_none")]
+            cost: Option<Cost>,
+            budgets: Vec<String>,
+        }
+    }
+}

@@ -1,0 +1,182 @@
+//! The router of tasks: has a provider do what is asked for, by its kind, and records exactly one end.
+//!
+//! Error policy: retry for ever. A worker that dies leaves nothing behind but the request; the next one asks again, and the
+//! aggregate takes one end.
+
+mod rerank;
+
+use std::{sync::Arc, time::Duration};
+
+use async_nats::Client;
+use async_trait::async_trait;
+use serde::de::DeserializeOwned;
+use symbia_commands::integrations::{CompleteTask, FailTask, MAX_TASK, TaskCommand};
+use symbia_events::{
+    Event, KeyRing, Position, Service, SubjectKey,
+    integrations::{Cost, ErrorCategory, Target, TaskEvent, TaskKind, TaskRequested, Usage},
+};
+
+use self::rerank::Reranking;
+use super::{
+    accounts::{Accounts, Taken},
+    desk::{Desk, Errand, Made, Served, Wish},
+    provider::{Fault, Providers},
+    router::{RouterOptions, erased},
+};
+use crate::{
+    content_keys::ContentKeys,
+    reactor::{OnError, Reactor},
+    sender::Sender,
+};
+
+/// The router of tasks.
+pub struct TaskRouter(Desk);
+
+/// What came of a task.
+struct Done {
+    /// The model that did it, as the provider names it.
+    model: String,
+    /// JSON, by its kind.
+    output: String,
+    taken: Taken,
+}
+
+impl TaskRouter {
+    /// A router over providers.
+    pub async fn open(
+        client: Client,
+        keys: Arc<KeyRing>,
+        sender: Sender,
+        content_keys: ContentKeys,
+        providers: Providers,
+        accounts: Arc<dyn Accounts>,
+        options: &RouterOptions,
+    ) -> Result<Self, async_nats::SubscribeError> {
+        Ok(TaskRouter(Desk::open(client, keys, (sender, content_keys), providers, accounts, options).await?))
+    }
+
+    async fn requested(&self, event: &Event, request: &TaskRequested) -> anyhow::Result<()> {
+        let key = self.0.content_keys.key(&request.input.kid).await?;
+        let input = key.as_ref().and_then(|key| key.open(&request.input).ok());
+        let (Some(key), Some(input)) = (key, input) else {
+            return self.failed(event, failure(request, &erased(), None, Vec::new())).await;
+        };
+        let errand = Errand {
+            event,
+            request_id: &request.request_id,
+            requested_by: &request.requested_by,
+            context: &request.context,
+            asked: Target { provider: request.provider.clone(), model: request.model.clone() },
+            credential_id: request.credential_id.as_deref(),
+            deadline: request.deadline.as_deref(),
+        };
+        let served = match request.kind {
+            TaskKind::Rerank => match read(&input) {
+                Ok(input) => self.serve(&errand, &Reranking(input)).await?,
+                Err(fault) => Served::refused(fault),
+            },
+        };
+        match served.made {
+            Ok(made) => self.completed(&errand, request, made, &key, served.budgets).await,
+            Err(fault) => self.failed(event, failure(request, &fault, Some(&key), served.budgets)).await,
+        }
+    }
+
+    async fn serve<W: Wish<Got = Done>>(&self, errand: &Errand<'_>, wish: &W) -> anyhow::Result<Served<Done>> {
+        self.0.serve(errand, wish).await
+    }
+
+    async fn completed(
+        &self,
+        errand: &Errand<'_>,
+        request: &TaskRequested,
+        made: Made<Done>,
+        key: &SubjectKey,
+        budgets: Vec<String>,
+    ) -> anyhow::Result<()> {
+        let (source, done) = (made.source(), made.got);
+        let complete = CompleteTask {
+            request_id: request.request_id.clone(),
+            provider: made.provider.to_owned(),
+            model: done.model,
+            output: key.seal(&done.output),
+            usage: done.taken.usage,
+            units: done.taken.units,
+            cost: made.cost,
+            total_ms: errand.took_ms(),
+            credential_id: made.lease.map(|lease| lease.credential_id),
+            credential_source: source.to_owned(),
+            budgets: budgets.clone(),
+        };
+        let rejection = self.0.record(errand.event, &TaskCommand::from(complete), "completed").await?;
+        let Some(rejection) = rejection else { return Ok(()) };
+        // Another worker was quicker, or it is too much.
+        tracing::warn!(request = request.request_id, %rejection, "what came of a task is not recorded");
+        let length = done.output.len();
+        let message = format!("what came of it could not be stored: it is {length} bytes, {MAX_TASK} is the limit");
+        let fault = Fault::new(ErrorCategory::Validation, "not_stored", message);
+        self.failed(errand.event, after(failure(request, &fault, Some(key), budgets), done.taken.usage, made.cost))
+            .await
+    }
+
+    async fn failed(&self, event: &Event, fail: FailTask) -> anyhow::Result<()> {
+        self.0.record(event, &TaskCommand::from(fail), "failed").await.map(|_| ())
+    }
+}
+
+fn failure(request: &TaskRequested, fault: &Fault, key: Option<&SubjectKey>, budgets: Vec<String>) -> FailTask {
+    tracing::info!(request = request.request_id, kind = request.kind.operation(), %fault, "a task failed");
+    FailTask {
+        request_id: request.request_id.clone(),
+        category: fault.category,
+        code: fault.code.clone(),
+        message: key.map(|key| key.seal(&fault.message)),
+        upstream: fault.upstream.as_deref().cloned(),
+        retry_after_ms: fault.retry_after_ms(),
+        usage: None,
+        cost: None,
+        budgets,
+    }
+}
+
+// It was done, and has to be paid for.
+fn after(failure: FailTask, usage: Usage, cost: Option<Cost>) -> FailTask {
+    FailTask { usage: Some(usage), cost, ..failure }
+}
+
+fn read<T: DeserializeOwned>(input: &str) -> Result<T, Fault> {
+    let wrong = |e| Fault::new(ErrorCategory::Validation, "request_refused", format!("the input: {e}"));
+    serde_json::from_str(input).map_err(wrong)
+}
+
+#[async_trait]
+impl Reactor for TaskRouter {
+    fn name(&self) -> &'static str {
+        "task-router"
+    }
+
+    fn follows(&self) -> Vec<(Service, &'static [&'static str])> {
+        vec![(Service::Integrations, &["*.task.*"])]
+    }
+
+    fn acts_on(&self) -> &'static [&'static str] {
+        &["symbia.integrations.task.task-requested."]
+    }
+
+    fn on_error(&self) -> OnError {
+        OnError::Retry
+    }
+
+    fn patience(&self) -> Duration {
+        Duration::from_secs(3)
+    }
+
+    async fn react(&self, event: &Event, at: Position) -> anyhow::Result<()> {
+        match event.decode()? {
+            TaskEvent::TaskRequested(request) if !self.0.has_ended(event, at).await? => {
+                self.requested(event, &request).await
+            }
+            TaskEvent::TaskRequested(_) | TaskEvent::TaskCompleted(_) | TaskEvent::TaskFailed(_) => Ok(()),
+        }
+    }
+}
