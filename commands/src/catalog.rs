@@ -46,6 +46,7 @@ pub fn catalog() -> Vec<MessageType> {
         integrations::ModelScoreCommand::types(),
         integrations::PriceCommand::types(),
         integrations::RouteCommand::types(),
+        integrations::GuardrailCommand::types(),
         integrations::IntegrationCommand::types(),
         integrations::InvocationCommand::types(),
         integrations::ChannelConnectionCommand::types(),

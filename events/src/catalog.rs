@@ -69,6 +69,7 @@ catalog! {
     integrations::ModelScoreEvent,
     integrations::PriceEvent,
     integrations::RouteEvent,
+    integrations::GuardrailEvent,
     integrations::IntegrationEvent,
     integrations::InvocationEvent,
     integrations::OauthClientEvent,

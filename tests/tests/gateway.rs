@@ -20,6 +20,8 @@ mod discord;
 mod email;
 #[path = "gateway/evaluation.rs"]
 mod evaluation;
+#[path = "gateway/guardrails.rs"]
+mod guardrails;
 #[path = "gateway/images.rs"]
 mod images;
 #[path = "gateway/limits.rs"]

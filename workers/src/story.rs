@@ -12,7 +12,7 @@ use symbia_events::{
     AggregateRef, Event, KeyRing, OrgId, Personal, Service,
     assistants::RuleRunEvent,
     identity::UserEvent,
-    integrations::CompletionEvent,
+    integrations::{CompletionEvent, GuardrailFinding},
     messaging::{ConversationEvent, SenderType},
     verify,
 };
@@ -335,6 +335,14 @@ fn answer(what: &CompletionEvent) -> Option<String> {
         CompletionEvent::CompletionAttemptStarted(e) => {
             let digest = e.model_digest.as_ref().map_or_else(String::new, |digest| format!(", weights {digest}"));
             format!("attempt {}: {} / {}{digest}, by {}", e.attempt, e.provider, e.model, e.worker_id)
+        }
+        CompletionEvent::CompletionGuarded(e) => {
+            let one = |finding: &GuardrailFinding| {
+                let GuardrailFinding { guardrail, version, rule, action, count, .. } = finding;
+                format!("{} {count} × {rule} by '{guardrail}' (version {version})", name_of(action))
+            };
+            let findings: Vec<String> = e.findings.iter().map(one).collect();
+            format!("guardrails at the {}: {}", name_of(&e.hook), findings.join(", "))
         }
         CompletionEvent::CompletionAttemptFailed(e) => {
             let code = e.code.as_deref().unwrap_or("no code");

@@ -13,6 +13,7 @@ mod evaluation;
 mod execute;
 mod executions;
 mod following;
+mod guardrails;
 mod hub;
 mod images;
 mod listing;
@@ -135,6 +136,7 @@ pub fn service(
         .merge(usage::routes())
         .merge(circuits::routes())
         .merge(routes::routes())
+        .merge(guardrails::routes())
         .merge(budgets::routes())
         .merge(evaluation::routes())
         .merge(prices::routes())

@@ -118,6 +118,7 @@ pub(super) fn ended(key: &SubjectKey, event: CompletionEvent) -> Option<Said> {
         }
         CompletionEvent::CompletionRequested(_)
         | CompletionEvent::CompletionAdmitted(_)
+        | CompletionEvent::CompletionGuarded(_)
         | CompletionEvent::CompletionAttemptStarted(_)
         | CompletionEvent::CompletionAttemptFailed(_)
         | CompletionEvent::CompletionPartialKept(_)

@@ -10,7 +10,8 @@ use symbia_events::{
     integrations::{
         CompletionAdmitted, CompletionAttemptFailed, CompletionAttemptStarted, CompletionCancelled,
         CompletionCompleted, CompletionContext, CompletionEvent, CompletionFailed, CompletionForgotten,
-        CompletionPartialKept, CompletionRequested, ErrorCategory, PromptMessage, Sampling,
+        CompletionGuarded, CompletionPartialKept, CompletionRequested, ErrorCategory, GuardrailFinding, GuardrailHook,
+        PromptMessage, Sampling,
     },
     messaging::{content_key_id, is_content_key},
 };
@@ -48,6 +49,7 @@ pub struct Completion {
     attempt_worker: String,
     credential: Option<(Option<String>, String)>,
     budgets: Vec<String>,
+    guarded: Vec<GuardrailFinding>,
     phase: Phase,
     partial_wanted: bool,
     forgotten: bool,
@@ -236,7 +238,16 @@ impl Completion {
             credential_source: c.credential_source,
             dropped_params: c.dropped_params,
         };
-        Ok(lost.map_or_else(Decision::nothing, Decision::one).and(started))
+        let decision = lost.map_or_else(Decision::nothing, Decision::one);
+        // Attempts have the same prompt, unless a guardrail was changed meanwhile.
+        let guarded = Some(c.guarded).filter(|guarded| *guarded != self.guarded);
+        let attempt = Some(started.attempt);
+        let guarded = found(&started.request_id, attempt, GuardrailHook::Prompt, guarded.unwrap_or_default());
+        Ok(match guarded {
+            Some(guarded) => decision.and(guarded),
+            None => decision,
+        }
+        .and(started))
     }
 
     fn fail_attempt(&self, c: FailCompletionAttempt, by: &Actor) -> Result<Decision<CompletionEvent>, Rejection> {
@@ -262,7 +273,8 @@ impl Completion {
         fits("content", c.content.text_len().max(calls).max(reasoning), MAX_TEXT)?;
         fits("more", c.more.as_ref().map_or(0, |more| more.text_len()), MAX_PROMPT)?;
         let (credential_id, credential_source) = self.credential.clone().unzip();
-        Ok(Decision::one(CompletionCompleted {
+        let guarded = found(&c.request_id, Some(c.attempt), GuardrailHook::Answer, c.guarded);
+        Ok(guarded.map_or_else(Decision::nothing, Decision::one).and(CompletionCompleted {
             request_id: c.request_id,
             attempt: c.attempt,
             provider: self.attempt_provider.clone(),
@@ -301,7 +313,9 @@ impl Completion {
             None => {}
         }
         let asked = self.attempts > 0;
-        Ok(Decision::one(CompletionFailed {
+        let hook = if c.attempt.is_some() { GuardrailHook::Answer } else { GuardrailHook::Prompt };
+        let guarded = found(&c.request_id, c.attempt, hook, c.guarded);
+        Ok(guarded.map_or_else(Decision::nothing, Decision::one).and(CompletionFailed {
             request_id: c.request_id,
             category: c.category,
             code: c.code,
@@ -312,6 +326,7 @@ impl Completion {
             attempts: self.attempts,
             partial_content: c.partial_content,
             usage: c.usage,
+            cost: c.cost,
             context: self.context.clone(),
             provider: asked.then(|| self.attempt_provider.clone()),
             model: asked.then(|| self.attempt_model.clone()),
@@ -369,6 +384,16 @@ impl Completion {
     }
 }
 
+fn found(
+    request_id: &str,
+    attempt: Option<u32>,
+    hook: GuardrailHook,
+    findings: Vec<GuardrailFinding>,
+) -> Option<CompletionGuarded> {
+    let request_id = request_id.to_owned();
+    (!findings.is_empty()).then_some(CompletionGuarded { request_id, attempt, hook, findings })
+}
+
 fn under_key(c: &RequestCompletion, name: &str, fits: impl Fn(&str) -> bool) -> Result<(), Rejection> {
     let more = c.messages.iter().filter_map(|message| message.more.as_ref());
     let mut sealed = c.messages.iter().map(|message| &message.content).chain(more).chain(&c.options);
@@ -402,7 +427,7 @@ fn check(s: &Sampling) -> Result<(), Rejection> {
 }
 
 impl Aggregate for Completion {
-    const STATE_VERSION: u32 = 5;
+    const STATE_VERSION: u32 = 6;
     const ID_FIELD: Option<&'static str> = Some("requestId");
     type Command = CompletionCommand;
     type Event = CompletionEvent;
@@ -438,6 +463,10 @@ impl Aggregate for Completion {
                 self.phase = Phase::Waiting;
             }
             CompletionEvent::CompletionAdmitted(e) => self.budgets.clone_from(&e.budgets),
+            CompletionEvent::CompletionGuarded(e) if e.hook == GuardrailHook::Prompt => {
+                self.guarded.clone_from(&e.findings);
+            }
+            CompletionEvent::CompletionGuarded(_) => {}
             CompletionEvent::CompletionAttemptStarted(e) => {
                 self.attempts = e.attempt;
                 self.attempt_provider.clone_from(&e.provider);

@@ -5,7 +5,10 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::prompt::{Cost, Target};
+use super::{
+    GuardrailFinding, GuardrailHook,
+    prompt::{Cost, Target},
+};
 use crate::{Personal, domain_events};
 
 /// What kind of failure (integrations.md §9).
@@ -248,6 +251,14 @@ domain_events! {
             /// Ids of the budgets.
             budgets: Vec<String>,
         }
+        /// Guardrails found something, before the attempt or the end that follows.
+        CompletionGuarded = "symbia.integrations.completion.completion-guarded.v1" {
+            request_id: String,
+            /// The attempt; absent when none was made.
+            attempt: Option<u32>,
+            hook: GuardrailHook,
+            findings: Vec<GuardrailFinding>,
+        }
         /// A worker asks a provider.
         CompletionAttemptStarted = "symbia.integrations.completion.completion-attempt-started.v1" {
             request_id: String,
@@ -327,6 +338,9 @@ domain_events! {
             attempts: u32,
             partial_content: Option<Personal>,
             usage: Option<Usage>,
+            /// What it cost all the same, where that is known.
+            #[serde(default, skip_serializing_if = "Option::is_none")]
+            cost: Option<Cost>,
             context: CompletionContext,
             /// The provider of the last attempt.
             provider: Option<String>,

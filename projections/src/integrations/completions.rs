@@ -171,6 +171,7 @@ fn apply(row: &mut Option<Row>, event: &Event, change: CompletionEvent) {
     match change {
         CompletionEvent::CompletionRequested(_)
         | CompletionEvent::CompletionAdmitted(_)
+        | CompletionEvent::CompletionGuarded(_)
         | CompletionEvent::CompletionPartialKept(_)
         | CompletionEvent::CompletionForgotten(_) => {}
         CompletionEvent::CompletionAttemptStarted(e) => {
@@ -196,6 +197,7 @@ fn apply(row: &mut Option<Row>, event: &Event, change: CompletionEvent) {
         }
         CompletionEvent::CompletionFailed(e) => {
             row.end(event, "failed", e.usage);
+            row.costs(e.cost);
             row.failed(name_of(e.category), e.code);
         }
         CompletionEvent::CompletionCancelled(e) => {

@@ -7,6 +7,7 @@ mod circuits;
 mod completions;
 mod eval_schedules;
 mod evaluations;
+mod guardrails;
 mod invocations;
 mod oauth;
 mod own_clients;
@@ -24,6 +25,7 @@ pub use circuits::{Circuit, circuits};
 pub use completions::{Completion, completion, completions_of_run};
 pub use eval_schedules::{EvalSchedule, eval_schedule, eval_schedules};
 pub use evaluations::{Evaluation, EvaluationFilter, evaluation, evaluations};
+pub use guardrails::{Guardrail, guardrail, guardrails};
 pub use invocations::{Invocation, invocations};
 pub use oauth::{
     OauthClient, OauthConnection, OauthFlow, SealedAccount, oauth_client, oauth_clients, oauth_code_context,
@@ -65,6 +67,7 @@ impl Projection for Integrations {
             "prices",
             "circuits",
             "routes",
+            "guardrails",
             "evaluations",
             "model_scores",
             "eval_schedules",
@@ -93,6 +96,7 @@ impl Projection for Integrations {
         prices::fold(conn, events).await?;
         circuits::fold(conn, events).await?;
         routes::fold(conn, events).await?;
+        guardrails::fold(conn, events).await?;
         evaluations::fold(conn, events).await?;
         scores::fold(conn, events).await?;
         eval_schedules::fold(conn, events).await?;
@@ -144,4 +148,9 @@ const MIGRATIONS: &[Migration] = &[
         sql: include_str!("../../../migrations/integrations/0015_channel_accounts.sql"),
     },
     Migration { version: 16, name: "tasks", sql: include_str!("../../../migrations/integrations/0016_tasks.sql") },
+    Migration {
+        version: 17,
+        name: "guardrails",
+        sql: include_str!("../../../migrations/integrations/0017_guardrails.sql"),
+    },
 ];

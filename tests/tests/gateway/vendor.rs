@@ -20,6 +20,10 @@ pub const KEYS: [&str; 2] = ["sk-platform-openai-12345", "sk-platform-anthropic-
 /// What it says when it uses no tool.
 pub const SUM: [&str; 3] = ["2 + 3", " = ", "5 ✓"];
 
+/// What its models `leaky` and `claude-leaky` say: personal data, cut at the worst places.
+pub const LEAK: [&str; 10] =
+    ["Write to a", "da@b", ".te", "st or 411", "1 1111 ", "1111 ", "1111. Cl", "ean from ", "here", " ✓"];
+
 /// What it was asked: the key, and the body.
 pub struct Asked {
     pub key: String,
@@ -153,6 +157,7 @@ async fn chat(State(vendor): State<Vendor>, headers: HeaderMap, Json(body): Json
                 "Without an index on user_id all rows of the table are scanned: ",
                 "create an index on user_id and created_at.",
             ],
+            body if body["model"] == "leaky" => &LEAK,
             _ => &SUM,
         };
         for piece in pieces {
@@ -248,7 +253,8 @@ async fn messages(State(vendor): State<Vendor>, headers: HeaderMap, Json(body): 
         said.push(
             json!({ "type": "content_block_start", "index": 0, "content_block": { "type": "text", "text": "" } }),
         );
-        for piece in SUM {
+        let pieces: &[&str] = if body["model"] == "claude-leaky" { &LEAK } else { &SUM };
+        for piece in pieces {
             let delta = json!({ "type": "text_delta", "text": piece });
             said.push(json!({ "type": "content_block_delta", "index": 0, "delta": delta }));
         }

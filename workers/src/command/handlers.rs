@@ -69,6 +69,7 @@ impl Handlers {
             .with::<integrations::ModelScore>()
             .with::<integrations::Price>()
             .with::<integrations::Route>()
+            .with::<integrations::Guardrail>()
             .with::<integrations::Integration>()
             .with::<integrations::Invocation>()
             .with::<integrations::OauthClient>()

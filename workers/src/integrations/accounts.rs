@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use async_trait::async_trait;
+use symbia_commands::integrations::Guards;
 use symbia_events::integrations::{BudgetPeriod, BudgetScope, BudgetUnit, Cost, TaskUnits, Usage};
 
 use super::{provider::ApiKey, routes::RouteTerms};
@@ -149,6 +150,15 @@ impl BudgetTerms {
     }
 }
 
+/// What an organization has set for all its requests; looked up at once.
+#[derive(Clone, Debug)]
+pub struct OrgTerms {
+    /// Its budgets.
+    pub budgets: Arc<[BudgetTerms]>,
+    /// Its guardrails, if it has any.
+    pub guards: Option<Arc<Guards>>,
+}
+
 /// Looks it up. An error means that nobody could be asked; the request waits.
 #[async_trait]
 pub trait Accounts: Send + Sync + 'static {
@@ -157,6 +167,10 @@ pub trait Accounts: Send + Sync + 'static {
     async fn lease(&self, asker: &Asker<'_>, provider: &str, named: Option<&str>) -> anyhow::Result<Option<Lease>>;
     /// The budgets of an organization.
     async fn budgets(&self, org: &str) -> anyhow::Result<Arc<[BudgetTerms]>>;
+    /// The budgets and guardrails of an organization.
+    async fn terms(&self, org: &str) -> anyhow::Result<OrgTerms> {
+        Ok(OrgTerms { budgets: self.budgets(org).await?, guards: None })
+    }
     /// The scopes of an API key, which may name the models that it may ask.
     async fn scopes(&self, key: &str) -> anyhow::Result<Arc<[String]>>;
     /// The price of a model.

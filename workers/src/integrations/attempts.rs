@@ -11,7 +11,7 @@ use symbia_commands::{
 };
 use symbia_events::{
     CommandId,
-    integrations::{ErrorCategory, Timing, Usage},
+    integrations::{ErrorCategory, GuardrailFinding, Timing, Usage},
 };
 use time::OffsetDateTime;
 use tokio::time::Instant;
@@ -23,6 +23,7 @@ use super::{
     attempt::Attempt,
     beginning::{Begun, Turn, named, prompt},
     circuits::Line,
+    guarding::{Veil, blocked, said, screen_answer},
     live::Live,
     provider::{Answer, Delta, Fault, Prompt},
     quotas::{self, TARGET_LIMITED},
@@ -40,13 +41,16 @@ enum End {
 /// What came of an attempt, and the answer as far as it was heard.
 struct Heard {
     end: End,
+    /// As readers may see it.
     text: String,
+    /// Bytes that the model wrote.
+    wrote: usize,
     first: Option<OffsetDateTime>,
 }
 
 impl Heard {
     fn nothing(fault: Fault) -> Self {
-        Heard { end: End::Fault(fault), text: String::new(), first: None }
+        Heard { end: End::Fault(fault), text: String::new(), wrote: 0, first: None }
     }
 }
 
@@ -62,8 +66,8 @@ impl Work<'_> {
     }
 
     // Of an answer that has no end, counted by us.
-    fn used(&self, prompt: &Prompt, text: &str) -> Usage {
-        let (prompt_tokens, completion_tokens) = (prompt.estimated_tokens(), (text.len() as u64).div_ceil(4));
+    fn used(&self, prompt: &Prompt, wrote: usize) -> Usage {
+        let (prompt_tokens, completion_tokens) = (prompt.estimated_tokens(), (wrote as u64).div_ceil(4));
         let total_tokens = prompt_tokens + completion_tokens;
         self.spent.store(total_tokens, Ordering::Relaxed);
         Usage { prompt_tokens, completion_tokens, total_tokens, estimated: true, ..Usage::default() }
@@ -104,14 +108,14 @@ impl LlmRouter {
             };
             let fault = match heard.end {
                 End::Answer(answer) => return self.complete(work, turn, attempt, *answer, begun, heard.first).await,
-                End::Cancelled => return self.cancelled(work, &heard.text, Some(&prompt)).await,
+                End::Cancelled => return self.cancelled(work, &heard.text, Some((&prompt, heard.wrote))).await,
                 End::Fault(fault) => fault,
             };
             let spoken = work.request.stream && heard.first.is_some();
             let Some((next, wait)) = self.next(work, turn, &fault, spoken, attempt) else {
                 let failed = self.failed(work.request, Some(attempt), &fault, Some(&work.asked.key));
                 let partial_content = (!heard.text.is_empty()).then(|| work.asked.key.seal(&heard.text));
-                let usage = partial_content.as_ref().map(|_| work.used(&prompt, &heard.text));
+                let usage = (heard.wrote > 0).then(|| work.used(&prompt, heard.wrote));
                 let failed = FailCompletion { partial_content, usage, ..failed };
                 return self.end(work, failed.into(), "failed").await.map(|_| ());
             };
@@ -247,18 +251,25 @@ impl LlmRouter {
     ) -> Heard {
         let Candidate { provider, timeout, .. } = &work.asked.targets[turn.target];
         let given_up = timeout.map_or(work.deadline, |timeout| work.deadline.min(Instant::now() + timeout));
-        let (mut text, mut first) = (String::new(), None);
-        let mut deltas = |choice: u32, piece: Delta<'_>| {
-            first.get_or_insert_with(|| {
-                observed.first();
-                OffsetDateTime::now_utc()
-            });
+        let (mut text, mut wrote, mut first) = (String::new(), 0, None);
+        let mut veil = Veil::new(work.asked.guards.as_ref());
+        let mut show = |choice: u32, piece: Delta<'_>| {
             if let (0, Delta::Text(piece)) = (choice, piece) {
                 text.push_str(piece);
             }
             if let Some(live) = live {
                 live.piece(choice, piece);
             }
+        };
+        let mut deltas = |choice: u32, piece: Delta<'_>| {
+            first.get_or_insert_with(|| {
+                observed.first();
+                OffsetDateTime::now_utc()
+            });
+            if let (0, Delta::Text(piece)) = (choice, piece) {
+                wrote += piece.len();
+            }
+            veil.piece(choice, piece, &mut show);
         };
         // Dropping the call stops the model.
         let end = tokio::select! {
@@ -278,7 +289,10 @@ impl LlmRouter {
                 }
             }),
         };
-        Heard { end, text, first }
+        if matches!(end, End::Answer(_)) {
+            veil.lift(&mut show);
+        }
+        Heard { end, text, wrote, first }
     }
 
     async fn complete(
@@ -286,7 +300,7 @@ impl LlmRouter {
         work: &Work<'_>,
         turn: Turn,
         attempt: u32,
-        answer: Answer,
+        mut answer: Answer,
         begun: OffsetDateTime,
         first: Option<OffsetDateTime>,
     ) -> anyhow::Result<()> {
@@ -301,9 +315,14 @@ impl LlmRouter {
             tokens_per_sec: writing
                 .map(|seconds| (answer.usage.completion_tokens as f64 / seconds * 10.0).round() / 10.0),
         };
+        let guarded = work.asked.guards.as_deref().map(|guards| screen_answer(guards, &mut answer)).unwrap_or_default();
+        if let Some(fault) = blocked(&guarded, "answer") {
+            return self.block(work, turn, attempt, &answer, (fault, guarded)).await;
+        }
         if let Some(question) = self.answers.question(work) {
             self.answers.keep(question, work, &answer, work.asked.targets[turn.target].name()).await;
         }
+        answer.warnings.extend(work.asked.guarded.iter().filter_map(|finding| said(finding, "prompt")));
         work.spent.store(answer.usage.total_tokens, Ordering::Relaxed);
         // The price of what was asked for: providers answer with names of their own.
         let Candidate { provider, model, .. } = &work.asked.targets[turn.target];
@@ -328,6 +347,7 @@ impl LlmRouter {
             more: more.map(|more| work.asked.key.seal(&more)),
             cached: answer.cached,
             cost: price.map(|price| price.of(&answer.usage)),
+            guarded,
         };
         if self.end(work, complete.into(), "completed").await? {
             return Ok(());
@@ -338,12 +358,30 @@ impl LlmRouter {
         self.record(work, failed.into(), "failed").await.map(|_| ())
     }
 
-    async fn cancelled(&self, work: &Work<'_>, text: &str, asked: Option<&Prompt>) -> anyhow::Result<()> {
+    // An answer that nobody is to see: it took what it took.
+    async fn block(
+        &self,
+        work: &Work<'_>,
+        turn: Turn,
+        attempt: u32,
+        answer: &Answer,
+        (fault, guarded): (Fault, Vec<GuardrailFinding>),
+    ) -> anyhow::Result<()> {
+        let Candidate { provider, model, .. } = &work.asked.targets[turn.target];
+        let price = self.accounts.price(provider.key(), model).await?;
+        let cost = price.map(|price| price.of(&answer.usage));
+        work.spent.store(answer.usage.total_tokens, Ordering::Relaxed);
+        let failed = self.failed(work.request, Some(attempt), &fault, Some(&work.asked.key));
+        let failed = FailCompletion { usage: Some(answer.usage), cost, guarded, ..failed };
+        self.end(work, failed.into(), "blocked").await.map(|_| ())
+    }
+
+    async fn cancelled(&self, work: &Work<'_>, text: &str, asked: Option<(&Prompt, usize)>) -> anyhow::Result<()> {
         let cancel = CancelCompletion {
             request_id: work.request.request_id.clone(),
             reason: "user".to_owned(),
             partial_content: (!text.is_empty()).then(|| work.asked.key.seal(text)),
-            usage: asked.map(|prompt| work.used(prompt, text)),
+            usage: asked.map(|(prompt, wrote)| work.used(prompt, wrote)),
             keep_partial: false,
         };
         if self.end(work, cancel.into(), "cancelled").await? || text.is_empty() {

@@ -7,7 +7,8 @@ use async_nats::Client;
 use async_trait::async_trait;
 use moka::sync::Cache;
 use serde_json::Value;
-use symbia_commands::{Actor, Membership};
+use symbia_commands::{Actor, Membership, integrations::Guards};
+use symbia_events::integrations::GuardrailSet;
 use symbia_projections::{
     ReadPool, Scope,
     identity::{self, Credential},
@@ -16,7 +17,7 @@ use symbia_projections::{
 };
 
 use super::{
-    accounts::{Accounts, Asker, BudgetTerms, Lease, PriceTerms},
+    accounts::{Accounts, Asker, BudgetTerms, Lease, OrgTerms, PriceTerms},
     leases::Leases,
     provider::ApiKey,
     routes::RouteTerms,
@@ -26,6 +27,8 @@ use crate::{sender::Sender, vault::Vault};
 /// How long what the read models said about budgets, prices and routes counts.
 const KEPT: Duration = Duration::from_secs(1);
 const MOST: u64 = 10_000;
+/// Organizations whose guardrails are kept compiled.
+const MOST_GUARDS: u64 = 1_000;
 /// What a credential is released for.
 const PURPOSE: &str = "llm call";
 
@@ -34,7 +37,9 @@ const PURPOSE: &str = "llm call";
 pub struct Books {
     reader: ReadPool,
     vault: Vault,
-    budgets: Cache<String, Arc<[BudgetTerms]>>,
+    terms: Cache<String, OrgTerms>,
+    // Compiled, as long as nobody changes them.
+    guards: Cache<String, Arc<Guards>>,
     prices: Cache<(String, String), Option<PriceTerms>>,
     scopes: Cache<String, Arc<[String]>>,
     routes: Cache<(String, String), Option<Arc<RouteTerms>>>,
@@ -48,7 +53,8 @@ impl Books {
         Books {
             reader,
             vault: Vault::new(secrets, sender),
-            budgets: Cache::builder().max_capacity(MOST).time_to_live(KEPT).build(),
+            terms: Cache::builder().max_capacity(MOST).time_to_live(KEPT).build(),
+            guards: Cache::builder().max_capacity(MOST_GUARDS).build(),
             prices: Cache::builder().max_capacity(MOST).time_to_live(KEPT).build(),
             scopes: Cache::builder().max_capacity(MOST).time_to_live(KEPT).build(),
             routes: Cache::builder().max_capacity(MOST).time_to_live(KEPT).build(),
@@ -133,6 +139,26 @@ impl Books {
     }
 }
 
+impl Books {
+    fn guards(&self, org: &str, found: &[model::Guardrail]) -> anyhow::Result<Option<Arc<Guards>>> {
+        if found.is_empty() {
+            return Ok(None);
+        }
+        let found: Vec<GuardrailSet> = found.iter().map(model::Guardrail::set).collect();
+        let same = |guards: &Arc<Guards>| {
+            let stamp = guards.stamp().iter().map(|(id, version)| (id.as_str(), *version));
+            stamp.eq(found.iter().map(|set| (set.guardrail_id.as_str(), set.version)))
+        };
+        if let Some(guards) = self.guards.get(org).filter(same) {
+            return Ok(Some(guards));
+        }
+        // What cannot be applied lets nothing through.
+        let guards = Arc::new(Guards::compile(&found).context("a guardrail of the organization")?);
+        self.guards.insert(org.to_owned(), Arc::clone(&guards));
+        Ok(Some(guards))
+    }
+}
+
 #[async_trait]
 impl Accounts for Books {
     async fn lease(&self, asker: &Asker<'_>, provider: &str, named: Option<&str>) -> anyhow::Result<Option<Lease>> {
@@ -140,8 +166,12 @@ impl Accounts for Books {
     }
 
     async fn budgets(&self, org: &str) -> anyhow::Result<Arc<[BudgetTerms]>> {
-        if let Some(budgets) = self.budgets.get(org) {
-            return Ok(budgets);
+        Ok(self.terms(org).await?.budgets)
+    }
+
+    async fn terms(&self, org: &str) -> anyhow::Result<OrgTerms> {
+        if let Some(terms) = self.terms.get(org) {
+            return Ok(terms);
         }
         let mut tx = self.reader.read(&Scope::platform()).await?;
         let found = model::budgets(&mut tx, org).await?;
@@ -153,8 +183,10 @@ impl Accounts for Books {
             Some(BudgetTerms { id: budget.id, scope, subject: budget.subject, period, unit, limit })
         };
         let budgets: Arc<[BudgetTerms]> = found.into_iter().filter_map(terms).collect();
-        self.budgets.insert(org.to_owned(), Arc::clone(&budgets));
-        Ok(budgets)
+        let guards = self.guards(org, &model::guardrails(&mut tx, org).await?)?;
+        let terms = OrgTerms { budgets, guards };
+        self.terms.insert(org.to_owned(), terms.clone());
+        Ok(terms)
     }
 
     async fn scopes(&self, key: &str) -> anyhow::Result<Arc<[String]>> {

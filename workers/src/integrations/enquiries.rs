@@ -16,6 +16,7 @@ use tokio_util::sync::CancellationToken;
 use super::{
     accounts::{Accounts, Asker, Lease},
     balance::Standings,
+    guarding::{blocked, screen_prompt},
     pictures::bring,
     provider::{Fault, Prompt, Provider, Providers},
     router::{erased, opened},
@@ -111,7 +112,13 @@ impl Enquiries {
         let more = asked.messages.iter().filter_map(|message| message.more.as_ref());
         let sealed = asked.messages.iter().map(|m| &m.content).chain(more).chain(&asked.options);
         let opener = self.content_keys.opener(kids(sealed)).await.map_err(|_| erased())?;
-        let (mut turns, options) = opened(&opener, &asked.messages, asked.options.as_ref())?;
+        let (mut turns, mut options) = opened(&opener, &asked.messages, asked.options.as_ref())?;
+        let terms = self.accounts.terms(asker.org).await.map_err(|error| unavailable("guardrails", &error))?;
+        if let Some(guards) = &terms.guards
+            && let Some(fault) = blocked(&screen_prompt(guards, &mut turns, &mut options), "prompt")
+        {
+            return Err(fault);
+        }
         let brought = bring(&self.pictures, (asker.org, &opener), &asked.messages, &mut turns).await;
         brought.map_err(|error| unavailable("pictures", &error.into()))??;
         let prompt = Prompt {

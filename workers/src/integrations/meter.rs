@@ -77,7 +77,9 @@ impl Meter {
             CompletionEvent::CompletionCompleted(e) => {
                 Some(Ended { request_id: e.request_id, budgets: e.budgets, usage: e.usage, cost: e.cost })
             }
-            CompletionEvent::CompletionFailed(e) => Some(Ended::without(e.request_id, e.budgets, e.usage)),
+            CompletionEvent::CompletionFailed(e) => {
+                Some(Ended { cost: e.cost, ..Ended::without(e.request_id, e.budgets, e.usage) })
+            }
             CompletionEvent::CompletionCancelled(e) => Some(Ended::without(e.request_id, e.budgets, e.usage)),
             _ => None,
         })

@@ -15,6 +15,7 @@ mod desk;
 mod embedding;
 mod enquiries;
 mod evaluator;
+mod guarding;
 mod image;
 mod leases;
 mod live;
@@ -38,7 +39,7 @@ mod taking;
 mod task;
 mod upstream;
 
-pub use accounts::{Accounts, Asker, BudgetTerms, Lease, NoAccounts, PriceTerms, Taken};
+pub use accounts::{Accounts, Asker, BudgetTerms, Lease, NoAccounts, OrgTerms, PriceTerms, Taken};
 pub use anthropic::{ANTHROPIC, Anthropic, AnthropicOptions};
 pub use books::Books;
 pub use channels::{

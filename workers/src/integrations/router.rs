@@ -22,13 +22,13 @@ use async_nats::Client;
 use async_trait::async_trait;
 use symbia_commands::{
     Actor,
-    integrations::{CompletionCommand, FailCompletion, may_ask, names_route},
+    integrations::{CompletionCommand, FailCompletion, Guards, may_ask, names_route},
 };
 use symbia_events::{
     AggregateRef, CommandId, Event, KeyRing, Personal, Position, Service, SubjectKey,
     integrations::{
-        Balance, CompletionEvent, CompletionRequested, ErrorCategory, PromptMessage, PromptMore, PromptOptions,
-        PromptRole, Target,
+        Balance, CompletionEvent, CompletionRequested, ErrorCategory, GuardrailFinding, PromptMessage, PromptMore,
+        PromptOptions, PromptRole, Target,
     },
     messaging::conversation_key_of,
 };
@@ -43,11 +43,12 @@ use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
 use super::{
-    accounts::{Accounts, Asker, Lease, NoAccounts},
+    accounts::{Accounts, Asker, Lease, NoAccounts, OrgTerms},
     admission::Admission,
     answers::Answers,
     balance::Standings,
     circuits::Lines,
+    guarding::{blocked, screen_prompt},
     pictures::bring,
     provider::{Fault, Providers, Turn},
     quotas::Quotas,
@@ -110,6 +111,12 @@ pub(super) struct Asked {
     pub options: PromptOptions,
     pub key: SubjectKey,
     pub targets: Targets,
+    /// Whether budgets count it.
+    pub is_counted: bool,
+    /// What looks at its answer.
+    pub guards: Option<Arc<Guards>>,
+    /// What guardrails found in it.
+    pub guarded: Vec<GuardrailFinding>,
 }
 
 impl Asked {
@@ -126,8 +133,14 @@ impl Asked {
     }
 }
 
-/// Why a request cannot be made, and what that is sealed with.
-type Refusal = (Fault, Option<SubjectKey>);
+/// Why a request cannot be made, what that is sealed with, and what guardrails found in it.
+pub(super) struct Refusal(Fault, Option<SubjectKey>, Vec<GuardrailFinding>);
+
+impl Refusal {
+    fn new(fault: Fault, key: Option<SubjectKey>) -> Self {
+        Refusal(fault, key, Vec::new())
+    }
+}
 
 /// What is the same for all attempts of a completion.
 pub(super) struct Work<'a> {
@@ -216,22 +229,30 @@ impl LlmRouter {
         let kid = request.messages.first().map_or("", |m| m.content.kid.as_str());
         // What is answered in a conversation is the conversation's, whoever asked.
         let kid = if request.context.conversation_id.is_some() { conversation_key_of(kid) } else { kid };
-        let Some(key) = self.content_keys.key(kid).await? else { return Ok(Err((erased(), None))) };
-        let (mut turns, options) = match opened(&opener, &request.messages, request.options.as_ref()) {
+        let Some(key) = self.content_keys.key(kid).await? else { return Ok(Err(Refusal::new(erased(), None))) };
+        let (mut turns, mut options) = match opened(&opener, &request.messages, request.options.as_ref()) {
             Ok(opened) => opened,
-            Err(fault) => return Ok(Err((fault, Some(key)))),
+            Err(fault) => return Ok(Err(Refusal::new(fault, Some(key)))),
         };
+        let OrgTerms { budgets, guards } = self.accounts.terms(org).await?;
+        let mut guarded = Vec::new();
+        if let Some(guards) = &guards {
+            guarded = screen_prompt(guards, &mut turns, &mut options);
+            if let Some(fault) = blocked(&guarded, "prompt") {
+                return Ok(Err(Refusal(fault, Some(key), guarded)));
+            }
+        }
         if let Err(fault) = bring(&self.pictures, (org, &opener), &request.messages, &mut turns).await? {
-            return Ok(Err((fault, Some(key))));
+            return Ok(Err(Refusal::new(fault, Some(key))));
         }
         let targets = match self.targets(org, request, (&turns, options.balance.as_ref())).await? {
             Ok(targets) => targets,
-            Err(fault) => return Ok(Err((fault, Some(key)))),
+            Err(fault) => return Ok(Err(Refusal::new(fault, Some(key)))),
         };
         if let Some(fault) = not_allowed(&*self.accounts, &asker(org, request), &targets).await? {
-            return Ok(Err((fault, Some(key))));
+            return Ok(Err(Refusal::new(fault, Some(key))));
         }
-        Ok(Ok(Asked { turns, options, key, targets }))
+        Ok(Ok(Asked { turns, options, key, targets, is_counted: !budgets.is_empty(), guards, guarded }))
     }
 
     /// Sees a request through. `begun`: its first attempt is in the log, with this key.
@@ -248,7 +269,7 @@ impl LlmRouter {
             Some(asked) => asked,
             None => match self.asked(event.orgid.as_str(), request).await? {
                 Ok(asked) => asked,
-                Err((fault, key)) => return self.refuse(event, &to, request, &fault, key.as_ref()).await,
+                Err(refusal) => return self.refuse(event, &to, request, refusal).await,
             },
         };
         let deadline = Instant::now() + self.time_left(request);
@@ -276,7 +297,10 @@ impl LlmRouter {
                 done
             }
             Admission::Over => Ok(()),
-            Admission::Refused(fault) => self.refuse(event, &work.to, request, &fault, Some(&work.asked.key)).await,
+            Admission::Refused(fault) => {
+                let Work { to, asked: Asked { key, guarded, .. }, .. } = work;
+                self.refuse(event, &to, request, Refusal(fault, Some(key), guarded)).await
+            }
         }
     }
 
@@ -305,11 +329,11 @@ impl LlmRouter {
         event: &Event,
         to: &AggregateRef,
         request: &CompletionRequested,
-        fault: &Fault,
-        key: Option<&SubjectKey>,
+        Refusal(fault, key, guarded): Refusal,
     ) -> anyhow::Result<()> {
         tracing::warn!(request = request.request_id, %fault, "completion refused");
-        let failed = CompletionCommand::from(self.failed(request, None, fault, key));
+        let failed = self.failed(request, None, &fault, key.as_ref());
+        let failed = CompletionCommand::from(FailCompletion { guarded, ..failed });
         let id = CommandId::derived(event.id, "refused");
         self.sender.send(Some(event), to, &failed, &router(), id).await?;
         Ok(())
@@ -332,6 +356,8 @@ impl LlmRouter {
             partial_content: None,
             usage: None,
             retry_after_ms: fault.retry_after_ms(),
+            cost: None,
+            guarded: Vec::new(),
         }
     }
 

@@ -109,7 +109,7 @@ async fn first(
     request: &CompletionRequested,
     asked: &Asked,
 ) -> anyhow::Result<Option<(CompletionCommand, Option<Lease>)>> {
-    if asked.options.cache_seconds.is_some() || !router.accounts.budgets(org).await?.is_empty() {
+    if asked.options.cache_seconds.is_some() || asked.is_counted {
         return Ok(None);
     }
     let turn = Turn::FIRST;

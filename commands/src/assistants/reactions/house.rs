@@ -275,6 +275,7 @@ impl House {
             credential_id: None,
             credential_source: "none".into(),
             dropped_params: Vec::new(),
+            guarded: Vec::new(),
         };
         self.send(Command::Completion(start.into()), &router, id("start")).unwrap();
         let end: CompletionCommand = match self.model.clone() {
@@ -289,6 +290,8 @@ impl House {
                 partial_content: None,
                 usage: None,
                 retry_after_ms: None,
+                cost: None,
+                guarded: Vec::new(),
             }
             .into(),
             Model::Answers(text) => CompleteCompletion {
@@ -308,6 +311,7 @@ impl House {
                 more: None,
                 cached: false,
                 cost: None,
+                guarded: Vec::new(),
             }
             .into(),
         };

@@ -3,8 +3,8 @@
 use symbia_events::{
     Personal,
     integrations::{
-        CompletionContext, Cost, DroppedParam, ErrorCategory, FinishReason, PromptMessage, Sampling, Target, Timing,
-        Upstream, Usage,
+        CompletionContext, Cost, DroppedParam, ErrorCategory, FinishReason, GuardrailFinding, PromptMessage, Sampling,
+        Target, Timing, Upstream, Usage,
     },
 };
 
@@ -63,6 +63,9 @@ domain_commands! {
             credential_source: String,
             #[serde(default)]
             dropped_params: Vec<DroppedParam>,
+            /// What guardrails found in the prompt.
+            #[serde(default, skip_serializing_if = "Vec::is_empty")]
+            guarded: Vec<GuardrailFinding>,
         }
         /// An attempt came to nothing, another will follow.
         FailCompletionAttempt = "symbia.cmd.integrations.fail-completion-attempt.v1" {
@@ -106,6 +109,9 @@ domain_commands! {
             cached: bool,
             #[serde(default)]
             cost: Option<Cost>,
+            /// What guardrails found in the answer.
+            #[serde(default, skip_serializing_if = "Vec::is_empty")]
+            guarded: Vec<GuardrailFinding>,
         }
         /// No answer will come. Without an attempt when none could be made.
         FailCompletion = "symbia.cmd.integrations.fail-completion.v1" {
@@ -126,6 +132,12 @@ domain_commands! {
             usage: Option<Usage>,
             #[serde(default)]
             retry_after_ms: Option<u64>,
+            /// What it cost all the same.
+            #[serde(default, skip_serializing_if = "Option::is_none")]
+            cost: Option<Cost>,
+            /// What guardrails found: in the answer, or in the prompt when no attempt was made.
+            #[serde(default, skip_serializing_if = "Vec::is_empty")]
+            guarded: Vec<GuardrailFinding>,
         }
         /// Stops it.
         CancelCompletion = "symbia.cmd.integrations.cancel-completion.v1" {

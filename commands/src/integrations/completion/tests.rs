@@ -56,6 +56,7 @@ fn start(attempt: u32) -> StartCompletionAttempt {
         credential_id: None,
         credential_source: "none".into(),
         dropped_params: Vec::new(),
+        guarded: Vec::new(),
     }
 }
 
@@ -77,6 +78,7 @@ fn complete(attempt: u32) -> CompleteCompletion {
         more: None,
         cached: false,
         cost: None,
+        guarded: Vec::new(),
     }
 }
 
@@ -91,6 +93,8 @@ fn fail(attempt: Option<u32>) -> FailCompletion {
         partial_content: None,
         usage: None,
         retry_after_ms: None,
+        cost: None,
+        guarded: Vec::new(),
     }
 }
 
