@@ -179,6 +179,8 @@ impl ModelProviders {
                 default_model: model("OPENAI_MODEL", openai.default_model)?,
                 default_embedding_model: model("OPENAI_EMBEDDING_MODEL", openai.default_embedding_model)?,
                 default_image_model: model("OPENAI_IMAGE_MODEL", openai.default_image_model)?,
+                default_rerank_model: text("OPENAI_RERANK_MODEL")?.or(openai.default_rerank_model),
+                default_moderation_model: model("OPENAI_MODERATION_MODEL", openai.default_moderation_model)?,
                 ..openai
             },
             anthropic: AnthropicOptions {

@@ -138,7 +138,7 @@ async fn read_one(
     }
     let mut execution = Execution::from(row);
     let told = match execution.operation.as_str() {
-        "embeddings" | "images.generations" | "rerank" => false,
+        "embeddings" | "images.generations" | "rerank" | "moderations" => false,
         "responses" => service.stored(&Actor::from(&*caller), &asker.org, &format!("{PREFIX}{id}")).await?.is_some(),
         _ => true,
     };

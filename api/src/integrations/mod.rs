@@ -19,6 +19,7 @@ mod images;
 mod listing;
 mod mcp;
 mod messages;
+mod moderations;
 mod oauth;
 mod pictures;
 mod prices;
@@ -151,6 +152,7 @@ pub fn service(
         .merge(embeddings::routes())
         .merge(images::routes())
         .merge(rerank::routes())
+        .merge(moderations::routes().layer(DefaultBodyLimit::max(pictures::BODY)))
         .merge(listing::root_routes())
         .merge(mcp::root_routes());
     let door = mcp::Door::new(directory, &service);

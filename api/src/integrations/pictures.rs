@@ -35,17 +35,31 @@ impl Integrations {
         for (index, message) in messages.iter_mut().enumerate() {
             for part in &mut message.more.parts {
                 let PromptPart::Image { url } = part else { continue };
-                if url.len() <= INLINE {
-                    continue;
+                if url.len() > INLINE {
+                    let at = format!("messages[{index}].content");
+                    kept_any |= self.keep_picture((org, request_id), key, &at, url).await?;
                 }
-                let at = format!("messages[{index}].content");
-                let read = read_data(url).map_err(|wrong| refused(&at, wrong.to_string()))?;
-                let Some((kind, file)) = read else { return Err(refused(&at, "the address of an image is too long")) };
-                let kept = self.pictures().keep((org, request_id), key, kind, file).await.map_err(unavailable)?;
-                (*url, kept_any) = (kept.to_string(), true);
             }
         }
         Ok(kept_any)
+    }
+
+    /// Keeps one picture that is too large for an event. Gives whether it was.
+    pub(super) async fn keep_picture(
+        &self,
+        (org, request_id): (&str, &str),
+        key: &SubjectKey,
+        at: &str,
+        url: &mut String,
+    ) -> ApiResult<bool> {
+        if url.len() <= INLINE {
+            return Ok(false);
+        }
+        let read = read_data(url).map_err(|wrong| refused(at, wrong.to_string()))?;
+        let Some((kind, file)) = read else { return Err(refused(at, "the address of an image is too long")) };
+        let kept = self.pictures().keep((org, request_id), key, kind, file).await.map_err(unavailable)?;
+        *url = kept.to_string();
+        Ok(true)
     }
 
     /// Forgets what was kept for a request; who may not, or cannot just now, leaves it sealed.

@@ -25,6 +25,7 @@ use crate::{
 
 /// A task that is about to be asked for: whose it is, and its name.
 pub(super) struct Task {
+    pub org: String,
     pub request_id: String,
     pub key: SubjectKey,
     actor: Actor,
@@ -50,12 +51,13 @@ impl Integrations {
     /// Names a task of a caller's.
     pub(super) async fn task(&self, caller: &Caller, scope: &RequestScope, kind: TaskKind) -> ApiResult<Task> {
         let (tenant, actor) = (tenant(caller, scope)?, Actor::from(&**caller));
+        let org = tenant.to_string();
         let key = self.key_of(&actor).await?;
         let command_id = CommandId(scope.command_id(&actor.id));
         let request_id = Uuid::new_v5(&command_id.0, kind.operation().as_bytes()).to_string();
         let address = AggregateRef::new(Service::Integrations, tenant, "task", &request_id);
         let address = address.map_err(ApiError::internal)?;
-        Ok(Task { request_id, key, actor, command_id, address })
+        Ok(Task { org, request_id, key, actor, command_id, address })
     }
 
     /// Has it done.

@@ -3,8 +3,9 @@
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 
-use super::{CompletionContext, Cost, ErrorCategory, Upstream, Usage};
+use super::{CompletionContext, Cost, ErrorCategory, PromptPart, Upstream, Usage};
 use crate::{Personal, domain_events};
 
 /// What is to be done.
@@ -14,6 +15,8 @@ pub enum TaskKind {
     /// Documents are put in the order in which they answer a question.
     #[default]
     Rerank,
+    /// Texts and pictures are looked at for what is harmful.
+    Moderation,
 }
 
 impl TaskKind {
@@ -22,6 +25,7 @@ impl TaskKind {
     pub fn operation(self) -> &'static str {
         match self {
             TaskKind::Rerank => "rerank",
+            TaskKind::Moderation => "moderations",
         }
     }
 }
@@ -75,6 +79,50 @@ pub struct RankedDocument {
     pub index: usize,
     /// How well, on the model's own scale.
     pub score: f64,
+}
+
+/// What to look at: what a task of kind [`TaskKind::Moderation`] seals.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(untagged)]
+pub enum ModerationInput {
+    /// One text.
+    One(String),
+    /// Several, each of which is a thing of its own.
+    Many(Vec<String>),
+    /// Texts and pictures that are one thing together.
+    Parts(Vec<PromptPart>),
+}
+
+impl ModerationInput {
+    /// What of it is text.
+    pub fn texts(&self) -> impl Iterator<Item = &str> {
+        let (one, many, parts) = match self {
+            ModerationInput::One(text) => (Some(text), &[][..], &[][..]),
+            ModerationInput::Many(texts) => (None, texts.as_slice(), &[][..]),
+            ModerationInput::Parts(parts) => (None, &[][..], parts.as_slice()),
+        };
+        let parts = parts.iter().filter_map(|part| match part {
+            PromptPart::Text { text } => Some(text),
+            PromptPart::Image { .. } => None,
+        });
+        one.into_iter().chain(many).chain(parts).map(String::as_str)
+    }
+
+    /// Tokens of its texts: four bytes are about one.
+    #[must_use]
+    pub fn estimated_tokens(&self) -> u64 {
+        (self.texts().map(str::len).sum::<usize>() as u64).div_ceil(4)
+    }
+}
+
+/// What comes of such a task.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct ModerationOutput {
+    /// The provider's id of it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub id: Option<String>,
+    /// What was found, in the provider's own words: one for each text, or one for all parts.
+    pub results: Vec<Value>,
 }
 
 domain_events! {

@@ -81,6 +81,11 @@ said["gone"] = [gone(first.id), gone(unstored.id), gone("resp_nobody")]
 try: client.responses.create(model="openai/fake", input="hi", previous_response_id="resp_nobody")
 except BadRequestError as e: said["unknown response"] = [e.status_code, e.param]
 
+looked = client.moderations.create(input=["fine", "hurt"])
+said["moderation"] = [[r.flagged for r in looked.results], looked.results[1].categories.violence, looked.model]
+try: client.moderations.create(input=[])
+except BadRequestError as e: said["no moderation"] = [e.status_code, e.param, e.type]
+
 said["text"] = client.completions.create(model="openai/fake", prompt="2+3?").choices[0].text
 said["models"] = [m.id for m in client.models.list()]
 try: client.chat.completions.create(model="openai/fake", messages=ask, n=9)
@@ -166,6 +171,8 @@ async fn stock_clients_complete_stream_call_tools_and_embed() -> Tested {
         "unknown response": [400, "previous_response_id"],
         "vectors": [[1.0, 0.5], [5.0, 0.5]],
         "vector": [2.0, 0.5],
+        "moderation": [[false, true], true, "moderation-2026"],
+        "no moderation": [400, "input", "invalid_request_error"],
         "text": answer,
         "models": models,
         "refused": [400, "n", "invalid_request_error"],

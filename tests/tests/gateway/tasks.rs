@@ -11,6 +11,7 @@ use crate::{
 };
 
 const RERANK: &str = "/v1/rerank";
+const MODERATIONS: &str = "/v1/moderations";
 const QUERY: &str = "where do kingfishers-CANARY nest?";
 
 fn documents() -> Value {
@@ -97,6 +98,39 @@ async fn tasks_are_done_priced_limited_once_each_and_their_askers_own() -> Teste
         let refused = rank(more).await?;
         ensure!(refused.status == 400 && refused.body["error"]["param"] == param, "{}", refused.body);
     }
+
+    // Texts and pictures that are looked at: a text, several, and parts, of any size, as they came.
+    let look = async |body: Value| stage.ask(&ada, "POST", MODERATIONS, Some(body)).await;
+    let photo = format!("data:image/png;base64,{}", "AAAA".repeat(100_000));
+    let shown = |url: &str| json!([{ "type": "text", "text": "hurt-CANARY" }, { "type": "image_url", "image_url": { "url": url } }]);
+    for (input, flags) in [
+        (json!("hurt-CANARY"), vec![true]),
+        (json!(["fine", "hurt"]), vec![false, true]),
+        (shown("https://pictures.example.test/1.png"), vec![true]),
+        (shown(&photo), vec![true]),
+    ] {
+        stage.vendor.asked();
+        let looked = look(json!({ "model": "omni-moderation-latest", "input": input })).await?;
+        let flagged: Vec<&Value> =
+            looked.body["results"].as_array().into_iter().flatten().map(|r| &r["flagged"]).collect();
+        ensure!(looked.status == 200 && flagged == flags, "{} {}", looked.status, looked.body);
+        ensure!(looked.body["model"] == "moderation-2026" && looked.body["id"] == "modr-9", "{}", looked.body);
+        let asked: Vec<Value> = stage.vendor.asked().into_iter().map(|asked| asked.body).collect();
+        ensure!(asked == [json!({ "model": "omni-moderation-latest", "input": input })], "another request");
+    }
+    // Nobody names a model, nor a provider: the one that moderates is asked.
+    let usual = look(json!({ "input": "fine" })).await?;
+    ensure!(usual.status == 200 && stage.vendor.asked()[0].body["model"] == "omni-moderation-latest", "{}", usual.body);
+    // It costs nothing that has no price, and is on record.
+    ensure!(stage.costs(&ada, "moderations", 5).await? == vec![Value::Null; 5], "it has a price");
+    stage.told(&ada, MODERATIONS, &json!({ "input": "fine" })).await?;
+    for input in [json!(null), json!([]), json!(""), json!([{ "type": "sound" }]), json!(1)] {
+        let refused = look(json!({ "input": input })).await?;
+        ensure!(refused.status == 400 && refused.body["error"]["param"].is_string(), "{input}: {}", refused.body);
+    }
+    let elsewhere = format!("symbia-file:x/{}?bytes=1&type=image/png", "0".repeat(64));
+    let elsewhere = look(json!({ "input": shown(&elsewhere) })).await?;
+    ensure!(elsewhere.status == 404 && elsewhere.body["code"] == "PICTURE_GONE", "{}", elsewhere.body);
 
     // Nobody else's: neither what was done, nor the means to have it done.
     let theirs = stage.ask(&bob, "GET", "/api/integrations/executions", None).await?.body;

@@ -49,6 +49,7 @@ impl Vendor {
             .route("/v1/embeddings", post(embeddings))
             .route("/v1/images/generations", post(images))
             .route("/v1/rerank", post(rerank))
+            .route("/v1/moderations", post(moderations))
             .route("/v1/models", get(models))
             .route("/v1/messages/count_tokens", post(count_tokens))
             .route("/v1/messages", post(messages))
@@ -224,6 +225,23 @@ async fn rerank(State(vendor): State<Vendor>, headers: HeaderMap, Json(body): Js
     let results: Vec<Value> = texts.iter().enumerate().map(score).collect();
     Json(json!({ "id": "rerank-9", "model": "rerank-2026", "results": results, "usage": { "total_tokens": 30 } }))
         .into_response()
+}
+
+async fn moderations(State(vendor): State<Vendor>, headers: HeaderMap, Json(body): Json<Value>) -> Response {
+    vendor.note(&headers, &body);
+    if let Some(refusal) = body["model"].as_str().and_then(|model| vendor.refusal(model)).or_else(|| page(&body)) {
+        return refusal;
+    }
+    let result = |about: &Value| {
+        let flagged = about.to_string().contains("hurt");
+        json!({ "flagged": flagged, "categories": { "violence": flagged }, "category_scores": { "violence": 0.5 },
+            "category_applied_input_types": { "violence": ["text"] } })
+    };
+    let results: Vec<Value> = match &body["input"] {
+        Value::Array(texts) if texts.iter().all(Value::is_string) => texts.iter().map(result).collect(),
+        input => vec![result(input)],
+    };
+    Json(json!({ "id": "modr-9", "model": "moderation-2026", "results": results })).into_response()
 }
 
 async fn models() -> Json<Value> {

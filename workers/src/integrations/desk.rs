@@ -65,9 +65,9 @@ pub(super) trait Wish: Sync {
     type Got: Send + Sync;
     /// The model of a provider where none is named; one without any has none: asking it says so.
     fn usual(provider: &dyn Provider) -> String;
-    /// Whether a provider that nobody named is one to ask: for a model that is named, or for one of its own.
-    fn able(_provider: &dyn Provider, _named: bool) -> bool {
-        true
+    /// Which provider is asked when none is named: one that takes a model that is named, or has one of its own; none: the default.
+    fn able() -> Option<fn(&dyn Provider, bool) -> bool> {
+        None
     }
     /// What to do where there is no such provider.
     fn nobody() -> Option<Fault> {
@@ -201,7 +201,7 @@ impl Desk {
             accounts: &*self.accounts,
             standings: &Standings::default(),
             usual: W::usual,
-            able: W::able,
+            able: W::able(),
             conversation: &|| asker.principal.to_owned(),
         };
         let none = || Fault::new(ErrorCategory::NotFound, "no_provider", "no model is named");

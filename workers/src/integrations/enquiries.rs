@@ -146,7 +146,7 @@ impl Enquiries {
             accounts: &*self.accounts,
             standings: &Standings::default(),
             usual: |provider| provider.default_model().to_owned(),
-            able: |_, _| true,
+            able: None,
             conversation: &|| String::new(),
         };
         let chosen = chooser.choose(org, &target, &[], None).await.map_err(|error| unavailable("routes", &error))??;

@@ -55,8 +55,8 @@ pub use meter::Meter;
 pub use oauth::AccountLinker;
 pub use openai::{HUGGING_FACE, OPENAI, OpenAi, OpenAiOptions};
 pub use provider::{
-    Answer, ApiKey, Delta, Deltas, Drawing, Drawn, Fault, Inputs, Prompt, Provider, Providers, Ranked, Ranking, Turn,
-    Vectors,
+    Answer, ApiKey, Delta, Deltas, Drawing, Drawn, Fault, Inputs, Moderated, Moderating, Prompt, Provider, Providers,
+    Ranked, Ranking, Turn, Vectors,
 };
 pub use registry::{CallLimits, Discoverer, Invoker, Lending, Vault};
 pub use retry::RetryOptions;

@@ -3,6 +3,7 @@
 
 mod body;
 mod drawing;
+mod moderating;
 mod ranking;
 mod reading;
 
@@ -16,7 +17,8 @@ use symbia_nats::enquiry::ListedModel;
 use self::reading::Reading;
 use super::{
     provider::{
-        Answer, ApiKey, Deltas, Drawing, Drawn, Fault, Inputs, Prompt, Provider, Ranked, Ranking, Vectors, not_done,
+        Answer, ApiKey, Deltas, Drawing, Drawn, Fault, Inputs, Moderated, Moderating, Prompt, Provider, Ranked,
+        Ranking, Vectors, not_done,
     },
     upstream::{Call, Server, content_type, quota_used},
 };
@@ -43,6 +45,10 @@ pub struct OpenAiOptions {
     pub default_embedding_model: String,
     /// The same for pictures.
     pub default_image_model: String,
+    /// The same for reranking; none: it has to be named.
+    pub default_rerank_model: Option<String>,
+    /// The same for moderation.
+    pub default_moderation_model: String,
     /// Longest silence of the server, before the first byte and between two.
     pub idle: Duration,
 }
@@ -57,6 +63,8 @@ impl OpenAiOptions {
             default_model: "gpt-4o-mini".to_owned(),
             default_embedding_model: "text-embedding-3-small".to_owned(),
             default_image_model: "gpt-image-1".to_owned(),
+            default_rerank_model: None,
+            default_moderation_model: "omni-moderation-latest".to_owned(),
             idle: Duration::from_secs(60),
         }
     }
@@ -266,7 +274,24 @@ impl Provider for OpenAi {
         match kind {
             // OpenAI itself has no such path, servers with its API do.
             TaskKind::Rerank => self.flavour == Flavour::OpenAi && !self.is_vendors(),
+            TaskKind::Moderation => self.flavour == Flavour::OpenAi,
         }
+    }
+
+    fn default_model_for(&self, kind: TaskKind) -> Option<&str> {
+        let usual = match kind {
+            TaskKind::Rerank => self.options.default_rerank_model.as_deref(),
+            TaskKind::Moderation => Some(self.options.default_moderation_model.as_str()),
+        };
+        usual.filter(|_| self.does(kind))
+    }
+
+    async fn moderate(&self, moderating: Moderating<'_>, key: Option<&ApiKey>) -> Result<Moderated, Fault> {
+        let call = self.task(TaskKind::Moderation, moderating.model, key)?;
+        let url = format!("{}/moderations", call.base_url());
+        let response = call.post(url, &moderating::body(&moderating), |r| authorized(r, call)).await?;
+        let said = call.json(response, MAX_BODY).await?;
+        moderating::moderated(&said, &moderating).ok_or_else(|| call.invalid("its results are none"))
     }
 
     async fn rerank(&self, ranking: Ranking<'_>, key: Option<&ApiKey>) -> Result<Ranked, Fault> {

@@ -24,19 +24,30 @@ pub(super) async fn bring(
     for (message, turn) in messages.iter().zip(turns) {
         for part in &mut turn.parts {
             let PromptPart::Image { url } = part else { continue };
-            if !KeptPicture::is_address(url) {
-                continue;
-            }
             let key = message.more.as_ref().and_then(|more| opener.key(&more.kid));
-            let (Some(key), Ok(kept)) = (key, url.parse::<KeptPicture>()) else { return Ok(Err(gone())) };
-            match pictures.find(org, &kept, key).await {
-                Ok(Some(file)) => *url = as_data(&kept.mime_type, &file),
-                Ok(None) | Err(FilesError::Broken | FilesError::Sealed(_) | FilesError::Address(_)) => {
-                    return Ok(Err(gone()));
-                }
-                Err(error @ FilesError::Broker(_)) => return Err(error),
+            if let Err(fault) = brought(pictures, org, key, url).await? {
+                return Ok(Err(fault));
             }
         }
+    }
+    Ok(Ok(()))
+}
+
+/// Puts one kept picture where its address stands, if it is one.
+pub(super) async fn brought(
+    pictures: &Pictures,
+    org: &str,
+    key: Option<&SubjectKey>,
+    url: &mut String,
+) -> Result<Result<(), Fault>, FilesError> {
+    if !KeptPicture::is_address(url) {
+        return Ok(Ok(()));
+    }
+    let (Some(key), Ok(kept)) = (key, url.parse::<KeptPicture>()) else { return Ok(Err(gone())) };
+    match pictures.find(org, &kept, key).await {
+        Ok(Some(file)) => *url = as_data(&kept.mime_type, &file),
+        Ok(None) | Err(FilesError::Broken | FilesError::Sealed(_) | FilesError::Address(_)) => return Ok(Err(gone())),
+        Err(error @ FilesError::Broker(_)) => return Err(error),
     }
     Ok(Ok(()))
 }

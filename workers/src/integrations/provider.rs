@@ -6,9 +6,9 @@ use async_trait::async_trait;
 use serde::{Deserialize, Serialize};
 use symbia_commands::integrations::MAX_PROMPT;
 use symbia_events::integrations::{
-    AnswerChoice, AnswerMore, DroppedParam, ErrorCategory, FinishReason, ImageShape, Picture, PromptOptions,
-    PromptPart, PromptRole, RankedDocument, RerankInput, Sampling, Target, TaskKind, TokenLogprob, ToolCall, Upstream,
-    Usage,
+    AnswerChoice, AnswerMore, DroppedParam, ErrorCategory, FinishReason, ImageShape, ModerationInput, ModerationOutput,
+    Picture, PromptOptions, PromptPart, PromptRole, RankedDocument, RerankInput, Sampling, Target, TaskKind,
+    TokenLogprob, ToolCall, Upstream, Usage,
 };
 use symbia_nats::enquiry::ListedModel;
 use zeroize::Zeroizing;
@@ -168,6 +168,24 @@ pub struct Ranked {
     pub documents: Vec<RankedDocument>,
     /// Tokens.
     pub usage: Usage,
+}
+
+/// Texts and pictures for a model that says whether they are harmful.
+#[derive(Clone, Copy, Debug)]
+pub struct Moderating<'a> {
+    /// The model, as the provider names it.
+    pub model: &'a str,
+    /// What is to be looked at, with its pictures.
+    pub input: &'a ModerationInput,
+}
+
+/// What was found.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Moderated {
+    /// The model that found it, as the provider names it.
+    pub model: String,
+    /// What it says.
+    pub output: ModerationOutput,
 }
 
 /// A piece of an answer.
@@ -367,9 +385,17 @@ pub trait Provider: Send + Sync + 'static {
     fn default_model_for(&self, _kind: TaskKind) -> Option<&str> {
         None
     }
+    /// Whether it takes such a task of a model that is named, or of one of its own.
+    fn takes(&self, kind: TaskKind, named: bool) -> bool {
+        if named { self.does(kind) } else { self.default_model_for(kind).is_some() }
+    }
     /// Has documents put in order. No retry here either.
     async fn rerank(&self, _ranking: Ranking<'_>, _key: Option<&ApiKey>) -> Result<Ranked, Fault> {
         Err(not_done(self.key(), TaskKind::Rerank))
+    }
+    /// Has it said what is harmful. No retry here either.
+    async fn moderate(&self, _moderating: Moderating<'_>, _key: Option<&ApiKey>) -> Result<Moderated, Fault> {
+        Err(not_done(self.key(), TaskKind::Moderation))
     }
 }
 
@@ -377,6 +403,7 @@ pub trait Provider: Send + Sync + 'static {
 pub(super) fn not_done(provider: &str, kind: TaskKind) -> Fault {
     let (code, what) = match kind {
         TaskKind::Rerank => ("no_rerank", "does not rerank; name another provider, e.g. symbia-labs"),
+        TaskKind::Moderation => ("no_moderation", "does not moderate; name another provider, e.g. openai"),
     };
     Fault::new(ErrorCategory::Validation, code, format!("provider '{provider}' {what}"))
 }
@@ -395,21 +422,23 @@ impl Providers {
 
     /// The provider of a name, or the default.
     pub fn find(&self, name: Option<&str>) -> Result<&Arc<dyn Provider>, Fault> {
-        self.find_able(name, |_| true)
-    }
-
-    // The default is the first that is able to.
-    fn find_able(&self, name: Option<&str>, able: impl Fn(&dyn Provider) -> bool) -> Result<&Arc<dyn Provider>, Fault> {
         let none = "no provider is at hand: this build has no local engine (feature `llama`), and neither OPENAI_API_KEY \
                     nor OPENAI_BASE_URL is set";
         let Some(name) = name else {
-            let first = self.0.iter().find(|provider| provider.is_ready() && able(&***provider));
+            let first = self.0.iter().find(|provider| provider.is_ready());
             return first.ok_or_else(|| Fault::new(ErrorCategory::NotFound, "no_provider", none));
         };
         self.named(name).ok_or_else(|| {
             let message = format!("there is no provider '{name}' here; there are: {}", self.names());
             Fault::new(ErrorCategory::NotFound, "no_provider", message)
         })
+    }
+
+    // The first that is able to and ready, else the first that somebody may have a key for.
+    fn first(&self, able: impl Fn(&dyn Provider) -> bool) -> Result<&Arc<dyn Provider>, Fault> {
+        let ready = self.0.iter().find(|of| of.is_ready() && able(&***of));
+        let first = ready.or_else(|| self.0.iter().find(|of| of.takes_key() && able(&***of)));
+        first.ok_or_else(|| Fault::new(ErrorCategory::NotFound, "no_provider", "no provider at hand does this"))
     }
 
     fn named(&self, name: &str) -> Option<&Arc<dyn Provider>> {
@@ -419,27 +448,28 @@ impl Providers {
     /// The provider that a request means, and the model as that one names it; none: its default. A model is told by its
     /// provider (`anthropic/claude-3-5-haiku`), else by a family that only one provider has.
     pub fn resolve(&self, asked: &Target) -> Result<(&Arc<dyn Provider>, Option<String>), Fault> {
-        self.resolve_able(asked, |_, _| true)
+        self.resolve_able(asked, None)
     }
 
     /// The same where the default is the first that is able to: with a model that is named, or with one of its own.
     pub(super) fn resolve_able(
         &self,
         asked: &Target,
-        able: impl Fn(&dyn Provider, bool) -> bool,
+        able: Option<fn(&dyn Provider, bool) -> bool>,
     ) -> Result<(&Arc<dyn Provider>, Option<String>), Fault> {
+        let usual = |named: bool| able.map_or_else(|| self.find(None), |able| self.first(|of| able(of, named)));
         let model = asked.model.as_deref().filter(|model| !model.is_empty() && *model != "auto");
         if let Some(provider) = &asked.provider {
             return Ok((self.find(Some(provider))?, model.map(str::to_owned)));
         }
-        let Some(model) = model else { return Ok((self.find_able(None, |of| able(of, false))?, None)) };
+        let Some(model) = model else { return Ok((usual(false)?, None)) };
         if let Some((prefix, rest)) = model.split_once('/')
             && let Some(provider) = self.named(prefix)
         {
             return Ok((provider, Some(rest.to_owned()).filter(|rest| rest != "*")));
         }
         let family = family(model).and_then(|key| self.named(key)).filter(|provider| provider.takes_key());
-        let provider = family.map_or_else(|| self.find_able(None, |of| able(of, true)), Ok)?;
+        let provider = family.map_or_else(|| usual(true), Ok)?;
         Ok((provider, Some(model.to_owned())))
     }
 
@@ -450,11 +480,14 @@ impl Providers {
     }
 }
 
+const OPENAI_FAMILIES: [&str; 8] =
+    ["gpt-", "chatgpt-", "text-embedding-", "omni-moderation-", "text-moderation-", "tts-", "whisper-", "dall-e-"];
+
 fn family(model: &str) -> Option<&'static str> {
     let o_series = model.strip_prefix('o').is_some_and(|rest| rest.starts_with(|c: char| c.is_ascii_digit()));
     match model {
         _ if model.starts_with("claude-") => Some("anthropic"),
-        _ if o_series || ["gpt-", "chatgpt-", "text-embedding-"].iter().any(|p| model.starts_with(p)) => Some("openai"),
+        _ if o_series || OPENAI_FAMILIES.iter().any(|p| model.starts_with(p)) => Some("openai"),
         _ => None,
     }
 }

@@ -317,7 +317,7 @@ impl LlmRouter {
             accounts: &*self.accounts,
             standings: &self.standings,
             usual: |provider| provider.default_model().to_owned(),
-            able: |_, _| true,
+            able: None,
             conversation: &conversation,
         };
         chooser.choose(org, &asked, &request.fallbacks, balance).await

@@ -56,8 +56,8 @@ pub(super) struct Chooser<'a> {
     pub standings: &'a Standings,
     /// The model of a provider when none is named.
     pub usual: fn(&dyn Provider) -> String,
-    /// Whether a provider that nobody named is one to ask: for a model that is named, or for one of its own.
-    pub able: fn(&dyn Provider, bool) -> bool,
+    /// Which provider is asked when none is named: one that takes a model that is named, or has one of its own; none: the default.
+    pub able: Option<fn(&dyn Provider, bool) -> bool>,
     /// What is the same for all requests of a conversation.
     pub conversation: &'a (dyn Fn() -> String + Sync),
 }

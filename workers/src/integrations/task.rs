@@ -3,20 +3,22 @@
 //! Error policy: retry for ever. A worker that dies leaves nothing behind but the request; the next one asks again, and the
 //! aggregate takes one end.
 
+mod moderation;
 mod rerank;
 
 use std::{sync::Arc, time::Duration};
 
 use async_nats::Client;
 use async_trait::async_trait;
-use serde::de::DeserializeOwned;
+use serde::{Serialize, de::DeserializeOwned};
 use symbia_commands::integrations::{CompleteTask, FailTask, MAX_TASK, TaskCommand};
 use symbia_events::{
     Event, KeyRing, Position, Service, SubjectKey,
     integrations::{Cost, ErrorCategory, Target, TaskEvent, TaskKind, TaskRequested, Usage},
 };
+use symbia_nats::pictures::Pictures;
 
-use self::rerank::Reranking;
+use self::{moderation::Moderation, rerank::Reranking};
 use super::{
     accounts::{Accounts, Taken},
     desk::{Desk, Errand, Made, Served, Wish},
@@ -30,7 +32,7 @@ use crate::{
 };
 
 /// The router of tasks.
-pub struct TaskRouter(Desk);
+pub struct TaskRouter(Desk, Pictures);
 
 /// What came of a task.
 struct Done {
@@ -52,7 +54,9 @@ impl TaskRouter {
         accounts: Arc<dyn Accounts>,
         options: &RouterOptions,
     ) -> Result<Self, async_nats::SubscribeError> {
-        Ok(TaskRouter(Desk::open(client, keys, (sender, content_keys), providers, accounts, options).await?))
+        let pictures = Pictures::new(client.clone());
+        let desk = Desk::open(client, keys, (sender, content_keys), providers, accounts, options).await?;
+        Ok(TaskRouter(desk, pictures))
     }
 
     async fn requested(&self, event: &Event, request: &TaskRequested) -> anyhow::Result<()> {
@@ -75,6 +79,17 @@ impl TaskRouter {
                 Ok(input) => self.serve(&errand, &Reranking(input)).await?,
                 Err(fault) => Served::refused(fault),
             },
+            TaskKind::Moderation => {
+                let place = (event.orgid.as_str(), &key);
+                let wish = match read(&input) {
+                    Ok(input) => Moderation::of(input, &self.1, place).await?,
+                    Err(fault) => Err(fault),
+                };
+                match wish {
+                    Ok(wish) => self.serve(&errand, &wish).await?,
+                    Err(fault) => Served::refused(fault),
+                }
+            }
         };
         match served.made {
             Ok(made) => self.completed(&errand, request, made, &key, served.budgets).await,
@@ -147,6 +162,12 @@ fn after(failure: FailTask, usage: Usage, cost: Option<Cost>) -> FailTask {
 fn read<T: DeserializeOwned>(input: &str) -> Result<T, Fault> {
     let wrong = |e| Fault::new(ErrorCategory::Validation, "request_refused", format!("the input: {e}"));
     serde_json::from_str(input).map_err(wrong)
+}
+
+// What came of it, to be sealed.
+fn written<T: Serialize>(output: &T) -> Result<String, Fault> {
+    let wrong = |e: serde_json::Error| Fault::new(ErrorCategory::Internal, "not_stored", e.to_string());
+    serde_json::to_string(output).map_err(wrong)
 }
 
 #[async_trait]

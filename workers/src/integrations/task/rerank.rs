@@ -10,7 +10,7 @@ use super::{
         provider::{ApiKey, Fault, Provider, Ranking},
         routes::Candidate,
     },
-    Done,
+    Done, written,
 };
 
 /// Documents to put in order.
@@ -24,8 +24,8 @@ impl Wish for Reranking {
         provider.default_model_for(TaskKind::Rerank).unwrap_or_default().to_owned()
     }
 
-    fn able(provider: &dyn Provider, named: bool) -> bool {
-        if named { provider.does(TaskKind::Rerank) } else { provider.default_model_for(TaskKind::Rerank).is_some() }
+    fn able() -> Option<fn(&dyn Provider, bool) -> bool> {
+        Some(|provider, named| provider.takes(TaskKind::Rerank, named))
     }
 
     fn nobody() -> Option<Fault> {
@@ -47,8 +47,7 @@ impl Wish for Reranking {
     async fn ask(&self, org: &str, target: &Candidate, key: Option<&ApiKey>) -> Result<Done, Fault> {
         let ranking = Ranking { org, model: &target.model, input: &self.0 };
         let ranked = target.provider.rerank(ranking, key).await?;
-        let output = serde_json::to_string(&ranked.documents);
-        let output = output.map_err(|e| Fault::new(ErrorCategory::Internal, "not_stored", e.to_string()))?;
+        let output = written(&ranked.documents)?;
         Ok(Done { model: ranked.model, output, taken: Taken { is_task: true, ..ranked.usage.into() } })
     }
 }
