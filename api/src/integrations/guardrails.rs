@@ -70,18 +70,23 @@ struct NewGuardrail {
 /// What is looked for at one place. An action is `flag` (it goes on record), `redact` (it is replaced, as by `[EMAIL]`) or
 /// `block` (the request fails with 422 and the code `guardrail_blocked`).
 #[derive(Default, Deserialize, ToSchema)]
-#[serde(rename_all = "camelCase", deny_unknown_fields, default)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
 struct Rules {
     /// Personal data.
+    #[serde(default)]
     pii: Vec<Pii>,
     /// Attempts to give the model other instructions, told by how they are worded; in prompts alone: `flag` or `block`.
+    #[serde(default)]
     #[schema(value_type = Option<String>, example = "block")]
     injection: Option<GuardrailAction>,
     /// What must not be there.
+    #[serde(default)]
     deny: Vec<Deny>,
     /// What must be there: in the last message of the user, or in the answer.
+    #[serde(default)]
     allow: Option<Allow>,
     /// How long it may be.
+    #[serde(default)]
     max_length: Option<MaxLength>,
 }
 

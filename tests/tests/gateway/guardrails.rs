@@ -156,8 +156,8 @@ async fn what_a_prompt_must_not_have_reaches_no_provider_of_its_organization() -
     }
     // As a member of her organization he reads it, and no more.
     let invite = json!({ "email": "bob@example.test", "role": "member" });
-    let invited =
-        stage.ask_at(&stage.identity, &ada, "POST", &format!("/api/orgs/{}/members/invite", ada.org), Some(invite));
+    let path = format!("/api/orgs/{}/members/invite", ada.org);
+    let invited = stage.ask_at(&stage.identity, &ada, "POST", &path, Some(invite));
     ensure!((200..300).contains(&invited.await?.status), "bob is not invited");
     let reads = || async { Ok(stage.ask_in(&bob, Some(&ada.org), "GET", PATH, None).await?.status == 200) };
     until("bob reads it", reads).await?;
