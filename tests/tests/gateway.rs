@@ -22,6 +22,8 @@ mod email;
 mod evaluation;
 #[path = "gateway/guardrails.rs"]
 mod guardrails;
+#[path = "gateway/hedging.rs"]
+mod hedging;
 #[path = "gateway/images.rs"]
 mod images;
 #[path = "gateway/limits.rs"]

@@ -96,6 +96,9 @@ pub(super) struct Asked {
     deadline: tokio::time::Instant,
     over: bool,
     attempt: u32,
+    // An attempt beside it, which readers hear of when it goes on.
+    beside: Option<Said>,
+    next: Option<Said>,
 }
 
 /// What a request to a model may say of itself.
@@ -195,6 +198,8 @@ impl Integrations {
             // Until it is accepted there is nothing to cancel.
             over: true,
             attempt: 0,
+            beside: None,
+            next: None,
         };
         let command = CompletionCommand::from(command);
         let sent =
@@ -227,6 +232,9 @@ fn with_status(error: ApiError) -> ApiError {
 impl Asked {
     /// What comes next; after an end, nothing does.
     pub async fn next(&mut self) -> Said {
+        if let Some(said) = self.next.take() {
+            return said;
+        }
         let late = tokio::time::sleep_until(self.deadline);
         tokio::pin!(late);
         loop {
@@ -247,6 +255,10 @@ impl Asked {
                     self.over = true;
                     return said;
                 }
+                Some(Said::Piece { attempt, .. }) if self.goes_on(attempt) => {
+                    self.next = said;
+                    return self.instead();
+                }
                 Some(said) => return said,
                 None => {}
             }
@@ -264,8 +276,29 @@ impl Asked {
         }
     }
 
+    // Whether a piece is of the attempt beside the one that readers know of.
+    fn goes_on(&self, attempt: u32) -> bool {
+        matches!(self.beside, Some(Said::Started { attempt: beside, .. }) if beside == attempt)
+    }
+
+    // The other attempt begins, for the readers.
+    fn instead(&mut self) -> Said {
+        let started = self.beside.take().unwrap_or(Said::Reset { attempt: self.attempt });
+        if let Said::Started { attempt, .. } = started {
+            self.attempt = attempt;
+        }
+        started
+    }
+
     fn said(&mut self, event: CompletionEvent) -> Option<Said> {
         match event {
+            CompletionEvent::CompletionAttemptStarted(e) if e.hedges.is_some() && e.attempt > self.attempt => {
+                self.beside = Some(Said::Started { attempt: e.attempt, provider: e.provider, model: e.model });
+                None
+            }
+            CompletionEvent::CompletionAttemptFailed(e) if e.attempt == self.attempt && self.beside.is_some() => {
+                Some(self.instead())
+            }
             // An event may be heard twice.
             CompletionEvent::CompletionAttemptStarted(e) if e.attempt > self.attempt => {
                 self.attempt = e.attempt;

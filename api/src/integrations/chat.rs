@@ -12,7 +12,7 @@ use utoipa_axum::{router::OpenApiRouter, routes};
 pub(super) use self::{
     message::plain,
     request::{ChatRequest, OneOrMany, checked_logprobs, checked_tool, target},
-    routing::{Caching, Routing},
+    routing::{Caching, Hedging, Routing},
 };
 use self::{
     response::{Chunks, TextChunks, completion, text_completion},

@@ -9,14 +9,14 @@ use axum::{
 use serde::Deserialize;
 use serde_json::{Value, json};
 use symbia_commands::integrations::{CHAT, DESCRIPTION};
-use symbia_events::integrations::{AnswerChoice, PromptRole, Sampling, Target, ToolCall};
+use symbia_events::integrations::{AnswerChoice, Hedge, PromptRole, Sampling, Target, ToolCall};
 use utoipa::ToSchema;
 use utoipa_axum::{router::OpenApiRouter, routes};
 
 use super::{
     Integrations,
     ask::{Asked, Message, Question, Tagged},
-    chat::{Caching, ChatRequest, OneOrMany, Routing},
+    chat::{Caching, ChatRequest, Hedging, OneOrMany, Routing},
     embeddings::Texts,
     errors::refused,
     said::{Answer, Failure, Piece},
@@ -86,6 +86,8 @@ struct Params {
     fallbacks: Option<Vec<String>>,
     /// Which of `model` and `fallbacks` is asked first.
     routing: Option<Routing>,
+    /// When the next of `fallbacks` is asked besides.
+    hedge: Option<Hedging>,
     /// Whether an earlier answer to the same request will do.
     cache: Option<Caching>,
 }
@@ -259,6 +261,7 @@ impl Params {
         question.options.parallel_tool_calls = self.parallel_tool_calls;
         question.options.reasoning_effort = self.reasoning_effort;
         question.options.balance = self.routing.map(Routing::read);
+        question.options.hedge = self.hedge.map(Hedge::try_from).transpose()?;
         question.options.cache_seconds = self.cache.map(Caching::read).transpose()?.flatten();
         Ok(Question {
             operation,

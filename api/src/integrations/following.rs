@@ -94,7 +94,8 @@ async fn follow(
         Some((attempt.parse().ok()?, seq.parse().ok()?))
     });
     let telling = Telling::new(id);
-    let mut following = Following { ear, key, telling, last, attempt: 0, events: VecDeque::new(), over: false };
+    let mut following =
+        Following { ear, key, telling, last, attempt: 0, beside: None, events: VecDeque::new(), over: false };
     past.events.into_iter().for_each(|event| following.happened(event));
     let events = stream::unfold(following, |mut following| async {
         loop {
@@ -117,6 +118,8 @@ struct Following {
     // What the reader has: an attempt, and a place in it.
     last: Option<(u32, u64)>,
     attempt: u32,
+    // An attempt beside it: its number, provider and model.
+    beside: Option<(u32, String, String)>,
     events: VecDeque<Event>,
     over: bool,
 }
@@ -130,29 +133,48 @@ impl Following {
                 }
             }
             Heard::Live(message) => {
-                if let Some(Said::Piece { attempt, index, choice, piece }) = live(&message)
-                    && attempt == self.attempt
-                    && self.last.is_none_or(|last| (attempt, index + 1) > last)
-                {
+                let Some(Said::Piece { attempt, index, choice, piece }) = live(&message) else { return };
+                if self.beside.as_ref().is_some_and(|(beside, ..)| *beside == attempt) {
+                    let events = self.instead();
+                    self.events.extend(events);
+                }
+                if attempt == self.attempt && self.last.is_none_or(|last| (attempt, index + 1) > last) {
                     self.events.push_back(self.telling.at(attempt, index + 1, choice, &piece));
                 }
             }
         }
     }
 
+    // The attempt beside the one that the reader knows of goes on.
+    fn instead(&mut self) -> Vec<Event> {
+        match self.beside.take() {
+            Some((attempt, provider, model)) => self.began(attempt, &provider, &model),
+            None => Vec::new(),
+        }
+    }
+
+    fn began(&mut self, attempt: u32, provider: &str, model: &str) -> Vec<Event> {
+        self.attempt = attempt;
+        let had = self.last.is_some_and(|(last, _)| last >= attempt);
+        let mut events = Vec::new();
+        if attempt > 1 && !had {
+            events.extend(self.telling.reset(attempt));
+        }
+        let started = self.telling.started(attempt, provider, model);
+        events.extend(started.into_iter().filter(|_| !had));
+        events
+    }
+
     // An event may be heard twice.
     fn happened(&mut self, event: CompletionEvent) {
         let events = match event {
+            CompletionEvent::CompletionAttemptStarted(e) if e.hedges.is_some() && e.attempt > self.attempt => {
+                self.beside = Some((e.attempt, e.provider, e.model));
+                Vec::new()
+            }
+            CompletionEvent::CompletionAttemptFailed(e) if e.attempt == self.attempt => self.instead(),
             CompletionEvent::CompletionAttemptStarted(e) if e.attempt > self.attempt => {
-                self.attempt = e.attempt;
-                let had = self.last.is_some_and(|(attempt, _)| attempt >= e.attempt);
-                let mut events = Vec::new();
-                if e.attempt > 1 && !had {
-                    events.extend(self.telling.reset(e.attempt));
-                }
-                let started = self.telling.started(e.attempt, &e.provider, &e.model);
-                events.extend(started.into_iter().filter(|_| !had));
-                events
+                self.began(e.attempt, &e.provider, &e.model)
             }
             event => match ended(&self.key, event) {
                 Some(Said::Completed(answer)) => {

@@ -9,13 +9,13 @@ use symbia_commands::{
 };
 use symbia_events::{
     AggregateRef, Service,
-    integrations::{FallbackTrigger, RouteFallback, RouteTarget, Strategy},
+    integrations::{FallbackTrigger, Hedge, RouteFallback, RouteTarget, Strategy},
 };
 use symbia_projections::integrations as model;
 use utoipa::ToSchema;
 use utoipa_axum::{router::OpenApiRouter, routes};
 
-use super::{Integrations, errors::refused, usage::Asker};
+use super::{Integrations, chat::Hedging, errors::refused, usage::Asker};
 use crate::{
     http::{ApiError, ApiResult, Caller, Json, Path, RequestScope},
     iso,
@@ -37,6 +37,10 @@ struct Route {
     targets: Vec<RouteTarget>,
     #[schema(value_type = Vec<Object>)]
     fallbacks: Vec<RouteFallback>,
+    /// When the second target is asked besides the first.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<Object>)]
+    hedge: Option<Hedging>,
     updated_by: String,
     updated_at: String,
 }
@@ -49,6 +53,7 @@ impl From<model::Route> for Route {
             strategy: row.strategy,
             targets: row.targets.0,
             fallbacks: row.fallbacks.0,
+            hedge: row.hedge.map(|hedge| hedge.0.into()),
             updated_by: row.set_by,
             updated_at: iso(row.set_at),
         }
@@ -69,6 +74,9 @@ struct NewRoute {
     /// What is asked besides, when something goes wrong.
     #[serde(default)]
     fallbacks: Vec<Fallback>,
+    /// When the second target is asked besides the first.
+    #[serde(default)]
+    hedge: Option<Hedging>,
 }
 
 fn in_order() -> Strategy {
@@ -220,6 +228,7 @@ async fn set(
         strategy: new.strategy,
         targets: new.targets.into_iter().map(Into::into).collect(),
         fallbacks: new.fallbacks.into_iter().map(fallback).collect(),
+        hedge: new.hedge.map(Hedge::try_from).transpose()?,
     });
     service.platform.submit(&address, &command, &Actor::from(&*caller), &scope).await?;
     Ok(Json(service.route(&asker, &alias).await?.ok_or_else(unknown)?))

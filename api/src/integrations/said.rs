@@ -6,8 +6,8 @@ use serde_json::{Value, json};
 use symbia_events::{
     Personal, SubjectKey,
     integrations::{
-        AnswerChoice, AnswerMore, CompletionCompleted, CompletionEvent, Cost, ErrorCategory, Timing, TokenLogprob,
-        Upstream, Usage,
+        AnswerChoice, AnswerMore, CompletionCompleted, CompletionEvent, Cost, ErrorCategory, Spent, Timing,
+        TokenLogprob, Upstream, Usage,
     },
 };
 
@@ -140,7 +140,7 @@ fn opened(key: &SubjectKey, e: CompletionCompleted) -> Option<Answer> {
         others,
         raw_finish_reason: e.raw_finish_reason,
         usage: e.usage,
-        cost: e.cost,
+        cost: Spent { usage: e.usage, cost: e.cost }.and(e.hedged).cost,
         timing: e.timing,
         attempts: e.attempts,
         warnings: e.warnings,

@@ -11,7 +11,7 @@ use symbia_events::{
         CompletionAdmitted, CompletionAttemptFailed, CompletionAttemptStarted, CompletionCancelled,
         CompletionCompleted, CompletionContext, CompletionEvent, CompletionFailed, CompletionForgotten,
         CompletionGuarded, CompletionPartialKept, CompletionRequested, ErrorCategory, GuardrailFinding, GuardrailHook,
-        PromptMessage, Sampling,
+        PromptMessage, Sampling, Spent,
     },
     messaging::{content_key_id, is_content_key},
 };
@@ -32,6 +32,8 @@ pub const MAX_MESSAGES: usize = 500;
 pub const MAX_TEXT: usize = 128 * 1024;
 /// Most bytes of a prompt with its small images and tools: sealed, it must fit into an event. Others are kept beside the log.
 pub const MAX_PROMPT: usize = 180 * 1024;
+/// The code of an attempt that was given up for another that began to answer first.
+pub const HEDGE_LOST: &str = "hedge_lost";
 /// Most models that are asked one after another.
 pub const MAX_FALLBACKS: usize = 8;
 
@@ -47,12 +49,25 @@ pub struct Completion {
     attempt_provider: String,
     attempt_model: String,
     attempt_worker: String,
-    credential: Option<(Option<String>, String)>,
+    /// Attempts under way: one, or two of which the first to answer goes on.
+    open: Vec<Open>,
+    /// What attempts took that were given up.
+    hedged: Option<Spent>,
     budgets: Vec<String>,
     guarded: Vec<GuardrailFinding>,
     phase: Phase,
     partial_wanted: bool,
     forgotten: bool,
+}
+
+/// An attempt under way.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+struct Open {
+    attempt: u32,
+    provider: String,
+    model: String,
+    credential_id: Option<String>,
+    credential_source: String,
 }
 
 /// Where a completion stands.
@@ -128,9 +143,9 @@ impl Completion {
     }
 
     // A worker that was taken for lost and comes back must not end what another has begun again.
-    fn current(&self, attempt: u32) -> Result<(), Rejection> {
-        if self.phase == Phase::Running && attempt == self.attempts {
-            return Ok(());
+    fn current(&self, attempt: u32) -> Result<&Open, Rejection> {
+        if let Some(open) = self.open.iter().find(|open| open.attempt == attempt) {
+            return Ok(open);
         }
         let text = format!("attempt {attempt} is not under way; the last one is {}", self.attempts);
         Err(Rejection::new("STALE_ATTEMPT", text))
@@ -217,16 +232,26 @@ impl Completion {
             let text = format!("the next attempt is number {}", self.attempts + 1);
             return Err(Rejection::new("STALE_ATTEMPT", text));
         }
-        let lost = (self.phase == Phase::Running).then(|| CompletionAttemptFailed {
+        match (c.hedges, &*self.open) {
+            (None, _) => {}
+            (Some(hedged), [only]) if only.attempt == hedged => {}
+            (Some(hedged), _) => {
+                let text = format!("attempt {hedged} is not the only one under way: none is made beside it");
+                return Err(Rejection::new("STALE_ATTEMPT", text));
+            }
+        }
+        let lost = self.open.iter().filter(|_| c.hedges.is_none()).map(|open| CompletionAttemptFailed {
             request_id: c.request_id.clone(),
-            attempt: self.attempts,
+            attempt: open.attempt,
             category: ErrorCategory::Internal,
             code: Some("worker_lost".to_owned()),
             upstream: None,
             message: None,
             retry_after_ms: None,
             will_retry: true,
+            spent: None,
         });
+        let decision = lost.fold(Decision::nothing(), |decision, lost| decision.and(lost));
         let started = CompletionAttemptStarted {
             request_id: c.request_id,
             attempt: c.attempt,
@@ -237,8 +262,8 @@ impl Completion {
             credential_id: c.credential_id,
             credential_source: c.credential_source,
             dropped_params: c.dropped_params,
+            hedges: c.hedges,
         };
-        let decision = lost.map_or_else(Decision::nothing, Decision::one);
         // Attempts have the same prompt, unless a guardrail was changed meanwhile.
         let guarded = Some(c.guarded).filter(|guarded| *guarded != self.guarded);
         let attempt = Some(started.attempt);
@@ -253,6 +278,7 @@ impl Completion {
     fn fail_attempt(&self, c: FailCompletionAttempt, by: &Actor) -> Result<Decision<CompletionEvent>, Rejection> {
         self.worked_on(by)?;
         self.current(c.attempt)?;
+        let will_retry = c.code.as_deref() != Some(HEDGE_LOST);
         Ok(Decision::one(CompletionAttemptFailed {
             request_id: c.request_id,
             attempt: c.attempt,
@@ -261,23 +287,23 @@ impl Completion {
             upstream: c.upstream,
             message: c.message,
             retry_after_ms: c.retry_after_ms,
-            will_retry: true,
+            will_retry,
+            spent: c.spent,
         }))
     }
 
     fn complete(&self, c: CompleteCompletion, by: &Actor) -> Result<Decision<CompletionEvent>, Rejection> {
         self.worked_on(by)?;
-        self.current(c.attempt)?;
+        let by_attempt = self.current(c.attempt)?.clone();
         let calls = c.tool_calls.as_ref().map_or(0, |calls| calls.text_len());
         let reasoning = c.reasoning.as_ref().map_or(0, |reasoning| reasoning.text_len());
         fits("content", c.content.text_len().max(calls).max(reasoning), MAX_TEXT)?;
         fits("more", c.more.as_ref().map_or(0, |more| more.text_len()), MAX_PROMPT)?;
-        let (credential_id, credential_source) = self.credential.clone().unzip();
         let guarded = found(&c.request_id, Some(c.attempt), GuardrailHook::Answer, c.guarded);
         Ok(guarded.map_or_else(Decision::nothing, Decision::one).and(CompletionCompleted {
             request_id: c.request_id,
             attempt: c.attempt,
-            provider: self.attempt_provider.clone(),
+            provider: by_attempt.provider,
             requested_model: self.requested_model.clone(),
             model: c.model,
             operation: self.operation.clone(),
@@ -296,8 +322,9 @@ impl Completion {
             more: c.more,
             cached: c.cached,
             cost: c.cost,
-            credential_id: credential_id.flatten(),
-            credential_source,
+            hedged: self.hedged,
+            credential_id: by_attempt.credential_id,
+            credential_source: Some(by_attempt.credential_source),
             requested_by: Some(self.requested_by.clone()),
             budgets: self.budgets.clone(),
         }))
@@ -306,13 +333,14 @@ impl Completion {
     fn fail(&self, c: FailCompletion, by: &Actor) -> Result<Decision<CompletionEvent>, Rejection> {
         self.worked_on(by)?;
         match c.attempt {
-            Some(attempt) => self.current(attempt)?,
+            Some(attempt) => _ = self.current(attempt)?,
             None if self.phase == Phase::Running => {
                 return Err(Rejection::new("STALE_ATTEMPT", "an attempt is under way: name the attempt that failed"));
             }
             None => {}
         }
         let asked = self.attempts > 0;
+        let by_attempt = self.open.iter().find(|open| Some(open.attempt) == c.attempt);
         let hook = if c.attempt.is_some() { GuardrailHook::Answer } else { GuardrailHook::Prompt };
         let guarded = found(&c.request_id, c.attempt, hook, c.guarded);
         Ok(guarded.map_or_else(Decision::nothing, Decision::one).and(CompletionFailed {
@@ -327,9 +355,10 @@ impl Completion {
             partial_content: c.partial_content,
             usage: c.usage,
             cost: c.cost,
+            hedged: self.hedged,
             context: self.context.clone(),
-            provider: asked.then(|| self.attempt_provider.clone()),
-            model: asked.then(|| self.attempt_model.clone()),
+            provider: asked.then(|| by_attempt.map_or(&self.attempt_provider, |open| &open.provider).clone()),
+            model: asked.then(|| by_attempt.map_or(&self.attempt_model, |open| &open.model).clone()),
             retry_after_ms: c.retry_after_ms,
             requested_by: Some(self.requested_by.clone()),
             budgets: self.budgets.clone(),
@@ -349,6 +378,7 @@ impl Completion {
             attempts: self.attempts,
             partial_content: c.partial_content,
             usage: c.usage,
+            hedged: self.hedged,
             context: self.context.clone(),
             requested_by: Some(self.requested_by.clone()),
             budgets: self.budgets.clone(),
@@ -472,12 +502,31 @@ impl Aggregate for Completion {
                 self.attempt_provider.clone_from(&e.provider);
                 self.attempt_model.clone_from(&e.model);
                 self.attempt_worker.clone_from(&e.worker_id);
-                self.credential = Some((e.credential_id.clone(), e.credential_source.clone()));
+                if e.hedges.is_none() {
+                    self.open.clear();
+                }
+                self.open.push(Open {
+                    attempt: e.attempt,
+                    provider: e.provider.clone(),
+                    model: e.model.clone(),
+                    credential_id: e.credential_id.clone(),
+                    credential_source: e.credential_source.clone(),
+                });
                 self.phase = Phase::Running;
             }
-            CompletionEvent::CompletionAttemptFailed(_) => self.phase = Phase::Waiting,
-            CompletionEvent::CompletionCompleted(_) | CompletionEvent::CompletionFailed(_) => self.phase = Phase::Over,
+            CompletionEvent::CompletionAttemptFailed(e) => {
+                self.open.retain(|open| open.attempt != e.attempt);
+                self.hedged = e.spent.map(|spent| spent.and(self.hedged)).or(self.hedged);
+                if self.open.is_empty() {
+                    self.phase = Phase::Waiting;
+                }
+            }
+            CompletionEvent::CompletionCompleted(_) | CompletionEvent::CompletionFailed(_) => {
+                self.open.clear();
+                self.phase = Phase::Over;
+            }
             CompletionEvent::CompletionCancelled(e) => {
+                self.open.clear();
                 (self.phase, self.partial_wanted) = (Phase::Over, e.keep_partial);
             }
             CompletionEvent::CompletionPartialKept(_) => self.partial_wanted = false,

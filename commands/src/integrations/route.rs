@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 use symbia_events::integrations::{
-    FallbackTrigger, RouteEvent, RouteFallback, RoutePolicyRemoved, RoutePolicySet, RouteTarget, Strategy,
+    FallbackTrigger, Hedge, RouteEvent, RouteFallback, RoutePolicyRemoved, RoutePolicySet, RouteTarget, Strategy,
 };
 use time::OffsetDateTime;
 use uuid::Uuid;
@@ -21,6 +21,8 @@ const HEAVIEST: u32 = 1000;
 const MOST: std::ops::RangeInclusive<u32> = 1..=1_000_000;
 /// What the attempts at a target may take, milliseconds.
 const TIMEOUTS: std::ops::RangeInclusive<u64> = 100..=600_000;
+/// After how many milliseconds another model is asked besides.
+const HEDGES: std::ops::RangeInclusive<u32> = 10..=60_000;
 const OTHERS: &str = "sets where its models are asked for";
 
 domain_commands! {
@@ -35,6 +37,8 @@ domain_commands! {
             targets: Vec<RouteTarget>,
             #[serde(default)]
             fallbacks: Vec<RouteFallback>,
+            #[serde(default, skip_serializing_if = "Option::is_none")]
+            hedge: Option<Hedge>,
         }
         /// Has it mean nothing.
         RemoveRoutePolicy = "symbia.cmd.integrations.remove-route-policy.v1" { route_id: String, org_id: String }
@@ -76,6 +80,7 @@ impl Route {
         for fallback in &c.fallbacks {
             asked_in_turn("fallbacks.targets", &fallback.targets)?;
         }
+        check_hedge("hedge.after", c.hedge)?;
         Ok(Decision::one(RoutePolicySet {
             route_id: c.route_id,
             alias: c.alias,
@@ -83,8 +88,18 @@ impl Route {
             strategy: c.strategy,
             targets: c.targets,
             fallbacks: c.fallbacks,
+            hedge: c.hedge,
             by: by.id.clone(),
         }))
+    }
+}
+
+/// Whether a hedge makes sense; `what` names it.
+pub fn check_hedge(what: &str, hedge: Option<Hedge>) -> Result<(), Rejection> {
+    let after = hedge.and_then(|hedge| hedge.after_ms);
+    match after.is_none_or(|ms| HEDGES.contains(&ms)) {
+        true => Ok(()),
+        false => Err(Rejection::invalid(format!("{what}: 10 to 60000 ms, or p95"))),
     }
 }
 
@@ -177,6 +192,7 @@ mod tests {
             strategy: Strategy::Priority,
             targets: vec![target("a"), target("b")],
             fallbacks: vec![RouteFallback { on: FallbackTrigger::Budget, targets: vec![target("c")] }],
+            hedge: None,
         }
     }
 
@@ -218,6 +234,7 @@ mod tests {
         ] {
             refused(SetRoutePolicy { targets: vec![limited], ..set("smart") });
         }
+        refused(SetRoutePolicy { hedge: Some(Hedge { after_ms: Some(5) }), ..set("smart") });
         let twice = RouteFallback { on: FallbackTrigger::Error, targets: vec![target("c")] };
         refused(SetRoutePolicy { fallbacks: vec![twice.clone(), twice], ..set("smart") });
     }

@@ -194,6 +194,42 @@ pub struct Timing {
     pub tokens_per_sec: Option<f64>,
 }
 
+/// What an attempt took.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct Spent {
+    /// Tokens.
+    pub usage: Usage,
+    /// What they cost; absent where no price is known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cost: Option<Cost>,
+}
+
+impl Spent {
+    /// Together with what another attempt took.
+    #[must_use]
+    pub fn and(self, other: Option<Spent>) -> Spent {
+        let Some(other) = other else { return self };
+        let usage = Usage {
+            prompt_tokens: self.usage.prompt_tokens.saturating_add(other.usage.prompt_tokens),
+            completion_tokens: self.usage.completion_tokens.saturating_add(other.usage.completion_tokens),
+            total_tokens: self.usage.total_tokens.saturating_add(other.usage.total_tokens),
+            cached_prompt_tokens: self.usage.cached_prompt_tokens,
+            estimated: self.usage.estimated || other.usage.estimated,
+        };
+        let sum = |one: Cost, two: Cost| Cost {
+            input_micros: one.input_micros.saturating_add(two.input_micros),
+            output_micros: one.output_micros.saturating_add(two.output_micros),
+            total_micros: one.total_micros.saturating_add(two.total_micros),
+            price_version: one.price_version,
+        };
+        let cost = match (self.cost, other.cost) {
+            (Some(one), Some(two)) => Some(sum(one, two)),
+            (one, two) => one.or(two),
+        };
+        Spent { usage, cost }
+    }
+}
+
 /// What the provider said of a failure.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", default)]
@@ -273,6 +309,9 @@ domain_events! {
             /// `personal`, `org-wide` or `none`.
             credential_source: String,
             dropped_params: Vec<DroppedParam>,
+            /// The attempt beside which it is made, since that one does not begin to answer: the first that does goes on.
+            #[serde(default, skip_serializing_if = "Option::is_none")]
+            hedges: Option<u32>,
         }
         /// An attempt came to nothing; another may follow.
         CompletionAttemptFailed = "symbia.integrations.completion.completion-attempt-failed.v1" {
@@ -285,6 +324,9 @@ domain_events! {
             message: Option<Personal>,
             retry_after_ms: Option<u64>,
             will_retry: bool,
+            /// What it took all the same, where it was given up for another.
+            #[serde(default, skip_serializing_if = "Option::is_none")]
+            spent: Option<Spent>,
         }
         /// The model answered.
         CompletionCompleted = "symbia.integrations.completion.completion-completed.v1" {
@@ -318,6 +360,9 @@ domain_events! {
             cached: bool,
             /// Absent where no price is known.
             cost: Option<Cost>,
+            /// What attempts took besides that were given up for this one.
+            #[serde(default, skip_serializing_if = "Option::is_none")]
+            hedged: Option<Spent>,
             credential_id: Option<String>,
             credential_source: Option<String>,
             requested_by: Option<String>,
@@ -341,6 +386,9 @@ domain_events! {
             /// What it cost all the same, where that is known.
             #[serde(default, skip_serializing_if = "Option::is_none")]
             cost: Option<Cost>,
+            /// What attempts took besides that were given up for another.
+            #[serde(default, skip_serializing_if = "Option::is_none")]
+            hedged: Option<Spent>,
             context: CompletionContext,
             /// The provider of the last attempt.
             provider: Option<String>,
@@ -360,6 +408,9 @@ domain_events! {
             attempts: u32,
             partial_content: Option<Personal>,
             usage: Option<Usage>,
+            /// What attempts took besides that were given up for another.
+            #[serde(default, skip_serializing_if = "Option::is_none")]
+            hedged: Option<Spent>,
             context: CompletionContext,
             requested_by: Option<String>,
             #[serde(default)]

@@ -139,6 +139,9 @@ pub struct PromptOptions {
     /// Which of several models is asked first; absent: the first that is named.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub balance: Option<Balance>,
+    /// When another model is asked besides.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub hedge: Option<Hedge>,
     /// An answer to the same request that is so many seconds old is as good as a new one.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub cache_seconds: Option<u32>,
@@ -169,6 +172,15 @@ pub struct Balance {
     /// One for each model, in the order in which they are named; 1 where there is none.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub weights: Vec<u32>,
+}
+
+/// When the next model is asked besides the first, which does not begin to answer: whichever does first goes on.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Hedge {
+    /// After so many milliseconds; absent: after as long as the first lately took at most in 19 of 20 cases.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub after_ms: Option<u32>,
 }
 
 /// By what a model is chosen.

@@ -3,7 +3,7 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::Strategy;
+use super::{Hedge, Strategy};
 use crate::domain_events;
 
 /// A model that a route may ask.
@@ -69,6 +69,9 @@ domain_events! {
             strategy: Strategy,
             targets: Vec<RouteTarget>,
             fallbacks: Vec<RouteFallback>,
+            /// When the second target is asked besides the first.
+            #[serde(default, skip_serializing_if = "Option::is_none")]
+            hedge: Option<Hedge>,
             by: String,
         }
         /// The name means nothing any more.

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use sqlx::{FromRow, PgConnection, types::Json};
 use symbia_events::{
     DomainEvent, Event,
-    integrations::{CompletionContext, CompletionEvent, Cost, EmbeddingEvent, ImageEvent, TaskEvent, Usage},
+    integrations::{CompletionContext, CompletionEvent, Cost, EmbeddingEvent, ImageEvent, Spent, TaskEvent, Usage},
 };
 use time::OffsetDateTime;
 
@@ -184,7 +184,8 @@ fn apply(row: &mut Option<Row>, event: &Event, change: CompletionEvent) {
         }
         CompletionEvent::CompletionAttemptFailed(e) => row.failed(name_of(e.category), e.code),
         CompletionEvent::CompletionCompleted(e) => {
-            row.end(event, "completed", Some(e.usage));
+            let Spent { usage, cost } = Spent { usage: e.usage, cost: e.cost }.and(e.hedged);
+            row.end(event, "completed", Some(usage));
             row.provider = Some(text(e.provider));
             row.model = Some(text(e.model));
             row.finish_reason = Some(name_of(e.finish_reason));
@@ -192,19 +193,27 @@ fn apply(row: &mut Option<Row>, event: &Event, change: CompletionEvent) {
             row.ttft_ms = e.timing.ttft_ms.map(int);
             row.total_ms = Some(int(e.timing.total_ms));
             row.tokens_per_sec = e.timing.tokens_per_sec;
-            row.costs(e.cost);
+            row.costs(cost);
             (row.error_category, row.error_code) = (None, None);
         }
         CompletionEvent::CompletionFailed(e) => {
-            row.end(event, "failed", e.usage);
-            row.costs(e.cost);
+            let (usage, cost) = with_hedged(e.usage, e.cost, e.hedged);
+            row.end(event, "failed", usage);
+            row.costs(cost);
             row.failed(name_of(e.category), e.code);
         }
         CompletionEvent::CompletionCancelled(e) => {
-            row.end(event, "cancelled", e.usage);
+            let (usage, cost) = with_hedged(e.usage, None, e.hedged);
+            row.end(event, "cancelled", usage);
+            row.costs(cost);
             row.error_code = Some(text(e.reason));
         }
     }
+}
+
+fn with_hedged(usage: Option<Usage>, cost: Option<Cost>, hedged: Option<Spent>) -> (Option<Usage>, Option<Cost>) {
+    let spent = Spent { usage: usage.unwrap_or_default(), cost }.and(hedged);
+    (usage.map(|_| spent.usage).or(hedged.map(|hedged| hedged.usage)), spent.cost)
 }
 
 /// What becomes of a request that one model answers in one piece.

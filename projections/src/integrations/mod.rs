@@ -153,4 +153,5 @@ const MIGRATIONS: &[Migration] = &[
         name: "guardrails",
         sql: include_str!("../../../migrations/integrations/0017_guardrails.sql"),
     },
+    Migration { version: 18, name: "hedges", sql: include_str!("../../../migrations/integrations/0018_hedges.sql") },
 ];

@@ -3,7 +3,7 @@
 use sqlx::{FromRow, PgConnection, types::Json};
 use symbia_events::{
     DomainEvent,
-    integrations::{RouteEvent, RouteFallback, RouteTarget},
+    integrations::{Hedge, RouteEvent, RouteFallback, RouteTarget},
 };
 use time::OffsetDateTime;
 
@@ -23,6 +23,7 @@ pub struct Route {
     pub strategy: String,
     pub targets: Json<Vec<RouteTarget>>,
     pub fallbacks: Json<Vec<RouteFallback>>,
+    pub hedge: Option<Json<Hedge>>,
     pub set_by: String,
     pub set_at: OffsetDateTime,
 }
@@ -48,20 +49,21 @@ pub(super) async fn fold(conn: &mut PgConnection, events: &[FoldEvent]) -> Resul
     for FoldEvent { event, .. } in events.iter().filter(|e| e.event.aggregatetype == RouteEvent::AGGREGATE) {
         let row = |sql: &'static str| sqlx::query(sql).bind(event.orgid.as_str()).bind(&event.aggregateid);
         let change = match event.decode()? {
-            RouteEvent::RoutePolicySet(e) => {
-                row("INSERT INTO routes (org_id, id, alias, version, strategy, targets, fallbacks, set_by, set_at)
-                 VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9)
+            RouteEvent::RoutePolicySet(e) => row(
+                "INSERT INTO routes (org_id, id, alias, version, strategy, targets, fallbacks, set_by, set_at, hedge)
+                 VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)
                  ON CONFLICT (org_id, id) DO UPDATE SET version = excluded.version, strategy = excluded.strategy,
                      targets = excluded.targets, fallbacks = excluded.fallbacks, set_by = excluded.set_by,
-                     set_at = excluded.set_at")
-                .bind(text(e.alias))
-                .bind(int(e.version))
-                .bind(name_of(e.strategy))
-                .bind(Json(e.targets))
-                .bind(Json(e.fallbacks))
-                .bind(text(e.by))
-                .bind(event.time)
-            }
+                     set_at = excluded.set_at, hedge = excluded.hedge",
+            )
+            .bind(text(e.alias))
+            .bind(int(e.version))
+            .bind(name_of(e.strategy))
+            .bind(Json(e.targets))
+            .bind(Json(e.fallbacks))
+            .bind(text(e.by))
+            .bind(event.time)
+            .bind(e.hedge.map(Json)),
             RouteEvent::RoutePolicyRemoved(_) => row("DELETE FROM routes WHERE org_id = $1 AND id = $2"),
         };
         change.execute(&mut *conn).await?;

@@ -34,7 +34,7 @@ pub struct Asked {
 pub struct Vendor {
     asked: Arc<Mutex<Vec<Asked>>>,
     base: String,
-    // Lets the model `slow` answer so many requests.
+    // Lets the models `slow…` answer so many requests.
     gate: Arc<Semaphore>,
     refused: Arc<AtomicBool>,
 }
@@ -74,7 +74,7 @@ impl Vendor {
         std::mem::take(&mut self.asked.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
-    /// Lets the model `slow` answer so many requests.
+    /// Lets the models `slow…` answer so many requests, in the order in which they came.
     pub fn let_answer(&self, requests: usize) {
         self.gate.add_permits(requests);
     }
@@ -127,7 +127,7 @@ async fn chat(State(vendor): State<Vendor>, headers: HeaderMap, Json(body): Json
     if let Some(refusal) = body["model"].as_str().and_then(|model| vendor.refusal(model)) {
         return refusal;
     }
-    if body["model"] == "slow"
+    if body["model"].as_str().is_some_and(|model| model.starts_with("slow"))
         && let Ok(turn) = vendor.gate.acquire().await
     {
         turn.forget();

@@ -1,6 +1,6 @@
 //! Room in budgets: kept before a provider is asked, given back by the [meter](super::meter) when the request has its end.
 
-use std::time::Duration;
+use std::{sync::atomic::Ordering, time::Duration};
 
 use symbia_commands::{
     OutcomeStatus,
@@ -47,6 +47,8 @@ pub(super) struct Expected<'a> {
     pub provider: &'a str,
     pub model: &'a str,
     pub taken: Taken,
+    /// Provider and model of another attempt that may be made besides, and take as much.
+    pub beside: Option<(&'a str, &'a str)>,
 }
 
 /// Keeps room in all budgets that count a request, or in none.
@@ -59,23 +61,32 @@ pub(super) async fn reserve(
     expected: Expected<'_>,
 ) -> anyhow::Result<Result<Kept, Fault>> {
     let budgets = accounts.budgets(asker.org).await?;
-    let counts = |budget: &&BudgetTerms| budget.period != BudgetPeriod::Minute && budget.counts(asker, expected.model);
+    let counts = |budget: &&BudgetTerms| {
+        let counts = |model| budget.counts(asker, model);
+        let counted = counts(expected.model) || expected.beside.is_some_and(|(_, model)| counts(model));
+        budget.period != BudgetPeriod::Minute && counted
+    };
     let counting: Vec<&BudgetTerms> = budgets.iter().filter(counts).collect();
     let mut kept = Vec::with_capacity(counting.len());
     for budget in counting {
         let amount = match budget.unit {
             BudgetUnit::Requests => 1,
-            BudgetUnit::Tokens => expected.taken.usage.total_tokens,
-            BudgetUnit::Micros => match accounts.price(expected.provider, expected.model).await? {
-                Some(price) => price.of_all(&expected.taken).total_micros,
-                None => 0,
-            },
+            BudgetUnit::Tokens => expected.taken.usage.total_tokens * if expected.beside.is_some() { 2 } else { 1 },
+            BudgetUnit::Micros => {
+                let mut micros = 0u64;
+                for (provider, model) in [(expected.provider, expected.model)].into_iter().chain(expected.beside) {
+                    if let Some(price) = accounts.price(provider, model).await? {
+                        micros = micros.saturating_add(price.of_all(&expected.taken).total_micros);
+                    }
+                }
+                micros
+            }
         };
         let to = AggregateRef::new(Service::Integrations, event.orgid.clone(), "budget", &budget.id)?;
         let reserve = ReserveBudget { budget_id: budget.id.clone(), request_id: request_id.to_owned(), amount };
         // Another model after a refusal is another question.
-        let id =
-            CommandId::derived(event.id, &format!("reserve-{}-{}/{}", budget.id, expected.provider, expected.model));
+        let question = expected.question();
+        let id = CommandId::derived(event.id, &format!("reserve-{}-{question}", budget.id));
         let outcome = sender.send(Some(event), &to, &BudgetCommand::from(reserve), &router(), id).await?;
         match outcome.rejection {
             None => kept.push(budget.id.clone()),
@@ -83,7 +94,7 @@ pub(super) async fn reserve(
             Some(rejection) if rejection.code == "NOT_FOUND" => {}
             Some(rejection) => {
                 for budget in kept {
-                    give_back(sender, event, request_id, &budget).await?;
+                    give_back(sender, event, request_id, (&budget, &question)).await?;
                 }
                 if rejection.code == TOO_MANY_AT_ONCE {
                     refusals.note(event, Refused { request_id, budget: &budget.id, counted: budget.limit });
@@ -97,10 +108,23 @@ pub(super) async fn reserve(
     Ok(Ok(Kept(kept)))
 }
 
-async fn give_back(sender: &Sender, event: &Event, request_id: &str, budget: &str) -> anyhow::Result<()> {
+impl Expected<'_> {
+    fn question(&self) -> String {
+        let beside = self.beside.map_or_else(String::new, |(provider, model)| format!("+{provider}/{model}"));
+        format!("{}/{}{beside}", self.provider, self.model)
+    }
+}
+
+// `why` tells times from one another at which the same is given back.
+async fn give_back(
+    sender: &Sender,
+    event: &Event,
+    request_id: &str,
+    (budget, why): (&str, &str),
+) -> anyhow::Result<()> {
     let to = AggregateRef::new(Service::Integrations, event.orgid.clone(), "budget", budget)?;
     let settle = SettleBudget { budget_id: budget.to_owned(), request_id: request_id.to_owned(), amount: 0 };
-    let id = CommandId::derived(event.id, &format!("give-back-{budget}"));
+    let id = CommandId::derived(event.id, &format!("give-back-{budget}-{why}"));
     sender.send(Some(event), &to, &BudgetCommand::from(settle), &router(), id).await?;
     Ok(())
 }
@@ -115,7 +139,7 @@ pub(super) fn places(kept: &[String], budgets: &[BudgetTerms]) -> Vec<String> {
 /// Gives places back.
 pub(super) async fn leave(sender: &Sender, event: &Event, request_id: &str, places: &[String]) -> anyhow::Result<()> {
     for budget in places {
-        give_back(sender, event, request_id, budget).await?;
+        give_back(sender, event, request_id, (budget, "end")).await?;
     }
     Ok(())
 }
@@ -123,7 +147,6 @@ pub(super) async fn leave(sender: &Sender, event: &Event, request_id: &str, plac
 impl LlmRouter {
     /// Keeps room for a completion, once: who takes it over finds that it was admitted.
     pub(super) async fn admit(&self, work: &Work<'_>) -> anyhow::Result<Admission> {
-        let request = work.request;
         let granted = || Admission::Granted(Charged::default());
         let Some(Candidate { provider, model, .. }) = work.asked.targets.first() else { return Ok(granted()) };
         let budgets = self.accounts.budgets(work.asker().org).await?;
@@ -136,17 +159,40 @@ impl LlmRouter {
         }
         if state.attempts() > 0 || !state.budgets().is_empty() {
             work.places.get_or_init(|| places(state.budgets(), &budgets));
+            // What was kept then may have been for one.
+            work.hedges.store(false, Ordering::Relaxed);
             return Ok(granted());
         }
-        let prompt_tokens = work.prompt(0, model.clone()).estimated_tokens();
+        let targets = &work.asked.targets;
+        let beside = work.rival().and_then(|rival| targets.get(rival));
+        let admitted = self.admit_with(work, &budgets, (provider.key(), model.as_str()), beside).await?;
+        if beside.is_none() || !matches!(admitted, Admission::Refused(_)) {
+            return Ok(admitted);
+        }
+        // There may be room for one.
+        work.hedges.store(false, Ordering::Relaxed);
+        self.admit_with(work, &budgets, (provider.key(), model.as_str()), None).await
+    }
+
+    async fn admit_with(
+        &self,
+        work: &Work<'_>,
+        budgets: &[BudgetTerms],
+        (provider, model): (&str, &str),
+        beside: Option<&Candidate>,
+    ) -> anyhow::Result<Admission> {
+        let request = work.request;
+        let prompt_tokens = work.prompt(0, model.to_owned()).estimated_tokens();
         let choices = u64::from(work.asked.options.choices.unwrap_or(1).clamp(1, 128));
         let completion_tokens = request.sampling.max_tokens.map_or(EXPECTED, u64::from) * choices;
         let total_tokens = prompt_tokens + completion_tokens;
         let usage = Usage { prompt_tokens, completion_tokens, total_tokens, ..Usage::default() };
-        let expected = Expected { provider: provider.key(), model, taken: usage.into() };
+        let times = if beside.is_some() { 2 } else { 1 };
+        let beside = beside.map(|target| (target.provider.key(), target.model.as_str()));
+        let expected = Expected { provider, model, taken: usage.into(), beside };
         let (id, asker) = (&request.request_id, work.asker());
-        let asked = (&asker, model.as_str(), total_tokens);
-        let charged = match self.rates.charge(work.event, &budgets, asked).await {
+        let asked = (&asker, model, total_tokens * times);
+        let charged = match self.rates.charge(work.event, budgets, asked).await {
             Ok(charged) => charged,
             Err(fault) => return Ok(Admission::Refused(fault)),
         };
@@ -158,7 +204,7 @@ impl LlmRouter {
             }
             Ok(Kept(kept)) if kept.is_empty() => Ok(Admission::Granted(charged)),
             Ok(Kept(kept)) => {
-                work.places.get_or_init(|| places(&kept, &budgets));
+                work.places.get_or_init(|| places(&kept, budgets));
                 let admit = AdmitCompletion { request_id: id.clone(), budgets: kept.clone() };
                 let command = CommandId::derived(work.event.id, "admit");
                 let admit = CompletionCommand::from(admit);
@@ -169,7 +215,7 @@ impl LlmRouter {
                 // It was cancelled meanwhile, and its end names no budgets.
                 self.rates.settle(charged, None).await;
                 for budget in &kept {
-                    give_back(&self.sender, work.event, id, budget).await?;
+                    give_back(&self.sender, work.event, id, (budget, "over")).await?;
                 }
                 Ok(Admission::Over)
             }

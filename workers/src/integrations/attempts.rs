@@ -6,7 +6,7 @@ use symbia_commands::{
     OutcomeStatus,
     integrations::{
         CancelCompletion, CompleteCompletion, Completion, CompletionCommand, FailCompletion, FailCompletionAttempt,
-        KeepPartialAnswer,
+        HEDGE_LOST, KeepPartialAnswer,
     },
 };
 use symbia_events::{
@@ -27,30 +27,35 @@ use super::{
     live::Live,
     provider::{Answer, Delta, Fault, Prompt},
     quotas::{self, TARGET_LIMITED},
+    racing::{Race, Runner},
     retry::next_of,
     router::{LlmRouter, Work, router},
     routes::Candidate,
 };
 
-enum End {
+pub(super) enum End {
     Answer(Box<Answer>),
     Fault(Fault),
     Cancelled,
+    /// Another attempt began to answer first.
+    Outrun,
 }
 
 /// What came of an attempt, and the answer as far as it was heard.
-struct Heard {
-    end: End,
+pub(super) struct Heard {
+    pub end: End,
     /// As readers may see it.
     text: String,
     /// Bytes that the model wrote.
     wrote: usize,
+    /// Whether it was asked at all.
+    pub asked: bool,
     first: Option<OffsetDateTime>,
 }
 
 impl Heard {
     fn nothing(fault: Fault) -> Self {
-        Heard { end: End::Fault(fault), text: String::new(), wrote: 0, first: None }
+        Heard { end: End::Fault(fault), text: String::new(), wrote: 0, asked: false, first: None }
     }
 }
 
@@ -100,19 +105,29 @@ impl LlmRouter {
                     lease
                 }
             };
-            let begun = OffsetDateTime::now_utc();
+            let mut begun = OffsetDateTime::now_utc();
             let prompt = work.prompt(attempt, model.clone());
-            let heard = match (named, &lease) {
-                (Some(named), None) if provider.takes_key() => Heard::nothing(not_lent(named, provider.key())),
-                _ => self.attempt(work, turn, &prompt, lease.as_ref()).await,
+            // The highest number of an attempt.
+            let mut last = attempt;
+            let heard = match (named, &lease, self.rival(work, turn, attempt)) {
+                (Some(named), None, _) if provider.takes_key() => Heard::nothing(not_lent(named, provider.key())),
+                (_, lease, None) => self.attempt(work, turn, &prompt, lease.as_ref(), None).await,
+                (_, lease, Some((rival, after))) => {
+                    let runner = Runner { turn, number: attempt, prompt: &prompt, lease: lease.as_ref() };
+                    let raced = self.race(work, runner, rival, after).await?;
+                    (turn, attempt, last) = (raced.turn, raced.number, raced.last);
+                    begun = raced.begun.unwrap_or(begun);
+                    raced.heard
+                }
             };
             let fault = match heard.end {
                 End::Answer(answer) => return self.complete(work, turn, attempt, *answer, begun, heard.first).await,
                 End::Cancelled => return self.cancelled(work, &heard.text, Some((&prompt, heard.wrote))).await,
                 End::Fault(fault) => fault,
+                End::Outrun => Fault::new(ErrorCategory::Internal, HEDGE_LOST, "another attempt was to answer"),
             };
             let spoken = work.request.stream && heard.first.is_some();
-            let Some((next, wait)) = self.next(work, turn, &fault, spoken, attempt) else {
+            let Some((next, wait)) = self.next(work, turn, &fault, spoken, last) else {
                 let failed = self.failed(work.request, Some(attempt), &fault, Some(&work.asked.key));
                 let partial_content = (!heard.text.is_empty()).then(|| work.asked.key.seal(&heard.text));
                 let usage = (heard.wrote > 0).then(|| work.used(&prompt, heard.wrote));
@@ -128,6 +143,7 @@ impl LlmRouter {
                 upstream: fault.upstream.map(|upstream| *upstream),
                 message: Some(work.asked.key.seal(&fault.message)),
                 retry_after_ms: Some(u64::try_from(wait.as_millis()).unwrap_or(u64::MAX)),
+                spent: None,
             };
             if !self.record(work, failed.into(), &format!("failed-{attempt}")).await? {
                 return Ok(());
@@ -138,7 +154,7 @@ impl LlmRouter {
                 () = work.cancelled.cancelled() => return self.cancelled(work, "", None).await,
                 () = tokio::time::sleep(wait) => {}
             }
-            (attempt, turn) = (attempt + 1, next);
+            (attempt, turn) = (last + 1, next);
         }
     }
 
@@ -190,8 +206,15 @@ impl LlmRouter {
         self.options.attempts + (targets - 1) * (self.options.retry.retries + 1)
     }
 
-    // One target is asked once, unless its circuit is open.
-    async fn attempt(&self, work: &Work<'_>, turn: Turn, prompt: &Prompt, lease: Option<&Lease>) -> Heard {
+    /// One target is asked once, unless its circuit is open.
+    pub(super) async fn attempt(
+        &self,
+        work: &Work<'_>,
+        turn: Turn,
+        prompt: &Prompt,
+        lease: Option<&Lease>,
+        race: Option<&Race>,
+    ) -> Heard {
         let target = &work.asked.targets[turn.target];
         let Candidate { provider, model, .. } = target;
         let credential = lease.map(|lease| lease.credential_id.as_str());
@@ -208,10 +231,10 @@ impl LlmRouter {
         };
         let (name, begun) = (target.name(), OffsetDateTime::now_utc());
         let _busy = self.standings.begin(name.clone());
-        let live = Live::open(self.client.clone(), &work.event.orgid, work.request, prompt.attempt);
+        let live = Live::open(self.client.clone(), &work.event.orgid, work.request, prompt.attempt, race.is_some());
         let observed = Attempt::begin(&**provider, &work.request.request_id, model, prompt.attempt);
         let span = observed.span.clone();
-        let heard = self.ask(work, turn, prompt, lease, live.as_ref(), &observed).instrument(span).await;
+        let heard = self.ask(work, turn, prompt, lease, (live.as_ref(), race), &observed).instrument(span).await;
         match &heard.end {
             End::Answer(answer) => {
                 let first = heard.first.unwrap_or_else(OffsetDateTime::now_utc);
@@ -230,6 +253,10 @@ impl LlmRouter {
                 leave.failed(fault.category).await;
                 observed.failed(fault);
             }
+            End::Outrun => {
+                self.standings.took(&name, (OffsetDateTime::now_utc() - begun).as_seconds_f64() * 1000.0);
+                observed.cancelled();
+            }
             End::Cancelled => observed.cancelled(),
         }
         quotas::leave(held).await;
@@ -246,7 +273,7 @@ impl LlmRouter {
         turn: Turn,
         prompt: &Prompt,
         lease: Option<&Lease>,
-        live: Option<&Live>,
+        (live, race): (Option<&Live>, Option<&Race>),
         observed: &Attempt,
     ) -> Heard {
         let Candidate { provider, timeout, .. } = &work.asked.targets[turn.target];
@@ -262,6 +289,9 @@ impl LlmRouter {
             }
         };
         let mut deltas = |choice: u32, piece: Delta<'_>| {
+            if race.is_some_and(|race| !race.is_won_by(prompt.attempt)) {
+                return;
+            }
             first.get_or_insert_with(|| {
                 observed.first();
                 OffsetDateTime::now_utc()
@@ -275,6 +305,7 @@ impl LlmRouter {
         let end = tokio::select! {
             biased;
             () = work.cancelled.cancelled() => End::Cancelled,
+            () = Race::lost(race, prompt.attempt) => End::Outrun,
             answer = provider.complete(prompt, lease.map(|lease| &lease.key), &mut deltas) => match answer {
                 Ok(answer) => End::Answer(Box::new(answer)),
                 Err(fault) => End::Fault(fault),
@@ -292,7 +323,7 @@ impl LlmRouter {
         if matches!(end, End::Answer(_)) {
             veil.lift(&mut show);
         }
-        Heard { end, text, wrote, first }
+        Heard { end, text, wrote, asked: true, first }
     }
 
     async fn complete(

@@ -1,7 +1,7 @@
 //! Which of several targets is asked first; the others follow when it is at fault (integrations.md §28).
 
 use std::{
-    collections::HashMap,
+    collections::{HashMap, VecDeque},
     sync::{Arc, Mutex, PoisonError},
     time::{Duration, Instant},
 };
@@ -13,6 +13,9 @@ use symbia_events::integrations::{Balance, Strategy};
 const REMEMBERED: Duration = Duration::from_secs(600);
 const MOST: u64 = 10_000;
 const MINUTE: Duration = Duration::from_secs(60);
+/// Times of which one in twenty is longer, and fewest to tell that from.
+const RECENT: usize = 100;
+const FEWEST: usize = 10;
 /// How much the last answer counts beside those before it.
 const LAST: f64 = 0.3;
 
@@ -21,6 +24,7 @@ const LAST: f64 = 0.3;
 pub(super) struct Standings {
     under_way: Arc<Mutex<HashMap<String, usize>>>,
     latency: Cache<String, f64>,
+    recent: Cache<String, Arc<Mutex<VecDeque<f64>>>>,
     taken: Cache<String, Taken>,
     granted: Cache<String, f64>,
 }
@@ -68,7 +72,8 @@ impl Default for Standings {
         let latency = Cache::builder().max_capacity(MOST).time_to_live(REMEMBERED).build();
         let taken = Cache::builder().max_capacity(MOST).time_to_live(REMEMBERED).build();
         let granted = Cache::builder().max_capacity(MOST).time_to_live(MINUTE).build();
-        Standings { under_way: Arc::default(), latency, taken, granted }
+        let recent = Cache::builder().max_capacity(MOST).time_to_idle(REMEMBERED).build();
+        Standings { under_way: Arc::default(), latency, recent, taken, granted }
     }
 }
 
@@ -91,8 +96,24 @@ impl Standings {
 
     /// It took so long to begin one, or was given up after so long.
     pub fn took(&self, target: &str, ms: f64) {
+        let recent = self.recent.get_with_by_ref(target, Arc::default);
+        let mut times = recent.lock().unwrap_or_else(PoisonError::into_inner);
+        if times.len() == RECENT {
+            times.pop_front();
+        }
+        times.push_back(ms);
+        drop(times);
         let before = self.latency.get(target);
         self.latency.insert(target.to_owned(), before.map_or(ms, |before| before + LAST * (ms - before)));
+    }
+
+    /// How long it lately took at most in 19 of 20 cases; none while too few are known.
+    pub fn p95_ms(&self, target: &str) -> Option<f64> {
+        let recent = self.recent.get(target)?;
+        let mut times: Vec<f64> = recent.lock().unwrap_or_else(PoisonError::into_inner).iter().copied().collect();
+        times.sort_by(f64::total_cmp);
+        let place = (times.len() * 95).div_ceil(100).checked_sub(1)?;
+        times.get(place).copied().filter(|_| times.len() >= FEWEST)
     }
 
     /// It answered, and took so many tokens; its provider may have told how much of what it grants is used.
@@ -177,6 +198,17 @@ mod tests {
         let led = |name: &str| orders.iter().filter(|order| order[0] == name).count();
         assert!((2800..3200).contains(&led("a")) && led("c") == 0, "{} {}", led("a"), led("b"));
         assert!(orders.iter().all(|order| order[2] == "c"));
+    }
+
+    #[test]
+    fn how_long_it_takes_at_most_is_known_from_several_cases_and_forgets_old_ones() {
+        let standings = Standings::default();
+        (1..=9).for_each(|ms| standings.took("a", f64::from(ms)));
+        assert_eq!(standings.p95_ms("a"), None);
+        standings.took("a", 1000.0);
+        assert_eq!(standings.p95_ms("a"), Some(1000.0));
+        (1..=100).for_each(|ms| standings.took("a", f64::from(ms)));
+        assert_eq!((standings.p95_ms("a"), standings.p95_ms("b")), (Some(95.0), None));
     }
 
     #[test]

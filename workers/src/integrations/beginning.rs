@@ -142,6 +142,7 @@ impl LlmRouter {
             credential_id: lease.map(|lease| lease.credential_id.clone()),
             credential_source: source.to_owned(),
             dropped_params: provider.dropped(&prompt(org, request, asked, attempt, model.clone())),
+            hedges: None,
             guarded: asked.guarded.clone(),
         }
     }

@@ -230,7 +230,8 @@ impl Accounts for Books {
         let mut tx = self.reader.read(&Scope::platform()).await?;
         let terms = |route: model::Route| -> anyhow::Result<Arc<RouteTerms>> {
             let strategy = serde_json::from_value(Value::String(route.strategy))?;
-            Ok(Arc::new(RouteTerms { strategy, targets: route.targets.0, fallbacks: route.fallbacks.0 }))
+            let (targets, fallbacks) = (route.targets.0, route.fallbacks.0);
+            Ok(Arc::new(RouteTerms { strategy, targets, fallbacks, hedge: route.hedge.map(|hedge| hedge.0) }))
         };
         let route = model::route(&mut tx, org, alias).await?.map(terms).transpose()?;
         self.routes.insert(key, route.clone());

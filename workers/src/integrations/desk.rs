@@ -170,7 +170,8 @@ impl Desk {
             Ok(charged) => charged,
             Err(fault) => return Ok(Served::refused(fault)),
         };
-        let expected = Expected { provider: target.provider.key(), model: &target.model, taken };
+        let (provider, model) = (target.provider.key(), target.model.as_str());
+        let expected = Expected { provider, model, taken, beside: None };
         let told = (&self.sender, &self.rates.refusals);
         let (event, id) = (errand.event, errand.request_id);
         let budgets = match reserve(&*self.accounts, told, event, id, &asker, expected).await? {

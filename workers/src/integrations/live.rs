@@ -17,9 +17,16 @@ pub struct Live {
 }
 
 impl Live {
-    /// Opens it; readers of an attempt before this one are told to forget what they have seen.
+    /// Opens it; readers of an attempt before this one are told to forget what they have seen, with its first piece when it is
+    /// `beside` another, which may go on.
     #[must_use]
-    pub fn open(client: Client, tenant: &OrgId, request: &CompletionRequested, attempt: u32) -> Option<Self> {
+    pub fn open(
+        client: Client,
+        tenant: &OrgId,
+        request: &CompletionRequested,
+        attempt: u32,
+        beside: bool,
+    ) -> Option<Self> {
         if !request.stream {
             return None;
         }
@@ -52,11 +59,16 @@ impl Live {
                 }
                 client.publish(subject.clone(), message.to_string().into())
             };
-            if attempt > 1 {
+            let mut told = attempt == 1;
+            if !told && !beside {
+                told = true;
                 let _ = publish("reset", json!({})).await;
             }
             let mut index = 0u64;
             while let Some(mut piece) = arrivals.recv().await {
+                if !std::mem::replace(&mut told, true) {
+                    let _ = publish("reset", json!({})).await;
+                }
                 piece["index"] = json!(index);
                 // Lost with the connection: what is stored counts.
                 let _ = publish("delta", piece).await;

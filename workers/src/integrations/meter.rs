@@ -9,7 +9,7 @@ use async_trait::async_trait;
 use symbia_commands::integrations::{BudgetCommand, SettleBudget};
 use symbia_events::{
     AggregateRef, CommandId, Event, Position, Service,
-    integrations::{BudgetUnit, CompletionEvent, Cost, EmbeddingEvent, ImageEvent, TaskEvent, Usage},
+    integrations::{BudgetUnit, CompletionEvent, Cost, EmbeddingEvent, ImageEvent, Spent, TaskEvent, Usage},
 };
 
 use super::{accounts::Accounts, router::router};
@@ -75,12 +75,17 @@ impl Meter {
         }
         Ok(match event.decode()? {
             CompletionEvent::CompletionCompleted(e) => {
-                Some(Ended { request_id: e.request_id, budgets: e.budgets, usage: e.usage, cost: e.cost })
+                let Spent { usage, cost } = Spent { usage: e.usage, cost: e.cost }.and(e.hedged);
+                Some(Ended { request_id: e.request_id, budgets: e.budgets, usage, cost })
             }
             CompletionEvent::CompletionFailed(e) => {
-                Some(Ended { cost: e.cost, ..Ended::without(e.request_id, e.budgets, e.usage) })
+                let Spent { usage, cost } = Spent { usage: e.usage.unwrap_or_default(), cost: e.cost }.and(e.hedged);
+                Some(Ended { request_id: e.request_id, budgets: e.budgets, usage, cost })
             }
-            CompletionEvent::CompletionCancelled(e) => Some(Ended::without(e.request_id, e.budgets, e.usage)),
+            CompletionEvent::CompletionCancelled(e) => {
+                let Spent { usage, cost } = Spent { usage: e.usage.unwrap_or_default(), cost: None }.and(e.hedged);
+                Some(Ended { request_id: e.request_id, budgets: e.budgets, usage, cost })
+            }
             _ => None,
         })
     }

@@ -26,6 +26,7 @@ mod openai;
 mod pictures;
 mod provider;
 mod quotas;
+mod racing;
 mod rates;
 mod refusals;
 mod registry;

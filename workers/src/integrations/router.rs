@@ -13,7 +13,7 @@
 use std::{
     sync::{
         Arc, OnceLock,
-        atomic::{AtomicU64, Ordering},
+        atomic::{AtomicBool, AtomicU64, Ordering},
     },
     time::Duration,
 };
@@ -27,8 +27,8 @@ use symbia_commands::{
 use symbia_events::{
     AggregateRef, CommandId, Event, KeyRing, Personal, Position, Service, SubjectKey,
     integrations::{
-        Balance, CompletionEvent, CompletionRequested, ErrorCategory, GuardrailFinding, PromptMessage, PromptMore,
-        PromptOptions, PromptRole, Target,
+        Balance, CompletionEvent, CompletionRequested, ErrorCategory, GuardrailFinding, Hedge, PromptMessage,
+        PromptMore, PromptOptions, PromptRole, Target,
     },
     messaging::conversation_key_of,
 };
@@ -152,13 +152,27 @@ pub(super) struct Work<'a> {
     pub cancelled: CancellationToken,
     /// Tells the attempts of this round from those of another worker.
     pub round: Uuid,
-    /// Tokens that it took.
+    /// Tokens that it took, and those of attempts that were given up.
     pub spent: AtomicU64,
+    pub lost: AtomicU64,
+    /// Whether two attempts may be made side by side.
+    pub hedges: AtomicBool,
     /// The budgets that count it as long as it is under way.
     pub places: OnceLock<Vec<String>>,
 }
 
 impl Work<'_> {
+    /// When another target is asked besides the first.
+    pub fn hedge(&self) -> Option<Hedge> {
+        self.asked.options.hedge.or(self.asked.targets.first()?.hedge)
+    }
+
+    /// The target that is asked then: the next in turn.
+    pub fn rival(&self) -> Option<usize> {
+        self.hedge()?;
+        self.asked.targets.get(1).filter(|target| target.after.is_none()).map(|_| 1)
+    }
+
     pub fn asker(&self) -> Asker<'_> {
         asker(self.event.orgid.as_str(), self.request)
     }
@@ -273,9 +287,9 @@ impl LlmRouter {
             },
         };
         let deadline = Instant::now() + self.time_left(request);
-        let (round, spent) = (Uuid::new_v4(), AtomicU64::new(0));
-        let places = OnceLock::new();
-        let mut work = Work { event, request, to, asked, deadline, cancelled, round, spent, places };
+        let (round, spent, lost) = (Uuid::new_v4(), AtomicU64::new(0), AtomicU64::new(0));
+        let (places, hedges) = (OnceLock::new(), AtomicBool::new(true));
+        let mut work = Work { event, request, to, asked, deadline, cancelled, round, spent, lost, hedges, places };
         if begun.is_some() {
             return self.work(&work, begun).await;
         }
@@ -293,7 +307,8 @@ impl LlmRouter {
         match admission {
             Admission::Granted(charged) => {
                 let done = self.work(&work, None).await;
-                self.rates.settle(charged, Some(work.spent.load(Ordering::Relaxed))).await;
+                let spent = work.spent.load(Ordering::Relaxed) + work.lost.load(Ordering::Relaxed);
+                self.rates.settle(charged, Some(spent)).await;
                 done
             }
             Admission::Over => Ok(()),

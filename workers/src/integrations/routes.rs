@@ -6,7 +6,7 @@ use std::{sync::Arc, time::Duration};
 use serde_json::json;
 use sha2::{Digest, Sha256};
 use symbia_commands::integrations::may_be_alias;
-use symbia_events::integrations::{Balance, FallbackTrigger, RouteFallback, RouteTarget, Strategy, Target};
+use symbia_events::integrations::{Balance, FallbackTrigger, Hedge, RouteFallback, RouteTarget, Strategy, Target};
 
 use super::{
     accounts::Accounts,
@@ -23,6 +23,8 @@ pub struct RouteTerms {
     pub targets: Vec<RouteTarget>,
     /// Those that are asked besides when something goes wrong.
     pub fallbacks: Vec<RouteFallback>,
+    /// When the second is asked besides the first.
+    pub hedge: Option<Hedge>,
 }
 
 /// A model that may be asked.
@@ -40,6 +42,8 @@ pub(super) struct Candidate {
     pub max_concurrency: Option<u32>,
     /// The route that it belongs to.
     pub alias: Option<Arc<str>>,
+    /// When the next one is asked besides it.
+    pub hedge: Option<Hedge>,
 }
 
 impl Candidate {
@@ -108,7 +112,16 @@ impl Chooser<'_> {
         let (provider, model) = self.providers.resolve_able(target, self.able)?;
         let model = model.unwrap_or_else(|| (self.usual)(&**provider));
         let provider = Arc::clone(provider);
-        Ok(Candidate { provider, model, after: None, timeout: None, max_rpm: None, max_concurrency: None, alias: None })
+        Ok(Candidate {
+            provider,
+            model,
+            after: None,
+            timeout: None,
+            max_rpm: None,
+            max_concurrency: None,
+            alias: None,
+            hedge: None,
+        })
     }
 
     // Those of its name, and those for when something goes wrong: special reasons before the general one.
@@ -123,7 +136,8 @@ impl Chooser<'_> {
                 let timeout = target.timeout_ms.map(Duration::from_millis);
                 let (max_rpm, max_concurrency) = (target.max_rpm, target.max_concurrency);
                 let plain = self.plain(&named)?;
-                Ok(Candidate { after, timeout, max_rpm, max_concurrency, alias: Some(Arc::clone(alias)), ..plain })
+                let (alias, hedge) = (Some(Arc::clone(alias)), route.hedge);
+                Ok(Candidate { after, timeout, max_rpm, max_concurrency, alias, hedge, ..plain })
             }
         };
         let weights = route.targets.iter().map(|target| target.weight.unwrap_or(1)).collect();

@@ -3,12 +3,12 @@
 use serde::Deserialize;
 use serde_json::Value;
 use symbia_commands::integrations::CHAT;
-use symbia_events::integrations::{AnswerFormat, PromptOptions, Sampling, Target, Tool, ToolChoice};
+use symbia_events::integrations::{AnswerFormat, Hedge, PromptOptions, Sampling, Target, Tool, ToolChoice};
 use utoipa::ToSchema;
 
 use super::{
     message::ChatMessage,
-    routing::{Caching, Routing},
+    routing::{Caching, Hedging, Routing},
 };
 use crate::{
     http::ApiResult,
@@ -96,6 +96,9 @@ pub(in crate::integrations) struct ChatRequest {
     /// Which of `model` and `models` is asked first.
     #[serde(default)]
     routing: Option<Routing>,
+    /// When the next of `models` is asked besides.
+    #[serde(default)]
+    hedge: Option<Hedging>,
     /// Whether an earlier answer to the same request will do.
     #[serde(default)]
     cache: Option<Caching>,
@@ -162,6 +165,7 @@ impl ChatRequest {
             choices: choices(self.n)?,
             logprobs: checked_logprobs("top_logprobs", logprobs)?,
             balance: self.routing.map(Routing::read),
+            hedge: self.hedge.map(Hedge::try_from).transpose()?,
             cache_seconds: self.cache.map(Caching::read).transpose()?.flatten(),
             ..PromptOptions::default()
         };

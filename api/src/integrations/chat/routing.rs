@@ -1,10 +1,14 @@
 //! How a request goes through the gateway: which model is asked first, and whether an earlier answer will do.
 
-use serde::Deserialize;
-use symbia_events::integrations::{Balance, Strategy};
+use serde::{Deserialize, Serialize};
+use symbia_commands::integrations::check_hedge;
+use symbia_events::integrations::{Balance, Hedge, Strategy};
 use utoipa::ToSchema;
 
-use crate::{http::ApiResult, integrations::errors::refused};
+use crate::{
+    http::{ApiError, ApiResult},
+    integrations::errors::refused,
+};
 
 /// Which of several models is asked first.
 #[derive(Clone, Debug, Deserialize, ToSchema)]
@@ -17,6 +21,43 @@ pub(in crate::integrations) struct Routing {
     /// One for each model; 1 where there is none.
     #[serde(default)]
     weights: Vec<u32>,
+}
+
+/// When the next model is asked besides the first, which does not begin to answer: whichever does first goes on.
+#[derive(Clone, Debug, Deserialize, Serialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub(in crate::integrations) struct Hedging {
+    /// After so many milliseconds, 10 to 60000, or after `p95`: as long as the first lately took at most in 19 of 20 cases.
+    #[schema(value_type = Object, example = 800)]
+    after: After,
+}
+
+#[derive(Clone, Debug, Deserialize, Serialize)]
+#[serde(untagged)]
+enum After {
+    Ms(u32),
+    Word(String),
+}
+
+impl TryFrom<Hedging> for Hedge {
+    type Error = ApiError;
+
+    fn try_from(hedging: Hedging) -> ApiResult<Hedge> {
+        let wrong = || refused("hedge.after", "must be 10 to 60000 milliseconds, or p95");
+        let hedge = match hedging.after {
+            After::Ms(ms) => Hedge { after_ms: Some(ms) },
+            After::Word(word) if word == "p95" => Hedge { after_ms: None },
+            After::Word(_) => return Err(wrong()),
+        };
+        check_hedge("hedge.after", Some(hedge)).map_err(|_| wrong())?;
+        Ok(hedge)
+    }
+}
+
+impl From<Hedge> for Hedging {
+    fn from(hedge: Hedge) -> Self {
+        Hedging { after: hedge.after_ms.map_or_else(|| After::Word("p95".to_owned()), After::Ms) }
+    }
 }
 
 /// Whether an earlier answer will do.

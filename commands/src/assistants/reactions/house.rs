@@ -275,6 +275,7 @@ impl House {
             credential_id: None,
             credential_source: "none".into(),
             dropped_params: Vec::new(),
+            hedges: None,
             guarded: Vec::new(),
         };
         self.send(Command::Completion(start.into()), &router, id("start")).unwrap();

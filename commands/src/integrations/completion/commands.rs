@@ -4,7 +4,7 @@ use symbia_events::{
     Personal,
     integrations::{
         CompletionContext, Cost, DroppedParam, ErrorCategory, FinishReason, GuardrailFinding, PromptMessage, Sampling,
-        Target, Timing, Upstream, Usage,
+        Spent, Target, Timing, Upstream, Usage,
     },
 };
 
@@ -49,7 +49,8 @@ domain_commands! {
             request_id: String,
             budgets: Vec<String>,
         }
-        /// A worker takes it. The next number while an attempt is open: the worker of that one is lost.
+        /// A worker takes it. The next number while an attempt is open: the worker of that one is lost, unless it is made beside
+        /// that one.
         StartCompletionAttempt = "symbia.cmd.integrations.start-completion-attempt.v1" {
             request_id: String,
             attempt: u32,
@@ -63,6 +64,9 @@ domain_commands! {
             credential_source: String,
             #[serde(default)]
             dropped_params: Vec<DroppedParam>,
+            /// The attempt beside which it is made.
+            #[serde(default, skip_serializing_if = "Option::is_none")]
+            hedges: Option<u32>,
             /// What guardrails found in the prompt.
             #[serde(default, skip_serializing_if = "Vec::is_empty")]
             guarded: Vec<GuardrailFinding>,
@@ -80,6 +84,9 @@ domain_commands! {
             message: Option<Personal>,
             #[serde(default)]
             retry_after_ms: Option<u64>,
+            /// What it took all the same, when it is given up for another.
+            #[serde(default, skip_serializing_if = "Option::is_none")]
+            spent: Option<Spent>,
         }
         /// The model answered.
         CompleteCompletion = "symbia.cmd.integrations.complete-completion.v1" {

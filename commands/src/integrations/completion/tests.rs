@@ -56,6 +56,7 @@ fn start(attempt: u32) -> StartCompletionAttempt {
         credential_id: None,
         credential_source: "none".into(),
         dropped_params: Vec::new(),
+        hedges: None,
         guarded: Vec::new(),
     }
 }
@@ -107,6 +108,7 @@ fn fail_attempt(attempt: u32) -> FailCompletionAttempt {
         upstream: None,
         message: None,
         retry_after_ms: None,
+        spent: None,
     }
 }
 
@@ -327,4 +329,49 @@ proptest! {
         });
         prop_assert!(started.enumerate().all(|(index, attempt)| attempt as usize == index + 1));
     }
+}
+
+fn decided(state: &Completion, command: impl Into<CompletionCommand>) -> Vec<CompletionEvent> {
+    state.decide(command.into(), &worker(), AT).unwrap().events
+}
+
+fn after(mut state: Completion, command: impl Into<CompletionCommand>) -> Completion {
+    decided(&state, command).iter().for_each(|event| state.apply(event));
+    state
+}
+
+#[test]
+fn of_two_attempts_side_by_side_one_ends_the_completion_and_both_count() {
+    let beside = |attempt: u32, hedged: u32| StartCompletionAttempt {
+        hedges: Some(hedged),
+        provider: "openai".into(),
+        ..start(attempt)
+    };
+    let stale = |state: &Completion, command: CompletionCommand| {
+        assert_eq!(
+            state.decide(command, &worker(), AT).map_err(|r| r.code.into_owned()).err(),
+            Some("STALE_ATTEMPT".into())
+        );
+    };
+    let begun = after(after(Completion::default(), request()), start(1));
+    stale(&begun, beside(2, 3).into());
+    let both = after(begun, beside(2, 1));
+    stale(&both, beside(3, 2).into());
+
+    let usage = Usage { prompt_tokens: 5, total_tokens: 5, estimated: true, ..Usage::default() };
+    let spent = Some(Spent { usage, cost: None });
+    for (winner, loser, provider) in [(1, 2, "symbia-labs"), (2, 1, "openai")] {
+        let lost = FailCompletionAttempt { code: Some(HEDGE_LOST.into()), spent, ..fail_attempt(loser) };
+        let one = after(both.clone(), lost);
+        stale(&one, complete(loser).into());
+        let CompletionEvent::CompletionCompleted(e) = decided(&one, complete(winner)).remove(0) else {
+            panic!("no end")
+        };
+        assert_eq!((e.attempt, e.attempts, e.provider.as_str(), e.hedged), (winner, 2, provider, spent));
+        assert_eq!(after(one, complete(winner)).phase(), Phase::Over);
+    }
+    // A worker that takes over finds both lost.
+    let lost = |event: &CompletionEvent| matches!(event, CompletionEvent::CompletionAttemptFailed(e) if e.code.as_deref() == Some("worker_lost"));
+    let events = decided(&both, start(3));
+    assert_eq!((events.len(), events.iter().filter(|event| lost(event)).count()), (3, 2));
 }
