@@ -299,6 +299,10 @@ impl Asked {
             CompletionEvent::CompletionAttemptFailed(e) if e.attempt == self.attempt && self.beside.is_some() => {
                 Some(self.instead())
             }
+            CompletionEvent::CompletionAttemptFailed(e) if self.goes_on(e.attempt) => {
+                self.beside = None;
+                None
+            }
             // An event may be heard twice.
             CompletionEvent::CompletionAttemptStarted(e) if e.attempt > self.attempt => {
                 self.attempt = e.attempt;

@@ -173,6 +173,10 @@ impl Following {
                 Vec::new()
             }
             CompletionEvent::CompletionAttemptFailed(e) if e.attempt == self.attempt => self.instead(),
+            CompletionEvent::CompletionAttemptFailed(_) => {
+                self.beside = None;
+                Vec::new()
+            }
             CompletionEvent::CompletionAttemptStarted(e) if e.attempt > self.attempt => {
                 self.began(e.attempt, &e.provider, &e.model)
             }
