@@ -31,6 +31,8 @@ mod limits;
 #[cfg(feature = "llama")]
 #[path = "gateway/local.rs"]
 mod local;
+#[path = "gateway/meaning.rs"]
+mod meaning;
 #[path = "gateway/mcp.rs"]
 mod mcp;
 #[path = "gateway/oauth.rs"]

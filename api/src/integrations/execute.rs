@@ -159,6 +159,7 @@ pub(super) fn executed(request_id: &str, answer: &Answer) -> Value {
             "logprobs": Some(&first.logprobs).filter(|tokens| !tokens.is_empty()),
             "cost": answer.cost,
             "cached": answer.cached,
+            "cacheSimilarity": answer.similarity,
         },
     });
     if !first.tool_calls.is_empty() {
@@ -262,7 +263,9 @@ impl Params {
         question.options.reasoning_effort = self.reasoning_effort;
         question.options.balance = self.routing.map(Routing::read);
         question.options.hedge = self.hedge.map(Hedge::try_from).transpose()?;
-        question.options.cache_seconds = self.cache.map(Caching::read).transpose()?.flatten();
+        if let Some(cache) = self.cache {
+            cache.set(&mut question.options)?;
+        }
         Ok(Question {
             operation,
             target: target(provider, self.model),

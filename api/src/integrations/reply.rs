@@ -44,6 +44,7 @@ fn with_headers(asked: &Asked, answer: &Answer, mut response: Response) -> Respo
         ("x-symbia-latency-ms", Some(answer.timing.total_ms.to_string())),
         ("x-symbia-cost-micros", cost),
         ("x-symbia-cache", answer.cached.then(|| "hit".to_owned())),
+        ("x-symbia-cache-similarity", answer.similarity.map(|similarity| format!("{similarity:.4}"))),
     ];
     for (name, value) in headers {
         // A model may have a name that is no header.

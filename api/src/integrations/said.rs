@@ -46,6 +46,8 @@ pub(super) struct Answer {
     pub provider_request_id: Option<String>,
     /// It was given before, and the model was not asked.
     pub cached: bool,
+    /// How near the message that it was given to is to that of this request, where they are not the same.
+    pub similarity: Option<f64>,
 }
 
 impl Answer {
@@ -146,6 +148,7 @@ fn opened(key: &SubjectKey, e: CompletionCompleted) -> Option<Answer> {
         warnings: e.warnings,
         provider_request_id: e.provider_request_id,
         cached: e.cached,
+        similarity: e.similarity,
     })
 }
 

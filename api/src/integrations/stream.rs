@@ -64,7 +64,10 @@ pub(super) async fn answer<D: Dialect>(mut asked: Asked, dialect: D) -> ApiResul
         }
     }
     let id = asked.request_id.clone();
-    let cached = early.iter().any(|said| matches!(said, Said::Completed(answer) if answer.cached));
+    let cached = early.iter().find_map(|said| match said {
+        Said::Completed(answer) if answer.cached => Some(answer.similarity),
+        _ => None,
+    });
     let mut telling = Telling { asked, dialect, tape: Tape::default(), events: VecDeque::new(), over: false };
     early.into_iter().for_each(|said| telling.tell(said));
     let events = stream::unfold(telling, |mut telling| async {
@@ -81,8 +84,9 @@ pub(super) async fn answer<D: Dialect>(mut asked: Asked, dialect: D) -> ApiResul
     });
     let mut response = Sse::new(events).keep_alive(KeepAlive::new().interval(ALIVE).text("ping")).into_response();
     let headers = [("x-accel-buffering", "no".to_owned()), ("x-symbia-request-id", id)];
-    let cached = cached.then(|| ("x-symbia-cache", "hit".to_owned()));
-    for (name, value) in headers.into_iter().chain(cached) {
+    let similarity = cached.flatten().map(|similarity| ("x-symbia-cache-similarity", format!("{similarity:.4}")));
+    let cached = cached.map(|_| ("x-symbia-cache", "hit".to_owned()));
+    for (name, value) in headers.into_iter().chain(cached).chain(similarity) {
         let value = value.parse().map_err(ApiError::internal)?;
         response.headers_mut().insert(HeaderName::from_static(name), value);
     }

@@ -147,6 +147,7 @@ mod tests {
             warnings: Vec::new(),
             provider_request_id: None,
             cached: false,
+            similarity: None,
         }
     }
 

@@ -321,6 +321,7 @@ impl Completion {
             reasoning: c.reasoning,
             more: c.more,
             cached: c.cached,
+            similarity: c.similarity,
             cost: c.cost,
             hedged: self.hedged,
             credential_id: by_attempt.credential_id,

@@ -358,6 +358,9 @@ domain_events! {
             /// It was given before, and nobody was asked.
             #[serde(default, skip_serializing_if = "std::ops::Not::not")]
             cached: bool,
+            /// How near the message that it was given to is to this one, where they are not the same.
+            #[serde(default, skip_serializing_if = "Option::is_none")]
+            similarity: Option<f64>,
             /// Absent where no price is known.
             cost: Option<Cost>,
             /// What attempts took besides that were given up for this one.

@@ -145,6 +145,9 @@ pub struct PromptOptions {
     /// An answer to the same request that is so many seconds old is as good as a new one.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub cache_seconds: Option<u32>,
+    /// Also one to a last message of the same meaning: the least cosine of the angle between their vectors.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub cache_similarity: Option<f64>,
     /// The first message is of this request alone: one that goes on with it leaves it away.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub instructed: bool,

@@ -180,10 +180,16 @@ async fn chat(State(vendor): State<Vendor>, headers: HeaderMap, Json(body): Json
 async fn embeddings(State(vendor): State<Vendor>, headers: HeaderMap, Json(body): Json<Value>) -> Response {
     vendor.note(&headers, &body);
     let texts = body["input"].as_array().cloned().unwrap_or_default();
-    // As long as its text, and a half.
+    // As long as its text, and a half; of the model `meanings`, whether it is about rain, or nearly so.
     let item = |(index, text): (usize, &Value)| {
-        let length = text.as_str().unwrap_or_default().len();
-        json!({ "object": "embedding", "index": index, "embedding": [length, 0.5] })
+        let text = text.as_str().unwrap_or_default();
+        let vector = match body["model"] == "meanings" {
+            true if text.contains("rain") => json!([1.0, 0.0]),
+            true if text.contains("umbrella") => json!([0.98, 0.199]),
+            true => json!([0.0, 1.0]),
+            false => json!([text.len(), 0.5]),
+        };
+        json!({ "object": "embedding", "index": index, "embedding": vector })
     };
     let data: Vec<Value> = texts.iter().enumerate().map(item).collect();
     let usage = json!({ "prompt_tokens": texts.len(), "total_tokens": texts.len() });

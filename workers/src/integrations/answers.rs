@@ -5,8 +5,9 @@ use std::{sync::Arc, time::Duration};
 
 use async_nats::{
     Client, HeaderMap,
-    jetstream::{self, kv},
+    jetstream::{self, consumer::pull, kv},
 };
+use futures::StreamExt;
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 use symbia_events::{
@@ -17,11 +18,18 @@ use symbia_nats::topology::ANSWERS_BUCKET;
 use time::OffsetDateTime;
 use tokio::sync::OnceCell;
 
-use super::{provider::Answer, router::Work};
+use super::{
+    meaning::Meaning,
+    provider::{Answer, Turn},
+    router::Work,
+};
 use crate::content_keys::ContentKeys;
 
 /// Longest entry in bytes.
 const ROOM: usize = 1 << 20;
+/// Most answers that are compared with a question, and how long that may take.
+const MOST_AROUND: usize = 256;
+const LOOKED_THROUGH: Duration = Duration::from_secs(5);
 /// How long the broker may take: without it, the model is asked.
 const PATIENCE: Duration = Duration::from_millis(500);
 /// What the keyed hash of a question is of.
@@ -47,11 +55,16 @@ struct Kept {
     by: String,
     // Seconds since 1970.
     since: i64,
+    // What the message means that it was given to.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    meaning: Option<Meaning>,
 }
 
 /// What tells prompts apart, and how old an answer may be.
 pub(super) struct Question {
     place: String,
+    // Where those are that differ from it in the last message alone.
+    around: Option<String>,
     lasts: Duration,
 }
 
@@ -69,23 +82,30 @@ impl Answers {
         if asked.unstored {
             return None;
         }
-        let turn = |turn: &super::provider::Turn| {
-            json!([turn.role, turn.content, turn.name, turn.parts, turn.tool_calls, turn.tool_call_id])
-        };
-        let options = PromptOptions { cache_seconds: None, ..asked.clone() };
+        let turn =
+            |turn: &Turn| json!([turn.role, turn.content, turn.name, turn.parts, turn.tool_calls, turn.tool_call_id]);
+        let similar = asked.cache_similarity.is_some();
+        let options = PromptOptions { cache_seconds: None, cache_similarity: None, ..asked.clone() };
         let request = work.request;
-        let asked = json!({
-            "provider": request.provider, "model": request.model, "fallbacks": request.fallbacks,
-            "turns": work.asked.turns.iter().map(turn).collect::<Vec<_>>(), "sampling": request.sampling, "options": options,
-            "credential": request.credential_id,
-        });
-        Some(Question { place: self.place(&work.event.orgid, &asked.to_string()), lasts })
+        let about = |turns: &[Turn]| {
+            json!({
+                "provider": request.provider, "model": request.model, "fallbacks": request.fallbacks,
+                "turns": turns.iter().map(turn).collect::<Vec<_>>(), "sampling": request.sampling, "options": options,
+                "credential": request.credential_id,
+            })
+        };
+        let org = &work.event.orgid;
+        let whole = self.hash(org, &about(&work.asked.turns).to_string());
+        // Those of a meaning stand together, apart from those that are to be the same.
+        let before = work.last_message().filter(|_| similar).map(|(_, before)| about(before));
+        let around = before.map(|before| format!("{org}.{}", self.hash(org, &json!(["around", before]).to_string())));
+        let place = format!("{}.{whole}", around.as_deref().unwrap_or(org.as_str()));
+        Some(Question { place, around, lasts })
     }
 
     // Subjects are seen by operators of the broker, who must not be able to guess prompts.
-    fn place(&self, org: &OrgId, asked: &str) -> String {
-        let purpose = format!("{PURPOSE} {org}");
-        format!("{org}.{}", self.0.keys.lookup_hash(&purpose, asked))
+    fn hash(&self, org: &OrgId, asked: &str) -> String {
+        self.0.keys.lookup_hash(&format!("{PURPOSE} {org}"), asked)
     }
 
     /// The answer that was given, if it is young enough and can be read, and who gave it. It takes no tokens.
@@ -99,23 +119,78 @@ impl Answers {
         Some((Answer { usage: Usage::default(), cached: true, ..kept.answer }, kept.by))
     }
 
+    /// The answer to the nearest message around a question that is near enough, and who gave it.
+    pub async fn near(&self, question: &Question, meaning: &Meaning, least: f64) -> Option<(Answer, String)> {
+        let found = tokio::time::timeout(PATIENCE, self.nearest(question, meaning, least)).await;
+        let found = found.unwrap_or_else(|_| Err(anyhow::anyhow!("the broker does not answer")));
+        let (similarity, kept) = found.unwrap_or_else(|error| {
+            tracing::warn!(%error, "answers of before are not looked for");
+            None
+        })?;
+        let answer = Answer { usage: Usage::default(), cached: true, similarity: Some(similarity), ..kept.answer };
+        Some((answer, kept.by))
+    }
+
+    async fn nearest(&self, question: &Question, meaning: &Meaning, least: f64) -> anyhow::Result<Option<(f64, Kept)>> {
+        let Some(around) = &question.around else { return Ok(None) };
+        let prefix = format!("$KV.{ANSWERS_BUCKET}.");
+        let config = pull::Config {
+            filter_subject: format!("{prefix}{around}.*"),
+            deliver_policy: jetstream::consumer::DeliverPolicy::LastPerSubject,
+            ack_policy: jetstream::consumer::AckPolicy::None,
+            inactive_threshold: LOOKED_THROUGH,
+            memory_storage: true,
+            num_replicas: 1,
+            ..pull::Config::default()
+        };
+        let entries = self.store().await?.stream.create_consumer(config).await?;
+        if entries.cached_info().num_pending == 0 {
+            return Ok(None);
+        }
+        let mut entries = entries.fetch().max_messages(MOST_AROUND).messages().await?;
+        let mut nearest: Option<(f64, Kept)> = None;
+        while let Some(entry) = entries.next().await {
+            let entry = entry.map_err(|error| anyhow::anyhow!(error))?;
+            let Some(place) = entry.subject.strip_prefix(&prefix) else { continue };
+            let kept = self.opened(place, &entry.payload, question.lasts).await;
+            // One that cannot be read any more is none.
+            let Ok(Some(kept)) = kept else { continue };
+            let Some(similarity) = kept.meaning.as_ref().and_then(|other| other.similarity(meaning)) else { continue };
+            if similarity >= least && nearest.as_ref().is_none_or(|(other, _)| similarity > *other) {
+                nearest = Some((similarity, kept));
+            }
+        }
+        Ok(nearest)
+    }
+
     async fn kept(&self, question: &Question) -> anyhow::Result<Option<Kept>> {
         let Some(entry) = self.store().await?.get(question.place.as_str()).await? else { return Ok(None) };
-        let sealed: Personal = serde_json::from_slice(&entry)?;
+        self.opened(&question.place, &entry, question.lasts).await
+    }
+
+    // What is kept at a place, as long as it is young enough and its key is there.
+    async fn opened(&self, place: &str, entry: &[u8], lasts: Duration) -> anyhow::Result<Option<Kept>> {
+        let sealed: Personal = serde_json::from_slice(entry)?;
         let Some(key) = self.0.content_keys.key(&sealed.kid).await? else { return Ok(None) };
         let kept: Kept = serde_json::from_str(&key.open(&sealed)?)?;
         let age = OffsetDateTime::now_utc().unix_timestamp().saturating_sub(kept.since);
-        let young = u64::try_from(age).is_ok_and(|age| age < question.lasts.as_secs());
-        Ok((young && kept.place == question.place).then_some(kept))
+        let young = u64::try_from(age).is_ok_and(|age| age < lasts.as_secs());
+        Ok((young && kept.place == place).then_some(kept))
     }
 
     /// Keeps an answer that came to its end, for as long as its asker would take it.
-    pub async fn keep(&self, question: Question, work: &Work<'_>, answer: &Answer, by: String) {
+    pub async fn keep(
+        &self,
+        question: Question,
+        work: &Work<'_>,
+        answer: &Answer,
+        (by, meaning): (String, Option<Meaning>),
+    ) {
         if answer.cached || !matches!(answer.finish_reason, FinishReason::Stop | FinishReason::ToolCalls) {
             return;
         }
         let since = OffsetDateTime::now_utc().unix_timestamp();
-        let kept = Kept { place: question.place, answer: answer.clone(), by, since };
+        let kept = Kept { place: question.place, answer: answer.clone(), by, since, meaning };
         let keeping = tokio::time::timeout(PATIENCE, self.put(&kept, work, question.lasts)).await;
         let kept = keeping.unwrap_or_else(|_| Err(anyhow::anyhow!("the broker does not answer")));
         if let Err(error) = kept {

@@ -351,7 +351,9 @@ impl LlmRouter {
             return self.block(work, turn, attempt, &answer, (fault, guarded)).await;
         }
         if let Some(question) = self.answers.question(work) {
-            self.answers.keep(question, work, &answer, work.asked.targets[turn.target].name()).await;
+            let meaning = work.meaning.get().cloned();
+            let by = work.asked.targets[turn.target].name();
+            self.answers.keep(question, work, &answer, (by, meaning)).await;
         }
         answer.warnings.extend(work.asked.guarded.iter().filter_map(|finding| said(finding, "prompt")));
         work.spent.store(answer.usage.total_tokens, Ordering::Relaxed);
@@ -377,6 +379,7 @@ impl LlmRouter {
             reasoning: (!answer.reasoning.is_empty()).then(|| work.asked.key.seal(&answer.reasoning)),
             more: more.map(|more| work.asked.key.seal(&more)),
             cached: answer.cached,
+            similarity: answer.similarity,
             cost: price.map(|price| price.of(&answer.usage)),
             guarded,
         };

@@ -20,6 +20,7 @@ mod image;
 mod leases;
 mod live;
 mod local;
+mod meaning;
 mod meter;
 mod oauth;
 mod openai;

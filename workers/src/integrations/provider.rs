@@ -238,6 +238,9 @@ pub struct Answer {
     /// It was given before, and the model was not asked.
     #[serde(skip)]
     pub cached: bool,
+    /// How near the message that it was given to is to that of the request, where they are not the same.
+    #[serde(skip)]
+    pub similarity: Option<f64>,
     /// How much of what the provider grants is used, 0 to 1, where it tells.
     #[serde(skip)]
     pub quota_used: Option<f64>,
@@ -260,6 +263,7 @@ impl Answer {
             logprobs: Vec::new(),
             others: Vec::new(),
             cached: false,
+            similarity: None,
             quota_used: None,
         }
     }

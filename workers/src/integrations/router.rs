@@ -49,6 +49,7 @@ use super::{
     balance::Standings,
     circuits::Lines,
     guarding::{blocked, screen_prompt},
+    meaning::Meaning,
     pictures::bring,
     provider::{Fault, Providers, Turn},
     quotas::Quotas,
@@ -96,6 +97,7 @@ pub struct LlmRouter {
     pub(super) rates: Rates,
     pub(super) standings: Standings,
     pub(super) quotas: Quotas,
+    pub(super) keys: Arc<KeyRing>,
     pub(super) answers: Answers,
     pictures: Pictures,
     pub(super) options: RouterOptions,
@@ -155,6 +157,8 @@ pub(super) struct Work<'a> {
     /// Tokens that it took, and those of attempts that were given up.
     pub spent: AtomicU64,
     pub lost: AtomicU64,
+    /// What its last message means, where answers to others of that meaning would do.
+    pub meaning: OnceLock<Meaning>,
     /// Whether two attempts may be made side by side.
     pub hedges: AtomicBool,
     /// The budgets that count it as long as it is under way.
@@ -205,7 +209,7 @@ impl LlmRouter {
         let accounts = Arc::new(NoAccounts);
         let rates = Rates::new(Limits::new(client.clone()), Refusals::new(sender.clone()));
         let (standings, quotas) = (Standings::default(), Quotas::new(client.clone()));
-        let answers = Answers::new(client.clone(), keys, content_keys.clone());
+        let answers = Answers::new(client.clone(), Arc::clone(&keys), content_keys.clone());
         let pictures = Pictures::new(client.clone());
         Ok(LlmRouter {
             client,
@@ -218,6 +222,7 @@ impl LlmRouter {
             rates,
             standings,
             quotas,
+            keys,
             answers,
             pictures,
             options,
@@ -289,13 +294,15 @@ impl LlmRouter {
         let deadline = Instant::now() + self.time_left(request);
         let (round, spent, lost) = (Uuid::new_v4(), AtomicU64::new(0), AtomicU64::new(0));
         let (places, hedges) = (OnceLock::new(), AtomicBool::new(true));
-        let mut work = Work { event, request, to, asked, deadline, cancelled, round, spent, lost, hedges, places };
+        let meaning = OnceLock::new();
+        let mut work =
+            Work { event, request, to, asked, deadline, cancelled, round, spent, lost, meaning, hedges, places };
         if begun.is_some() {
             return self.work(&work, begun).await;
         }
         // Whoever was answered before is not asked again, and nothing is spent.
         if let Some(question) = self.answers.question(&work)
-            && let Some((answer, by)) = self.answers.find(&question).await
+            && let Some((answer, by)) = self.found(&work, &question).await
             && self.again(&work, answer, &by).await?
         {
             return Ok(());

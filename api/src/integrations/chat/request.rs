@@ -156,7 +156,7 @@ impl ChatRequest {
         let logprobs = (self.logprobs == Some(true)).then(|| self.top_logprobs.unwrap_or_default());
         let messages = self.messages.into_iter().enumerate().map(|(index, message)| message.read(index));
         let tools = self.tools.unwrap_or_default().into_iter().enumerate().map(|(index, tool)| tool.read(index));
-        let options = PromptOptions {
+        let mut options = PromptOptions {
             tools: tools.collect::<ApiResult<_>>()?,
             tool_choice: self.tool_choice.map(|choice| tool_choice(&choice)).transpose()?,
             parallel_tool_calls: self.parallel_tool_calls,
@@ -166,9 +166,11 @@ impl ChatRequest {
             logprobs: checked_logprobs("top_logprobs", logprobs)?,
             balance: self.routing.map(Routing::read),
             hedge: self.hedge.map(Hedge::try_from).transpose()?,
-            cache_seconds: self.cache.map(Caching::read).transpose()?.flatten(),
             ..PromptOptions::default()
         };
+        if let Some(cache) = self.cache {
+            cache.set(&mut options)?;
+        }
         Ok(Question {
             operation: CHAT,
             target: target(self.model),

@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 use symbia_commands::integrations::check_hedge;
-use symbia_events::integrations::{Balance, Hedge, Strategy};
+use symbia_events::integrations::{Balance, Hedge, PromptOptions, Strategy};
 use utoipa::ToSchema;
 
 use crate::{
@@ -64,11 +64,14 @@ impl From<Hedge> for Hedging {
 #[derive(Clone, Debug, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub(in crate::integrations) struct Caching {
-    /// `exact` or `off`.
+    /// `exact`, `semantic` (also one to a last message of the same meaning, all else being the same) or `off`.
     mode: String,
     /// How old it may be in seconds, 1 to 86400; 300 when it is not given.
     #[serde(default)]
     ttl: Option<u32>,
+    /// How near the meanings must be for `semantic`, 0.5 to 1; 0.95 when it is not given.
+    #[serde(default)]
+    threshold: Option<f64>,
 }
 
 impl Routing {
@@ -78,13 +81,23 @@ impl Routing {
 }
 
 impl Caching {
-    pub fn read(self) -> ApiResult<Option<u32>> {
-        match (self.mode.as_str(), self.ttl) {
-            ("off", _) => Ok(None),
-            ("exact", None) => Ok(Some(300)),
-            ("exact", Some(ttl @ 1..=86_400)) => Ok(Some(ttl)),
-            ("exact", Some(_)) => Err(refused("cache.ttl", "must be 1 to 86400 seconds")),
-            _ => Err(refused("cache.mode", "must be exact or off")),
+    /// Sets it in a request.
+    pub fn set(self, options: &mut PromptOptions) -> ApiResult<()> {
+        let semantic = match self.mode.as_str() {
+            "off" => return Ok(()),
+            "exact" => false,
+            "semantic" => true,
+            _ => return Err(refused("cache.mode", "must be exact, semantic or off")),
+        };
+        let threshold = self.threshold.unwrap_or(0.95);
+        if !(0.5..=1.0).contains(&threshold) {
+            return Err(refused("cache.threshold", "must be 0.5 to 1"));
         }
+        let ttl = self.ttl.unwrap_or(300);
+        if !(1..=86_400).contains(&ttl) {
+            return Err(refused("cache.ttl", "must be 1 to 86400 seconds"));
+        }
+        (options.cache_seconds, options.cache_similarity) = (Some(ttl), semantic.then_some(threshold));
+        Ok(())
     }
 }

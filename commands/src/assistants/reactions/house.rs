@@ -311,6 +311,7 @@ impl House {
                 reasoning: None,
                 more: None,
                 cached: false,
+                similarity: None,
                 cost: None,
                 guarded: Vec::new(),
             }

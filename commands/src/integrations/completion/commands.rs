@@ -114,6 +114,8 @@ domain_commands! {
             more: Option<Personal>,
             #[serde(default)]
             cached: bool,
+            #[serde(default, skip_serializing_if = "Option::is_none")]
+            similarity: Option<f64>,
             #[serde(default)]
             cost: Option<Cost>,
             /// What guardrails found in the answer.

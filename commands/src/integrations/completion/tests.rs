@@ -78,6 +78,7 @@ fn complete(attempt: u32) -> CompleteCompletion {
         reasoning: None,
         more: None,
         cached: false,
+        similarity: None,
         cost: None,
         guarded: Vec::new(),
     }
