@@ -40,6 +40,8 @@ pub fn catalog() -> Vec<MessageType> {
         integrations::ImageCommand::types(),
         integrations::TaskCommand::types(),
         integrations::EvalScheduleCommand::types(),
+        integrations::BatchCommand::types(),
+        integrations::StoredFileCommand::types(),
         integrations::BudgetCommand::types(),
         integrations::CircuitCommand::types(),
         integrations::EvaluationCommand::types(),

@@ -63,6 +63,8 @@ catalog! {
     integrations::ImageEvent,
     integrations::TaskEvent,
     integrations::EvalScheduleEvent,
+    integrations::BatchEvent,
+    integrations::StoredFileEvent,
     integrations::BudgetEvent,
     integrations::CircuitEvent,
     integrations::EvaluationEvent,

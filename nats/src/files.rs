@@ -87,6 +87,25 @@ impl Found {
         many::iter(1..=self.parts).map(each).buffered(AT_ONCE)
     }
 
+    /// The bytes from `offset` on, so many of them, or those that there are.
+    ///
+    /// # Errors
+    /// [`FilesError`].
+    pub async fn range(&self, offset: u64, length: usize) -> Result<Bytes, FilesError> {
+        let (part_size, mut range) = (PART as u64, Vec::with_capacity(length));
+        let mut index = offset / part_size;
+        let mut skip = usize::try_from(offset % part_size).unwrap_or(PART);
+        while range.len() < length && index < self.parts as u64 {
+            let name = format!("{}.{}", self.subject, index + 1);
+            let sealed = part(&self.stream, name.clone()).await?.ok_or(FilesError::Broken)?;
+            let bytes = self.key.open_bytes(&sealed, &name)?;
+            let end = bytes.len().min(skip + length - range.len());
+            range.extend_from_slice(bytes.get(skip..end).ok_or(FilesError::Broken)?);
+            (index, skip) = (index + 1, 0);
+        }
+        Ok(range.into())
+    }
+
     /// All that is in it.
     ///
     /// # Errors
@@ -119,6 +138,17 @@ pub enum FilesError {
 
 fn broker(error: impl std::fmt::Display) -> FilesError {
     FilesError::Broker(error.to_string())
+}
+
+/// What the bytes of a file are called that stands for itself.
+const CONTENT: &str = "content";
+
+impl<'p> Place<'p> {
+    /// Where a file is that came with no message: one of the gateway's.
+    #[must_use]
+    pub fn stored(org: &'p str, file: &'p str) -> Self {
+        Place { org, conversation: file, id: CONTENT }
+    }
 }
 
 impl Place<'_> {
@@ -164,13 +194,26 @@ impl Files {
         let parts = file.bytes.len().div_ceil(PART);
         let (message, name, mime_type) = (file.message.clone(), file.name.clone(), file.mime_type.clone());
         let head = Head { message, name, mime_type, parts, size: u64::try_from(file.bytes.len()).ok() };
-        let head = key.seal(&serde_json::to_string(&head).map_err(broker)?);
+        self.put_head(&subject, key, &head).await
+    }
+
+    async fn put_head(&self, subject: &str, key: &SubjectKey, head: &Head) -> Result<(), FilesError> {
+        let head = key.seal(&serde_json::to_string(head).map_err(broker)?);
         self.put(format!("{subject}.0"), serde_json::to_vec(&head).map_err(broker)?).await
     }
 
     async fn put(&self, subject: String, payload: Vec<u8>) -> Result<(), FilesError> {
         let receipt = self.0.publish(subject, payload.into()).await.map_err(broker)?;
         receipt.await.map(drop).map_err(broker)
+    }
+
+    /// Begins with a file that comes piece by piece; it is there when it is [finished](Writer::finish).
+    ///
+    /// # Errors
+    /// [`FilesError`].
+    pub fn begin(&self, at: &Place<'_>, key: &SubjectKey) -> Result<Writer, FilesError> {
+        let (files, subject, key) = (self.clone(), at.subject()?, key.clone());
+        Ok(Writer { files, subject, key, piece: Vec::with_capacity(PART), parts: 0, size: 0 })
     }
 
     /// A file, if it is there.
@@ -194,6 +237,67 @@ impl Files {
         let filter = format!("{}.>", of_conversation(org, conversation)?);
         let stream = self.0.get_stream_no_info(FILES).await.map_err(broker)?;
         stream.purge().filter(filter).await.map(drop).map_err(broker)
+    }
+}
+
+/// A file under way: no more than a part of it is held at a time.
+pub struct Writer {
+    files: Files,
+    subject: String,
+    key: SubjectKey,
+    piece: Vec<u8>,
+    parts: usize,
+    size: u64,
+}
+
+impl Writer {
+    /// Bytes so far.
+    #[must_use]
+    pub fn size(&self) -> u64 {
+        self.size
+    }
+
+    /// What comes next.
+    ///
+    /// # Errors
+    /// [`FilesError`].
+    pub async fn write(&mut self, mut bytes: &[u8]) -> Result<(), FilesError> {
+        self.size += bytes.len() as u64;
+        while !bytes.is_empty() {
+            let (now, later) = bytes.split_at(bytes.len().min(PART - self.piece.len()));
+            self.piece.extend_from_slice(now);
+            bytes = later;
+            if self.piece.len() == PART {
+                self.put().await?;
+            }
+        }
+        Ok(())
+    }
+
+    async fn put(&mut self) -> Result<(), FilesError> {
+        self.parts += 1;
+        let name = format!("{}.{}", self.subject, self.parts);
+        let sealed = self.key.seal_bytes(&self.piece, &name);
+        self.piece.clear();
+        self.files.put(name, sealed).await
+    }
+
+    /// That was all; gives how many bytes. It came with `message`.
+    ///
+    /// # Errors
+    /// [`FilesError`].
+    pub async fn finish(
+        mut self,
+        message: String,
+        name: Option<String>,
+        mime_type: Option<String>,
+    ) -> Result<u64, FilesError> {
+        if !self.piece.is_empty() {
+            self.put().await?;
+        }
+        let head = Head { message, name, mime_type, parts: self.parts, size: Some(self.size) };
+        self.files.put_head(&self.subject, &self.key, &head).await?;
+        Ok(self.size)
     }
 }
 

@@ -4,7 +4,10 @@
 use async_nats::Client;
 use base64::{Engine, engine::general_purpose::STANDARD as BASE64};
 use bytes::Bytes;
-use symbia_events::{SubjectKey, integrations::KeptPicture};
+use symbia_events::{
+    SubjectKey,
+    integrations::{KeptPicture, PromptPart},
+};
 
 use crate::files::{File, Files, FilesError, Place};
 
@@ -21,6 +24,20 @@ pub struct Pictures(Files);
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("an image is an https URL, or data:<mime>;base64,<data>")]
 pub struct NoPicture;
+
+/// A picture of a prompt could not be kept.
+#[derive(Debug, thiserror::Error)]
+pub enum KeepError {
+    /// It is none.
+    #[error(transparent)]
+    NoPicture(#[from] NoPicture),
+    /// It is elsewhere, and its address is no address.
+    #[error("the address of an image is too long")]
+    Long,
+    /// The broker does not do it.
+    #[error(transparent)]
+    Files(#[from] FilesError),
+}
 
 impl Pictures {
     /// Over a connection.
@@ -46,6 +63,43 @@ impl Pictures {
         let (message, mime_type) = (request_id.to_owned(), Some(mime_type.to_owned()));
         self.0.keep(&at, key, &File { message, name: None, mime_type, bytes }).await?;
         Ok(kept)
+    }
+
+    /// Keeps what of a message is too large for an event, and names it there. Gives whether anything was.
+    ///
+    /// # Errors
+    /// [`KeepError`].
+    pub async fn keep_large(
+        &self,
+        (org, request_id): (&str, &str),
+        key: &SubjectKey,
+        parts: &mut [PromptPart],
+    ) -> Result<bool, KeepError> {
+        let mut kept_any = false;
+        for part in parts {
+            if let PromptPart::Image { url } = part {
+                kept_any |= self.keep_one((org, request_id), key, url).await?;
+            }
+        }
+        Ok(kept_any)
+    }
+
+    /// Keeps one picture that is too large for an event, and names it there. Gives whether it was.
+    ///
+    /// # Errors
+    /// [`KeepError`].
+    pub async fn keep_one(
+        &self,
+        (org, request_id): (&str, &str),
+        key: &SubjectKey,
+        url: &mut String,
+    ) -> Result<bool, KeepError> {
+        if url.len() <= INLINE {
+            return Ok(false);
+        }
+        let (kind, file) = read_data(url)?.ok_or(KeepError::Long)?;
+        *url = self.keep((org, request_id), key, kind, file).await?.to_string();
+        Ok(true)
     }
 
     /// A kept picture, if it is there still.

@@ -24,7 +24,7 @@ use symbia_commands::integrations::DESCRIPTION;
 use symbia_egress::Rules;
 use symbia_events::Service;
 use symbia_workers::integrations::{
-    ANTHROPIC, AnthropicOptions, ApiKey, HUGGING_FACE, LocalOptions, OPENAI, OpenAiOptions,
+    ANTHROPIC, AnthropicOptions, ApiKey, BATCH_LINES, HUGGING_FACE, LocalOptions, OPENAI, OpenAiOptions,
 };
 use zeroize::Zeroizing;
 
@@ -163,6 +163,8 @@ pub struct ModelProviders {
     pub anthropic: AnthropicOptions,
     /// Hugging Face's router.
     pub hugging_face: OpenAiOptions,
+    /// Lines of batches that are asked at a time.
+    pub batch_lines: u32,
 }
 
 impl ModelProviders {
@@ -190,6 +192,10 @@ impl ModelProviders {
             hugging_face: OpenAiOptions {
                 default_model: model("HUGGINGFACE_MODEL", hugging_face.default_model)?,
                 ..hugging_face
+            },
+            batch_lines: match number("BATCH_CONCURRENCY")? {
+                Some(0) => return Err(invalid("BATCH_CONCURRENCY", "at least 1")),
+                lines => lines.unwrap_or(BATCH_LINES),
             },
         })
     }

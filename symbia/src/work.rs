@@ -3,6 +3,7 @@
 use std::{process::ExitCode, sync::Arc, time::Duration};
 
 use anyhow::Context;
+use symbia_api::integrations::OpenAiDialect;
 use symbia_egress::Egress;
 use symbia_events::Service;
 use symbia_nats::{
@@ -17,9 +18,10 @@ use symbia_workers::{
     directory::DirectoryKeeper,
     identity::Housekeeping,
     integrations::{
-        AccountLinker, Accounts, Anthropic, Books, CallLimits, ChannelBridge, ChannelCourier, ChannelForwarder,
-        ChannelKeeper, ChannelTeller, Channels, Discoverer, EmbeddingRouter, Enquiries, EvalScheduler, Evaluator,
-        ImageRouter, Invoker, LlmRouter, LocalProvider, Meter, OpenAi, Providers, RouterOptions, Taking, TaskRouter,
+        AccountLinker, Accounts, Anthropic, BatchRunner, Books, CallLimits, ChannelBridge, ChannelCourier,
+        ChannelForwarder, ChannelKeeper, ChannelTeller, Channels, Discoverer, EmbeddingRouter, Enquiries,
+        EvalScheduler, Evaluator, ImageRouter, Invoker, LlmRouter, LocalProvider, Meter, OpenAi, Providers,
+        RouterOptions, Taking, TaskRouter,
     },
     messaging::{Eraser, Periods, Retention},
     models::{
@@ -62,7 +64,8 @@ const BOOK_CONNECTIONS: u32 = 8;
 /// Connections on which the provider of local models looks up how they are set.
 const SETTING_CONNECTIONS: u32 = 2;
 /// What those act on who have models asked.
-const ASKED: [&str; 5] = ["*.completion.*", "*.embedding.*", "*.image.*", "*.task.*", "*.evaluation.*"];
+const ASKED: [&str; 7] =
+    ["*.completion.*", "*.embedding.*", "*.image.*", "*.task.*", "*.evaluation.*", "*.batch.*", "*.stored-file.*"];
 
 /// Runs the subcommand.
 pub async fn run(config: Config, options: WorkOptions) -> Ended {
@@ -189,7 +192,7 @@ pub async fn start(
                 let invoker = Invoker::new(sender.clone(), content_keys.clone(), reader, egress, books.clone(), limits);
                 workers.spawn(react(house.clone(), invoker, stop.clone()));
                 let books: Arc<dyn Accounts> = books;
-                let options = RouterOptions::default();
+                let options = RouterOptions { batch_lines: config.models.batch_lines, ..RouterOptions::default() };
                 let (texts, read) = (content_keys.clone(), providers.clone());
                 let (of, ring, lent) = (client.clone(), Arc::clone(keys), Arc::clone(&books));
                 let image = ImageRouter::open(
@@ -218,6 +221,9 @@ pub async fn start(
                 let scheduler = EvalScheduler::new(client.clone(), sender.clone(), reader);
                 workers.spawn(react(house.clone(), scheduler, stop.clone()));
                 let evaluator = Evaluator::new(client.clone(), Arc::clone(keys), sender.clone(), content_keys.clone());
+                let (nats, ring, texts) = (client.clone(), Arc::clone(keys), content_keys.clone());
+                let dialect = Arc::new(OpenAiDialect);
+                let batches = BatchRunner::new(nats, ring, sender.clone(), texts, dialect, options.batch_lines);
                 let enquiries =
                     Enquiries::new(client.clone(), providers.clone(), Arc::clone(&books), content_keys.clone());
                 workers.spawn({
@@ -238,6 +244,7 @@ pub async fn start(
                     Arc::new(task),
                     Arc::new(meter),
                     Arc::new(evaluator),
+                    Arc::new(batches),
                 ];
                 let gateway = Together::new("llm-router", (Service::Integrations, &ASKED), asking);
                 workers.spawn(react(house.clone(), gateway, stop));

@@ -8,6 +8,8 @@ mod acceptance;
 mod at_once;
 #[path = "gateway/balance.rs"]
 mod balance;
+#[path = "gateway/batches.rs"]
+mod batches;
 #[path = "gateway/channels.rs"]
 mod channels;
 #[path = "gateway/chats.rs"]
@@ -31,10 +33,10 @@ mod limits;
 #[cfg(feature = "llama")]
 #[path = "gateway/local.rs"]
 mod local;
-#[path = "gateway/meaning.rs"]
-mod meaning;
 #[path = "gateway/mcp.rs"]
 mod mcp;
+#[path = "gateway/meaning.rs"]
+mod meaning;
 #[path = "gateway/oauth.rs"]
 mod oauth;
 #[path = "gateway/parallel.rs"]

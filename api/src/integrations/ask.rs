@@ -4,17 +4,13 @@
 use std::time::Duration;
 
 use axum::http::StatusCode;
-use serde_json::json;
 use symbia_commands::{
     Actor,
     integrations::{CancelCompletion, CompletionCommand, RequestCompletion},
 };
 use symbia_events::{
-    AggregateRef, CommandId, OrgId, Personal, Service, SubjectKey,
-    integrations::{
-        CompletionContext, CompletionEvent, ErrorCategory, PromptMessage, PromptMore, PromptOptions, PromptPart,
-        PromptRole, Sampling, Target,
-    },
+    AggregateRef, CommandId, OrgId, Service, SubjectKey,
+    integrations::{CompletionContext, CompletionEvent, ErrorCategory},
 };
 use symbia_projections::secrets::SecretError;
 use time::{OffsetDateTime, format_description::well_known::Rfc3339};
@@ -31,57 +27,10 @@ use crate::{
     platform::Consistency,
 };
 
+pub(super) use symbia_commands::integrations::{Message, Question};
+
 /// How long a request may take in all: less than the server lets a caller wait for the head of an answer.
 pub(super) const PATIENCE: Duration = Duration::from_secs(110);
-
-/// One message of a prompt.
-#[derive(Clone, Debug, PartialEq)]
-pub(super) struct Message {
-    pub role: PromptRole,
-    pub text: String,
-    pub name: Option<String>,
-    pub more: PromptMore,
-}
-
-impl Message {
-    pub fn text(role: PromptRole, text: impl Into<String>) -> Self {
-        Message { role, text: text.into(), name: None, more: PromptMore::default() }
-    }
-}
-
-/// What is asked for, whichever API it came by.
-#[derive(Clone, Debug, PartialEq)]
-pub(super) struct Question {
-    pub operation: &'static str,
-    pub target: Target,
-    pub fallbacks: Vec<Target>,
-    pub messages: Vec<Message>,
-    pub sampling: Sampling,
-    pub options: PromptOptions,
-    pub stream: bool,
-    pub credential_id: Option<String>,
-}
-
-impl Question {
-    /// Whether there is a picture in it.
-    pub fn shows_something(&self) -> bool {
-        let mut parts = self.messages.iter().flat_map(|message| &message.more.parts);
-        parts.any(|part| matches!(part, PromptPart::Image { .. }))
-    }
-
-    /// What is said and asked for, sealed.
-    pub fn sealed(&self, key: &SubjectKey) -> ApiResult<(Vec<PromptMessage>, Option<Personal>)> {
-        let seal = |json: serde_json::Result<String>| json.map(|text| key.seal(&text)).map_err(ApiError::internal);
-        let message = |message: &Message| {
-            let more = (!message.more.is_empty()).then(|| seal(serde_json::to_string(&message.more))).transpose()?;
-            let (role, name) = (message.role, message.name.clone());
-            Ok(PromptMessage { role, content: key.seal(&message.text), name, more })
-        };
-        let messages = self.messages.iter().map(message).collect::<ApiResult<_>>()?;
-        let options = (!self.options.is_empty()).then(|| seal(serde_json::to_string(&self.options))).transpose()?;
-        Ok((messages, options))
-    }
-}
 
 /// A request under way. Dropped before its end, it is cancelled.
 pub(super) struct Asked {
@@ -165,25 +114,9 @@ impl Integrations {
         let address = address.map_err(ApiError::internal)?;
         let place = (address.tenant.as_str(), request_id.as_str());
         let kept = self.keep_pictures(place, &key, &mut question.messages).await?;
-        let (messages, options) = question.sealed(&key)?;
         let deadline = (OffsetDateTime::now_utc() + PATIENCE).format(&Rfc3339).map_err(ApiError::internal)?;
-        let texts: Vec<&str> = question.messages.iter().map(|message| message.text.as_str()).collect();
-        let command = RequestCompletion {
-            request_id: request_id.clone(),
-            provider: question.target.provider,
-            model: question.target.model,
-            operation: question.operation.to_owned(),
-            messages,
-            sampling: question.sampling,
-            stream: question.stream,
-            credential_id: question.credential_id,
-            idempotency_key: scope.idempotency_key.clone(),
-            deadline: Some(deadline),
-            context: context(scope),
-            prompt_digest: key.digest(&json!(texts).to_string()),
-            options,
-            fallbacks: question.fallbacks,
-        };
+        let request = question.request(&request_id, &key, deadline, context(scope)).map_err(ApiError::internal)?;
+        let command = RequestCompletion { idempotency_key: scope.idempotency_key.clone(), ..request };
         let ear = self.hub.listen_for(address.clone());
         let mut asked = Asked {
             request_id,

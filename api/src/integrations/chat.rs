@@ -9,19 +9,21 @@ mod text;
 use axum::{extract::State, middleware::map_response, response::Response};
 use utoipa_axum::{router::OpenApiRouter, routes};
 
+use self::response::{Chunks, TextChunks};
 pub(super) use self::{
     message::plain,
     request::{ChatRequest, OneOrMany, checked_logprobs, checked_tool, target},
     routing::{Caching, Hedging, Routing},
 };
-use self::{
-    response::{Chunks, TextChunks, completion, text_completion},
+pub(super) use self::{
+    response::{completion, text_completion},
     text::CompletionRequest,
 };
 use super::{
     Integrations,
     ask::{Asked, Tagged},
     errors::as_openai,
+    said::Answer,
 };
 use crate::http::{ApiError, ApiResult, Caller, Json, RequestScope};
 
@@ -47,7 +49,8 @@ async fn chat(
 ) -> ApiResult<Response> {
     let counted = request.counts();
     let chunks = |asked: &Asked| Chunks::new(asked, counted);
-    service.reply(&caller, &scope, request.question()?, chunks, completion).await
+    let body = |asked: &Asked, answer: &Answer| completion(&asked.request_id, asked.asked_at, answer);
+    service.reply(&caller, &scope, request.question()?, chunks, body).await
 }
 
 /// Have a model go on with a text, as OpenAI's older API has it
@@ -62,7 +65,8 @@ async fn text(
 ) -> ApiResult<Response> {
     let counted = request.counts();
     let chunks = |asked: &Asked| TextChunks::new(asked, counted);
-    service.reply(&caller, &scope, request.question()?, chunks, text_completion).await
+    let body = |asked: &Asked, answer: &Answer| text_completion(&asked.request_id, asked.asked_at, answer);
+    service.reply(&caller, &scope, request.question()?, chunks, body).await
 }
 
 /// A field that clients send and that cannot be honoured.

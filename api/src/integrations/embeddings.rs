@@ -31,9 +31,11 @@ use crate::{
     platform::Consistency,
 };
 
+pub(super) use symbia_commands::integrations::Texts;
+
 /// Most texts of a request, and most bytes of one part of it.
 const MOST: usize = 2048;
-const PART: usize = 256 * 1024;
+pub(super) const PART: usize = 256 * 1024;
 
 pub(super) fn routes() -> OpenApiRouter<Integrations> {
     OpenApiRouter::new().routes(routes!(embed)).layer(map_response(as_openai))
@@ -41,7 +43,7 @@ pub(super) fn routes() -> OpenApiRouter<Integrations> {
 
 /// Texts to turn into vectors.
 #[derive(Debug, Deserialize, ToSchema)]
-struct EmbeddingRequest {
+pub(super) struct EmbeddingRequest {
     /// `provider/model`, or a model.
     #[serde(default)]
     model: Option<String>,
@@ -56,14 +58,6 @@ struct EmbeddingRequest {
     /// A key of the vault to ask with.
     #[serde(default)]
     credential_id: Option<String>,
-}
-
-/// What is asked for, whichever API it came by.
-pub(super) struct Texts {
-    pub target: Target,
-    pub texts: Vec<String>,
-    pub dimensions: Option<u32>,
-    pub credential_id: Option<String>,
 }
 
 /// The vectors, in the order of the texts.
@@ -87,18 +81,34 @@ async fn embed(
     caller: Caller,
     Json(request): Json<EmbeddingRequest>,
 ) -> ApiResult<axum::Json<Value>> {
-    let base64 = match request.encoding_format.as_deref() {
-        None | Some("float") => false,
-        Some("base64") => true,
-        Some(_) => return Err(refused("encoding_format", "must be float or base64")),
-    };
-    let texts = Texts {
-        target: Target { provider: None, model: request.model },
-        texts: request.input.into_vec(),
-        dimensions: request.dimensions,
-        credential_id: request.credential_id,
-    };
-    let embedded = service.embed(&caller, &scope, texts).await?;
+    let base64 = request.as_base64()?;
+    let embedded = service.embed(&caller, &scope, request.texts()).await?;
+    Ok(axum::Json(embedding_list(&embedded, base64)))
+}
+
+impl EmbeddingRequest {
+    /// Whether the vectors are wanted as base64.
+    pub fn as_base64(&self) -> ApiResult<bool> {
+        match self.encoding_format.as_deref() {
+            None | Some("float") => Ok(false),
+            Some("base64") => Ok(true),
+            Some(_) => Err(refused("encoding_format", "must be float or base64")),
+        }
+    }
+
+    /// What is asked for.
+    pub fn texts(self) -> Texts {
+        Texts {
+            target: Target { provider: None, model: self.model },
+            texts: self.input.into_vec(),
+            dimensions: self.dimensions,
+            credential_id: self.credential_id,
+        }
+    }
+}
+
+/// Vectors as OpenAI's clients read them.
+pub(super) fn embedding_list(embedded: &Embedded, base64: bool) -> Value {
     let vector = |vector: &Vec<f32>| {
         if base64 {
             return json!(BASE64.encode(vector.iter().flat_map(|number| number.to_le_bytes()).collect::<Vec<u8>>()));
@@ -109,26 +119,51 @@ async fn embed(
         |(index, of): (usize, &Vec<f32>)| json!({ "object": "embedding", "index": index, "embedding": vector(of) });
     let data: Vec<Value> = embedded.vectors.iter().enumerate().map(item).collect();
     let (prompt_tokens, total_tokens) = (embedded.usage.prompt_tokens, embedded.usage.total_tokens);
-    Ok(axum::Json(json!({
+    json!({
         "object": "list",
         "data": data,
         "model": embedded.model,
         "usage": { "prompt_tokens": prompt_tokens, "total_tokens": total_tokens },
-    })))
+    })
+}
+
+/// What is refused of texts.
+pub(super) fn checked(texts: &[String], most: usize) -> ApiResult<()> {
+    if texts.is_empty() || texts.len() > most {
+        return Err(refused("input", format!("must be 1 to {most} texts")));
+    }
+    if texts.iter().any(String::is_empty) {
+        return Err(refused("input", "must not contain empty texts"));
+    }
+    if texts.iter().any(|text| text.len() > PART) {
+        return Err(refused("input", format!("must be texts of at most {PART} bytes")));
+    }
+    Ok(())
+}
+
+/// The end of a request, when an event is it.
+pub(super) fn end(key: &SubjectKey, event: EmbeddingEvent) -> Option<Result<Embedded, Failure>> {
+    match event {
+        EmbeddingEvent::EmbeddingCompleted(e) => Some(opened(key, e)),
+        EmbeddingEvent::EmbeddingFailed(e) => {
+            let message = e.message.and_then(|message| key.open(&message).ok());
+            Some(Err(Failure {
+                category: e.category,
+                code: e.code,
+                message: message.unwrap_or_else(|| "there are no vectors".to_owned()),
+                provider: None,
+                upstream: e.upstream.map(Box::new),
+                retry_after_ms: e.retry_after_ms,
+            }))
+        }
+        EmbeddingEvent::EmbeddingRequested(_) => None,
+    }
 }
 
 impl Integrations {
     /// Turns texts into vectors.
     pub(super) async fn embed(&self, caller: &Caller, scope: &RequestScope, asked: Texts) -> ApiResult<Embedded> {
-        if asked.texts.is_empty() || asked.texts.len() > MOST {
-            return Err(refused("input", format!("must be 1 to {MOST} texts")));
-        }
-        if asked.texts.iter().any(String::is_empty) {
-            return Err(refused("input", "must not contain empty texts"));
-        }
-        if asked.texts.iter().any(|text| text.len() > PART) {
-            return Err(refused("input", format!("must be texts of at most {PART} bytes")));
-        }
+        checked(&asked.texts, MOST)?;
         let tenant = tenant(caller, scope)?;
         let actor = Actor::from(&**caller);
         let key = self.key_of(&actor).await?;
@@ -202,20 +237,8 @@ impl Integrations {
         let ended = async {
             loop {
                 let Heard::Event(event) = ear.next().await else { continue };
-                match event.decode() {
-                    Ok(EmbeddingEvent::EmbeddingCompleted(e)) => return opened(key, e),
-                    Ok(EmbeddingEvent::EmbeddingFailed(e)) => {
-                        let message = e.message.and_then(|message| key.open(&message).ok());
-                        return Err(Failure {
-                            category: e.category,
-                            code: e.code,
-                            message: message.unwrap_or_else(|| "there are no vectors".to_owned()),
-                            provider: None,
-                            upstream: e.upstream.map(Box::new),
-                            retry_after_ms: e.retry_after_ms,
-                        });
-                    }
-                    Ok(EmbeddingEvent::EmbeddingRequested(_)) | Err(_) => {}
+                if let Some(end) = event.decode().ok().and_then(|event| end(key, event)) {
+                    return end;
                 }
             }
         };

@@ -49,12 +49,14 @@ pub(super) fn anthropic_error(failure: &Failure) -> Value {
 
 /// Gives error answers OpenAI's shape, besides our own members.
 pub(super) async fn as_openai(response: Response) -> Response {
-    reshaped(response, |error| {
-        let param = error.details().first().map(|detail| detail.path.clone());
-        let (kind, code) = (openai_kind(error.status()), error.code().to_lowercase());
-        let shaped = json!({ "message": error.message(), "type": kind, "param": param, "code": code });
-        error.clone().with_extra("error", shaped)
-    })
+    reshaped(response, |error| error.clone().with_extra("error", shaped_as_openai(error)))
+}
+
+/// `{"message", "type", "param", "code"}`.
+pub(super) fn shaped_as_openai(error: &ApiError) -> Value {
+    let param = error.details().first().map(|detail| detail.path.clone());
+    let (kind, code) = (openai_kind(error.status()), error.code().to_lowercase());
+    json!({ "message": error.message(), "type": kind, "param": param, "code": code })
 }
 
 /// Gives error answers Anthropic's shape, besides our own members.

@@ -2,16 +2,19 @@
 //! OpenAI's and Anthropic's APIs. Whatever the route, a request is one completion in the log, like a rule's.
 
 mod ask;
+mod batches;
 mod budgets;
 mod channels;
 mod chat;
 mod circuits;
+mod dialect;
 mod embeddings;
 mod enquiries;
 mod errors;
 mod evaluation;
 mod execute;
 mod executions;
+mod files;
 mod following;
 mod guardrails;
 mod hub;
@@ -44,7 +47,7 @@ use symbia_nats::{sessions::EndedSessions, subscriptions::Subscriptions};
 use tokio_util::sync::CancellationToken;
 use utoipa_axum::router::OpenApiRouter;
 
-pub use self::{channels::ChannelOptions, oauth::LinkingOptions, providers::ProviderInfo};
+pub use self::{channels::ChannelOptions, dialect::OpenAiDialect, oauth::LinkingOptions, providers::ProviderInfo};
 use self::{evaluation::Recommended, hub::Hub, registry::Registry};
 use crate::{
     feed::{Feed, access::Slots},
@@ -153,6 +156,8 @@ pub fn service(
         .merge(images::routes())
         .merge(rerank::routes())
         .merge(moderations::routes().layer(DefaultBodyLimit::max(pictures::BODY)))
+        .merge(files::routes())
+        .merge(batches::routes())
         .merge(listing::root_routes())
         .merge(mcp::root_routes());
     let door = mcp::Door::new(directory, &service);

@@ -5,11 +5,11 @@ use axum::http::StatusCode;
 use base64::{Engine, engine::general_purpose::STANDARD as BASE64};
 use symbia_events::{
     SubjectKey,
-    integrations::{ErrorCategory, KeptPicture, Picture, PromptPart},
+    integrations::{ErrorCategory, KeptPicture, Picture},
 };
 use symbia_nats::{
     files::FilesError,
-    pictures::{INLINE, Pictures, read_data},
+    pictures::{KeepError, Pictures},
 };
 
 use super::{Integrations, ask::Message, errors::refused, said::Failure};
@@ -33,13 +33,9 @@ impl Integrations {
         // Of most prompts there is nothing to keep.
         let mut kept_any = false;
         for (index, message) in messages.iter_mut().enumerate() {
-            for part in &mut message.more.parts {
-                let PromptPart::Image { url } = part else { continue };
-                if url.len() > INLINE {
-                    let at = format!("messages[{index}].content");
-                    kept_any |= self.keep_picture((org, request_id), key, &at, url).await?;
-                }
-            }
+            let parts = &mut message.more.parts;
+            let kept = self.pictures().keep_large((org, request_id), key, parts).await;
+            kept_any |= kept.map_err(|wrong| not_kept(&format!("messages[{index}].content"), wrong))?;
         }
         Ok(kept_any)
     }
@@ -52,14 +48,7 @@ impl Integrations {
         at: &str,
         url: &mut String,
     ) -> ApiResult<bool> {
-        if url.len() <= INLINE {
-            return Ok(false);
-        }
-        let read = read_data(url).map_err(|wrong| refused(at, wrong.to_string()))?;
-        let Some((kind, file)) = read else { return Err(refused(at, "the address of an image is too long")) };
-        let kept = self.pictures().keep((org, request_id), key, kind, file).await.map_err(unavailable)?;
-        *url = kept.to_string();
-        Ok(true)
+        self.pictures().keep_one((org, request_id), key, url).await.map_err(|wrong| not_kept(at, wrong))
     }
 
     /// Forgets what was kept for a request; who may not, or cannot just now, leaves it sealed.
@@ -93,6 +82,13 @@ impl Integrations {
             }
         }
         Ok(made)
+    }
+}
+
+fn not_kept(at: &str, wrong: KeepError) -> ApiError {
+    match wrong {
+        KeepError::Files(error) => unavailable(error),
+        wrong => refused(at, wrong.to_string()),
     }
 }
 

@@ -10,8 +10,8 @@ use axum::{extract::State, middleware::map_response, response::Response};
 use symbia_commands::Actor;
 use utoipa_axum::{router::OpenApiRouter, routes};
 
-use self::{
-    items::Items,
+use self::items::Items;
+pub(super) use self::{
     request::ResponsesRequest,
     response::{Echo, Head, response},
 };

@@ -168,6 +168,7 @@ impl Completion {
             &context.evaluation_id,
             &context.case_id,
             &context.graded_id,
+            &context.batch_id,
         ];
         if !by.is_platform() && claims.iter().any(|claim| claim.is_some()) {
             return Err(Rejection::forbidden("only the platform asks on behalf of a conversation or a run"));

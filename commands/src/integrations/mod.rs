@@ -2,6 +2,7 @@
 
 mod administration;
 mod asker;
+mod batch;
 mod budget;
 pub mod builtin;
 mod channel;
@@ -16,12 +17,15 @@ mod model_scope;
 mod oauth;
 pub mod openapi;
 mod price;
+mod question;
 mod registry;
 mod route;
+mod stored_file;
 mod tags;
 mod task;
 mod tools;
 
+pub use batch::*;
 pub use budget::*;
 pub use channel::*;
 pub use circuit::*;
@@ -34,7 +38,9 @@ pub use invocation::*;
 pub use model_scope::*;
 pub use oauth::*;
 pub use price::*;
+pub use question::*;
 pub use registry::*;
 pub use route::*;
+pub use stored_file::*;
 pub use task::*;
 pub use tools::{prompt_operation, resource_operations, tool_operation};

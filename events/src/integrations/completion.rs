@@ -149,6 +149,12 @@ pub struct CompletionContext {
     pub evaluation_id: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub case_id: Option<String>,
+    /// The batch that it is a line of.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub batch_id: Option<String>,
+    /// Which line, from 0.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub batch_line: Option<u32>,
     /// The request whose answer is graded by this one.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub graded_id: Option<String>,

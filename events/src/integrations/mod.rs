@@ -1,5 +1,6 @@
 //! Events of the integrations service (integrations.md §25).
 
+mod batch;
 mod budget;
 mod channel;
 mod circuit;
@@ -17,8 +18,10 @@ mod prompt;
 mod registry;
 mod route;
 mod signature;
+mod stored_file;
 mod task;
 
+pub use batch::*;
 pub use budget::*;
 pub use channel::*;
 pub use circuit::*;
@@ -36,4 +39,5 @@ pub use prompt::*;
 pub use registry::*;
 pub use route::*;
 pub use signature::*;
+pub use stored_file::*;
 pub use task::*;

@@ -1,6 +1,7 @@
 //! Read model of the integrations service: which models were asked, what it took and what limits it; which other APIs there
 //! are, and who called them.
 
+mod batches;
 mod budgets;
 mod channels;
 mod circuits;
@@ -15,8 +16,10 @@ mod prices;
 mod registry;
 mod routes;
 mod scores;
+mod stored_files;
 mod usage;
 
+pub use batches::{Batch, batch, batch_reading, batches};
 pub use budgets::{Budget, budget, budgets};
 pub use channels::{
     ChannelConnection, ChannelMessage, channel_connection, channel_connections, channel_delivery, polled_connections,
@@ -36,6 +39,7 @@ pub use prices::{Price, price, prices};
 pub use registry::{Integration, integration, integrations};
 pub use routes::{Route, route, routes};
 pub use scores::{ModelScore, model_scores};
+pub use stored_files::{StoredFile, stored_file, stored_files};
 pub use usage::{Filter, Grouped, Summary, executions, summary, usage_by};
 
 use std::time::Duration;
@@ -71,6 +75,8 @@ impl Projection for Integrations {
             "evaluations",
             "model_scores",
             "eval_schedules",
+            "stored_files",
+            "batches",
             "integrations",
             "invocations",
             "oauth_clients",
@@ -100,6 +106,8 @@ impl Projection for Integrations {
         evaluations::fold(conn, events).await?;
         scores::fold(conn, events).await?;
         eval_schedules::fold(conn, events).await?;
+        stored_files::fold(conn, events).await?;
+        batches::fold(conn, events).await?;
         registry::fold(conn, events).await?;
         invocations::fold(conn, events).await?;
         oauth::fold(conn, events).await?;
@@ -154,4 +162,5 @@ const MIGRATIONS: &[Migration] = &[
         sql: include_str!("../../../migrations/integrations/0017_guardrails.sql"),
     },
     Migration { version: 18, name: "hedges", sql: include_str!("../../../migrations/integrations/0018_hedges.sql") },
+    Migration { version: 19, name: "batches", sql: include_str!("../../../migrations/integrations/0019_batches.sql") },
 ];

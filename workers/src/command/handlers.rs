@@ -63,6 +63,8 @@ impl Handlers {
             .with::<integrations::Image>()
             .with::<integrations::Task>()
             .with::<integrations::EvalSchedule>()
+            .with::<integrations::Batch>()
+            .with::<integrations::StoredFile>()
             .with::<integrations::Budget>()
             .with::<integrations::Circuit>()
             .with::<integrations::Evaluation>()

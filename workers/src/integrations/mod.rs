@@ -7,6 +7,7 @@ mod anthropic;
 mod attempt;
 mod attempts;
 mod balance;
+mod batches;
 mod beginning;
 mod books;
 mod channels;
@@ -25,6 +26,7 @@ mod meter;
 mod oauth;
 mod openai;
 mod pictures;
+mod precedence;
 mod provider;
 mod quotas;
 mod racing;
@@ -43,6 +45,7 @@ mod upstream;
 
 pub use accounts::{Accounts, Asker, BudgetTerms, Lease, NoAccounts, OrgTerms, PriceTerms, Taken};
 pub use anthropic::{ANTHROPIC, Anthropic, AnthropicOptions};
+pub use batches::BatchRunner;
 pub use books::Books;
 pub use channels::{
     ChannelBridge, ChannelCourier, ChannelForwarder, ChannelKeeper, ChannelTeller, Channels, DISCORD_API, Discord,
@@ -62,7 +65,7 @@ pub use provider::{
 };
 pub use registry::{CallLimits, Discoverer, Invoker, Lending, Vault};
 pub use retry::RetryOptions;
-pub use router::{LlmRouter, RouterOptions};
+pub use router::{BATCH_LINES, LlmRouter, RouterOptions};
 pub use routes::RouteTerms;
 pub use scheduler::EvalScheduler;
 pub use taking::Taking;

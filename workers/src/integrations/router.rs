@@ -51,6 +51,7 @@ use super::{
     guarding::{blocked, screen_prompt},
     meaning::Meaning,
     pictures::bring,
+    precedence::{InTurn, Precedence},
     provider::{Fault, Providers, Turn},
     quotas::Quotas,
     rates::Rates,
@@ -76,12 +77,20 @@ pub struct RouterOptions {
     pub timeout: Duration,
     /// What follows a failed attempt.
     pub retry: RetryOptions,
+    /// Lines of batches that are asked at a time.
+    pub batch_lines: u32,
 }
+
+/// Lines of batches that are asked at a time, when nothing else is said.
+pub const BATCH_LINES: u32 = 4;
+/// Longest time for a line of a batch, from its turn.
+const LINE_TAKES: Duration = Duration::from_secs(10 * 60);
 
 impl Default for RouterOptions {
     fn default() -> Self {
         let worker_id = format!("llm-router-{}", Uuid::new_v4().simple());
-        RouterOptions { worker_id, attempts: 5, timeout: Duration::from_secs(120), retry: RetryOptions::default() }
+        let (timeout, retry) = (Duration::from_secs(120), RetryOptions::default());
+        RouterOptions { worker_id, attempts: 5, timeout, retry, batch_lines: BATCH_LINES }
     }
 }
 
@@ -102,6 +111,7 @@ pub struct LlmRouter {
     pictures: Pictures,
     pub(super) options: RouterOptions,
     pub(super) running: Running,
+    precedence: Precedence,
 }
 
 /// Whom to ask, and for which model, in order; one at least.
@@ -211,6 +221,7 @@ impl LlmRouter {
         let (standings, quotas) = (Standings::default(), Quotas::new(client.clone()));
         let answers = Answers::new(client.clone(), Arc::clone(&keys), content_keys.clone());
         let pictures = Pictures::new(client.clone());
+        let precedence = Precedence::new(options.batch_lines as usize);
         Ok(LlmRouter {
             client,
             store,
@@ -227,6 +238,7 @@ impl LlmRouter {
             pictures,
             options,
             running,
+            precedence,
         })
     }
 
@@ -291,7 +303,10 @@ impl LlmRouter {
                 Err(refusal) => return self.refuse(event, &to, request, refusal).await,
             },
         };
-        let deadline = Instant::now() + self.time_left(request);
+        let _turn = self.turn(request, &cancelled).await;
+        let left = self.time_left(request);
+        let left = if request.context.batch_id.is_some() { left.min(LINE_TAKES) } else { left };
+        let deadline = Instant::now() + left;
         let (round, spent, lost) = (Uuid::new_v4(), AtomicU64::new(0), AtomicU64::new(0));
         let (places, hedges) = (OnceLock::new(), AtomicBool::new(true));
         let meaning = OnceLock::new();
@@ -323,6 +338,18 @@ impl LlmRouter {
                 let Work { to, asked: Asked { key, guarded, .. }, .. } = work;
                 self.refuse(event, &to, request, Refusal(fault, Some(key), guarded)).await
             }
+        }
+    }
+
+    // A line of a batch waits for its turn, others go first; each until this is dropped.
+    async fn turn(&self, request: &CompletionRequested, cancelled: &CancellationToken) -> InTurn {
+        if request.context.batch_id.is_none() {
+            return InTurn::Ahead(self.precedence.ahead());
+        }
+        tokio::select! {
+            turn = self.precedence.behind() => InTurn::Behind(turn),
+            // There is nothing to wait for.
+            () = cancelled.cancelled() => InTurn::Behind(None),
         }
     }
 

@@ -102,14 +102,15 @@ impl Taking {
     }
 }
 
-// What an earlier answer will do for, and what budgets count, is begun later.
+// What an earlier answer will do for, what lets others go first, and what budgets count, is begun later.
 async fn first(
     router: &LlmRouter,
     org: &str,
     request: &CompletionRequested,
     asked: &Asked,
 ) -> anyhow::Result<Option<(CompletionCommand, Option<Lease>)>> {
-    if asked.options.cache_seconds.is_some() || asked.is_counted {
+    let waits = asked.options.cache_seconds.is_some() || request.context.batch_id.is_some();
+    if waits || asked.is_counted {
         return Ok(None);
     }
     let turn = Turn::FIRST;

@@ -3,6 +3,7 @@
 use axum::response::sse::Event;
 use serde_json::{Map, Value, json};
 use symbia_events::integrations::{AnswerChoice, FinishReason, LikelyToken, TokenLogprob, ToolCall, Usage};
+use time::OffsetDateTime;
 
 use crate::integrations::{
     ask::Asked,
@@ -73,11 +74,11 @@ fn choice((index, said): (usize, &AnswerChoice)) -> Value {
 }
 
 /// A chat completion.
-pub(super) fn completion(asked: &Asked, answer: &Answer) -> Value {
+pub(in crate::integrations) fn completion(request_id: &str, asked_at: OffsetDateTime, answer: &Answer) -> Value {
     json!({
-        "id": format!("chatcmpl-{}", asked.request_id),
+        "id": format!("chatcmpl-{request_id}"),
         "object": "chat.completion",
-        "created": asked.asked_at.unix_timestamp(),
+        "created": asked_at.unix_timestamp(),
         "model": answer.model,
         "choices": answer.choices().enumerate().map(choice).collect::<Vec<_>>(),
         "usage": usage(&answer.usage),
@@ -91,11 +92,11 @@ fn text_choice((index, said): (usize, &AnswerChoice)) -> Value {
 }
 
 /// A completion of a text.
-pub(super) fn text_completion(asked: &Asked, answer: &Answer) -> Value {
+pub(in crate::integrations) fn text_completion(request_id: &str, asked_at: OffsetDateTime, answer: &Answer) -> Value {
     json!({
-        "id": format!("cmpl-{}", asked.request_id),
+        "id": format!("cmpl-{request_id}"),
         "object": "text_completion",
-        "created": asked.asked_at.unix_timestamp(),
+        "created": asked_at.unix_timestamp(),
         "model": answer.model,
         "choices": answer.choices().enumerate().map(text_choice).collect::<Vec<_>>(),
         "usage": usage(&answer.usage),

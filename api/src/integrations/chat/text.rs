@@ -15,7 +15,7 @@ use crate::{
 
 /// What a model is to go on with.
 #[derive(Debug, Deserialize, ToSchema)]
-pub(super) struct CompletionRequest {
+pub(in crate::integrations) struct CompletionRequest {
     #[serde(default)]
     model: Option<String>,
     /// One text.

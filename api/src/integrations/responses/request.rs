@@ -22,7 +22,7 @@ const LOGPROBS: &str = "message.output_text.logprobs";
 
 /// What is asked of a model.
 #[derive(Debug, Deserialize, ToSchema)]
-pub(super) struct ResponsesRequest {
+pub(in crate::integrations) struct ResponsesRequest {
     /// `provider/model`, a model, or `auto`.
     #[serde(default)]
     pub model: Option<String>,

@@ -12,7 +12,7 @@ use crate::integrations::{
 
 /// What a response repeats of its request.
 #[derive(Clone, Debug)]
-pub(super) struct Echo(Map<String, Value>);
+pub(in crate::integrations) struct Echo(Map<String, Value>);
 
 impl Echo {
     pub fn of(request: &ResponsesRequest) -> Self {
@@ -78,7 +78,7 @@ impl Echo {
 
 /// What names a response and its parts.
 #[derive(Clone, Debug)]
-pub(super) struct Head {
+pub(in crate::integrations) struct Head {
     id: String,
     request_id: String,
     created: i64,
@@ -174,7 +174,7 @@ pub(super) fn cancelled(mut response: Value) -> Value {
 }
 
 /// A whole response.
-pub(super) fn response(head: &Head, echo: &Echo, answer: &Answer) -> Value {
+pub(in crate::integrations) fn response(head: &Head, echo: &Echo, answer: &Answer) -> Value {
     let said = &answer.first;
     let mut output = Vec::new();
     if !said.reasoning.is_empty() {

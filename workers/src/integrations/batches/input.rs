@@ -1,0 +1,115 @@
+//! The input file of a batch: where its lines are, and what stands in one.
+
+use std::sync::Arc;
+
+use futures::TryStreamExt;
+use symbia_commands::integrations::{BatchLine, MAX_LINE};
+use symbia_events::Event;
+use symbia_nats::files::{FilesError, Found, Place};
+
+use super::{BatchRunner, Run, unavailable};
+
+/// Where lines begin, and how long they are.
+#[derive(Default)]
+pub(super) struct Lines(Vec<(u64, usize)>);
+
+impl Lines {
+    pub fn push(&mut self, offset: u64, text: &[u8]) {
+        self.0.push((offset, text.len()));
+    }
+}
+
+/// A file, with its lines.
+pub(super) struct Input {
+    found: Found,
+    lines: Arc<Lines>,
+}
+
+impl Input {
+    /// A line by its place, from 0; none when the file cannot be read.
+    pub async fn line(&self, line: u32) -> Result<Option<BatchLine>, FilesError> {
+        let Some((offset, length)) = self.lines.0.get(line as usize) else { return Ok(None) };
+        match self.found.range(*offset, *length).await {
+            Ok(text) => Ok(serde_json::from_slice(&text).ok()),
+            Err(error @ FilesError::Broker(_)) => Err(error),
+            Err(_) => Ok(None),
+        }
+    }
+}
+
+impl BatchRunner {
+    /// The file of a batch; none when there is none of whose batch it is.
+    pub(super) async fn found(&self, run: &Run) -> Result<Option<Found>, FilesError> {
+        let at = Place::stored(run.org(), &run.created.input_file_id);
+        match self.files.find(&at, &run.key).await {
+            Err(error @ FilesError::Broker(_)) => Err(error),
+            Err(_) => Ok(None),
+            found => found,
+        }
+    }
+
+    /// The same with its lines; where it is gone the batch fails.
+    pub(super) async fn input(&self, event: &Event, run: &Run) -> anyhow::Result<Option<Input>> {
+        if let Some(found) = self.found(run).await? {
+            if let Some(lines) = self.known.get(run.id()) {
+                return Ok(Some(Input { found, lines }));
+            }
+            let mut lines = Lines::default();
+            let read = each_line(found, |_, offset, text| {
+                lines.push(offset, text);
+                true
+            });
+            if readable(read.await)?
+                && let Some(found) = self.found(run).await?
+            {
+                let lines = Arc::new(lines);
+                self.known.insert(run.id().to_owned(), Arc::clone(&lines));
+                return Ok(Some(Input { found, lines }));
+            }
+        }
+        self.fail(event, &run.to, vec![unavailable()]).await?;
+        Ok(None)
+    }
+}
+
+/// Whether a file could be read to its end; a broker that is away is asked again.
+pub(super) fn readable(read: Result<(), FilesError>) -> Result<bool, FilesError> {
+    match read {
+        Ok(()) => Ok(true),
+        Err(error @ FilesError::Broker(_)) => Err(error),
+        Err(_) => Ok(false),
+    }
+}
+
+/// Shows the lines that are not empty: each with its number, from 1, and where it begins, until that gives false or a line is
+/// longer than any may be.
+pub(super) async fn each_line(
+    found: Found,
+    mut see: impl FnMut(u32, u64, &[u8]) -> bool + Send,
+) -> Result<(), FilesError> {
+    let mut parts = Box::pin(found.bytes());
+    let (mut held, mut begins, mut number) = (Vec::new(), 0, 1);
+    let mut shown = |number: u32, begins: u64, line: &[u8]| {
+        let text = line.trim_ascii_start();
+        let begins = begins + (line.len() - text.len()) as u64;
+        let text = text.trim_ascii_end();
+        text.is_empty() || see(number, begins, text)
+    };
+    while let Some(part) = parts.try_next().await? {
+        for piece in part.split_inclusive(|byte| *byte == b'\n') {
+            held.extend_from_slice(piece);
+            let whole = piece.ends_with(b"\n");
+            if !whole && held.len() <= MAX_LINE {
+                continue;
+            }
+            if !shown(number, begins, &held) || !whole {
+                return Ok(());
+            }
+            begins += held.len() as u64;
+            number += 1;
+            held.clear();
+        }
+    }
+    shown(number, begins, &held);
+    Ok(())
+}
