@@ -42,7 +42,7 @@ async fn count_tokens(
     // Its pictures are kept as long as they are counted.
     let counting = Uuid::new_v4().to_string();
     let kept = service.keep_pictures((&org, &counting), &key, &mut question.messages).await?;
-    let (messages, options) = question.sealed(&key)?;
+    let (messages, options) = question.sealed(&key).map_err(ApiError::internal)?;
     let Target { provider, model } = question.target;
     let prompt = Prompt { provider, model, messages, options };
     let found = service.enquire(&actor, org.clone(), What::Tokens(Box::new(prompt))).await;

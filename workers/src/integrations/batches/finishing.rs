@@ -68,8 +68,8 @@ impl BatchRunner {
         while let Some(found) = results.next().await {
             // The batch failed, and says why.
             let Some((succeeded, bytes)) = found? else { return Ok(()) };
-            let results = if succeeded { &mut output } else { &mut errors };
-            results.writer.write(&bytes).await?;
+            let file = if succeeded { &mut output } else { &mut errors };
+            file.writer.write(&bytes).await?;
         }
         let output_file_id = self.store_results(event, &run, output).await?;
         let error_file_id = self.store_results(event, &run, errors).await?;
