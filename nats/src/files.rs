@@ -8,7 +8,7 @@ use async_nats::{
     Client,
     jetstream::{self, stream},
 };
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use futures::{Stream, StreamExt, TryStreamExt, stream as many};
 use serde::{Deserialize, Serialize};
 use symbia_events::{Personal, SubjectKey, UnsealError, check_token};
@@ -42,6 +42,17 @@ pub struct File {
     pub mime_type: Option<String>,
     /// What is in it.
     pub bytes: Bytes,
+}
+
+/// What a file is besides what is in it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct About {
+    /// The message or the request that it came with.
+    pub message: String,
+    /// As its sender called it.
+    pub name: Option<String>,
+    /// As its sender said.
+    pub mime_type: Option<String>,
 }
 
 /// What is known of a file before its parts are read: what is sealed as its part 0.
@@ -136,6 +147,20 @@ pub enum FilesError {
     Sealed(#[from] UnsealError),
 }
 
+/// A file could not be kept as it came.
+#[derive(Debug, thiserror::Error)]
+pub enum KeepError<E> {
+    /// It broke off.
+    #[error("it broke off")]
+    Source(E),
+    /// It is longer than it may be.
+    #[error("it is too long")]
+    TooLong,
+    /// It cannot be kept.
+    #[error(transparent)]
+    Files(#[from] FilesError),
+}
+
 fn broker(error: impl std::fmt::Display) -> FilesError {
     FilesError::Broker(error.to_string())
 }
@@ -200,6 +225,59 @@ impl Files {
     async fn put_head(&self, subject: &str, key: &SubjectKey, head: &Head) -> Result<(), FilesError> {
         let head = key.seal(&serde_json::to_string(head).map_err(broker)?);
         self.put(format!("{subject}.0"), serde_json::to_vec(&head).map_err(broker)?).await
+    }
+
+    /// Keeps a file as it comes, a part at a time: no more than that is held. Gives its length in bytes, at most `most`. What
+    /// broke off, or was given up, is found by nobody; [`Files::discard`] removes what there is of it.
+    ///
+    /// # Errors
+    /// [`KeepError`].
+    pub async fn keep_from<E: Send>(
+        &self,
+        at: &Place<'_>,
+        key: &SubjectKey,
+        about: About,
+        most: u64,
+        bytes: impl Stream<Item = Result<Bytes, E>> + Send,
+    ) -> Result<u64, KeepError<E>> {
+        let subject = at.subject()?;
+        let (mut bytes, mut held) = (std::pin::pin!(bytes), BytesMut::new());
+        let (mut size, mut parts) = (0_u64, 0_usize);
+        let mut ended = false;
+        while !ended {
+            match bytes.next().await {
+                Some(some) => {
+                    let some = some.map_err(KeepError::Source)?;
+                    size = size.saturating_add(some.len() as u64);
+                    if size > most {
+                        return Err(KeepError::TooLong);
+                    }
+                    held.extend_from_slice(&some);
+                }
+                None => ended = true,
+            }
+            while held.len() >= PART || (ended && !held.is_empty()) {
+                let part = held.split_to(held.len().min(PART));
+                parts += 1;
+                let name = format!("{subject}.{parts}");
+                self.put(name.clone(), key.seal_bytes(&part, &name)).await?;
+            }
+        }
+        let About { message, name, mime_type } = about;
+        self.put_head(&subject, key, &Head { message, name, mime_type, parts, size: Some(size) }).await?;
+        Ok(size)
+    }
+
+    /// Removes a file, or what there is of it; who cannot just now leaves it sealed.
+    pub async fn discard(&self, at: &Place<'_>) {
+        let removed = async {
+            let filter = format!("{}.>", at.subject()?);
+            let stream = self.0.get_stream_no_info(FILES).await.map_err(broker)?;
+            stream.purge().filter(filter).await.map_err(broker)
+        };
+        if let Err(error) = removed.await {
+            tracing::warn!(id = at.id, %error, "a file is not removed");
+        }
     }
 
     async fn put(&self, subject: String, payload: Vec<u8>) -> Result<(), FilesError> {

@@ -183,6 +183,8 @@ impl ModelProviders {
                 default_image_model: model("OPENAI_IMAGE_MODEL", openai.default_image_model)?,
                 default_rerank_model: text("OPENAI_RERANK_MODEL")?.or(openai.default_rerank_model),
                 default_moderation_model: model("OPENAI_MODERATION_MODEL", openai.default_moderation_model)?,
+                default_speech_model: model("OPENAI_SPEECH_MODEL", openai.default_speech_model)?,
+                default_transcription_model: model("OPENAI_TRANSCRIPTION_MODEL", openai.default_transcription_model)?,
                 ..openai
             },
             anthropic: AnthropicOptions {

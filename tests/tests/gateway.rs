@@ -6,6 +6,8 @@
 mod acceptance;
 #[path = "gateway/at_once.rs"]
 mod at_once;
+#[path = "gateway/audio.rs"]
+mod audio;
 #[path = "gateway/balance.rs"]
 mod balance;
 #[path = "gateway/batches.rs"]

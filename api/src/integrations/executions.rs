@@ -138,7 +138,13 @@ async fn read_one(
     }
     let mut execution = Execution::from(row);
     let told = match execution.operation.as_str() {
-        "embeddings" | "images.generations" | "rerank" | "moderations" => false,
+        "embeddings"
+        | "images.generations"
+        | "rerank"
+        | "moderations"
+        | "audio.speech"
+        | "audio.transcriptions"
+        | "audio.translations" => false,
         "responses" => service.stored(&Actor::from(&*caller), &asker.org, &format!("{PREFIX}{id}")).await?.is_some(),
         _ => true,
     };

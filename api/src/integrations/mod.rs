@@ -2,6 +2,7 @@
 //! OpenAI's and Anthropic's APIs. Whatever the route, a request is one completion in the log, like a rule's.
 
 mod ask;
+mod audio;
 mod batches;
 mod budgets;
 mod channels;
@@ -155,6 +156,7 @@ pub fn service(
         .merge(embeddings::routes())
         .merge(images::routes())
         .merge(rerank::routes())
+        .merge(audio::routes())
         .merge(moderations::routes().layer(DefaultBodyLimit::max(pictures::BODY)))
         .merge(files::routes())
         .merge(batches::routes())

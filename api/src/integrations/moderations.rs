@@ -106,7 +106,7 @@ async fn moderate(
     if keeps {
         service.forget_pictures(&task.org, &task.request_id).await;
     }
-    let Performed { done, output } = performed?;
+    let Performed { done, output, .. } = performed?;
     let id = output.id.unwrap_or_else(|| format!("modr-{}", task.request_id));
     Ok(axum::Json(json!({ "id": id, "model": done.model, "results": output.results })))
 }

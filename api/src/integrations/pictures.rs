@@ -92,7 +92,7 @@ fn not_kept(at: &str, wrong: KeepError) -> ApiError {
     }
 }
 
-fn unavailable(error: FilesError) -> ApiError {
+pub(super) fn unavailable(error: FilesError) -> ApiError {
     tracing::warn!(%error, "a picture cannot be kept");
     let message = "The pictures of the request cannot be kept just now: ask again";
     ApiError::new(StatusCode::SERVICE_UNAVAILABLE, "PICTURES_UNAVAILABLE", message)

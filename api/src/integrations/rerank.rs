@@ -106,7 +106,7 @@ async fn rerank(
 }
 
 fn shown(performed: &Performed<Vec<RankedDocument>>, texts: &[String]) -> Value {
-    let Performed { done, output } = performed;
+    let Performed { done, output, .. } = performed;
     let result = |document: &RankedDocument| {
         let mut result = json!({ "index": document.index, "relevance_score": document.score });
         if let Some(text) = texts.get(document.index) {

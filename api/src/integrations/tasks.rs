@@ -45,6 +45,8 @@ pub(super) struct Wanted<I> {
 pub(super) struct Performed<O> {
     pub done: TaskCompleted,
     pub output: O,
+    /// It was asked for before, and what came of it then is given again.
+    pub repeated: bool,
 }
 
 impl Integrations {
@@ -81,13 +83,14 @@ impl Integrations {
         });
         let mut ear = self.hub.listen_for(address.clone());
         let sent = self.platform.submit_as(*command_id, address, &command, actor, scope, Consistency::Eventual);
-        if sent.await?.outcome.repeated {
+        let repeated = sent.await?.outcome.repeated;
+        if repeated {
             ear.look().await;
         }
         let ended = tokio::time::timeout(PATIENCE, ended(&mut ear, key)).await;
         let late = |_| Err(Failure::new(ErrorCategory::Timeout, "deadline", "the model takes too long"));
         let (done, output) = ended.unwrap_or_else(late).map_err(|failure| failure.error(request_id))?;
-        Ok(Performed { done, output })
+        Ok(Performed { done, output, repeated })
     }
 }
 

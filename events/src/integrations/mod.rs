@@ -1,5 +1,6 @@
 //! Events of the integrations service (integrations.md §25).
 
+mod audio;
 mod batch;
 mod budget;
 mod channel;
@@ -21,6 +22,7 @@ mod signature;
 mod stored_file;
 mod task;
 
+pub use audio::*;
 pub use batch::*;
 pub use budget::*;
 pub use channel::*;

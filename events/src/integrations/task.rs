@@ -17,6 +17,12 @@ pub enum TaskKind {
     Rerank,
     /// Texts and pictures are looked at for what is harmful.
     Moderation,
+    /// A text is spoken.
+    Speech,
+    /// What is said in audio is written down.
+    Transcription,
+    /// The same, in English.
+    Translation,
 }
 
 impl TaskKind {
@@ -26,6 +32,9 @@ impl TaskKind {
         match self {
             TaskKind::Rerank => "rerank",
             TaskKind::Moderation => "moderations",
+            TaskKind::Speech => "audio.speech",
+            TaskKind::Transcription => "audio.transcriptions",
+            TaskKind::Translation => "audio.translations",
         }
     }
 }

@@ -18,7 +18,7 @@ fn documents() -> Value {
     json!({ "model": "openai/ranker", "query": QUERY, "documents": ["in banks", { "text": "in the banks of a river" }, "no"] })
 }
 
-fn with(body: &Value, more: &Value) -> Value {
+pub fn with(body: &Value, more: &Value) -> Value {
     let mut body = body.clone();
     if let (Some(body), Value::Object(more)) = (body.as_object_mut(), more.clone()) {
         body.extend(more);
@@ -27,7 +27,7 @@ fn with(body: &Value, more: &Value) -> Value {
 }
 
 impl Stage {
-    async fn price(&self, root: &Person, model: &str, more: &Value) -> Tested {
+    pub async fn price(&self, root: &Person, model: &str, more: &Value) -> Tested {
         let price = json!({ "provider": "openai", "model": model, "inputMicrosPerM": 0, "outputMicrosPerM": 0 });
         let set = self.ask(root, "PUT", "/api/integrations/prices", Some(with(&price, more))).await?;
         ensure!(set.status == 200, "{}", set.body);
@@ -35,7 +35,7 @@ impl Stage {
     }
 
     /// What something cost, once it is on record so many times.
-    async fn costs(&self, who: &Person, operation: &str, times: usize) -> anyhow::Result<Vec<Value>> {
+    pub async fn costs(&self, who: &Person, operation: &str, times: usize) -> anyhow::Result<Vec<Value>> {
         let rows = async || {
             let rows = self.ask(who, "GET", "/api/integrations/executions", None).await?.body;
             let made = |row: &&Value| row["operation"] == operation && row["status"] == "completed";
@@ -46,7 +46,7 @@ impl Stage {
     }
 
     /// That a provider's failures are told as such, as OpenAI tells them; the provider is asked once for each unless it may pass.
-    async fn told(&self, who: &Person, path: &str, body: &Value) -> Tested {
+    pub async fn told(&self, who: &Person, path: &str, body: &Value) -> Tested {
         for (model, status, kind, code) in [
             ("openai/status-400-content_filter-x", 422, "invalid_request_error", "content_filter"),
             ("openai/status-401-invalid_api_key", 401, "authentication_error", "key_refused"),

@@ -50,6 +50,8 @@ impl Vendor {
             .route("/v1/images/generations", post(images))
             .route("/v1/rerank", post(rerank))
             .route("/v1/moderations", post(moderations))
+            .route("/v1/audio/speech", post(speech))
+            .route("/v1/audio/{task}", post(listening))
             .route("/v1/models", get(models))
             .route("/v1/messages/count_tokens", post(count_tokens))
             .route("/v1/messages", post(messages))
@@ -248,6 +250,56 @@ async fn moderations(State(vendor): State<Vendor>, headers: HeaderMap, Json(body
         input => vec![result(input)],
     };
     Json(json!({ "id": "modr-9", "model": "moderation-2026", "results": results })).into_response()
+}
+
+async fn speech(State(vendor): State<Vendor>, headers: HeaderMap, Json(body): Json<Value>) -> Response {
+    vendor.note(&headers, &body);
+    if let Some(refusal) = body["model"].as_str().and_then(|model| vendor.refusal(model)).or_else(|| page(&body)) {
+        return refusal;
+    }
+    let kind = if body["response_format"] == "wav" { "audio/wav" } else { "audio/mpeg" };
+    let size = if body["model"] == "huge" { 5_000_001 } else { 9 };
+    ([("content-type", kind)], sound(size)).into_response()
+}
+
+/// Audio of so many bytes, of which none is like its neighbours.
+pub fn sound(size: usize) -> Vec<u8> {
+    (0..size).map(|n| (n.wrapping_mul(2_654_435_761) >> 7) as u8).collect()
+}
+
+// The form is noted as it came, but for what separates its fields.
+async fn listening(
+    State(vendor): State<Vendor>,
+    axum::extract::Path(task): axum::extract::Path<String>,
+    headers: HeaderMap,
+    body: axum::body::Bytes,
+) -> Response {
+    let header = |name: &str| headers.get(name).and_then(|v| v.to_str().ok()).unwrap_or_default().to_owned();
+    let kind = header("content-type");
+    let boundary = kind.strip_prefix("multipart/form-data; boundary=").unwrap_or("none");
+    let form = String::from_utf8_lossy(&body).replace(boundary, "B");
+    let whole = header("content-length") == body.len().to_string();
+    let field = |name: &str| {
+        let (_, rest) = form.split_once(&format!("name=\"{name}\"\r\n\r\n"))?;
+        Some(rest.split("\r\n").next().unwrap_or_default().to_owned())
+    };
+    let (model, format) = (field("model").unwrap_or_default(), field("response_format"));
+    vendor.note(&headers, &json!({ "task": task, "form": form, "whole": whole }));
+    if let Some(refusal) = vendor.refusal(&model).or_else(|| page(&json!({ "model": model }))) {
+        return refusal;
+    }
+    let cue = "00:00:00,000 --> 00:00:02,500\nhello there\n";
+    match format.as_deref() {
+        None | Some("json") => {
+            Json(json!({ "text": "hello there", "usage": { "type": "duration", "seconds": 3 } })).into_response()
+        }
+        Some("verbose_json") => Json(json!({ "task": task, "language": "english", "duration": 2.5,
+            "text": "hello there", "segments": [] }))
+        .into_response(),
+        Some("text") => "hello there\n".into_response(),
+        Some("srt") => format!("1\n{cue}").into_response(),
+        Some(_) => format!("WEBVTT\n\n{}", cue.replace(',', ".")).into_response(),
+    }
 }
 
 async fn models() -> Json<Value> {

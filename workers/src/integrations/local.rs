@@ -196,7 +196,7 @@ impl Provider for LocalProvider {
     fn default_model_for(&self, kind: TaskKind) -> Option<&str> {
         match kind {
             TaskKind::Rerank => Some(&self.options.default_embedding_model),
-            TaskKind::Moderation => None,
+            TaskKind::Moderation | TaskKind::Speech | TaskKind::Transcription | TaskKind::Translation => None,
         }
     }
 

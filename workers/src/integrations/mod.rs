@@ -61,7 +61,7 @@ pub use oauth::AccountLinker;
 pub use openai::{HUGGING_FACE, OPENAI, OpenAi, OpenAiOptions};
 pub use provider::{
     Answer, ApiKey, Delta, Deltas, Drawing, Drawn, Fault, Inputs, Moderated, Moderating, Prompt, Provider, Providers,
-    Ranked, Ranking, Turn, Vectors,
+    Ranked, Ranking, Speaking, Spoken, Transcribed, Transcribing, Turn, Vectors,
 };
 pub use registry::{CallLimits, Discoverer, Invoker, Lending, Vault};
 pub use retry::RetryOptions;

@@ -1,6 +1,7 @@
 //! Any server that speaks OpenAI's API: OpenAI itself, Hugging Face's router, and servers of one's own (integrations.md §8.1,
 //! 8.3). Chat completions are always streamed, embeddings are not.
 
+mod audio;
 mod body;
 mod drawing;
 mod moderating;
@@ -10,6 +11,7 @@ mod reading;
 use std::time::Duration;
 
 use async_trait::async_trait;
+use reqwest::header::{CONTENT_LENGTH, CONTENT_TYPE};
 use serde_json::{Value, json};
 use symbia_events::integrations::{AnswerFormat, DroppedParam, ErrorCategory, TaskKind, Usage};
 use symbia_nats::enquiry::ListedModel;
@@ -18,7 +20,7 @@ use self::reading::Reading;
 use super::{
     provider::{
         Answer, ApiKey, Deltas, Drawing, Drawn, Fault, Inputs, Moderated, Moderating, Prompt, Provider, Ranked,
-        Ranking, Vectors, not_done,
+        Ranking, Speaking, Spoken, Transcribed, Transcribing, Vectors, not_done,
     },
     upstream::{Call, Server, content_type, quota_used},
 };
@@ -49,6 +51,10 @@ pub struct OpenAiOptions {
     pub default_rerank_model: Option<String>,
     /// The same for moderation.
     pub default_moderation_model: String,
+    /// The same for speech.
+    pub default_speech_model: String,
+    /// The same for transcription and translation.
+    pub default_transcription_model: String,
     /// Longest silence of the server, before the first byte and between two.
     pub idle: Duration,
 }
@@ -65,6 +71,8 @@ impl OpenAiOptions {
             default_image_model: "gpt-image-1".to_owned(),
             default_rerank_model: None,
             default_moderation_model: "omni-moderation-latest".to_owned(),
+            default_speech_model: "gpt-4o-mini-tts".to_owned(),
+            default_transcription_model: "whisper-1".to_owned(),
             idle: Duration::from_secs(60),
         }
     }
@@ -274,7 +282,9 @@ impl Provider for OpenAi {
         match kind {
             // OpenAI itself has no such path, servers with its API do.
             TaskKind::Rerank => self.flavour == Flavour::OpenAi && !self.is_vendors(),
-            TaskKind::Moderation => self.flavour == Flavour::OpenAi,
+            TaskKind::Moderation | TaskKind::Speech | TaskKind::Transcription | TaskKind::Translation => {
+                self.flavour == Flavour::OpenAi
+            }
         }
     }
 
@@ -282,6 +292,8 @@ impl Provider for OpenAi {
         let usual = match kind {
             TaskKind::Rerank => self.options.default_rerank_model.as_deref(),
             TaskKind::Moderation => Some(self.options.default_moderation_model.as_str()),
+            TaskKind::Speech => Some(self.options.default_speech_model.as_str()),
+            TaskKind::Transcription | TaskKind::Translation => Some(self.options.default_transcription_model.as_str()),
         };
         usual.filter(|_| self.does(kind))
     }
@@ -292,6 +304,32 @@ impl Provider for OpenAi {
         let response = call.post(url, &moderating::body(&moderating), |r| authorized(r, call)).await?;
         let said = call.json(response, MAX_BODY).await?;
         moderating::moderated(&said, &moderating).ok_or_else(|| call.invalid("its results are none"))
+    }
+
+    async fn speak<'a>(&'a self, speaking: Speaking<'a>, key: Option<&'a ApiKey>) -> Result<Spoken<'a>, Fault> {
+        let call = self.task(TaskKind::Speech, speaking.model, key)?.patient(audio::PATIENCE);
+        let url = format!("{}/audio/speech", call.base_url());
+        let response = call.post(url, &audio::speech(&speaking), |r| authorized(r, call)).await?;
+        let media_type = audio::audio_type(content_type(response.headers()), speaking.input.media_type());
+        let media_type = media_type.ok_or_else(|| call.invalid("it is no audio"))?;
+        Ok(Spoken { media_type, audio: call.pieces(response) })
+    }
+
+    async fn transcribe(&self, transcribing: Transcribing<'_>, key: Option<&ApiKey>) -> Result<Transcribed, Fault> {
+        let Transcribing { kind, model, input, .. } = transcribing;
+        let call = self.task(kind, model, key)?.patient(audio::PATIENCE);
+        let path = if kind == TaskKind::Translation { "translations" } else { "transcriptions" };
+        let (media_type, length, form) = audio::form(transcribing);
+        let with = |request: reqwest::RequestBuilder| {
+            let request = request.header(CONTENT_TYPE, media_type).header(CONTENT_LENGTH, length);
+            authorized(request.body(form), call)
+        };
+        let response = call.post_as(format!("{}/audio/{path}", call.base_url()), with).await?;
+        if content_type(response.headers()).starts_with("text/html") {
+            return Err(call.invalid("it is a page for people (text/html)"));
+        }
+        let said = call.text(response, MAX_BODY).await?;
+        audio::transcribed(said, model, input).ok_or_else(|| call.invalid("it has no 'text'"))
     }
 
     async fn rerank(&self, ranking: Ranking<'_>, key: Option<&ApiKey>) -> Result<Ranked, Fault> {

@@ -5,6 +5,8 @@
 
 mod moderation;
 mod rerank;
+mod speech;
+mod transcription;
 
 use std::{sync::Arc, time::Duration};
 
@@ -16,9 +18,12 @@ use symbia_events::{
     Event, KeyRing, Position, Service, SubjectKey,
     integrations::{Cost, ErrorCategory, Target, TaskEvent, TaskKind, TaskRequested, Usage},
 };
-use symbia_nats::pictures::Pictures;
+use symbia_nats::{
+    files::{Files, Place},
+    pictures::Pictures,
+};
 
-use self::{moderation::Moderation, rerank::Reranking};
+use self::{moderation::Moderation, rerank::Reranking, speech::Speech, transcription::Listening};
 use super::{
     accounts::{Accounts, Taken},
     desk::{Desk, Errand, Made, Served, Wish},
@@ -32,7 +37,11 @@ use crate::{
 };
 
 /// The router of tasks.
-pub struct TaskRouter(Desk, Pictures);
+pub struct TaskRouter {
+    desk: Desk,
+    pictures: Pictures,
+    files: Files,
+}
 
 /// What came of a task.
 struct Done {
@@ -54,13 +63,13 @@ impl TaskRouter {
         accounts: Arc<dyn Accounts>,
         options: &RouterOptions,
     ) -> Result<Self, async_nats::SubscribeError> {
-        let pictures = Pictures::new(client.clone());
+        let (pictures, files) = (Pictures::new(client.clone()), Files::new(client.clone()));
         let desk = Desk::open(client, keys, (sender, content_keys), providers, accounts, options).await?;
-        Ok(TaskRouter(desk, pictures))
+        Ok(TaskRouter { desk, pictures, files })
     }
 
     async fn requested(&self, event: &Event, request: &TaskRequested) -> anyhow::Result<()> {
-        let key = self.0.content_keys.key(&request.input.kid).await?;
+        let key = self.desk.content_keys.key(&request.input.kid).await?;
         let input = key.as_ref().and_then(|key| key.open(&request.input).ok());
         let (Some(key), Some(input)) = (key, input) else {
             return self.failed(event, failure(request, &erased(), None, Vec::new())).await;
@@ -74,6 +83,7 @@ impl TaskRouter {
             credential_id: request.credential_id.as_deref(),
             deadline: request.deadline.as_deref(),
         };
+        let mut recording = None;
         let served = match request.kind {
             TaskKind::Rerank => match read(&input) {
                 Ok(input) => self.serve(&errand, &Reranking(input)).await?,
@@ -82,7 +92,7 @@ impl TaskRouter {
             TaskKind::Moderation => {
                 let place = (event.orgid.as_str(), &key);
                 let wish = match read(&input) {
-                    Ok(input) => Moderation::of(input, &self.1, place).await?,
+                    Ok(input) => Moderation::of(input, &self.pictures, place).await?,
                     Err(fault) => Err(fault),
                 };
                 match wish {
@@ -90,15 +100,38 @@ impl TaskRouter {
                     Err(fault) => Served::refused(fault),
                 }
             }
+            TaskKind::Speech => match read(&input) {
+                Ok(input) => {
+                    let (request_id, files) = (request.request_id.as_str(), &self.files);
+                    self.serve(&errand, &Speech { input, request_id, key: &key, files }).await?
+                }
+                Err(fault) => Served::refused(fault),
+            },
+            kind @ (TaskKind::Transcription | TaskKind::Translation) => match read(&input) {
+                Ok(input) => {
+                    let (request_id, files) = (request.request_id.as_str(), &self.files);
+                    let wish = Listening { input, kind, request_id, key: &key, files };
+                    let served = self.serve(&errand, &wish).await?;
+                    recording = Some(wish.input.file);
+                    served
+                }
+                Err(fault) => Served::refused(fault),
+            },
         };
         match served.made {
-            Ok(made) => self.completed(&errand, request, made, &key, served.budgets).await,
-            Err(fault) => self.failed(event, failure(request, &fault, Some(&key), served.budgets)).await,
+            Ok(made) => self.completed(&errand, request, made, &key, served.budgets).await?,
+            Err(fault) => self.failed(event, failure(request, &fault, Some(&key), served.budgets)).await?,
         }
+        // What was listened to is of no use to anybody any more.
+        if let Some(id) = recording {
+            let at = Place { org: event.orgid.as_str(), conversation: &request.request_id, id: &id };
+            self.files.discard(&at).await;
+        }
+        Ok(())
     }
 
     async fn serve<W: Wish<Got = Done>>(&self, errand: &Errand<'_>, wish: &W) -> anyhow::Result<Served<Done>> {
-        self.0.serve(errand, wish).await
+        self.desk.serve(errand, wish).await
     }
 
     async fn completed(
@@ -123,7 +156,7 @@ impl TaskRouter {
             credential_source: source.to_owned(),
             budgets: budgets.clone(),
         };
-        let rejection = self.0.record(errand.event, &TaskCommand::from(complete), "completed").await?;
+        let rejection = self.desk.record(errand.event, &TaskCommand::from(complete), "completed").await?;
         let Some(rejection) = rejection else { return Ok(()) };
         // Another worker was quicker, or it is too much.
         tracing::warn!(request = request.request_id, %rejection, "what came of a task is not recorded");
@@ -135,7 +168,7 @@ impl TaskRouter {
     }
 
     async fn failed(&self, event: &Event, fail: FailTask) -> anyhow::Result<()> {
-        self.0.record(event, &TaskCommand::from(fail), "failed").await.map(|_| ())
+        self.desk.record(event, &TaskCommand::from(fail), "failed").await.map(|_| ())
     }
 }
 
@@ -194,7 +227,7 @@ impl Reactor for TaskRouter {
 
     async fn react(&self, event: &Event, at: Position) -> anyhow::Result<()> {
         match event.decode()? {
-            TaskEvent::TaskRequested(request) if !self.0.has_ended(event, at).await? => {
+            TaskEvent::TaskRequested(request) if !self.desk.has_ended(event, at).await? => {
                 self.requested(event, &request).await
             }
             TaskEvent::TaskRequested(_) | TaskEvent::TaskCompleted(_) | TaskEvent::TaskFailed(_) => Ok(()),

@@ -3,7 +3,11 @@
 
 use std::time::Duration;
 
-use futures::StreamExt;
+use bytes::Bytes;
+use futures::{
+    StreamExt,
+    stream::{self, BoxStream},
+};
 use reqwest::{
     Method, RequestBuilder, Response, StatusCode, Url,
     header::{CONTENT_TYPE, HeaderMap},
@@ -98,6 +102,15 @@ impl Call<'_> {
         self.send(Method::GET, &url, with).await
     }
 
+    /// A request with a body that is no JSON, which `with` puts there.
+    pub async fn post_as(
+        &self,
+        url: String,
+        with: impl FnOnce(RequestBuilder) -> RequestBuilder,
+    ) -> Result<Response, Fault> {
+        self.send(Method::POST, &url, with).await
+    }
+
     async fn send(
         &self,
         method: Method,
@@ -137,6 +150,24 @@ impl Call<'_> {
     pub async fn json(&self, response: Response, most: usize) -> Result<Value, Fault> {
         let body = self.limited(response, most).await?;
         serde_json::from_slice(&body).map_err(|e| self.invalid(&e.to_string()))
+    }
+
+    /// A whole answer that is text, of so many bytes at most.
+    pub async fn text(&self, response: Response, most: usize) -> Result<String, Fault> {
+        let body = self.limited(response, most).await?;
+        String::from_utf8(body).map_err(|_| self.invalid("it is no text"))
+    }
+
+    /// What an answer is made of, as it comes.
+    pub fn pieces<'a>(self, response: Response) -> BoxStream<'a, Result<Bytes, Fault>>
+    where
+        Self: 'a,
+    {
+        let next = move |mut response: Response| async move {
+            let piece = self.patiently("the answer stopped", response.chunk()).await?.map_err(|e| self.network(&e))?;
+            Ok(piece.map(|piece| (piece, response)))
+        };
+        stream::try_unfold(response, next).boxed()
     }
 
     // A body up to a limit; the rest is not read.
