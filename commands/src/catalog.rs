@@ -49,6 +49,8 @@ pub fn catalog() -> Vec<MessageType> {
         integrations::PriceCommand::types(),
         integrations::RouteCommand::types(),
         integrations::GuardrailCommand::types(),
+        integrations::EgressPolicyCommand::types(),
+        integrations::ProviderProbesCommand::types(),
         integrations::IntegrationCommand::types(),
         integrations::InvocationCommand::types(),
         integrations::ChannelConnectionCommand::types(),

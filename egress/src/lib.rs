@@ -3,12 +3,14 @@
 //! [`Rules`] say where a call may go. A name is looked up once, all of its addresses are held against them, and what was
 //! looked up is what is connected to, so that a name which changes its mind between two looks leads nowhere. Redirects are
 //! never followed blindly: [`Egress::fetch`] checks each hop anew, and carries no header to another origin. Proxies of the
-//! environment are not used, since they would look names up themselves.
+//! environment are not used, since they would look names up themselves. What an organization's own [`Policy`] keeps in is asked
+//! at the same place, for each call and hop: [`Egress::within`].
 
 mod address;
 mod call;
 mod errand;
 pub mod mcp;
+mod policy;
 pub mod references;
 mod resolver;
 mod rules;
@@ -16,11 +18,12 @@ mod websocket;
 
 use std::{fmt, net::IpAddr, sync::Arc, time::Duration};
 
-use reqwest::{Client, Method, RequestBuilder, Url, redirect::Policy};
+use reqwest::{Client, Method, RequestBuilder, Url, redirect};
 
 pub use address::is_public;
 pub use call::{InvalidCall, Request};
 pub use errand::{Errand, Reply, read};
+pub use policy::{Narrowed, Policy};
 pub use resolver::LookUp;
 pub use rules::{Blocked, Rules, leads_to};
 pub use websocket::Socket;
@@ -72,7 +75,7 @@ impl EgressError {
         let mut cause: Option<&(dyn std::error::Error + 'static)> = Some(error);
         while let Some(e) = cause {
             if let Some(blocked) = e.downcast_ref::<Blocked>() {
-                return EgressError::Blocked(*blocked);
+                return EgressError::Blocked(blocked.clone());
             }
             cause = e.source();
         }
@@ -94,13 +97,14 @@ impl From<reqwest::Error> for EgressError {
 #[derive(Clone)]
 pub struct Egress {
     rules: Arc<Rules>,
+    policy: Option<Arc<Policy>>,
     look_up: LookUp,
     http: Client,
 }
 
 impl fmt::Debug for Egress {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Egress").field("rules", &self.rules).finish_non_exhaustive()
+        f.debug_struct("Egress").field("rules", &self.rules).field("policy", &self.policy).finish_non_exhaustive()
     }
 }
 
@@ -121,11 +125,22 @@ impl Egress {
         let rules = Arc::new(rules);
         let http = Client::builder()
             .connect_timeout(CONNECT)
-            .redirect(Policy::none())
+            .redirect(redirect::Policy::none())
             .no_proxy()
             .dns_resolver(resolver::Guarded::new(Arc::clone(&rules), Arc::clone(&look_up)))
             .build()?;
-        Ok(Egress { rules, look_up, http })
+        Ok(Egress { rules, policy: None, look_up, http })
+    }
+
+    /// The same for an organization with this policy.
+    #[must_use]
+    pub fn within(&self, policy: Option<Arc<Policy>>) -> Self {
+        Egress { policy, ..self.clone() }
+    }
+
+    fn check(&self, url: &Url) -> Result<(), Blocked> {
+        self.rules.check(url)?;
+        Ok(self.policy.as_ref().map_or(Ok(()), |policy| policy.check(url))?)
     }
 
     /// A request that follows no redirect. What its answer says is to be read with [`read`]: within a limit.
@@ -133,7 +148,7 @@ impl Egress {
     /// # Errors
     /// It may not be made. A name's addresses are checked when it is sent; [`EgressError::from`] tells.
     pub fn request(&self, method: Method, url: Url) -> Result<RequestBuilder, Blocked> {
-        self.rules.check(&url)?;
+        self.check(&url)?;
         Ok(self.http.request(method, url))
     }
 
@@ -144,6 +159,9 @@ impl Egress {
     /// It may not be connected to.
     pub async fn locate(&self, host: &str, port: u16, ports: &[u16]) -> Result<IpAddr, EgressError> {
         self.rules.check_server(host, port, ports)?;
+        if let Some(policy) = &self.policy {
+            policy.check_server(host, port).map_err(Blocked::from)?;
+        }
         if let Ok(address) = host.trim_matches(['[', ']']).parse::<IpAddr>() {
             return Ok(address);
         }
@@ -154,7 +172,7 @@ impl Egress {
 
     // For a library that makes its requests itself, to this address and no other.
     fn client_for(&self, url: &Url) -> Result<Client, Blocked> {
-        self.rules.check(url)?;
+        self.check(url)?;
         Ok(self.http.clone())
     }
 }

@@ -4,14 +4,15 @@ use std::net::IpAddr;
 
 use ipnet::IpNet;
 use reqwest::Url;
+use symbia_events::integrations::fits_host;
 
-use crate::is_public;
+use crate::{is_public, policy::Narrowed};
 
 /// Names that mean something inside only.
 const INNER: [&str; 6] = ["localhost", "local", "internal", "intranet", "lan", "home.arpa"];
 
 /// Why a call may not be made.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Blocked {
     /// Neither HTTPS, nor HTTP to a host that is allowed it.
     #[error("only https addresses are called; an operator may allow a host http with SYMBIA_EGRESS_ALLOW")]
@@ -34,16 +35,20 @@ pub enum Blocked {
     /// A name that nobody has.
     #[error("its host does not exist")]
     Unknown,
+    /// The organization does not let it out.
+    #[error(transparent)]
+    Policy(#[from] Narrowed),
 }
 
 impl Blocked {
     /// A stable code for records.
     #[must_use]
-    pub fn code(self) -> &'static str {
+    pub fn code(&self) -> &'static str {
         match self {
             Blocked::Scheme | Blocked::Userinfo | Blocked::Port | Blocked::Literal => "bad_endpoint",
             Blocked::Host | Blocked::Address => "address_not_allowed",
             Blocked::Unknown => "unknown_host",
+            Blocked::Policy(_) => "egress_policy",
         }
     }
 }
@@ -151,7 +156,7 @@ impl Rules {
                 _ => Err(Blocked::Literal),
             };
         }
-        if self.denied.iter().any(|pattern| fits(pattern, host)) {
+        if self.denied.iter().any(|pattern| fits_host(pattern, host)) {
             return Err(Blocked::Host);
         }
         if self.names_host(host) {
@@ -171,7 +176,7 @@ impl Rules {
     }
 
     fn names_host(&self, host: &str) -> bool {
-        self.hosts.iter().any(|pattern| fits(pattern, host))
+        self.hosts.iter().any(|pattern| fits_host(pattern, host))
     }
 }
 
@@ -181,16 +186,7 @@ impl Rules {
 pub fn leads_to(url: &Url, hosts: &[String]) -> bool {
     let Some(host) = url.host_str() else { return false };
     let place = url.port().map_or_else(|| host.to_owned(), |port| format!("{host}:{port}"));
-    hosts.iter().any(|pattern| fits(&pattern.to_lowercase(), &place))
-}
-
-/// Whether a host fits a pattern: a name, or all names below one (`*.example.com`).
-fn fits(pattern: &str, host: &str) -> bool {
-    let host = host.trim_end_matches('.');
-    match pattern.strip_prefix("*.") {
-        Some(above) => host.strip_suffix(above).is_some_and(|below| below.len() > 1 && below.ends_with('.')),
-        None => pattern == host,
-    }
+    hosts.iter().any(|pattern| fits_host(&pattern.to_lowercase(), &place))
 }
 
 fn is_pattern(text: &str) -> bool {
@@ -204,7 +200,7 @@ fn is_pattern(text: &str) -> bool {
 
 fn is_inner(host: &str) -> bool {
     let host = host.trim_end_matches('.');
-    !host.contains('.') || INNER.iter().any(|name| host == *name || fits(&format!("*.{name}"), host))
+    !host.contains('.') || INNER.iter().any(|name| host == *name || fits_host(&format!("*.{name}"), host))
 }
 
 #[cfg(test)]

@@ -72,6 +72,8 @@ catalog! {
     integrations::PriceEvent,
     integrations::RouteEvent,
     integrations::GuardrailEvent,
+    integrations::EgressPolicyEvent,
+    integrations::ProviderProbesEvent,
     integrations::IntegrationEvent,
     integrations::InvocationEvent,
     integrations::OauthClientEvent,

@@ -17,6 +17,7 @@ pub mod log;
 pub mod mesh;
 pub mod pictures;
 pub mod places;
+pub mod probes;
 pub mod process;
 pub mod read;
 pub mod refusals;

@@ -32,6 +32,10 @@ const ANSWERS_MOST: i64 = 5_000;
 pub const LEASES_BUCKET: &str = "SYMBIA_LEASES";
 /// The KV bucket of who asks a messenger, and up to where it was asked: what is lost with it is asked for again.
 pub const POLLERS_BUCKET: &str = "SYMBIA_POLLERS";
+/// The KV bucket of what providers were found like: what is lost with it is found out again.
+pub const PROBES_BUCKET: &str = "SYMBIA_PROBES";
+/// How long that lasts: longer than between two looks.
+const PROBES_LAST: Duration = Duration::from_secs(25 * 3600);
 /// The KV bucket of the sessions of tools that were ended: what is lost with it can be gone on with until it is old.
 pub const SESSIONS_BUCKET: &str = "SYMBIA_SESSIONS";
 /// How long a session of tools lasts that nobody ends.
@@ -127,6 +131,15 @@ pub fn configs(replicas: usize) -> Vec<Config> {
         allow_rollup: true,
         deny_delete: true,
         ..base(&format!("KV_{POLLERS_BUCKET}"), &format!("$KV.{POLLERS_BUCKET}.>"), replicas)
+    });
+    configs.push(Config {
+        persist_mode: Some(PersistenceMode::Async),
+        max_age: PROBES_LAST,
+        max_messages_per_subject: 1,
+        discard: DiscardPolicy::New,
+        allow_rollup: true,
+        deny_delete: true,
+        ..base(&format!("KV_{PROBES_BUCKET}"), &format!("$KV.{PROBES_BUCKET}.>"), replicas)
     });
     configs.push(Config {
         persist_mode: Some(PersistenceMode::Async),

@@ -5,6 +5,7 @@ mod downloads;
 mod egress;
 mod linking;
 mod mesh;
+mod probes;
 
 use std::{
     collections::{BTreeMap, HashMap},
@@ -24,7 +25,7 @@ use symbia_commands::integrations::DESCRIPTION;
 use symbia_egress::Rules;
 use symbia_events::Service;
 use symbia_workers::integrations::{
-    ANTHROPIC, AnthropicOptions, ApiKey, BATCH_LINES, HUGGING_FACE, LocalOptions, OPENAI, OpenAiOptions,
+    ANTHROPIC, AnthropicOptions, ApiKey, BATCH_LINES, HUGGING_FACE, LocalOptions, OPENAI, OpenAiOptions, ProbeOptions,
 };
 use zeroize::Zeroizing;
 
@@ -58,6 +59,8 @@ const KNOWN: [&str; 20] = [
     "SYMBIA_ASSERTION",
     "SYMBIA_METRICS_ADDR",
     "SYMBIA_EGRESS_ALLOW",
+    "SYMBIA_PROBE_PROVIDERS",
+    "SYMBIA_PROBE_SECONDS",
 ];
 
 /// The configuration is wrong.
@@ -114,6 +117,8 @@ pub struct Config {
     pub downloads: Downloads,
     /// Where calls to addresses that others chose may go.
     pub egress: Rules,
+    /// Which providers are asked whether they are there.
+    pub probes: ProbeOptions,
     /// Where people come back to who link an account.
     pub linking: LinkingOptions,
     /// Messengers.
@@ -419,6 +424,7 @@ impl Config {
                 own: linking::own_clients()?,
             },
             channels: channels::Channels::of_environment()?,
+            probes: probes::of_environment()?,
             mesh: mesh::Mesh::of_environment(&egress)?,
             egress,
             production,

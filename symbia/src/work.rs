@@ -16,11 +16,12 @@ use symbia_workers::{
     command::{CommandWorker, Decider, Handlers, Options, Share},
     content_keys::ContentKeys,
     directory::DirectoryKeeper,
+    egress_policies::{EgressPolicies, WayOut},
     identity::Housekeeping,
     integrations::{
         AccountLinker, Accounts, Anthropic, BatchRunner, Books, CallLimits, ChannelBridge, ChannelCourier,
         ChannelForwarder, ChannelKeeper, ChannelTeller, Channels, Discoverer, EmbeddingRouter, Enquiries,
-        EvalScheduler, Evaluator, ImageRouter, Invoker, LlmRouter, LocalProvider, Meter, OpenAi, Providers,
+        EvalScheduler, Evaluator, ImageRouter, Invoker, LlmRouter, LocalProvider, Meter, OpenAi, Prober, Providers,
         RouterOptions, Taking, TaskRouter,
     },
     messaging::{Eraser, Periods, Retention},
@@ -63,6 +64,10 @@ const SCHEDULE_CONNECTIONS: u32 = 1;
 const BOOK_CONNECTIONS: u32 = 8;
 /// Connections on which the provider of local models looks up how they are set.
 const SETTING_CONNECTIONS: u32 = 2;
+/// Connections on which it is looked up where an organization lets its calls go.
+const EGRESS_CONNECTIONS: u32 = 2;
+/// Connections on which it is looked up which providers are probed.
+const PROBE_CONNECTIONS: u32 = 1;
 /// What those act on who have models asked.
 const ASKED: [&str; 7] =
     ["*.completion.*", "*.embedding.*", "*.image.*", "*.task.*", "*.evaluation.*", "*.batch.*", "*.stored-file.*"];
@@ -175,12 +180,14 @@ pub async fn start(
             }
             WorkRole::LlmRouter => {
                 let sender = sender.clone();
-                let (providers, content_keys) = (providers(config, house)?, ContentKeys::new(secrets.clone()));
+                let policies = policies(house);
+                let (providers, content_keys) =
+                    (providers(config, house, &policies)?, ContentKeys::new(secrets.clone()));
                 tracing::info!(providers = providers.names(), "language models");
                 let reader = ReadPool::new(house.database.clone(), BOOK_CONNECTIONS);
                 let books =
                     Arc::new(Books::new(reader.clone(), secrets.clone(), sender.clone()).lending(client.clone()));
-                let egress = Egress::new(config.egress.clone())?;
+                let egress = WayOut::new(Egress::new(config.egress.clone())?, policies);
                 let discoverer = Discoverer::new(sender.clone(), egress.clone(), books.clone());
                 workers.spawn(react(house.clone(), discoverer, stop.clone()));
                 let (of, ring, vault) = (client.clone(), Arc::clone(keys), secrets.clone());
@@ -224,6 +231,14 @@ pub async fn start(
                 let (nats, ring, texts) = (client.clone(), Arc::clone(keys), content_keys.clone());
                 let dialect = Arc::new(OpenAiDialect);
                 let batches = BatchRunner::new(nats, ring, sender.clone(), texts, dialect, options.batch_lines);
+                let reader = ReadPool::new(house.database.clone(), PROBE_CONNECTIONS);
+                let prober =
+                    Prober::new(client.clone(), reader, providers.clone(), Arc::clone(&books), config.probes.clone());
+                let ends = stop.clone();
+                workers.spawn(async move {
+                    prober.run(ends).await;
+                    Ok(())
+                });
                 let enquiries =
                     Enquiries::new(client.clone(), providers.clone(), Arc::clone(&books), content_keys.clone());
                 workers.spawn({
@@ -253,7 +268,8 @@ pub async fn start(
                 let reader = ReadPool::new(house.database.clone(), CHANNEL_CONNECTIONS);
                 let books = Books::new(reader.clone(), secrets.clone(), sender.clone()).lending(client.clone());
                 let (nats, ring, vault) = (client.clone(), Arc::clone(keys), secrets.clone());
-                let messengers = config.channels.messengers(Egress::new(config.egress.clone())?);
+                let out = WayOut::new(Egress::new(config.egress.clone())?, policies(house));
+                let messengers = config.channels.messengers(out);
                 let (sender, books) = (sender.clone(), Arc::new(books));
                 let channels = Channels::new(nats, ring, sender, reader, vault, books, bus.clone(), messengers);
                 workers.spawn(react(house.clone(), ChannelKeeper::new(channels.clone()), stop.clone()));
@@ -320,8 +336,12 @@ async fn seed(house: Connected, stop: CancellationToken) -> anyhow::Result<()> {
     Ok(())
 }
 
+fn policies(house: &Connected) -> EgressPolicies {
+    EgressPolicies::follow(ReadPool::new(house.database.clone(), EGRESS_CONNECTIONS), house.client.clone())
+}
+
 // The first that is ready is the default.
-fn providers(config: &Config, house: &Connected) -> anyhow::Result<Providers> {
+fn providers(config: &Config, house: &Connected, policies: &EgressPolicies) -> anyhow::Result<Providers> {
     let mut providers = Providers::default();
     if let Some(options) = inference::provider(config) {
         let reader = ReadPool::new(house.database.clone(), SETTING_CONNECTIONS);
@@ -333,5 +353,6 @@ fn providers(config: &Config, house: &Connected) -> anyhow::Result<Providers> {
         Anthropic::new(models.anthropic).map_err(anyhow::Error::msg).context("ANTHROPIC_BASE_URL cannot be used")?;
     let hugging_face = OpenAi::hugging_face(models.hugging_face).map_err(anyhow::Error::msg);
     let hugging_face = hugging_face.context("HUGGINGFACE_BASE_URL cannot be used")?;
-    Ok(providers.with(openai).with(anthropic).with(hugging_face))
+    let (openai, anthropic) = (openai.narrowed(policies.clone()), anthropic.narrowed(policies.clone()));
+    Ok(providers.with(openai).with(anthropic).with(hugging_face.narrowed(policies.clone())))
 }

@@ -20,6 +20,8 @@ mod chats;
 mod clients;
 #[path = "gateway/discord.rs"]
 mod discord;
+#[path = "gateway/egress.rs"]
+mod egress;
 #[path = "gateway/email.rs"]
 mod email;
 #[path = "gateway/evaluation.rs"]
@@ -28,6 +30,8 @@ mod evaluation;
 mod guardrails;
 #[path = "gateway/hedging.rs"]
 mod hedging;
+#[path = "gateway/health.rs"]
+mod health;
 #[path = "gateway/images.rs"]
 mod images;
 #[path = "gateway/limits.rs"]

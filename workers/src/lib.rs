@@ -5,6 +5,7 @@ pub mod assistants;
 pub mod command;
 pub mod content_keys;
 pub mod directory;
+pub mod egress_policies;
 pub mod identity;
 pub mod integrations;
 pub mod messaging;

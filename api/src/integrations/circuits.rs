@@ -23,6 +23,9 @@ use crate::{
 const DESCRIPTION: &str = "A model that fails several times in a row is left alone for a while; then one request sees whether \
                            it answers again.";
 
+/// What a circuit can be, the best first.
+const STATES: [&str; 3] = ["closed", "half-open", "open"];
+
 pub(super) fn routes() -> OpenApiRouter<Integrations> {
     OpenApiRouter::new().routes(routes!(read)).routes(routes!(reset_all)).routes(routes!(reset_one))
 }
@@ -30,10 +33,10 @@ pub(super) fn routes() -> OpenApiRouter<Integrations> {
 /// A model that was left alone.
 #[derive(Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
-struct Circuit {
+pub(super) struct Circuit {
     id: String,
-    provider: String,
-    model: String,
+    pub provider: String,
+    pub model: String,
     /// Whose key it is about; null: the installation's.
     credential_id: Option<String>,
     /// `open`, `half-open` or `closed`.
@@ -69,6 +72,14 @@ impl From<model::Circuit> for Circuit {
     }
 }
 
+impl Circuit {
+    /// The state of the worst of them.
+    pub fn worst<'c>(circuits: impl Iterator<Item = &'c Circuit>) -> &'static str {
+        let rank = |state: &&str| STATES.iter().position(|s| s == state);
+        circuits.map(|circuit| circuit.state).max_by_key(rank).unwrap_or("closed")
+    }
+}
+
 impl Integrations {
     async fn circuits(&self, asker: &Asker) -> ApiResult<Vec<model::Circuit>> {
         let mut tx = self.platform.read(&Scope::member(asker.org.clone(), &asker.user)).await?;
@@ -78,7 +89,7 @@ impl Integrations {
     // By provider the worst of its circuits.
     fn by_provider(&self, rows: &[model::Circuit]) -> Map<String, Value> {
         let of = |name: &str| {
-            let rank = |row: &&model::Circuit| ["closed", "half-open", "open"].iter().position(|s| *s == state(row));
+            let rank = |row: &&model::Circuit| STATES.iter().position(|s| *s == state(row));
             let worst = rows.iter().filter(|row| row.provider == name).max_by_key(rank);
             let told = worst.map(|row| (state(row), row.failures, iso(row.changed_at)));
             let (state, failures, last) = told.unwrap_or(("closed", 0, "never".to_owned()));

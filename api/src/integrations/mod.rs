@@ -9,6 +9,7 @@ mod channels;
 mod chat;
 mod circuits;
 mod dialect;
+mod egress_policy;
 mod embeddings;
 mod enquiries;
 mod errors;
@@ -18,6 +19,7 @@ mod executions;
 mod files;
 mod following;
 mod guardrails;
+mod health;
 mod hub;
 mod images;
 mod listing;
@@ -142,6 +144,8 @@ pub fn service(
         .merge(circuits::routes())
         .merge(routes::routes())
         .merge(guardrails::routes())
+        .merge(egress_policy::routes())
+        .merge(health::routes())
         .merge(budgets::routes())
         .merge(evaluation::routes())
         .merge(prices::routes())

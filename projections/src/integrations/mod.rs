@@ -6,13 +6,16 @@ mod budgets;
 mod channels;
 mod circuits;
 mod completions;
+mod egress_policies;
 mod eval_schedules;
 mod evaluations;
 mod guardrails;
+mod health;
 mod invocations;
 mod oauth;
 mod own_clients;
 mod prices;
+mod provider_probes;
 mod registry;
 mod routes;
 mod scores;
@@ -26,9 +29,11 @@ pub use channels::{
 };
 pub use circuits::{Circuit, circuits};
 pub use completions::{Completion, completion, completions_of_run};
+pub use egress_policies::{EgressPolicy, egress_policy};
 pub use eval_schedules::{EvalSchedule, eval_schedule, eval_schedules};
 pub use evaluations::{Evaluation, EvaluationFilter, evaluation, evaluations};
 pub use guardrails::{Guardrail, guardrail, guardrails};
+pub use health::{ModelHealth, model_health};
 pub use invocations::{Invocation, invocations};
 pub use oauth::{
     OauthClient, OauthConnection, OauthFlow, SealedAccount, oauth_client, oauth_clients, oauth_code_context,
@@ -36,6 +41,7 @@ pub use oauth::{
 };
 pub use own_clients::{OwnClient, OwnClients};
 pub use prices::{Price, price, prices};
+pub use provider_probes::{ProviderProbes, all_provider_probes, provider_probes};
 pub use registry::{Integration, integration, integrations};
 pub use routes::{Route, route, routes};
 pub use scores::{ModelScore, model_scores};
@@ -72,6 +78,8 @@ impl Projection for Integrations {
             "circuits",
             "routes",
             "guardrails",
+            "egress_policies",
+            "provider_probes",
             "evaluations",
             "model_scores",
             "eval_schedules",
@@ -103,6 +111,8 @@ impl Projection for Integrations {
         circuits::fold(conn, events).await?;
         routes::fold(conn, events).await?;
         guardrails::fold(conn, events).await?;
+        egress_policies::fold(conn, events).await?;
+        provider_probes::fold(conn, events).await?;
         evaluations::fold(conn, events).await?;
         scores::fold(conn, events).await?;
         eval_schedules::fold(conn, events).await?;
@@ -163,4 +173,14 @@ const MIGRATIONS: &[Migration] = &[
     },
     Migration { version: 18, name: "hedges", sql: include_str!("../../../migrations/integrations/0018_hedges.sql") },
     Migration { version: 19, name: "batches", sql: include_str!("../../../migrations/integrations/0019_batches.sql") },
+    Migration {
+        version: 20,
+        name: "egress policies",
+        sql: include_str!("../../../migrations/integrations/0020_egress_policies.sql"),
+    },
+    Migration {
+        version: 21,
+        name: "provider probes",
+        sql: include_str!("../../../migrations/integrations/0021_provider_probes.sql"),
+    },
 ];

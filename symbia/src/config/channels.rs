@@ -1,9 +1,11 @@
 //! How messengers are connected: the original's variables, and where they are (integrations.md §15.2).
 
 use symbia_api::integrations::ChannelOptions;
-use symbia_egress::Egress;
-use symbia_workers::integrations::{
-    DISCORD_API, Discord, Messengers, Room, SLACK_API, Slack, TELEGRAM_API, Telegram, WHATSAPP_API, WhatsApp,
+use symbia_workers::{
+    egress_policies::WayOut,
+    integrations::{
+        DISCORD_API, Discord, Messengers, Room, SLACK_API, Slack, TELEGRAM_API, Telegram, WHATSAPP_API, WhatsApp,
+    },
 };
 
 use super::{ConfigError, invalid, number, text};
@@ -27,7 +29,7 @@ pub struct Channels {
 
 impl Channels {
     /// The other sides that there are; `egress` makes the calls to programs of the organizations' own.
-    pub fn messengers(&self, egress: Egress) -> Messengers {
+    pub fn messengers(&self, egress: WayOut) -> Messengers {
         let Channels { telegram, slack, whatsapp, discord, room, .. } = self.clone();
         Messengers { telegram, slack, whatsapp, discord, egress, room }
     }

@@ -37,13 +37,20 @@ pub struct Vendor {
     // Lets the models `slow…` answer so many requests.
     gate: Arc<Semaphore>,
     refused: Arc<AtomicBool>,
+    listings: Arc<Mutex<Vec<String>>>,
 }
 
 impl Vendor {
     pub async fn start() -> anyhow::Result<Self> {
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await?;
         let base = format!("http://{}/v1", listener.local_addr()?);
-        let vendor = Vendor { base, asked: Arc::default(), gate: Arc::new(Semaphore::new(0)), refused: Arc::default() };
+        let vendor = Vendor {
+            base,
+            asked: Arc::default(),
+            gate: Arc::new(Semaphore::new(0)),
+            refused: Arc::default(),
+            listings: Arc::default(),
+        };
         let routes = Router::new()
             .route("/v1/chat/completions", post(chat))
             .route("/v1/embeddings", post(embeddings))
@@ -76,6 +83,11 @@ impl Vendor {
         std::mem::take(&mut self.asked.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
+    /// The keys with which it was asked for its models, since it was last looked at.
+    pub fn listings(&self) -> Vec<String> {
+        std::mem::take(&mut self.listings.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
     /// Lets the models `slow…` answer so many requests, in the order in which they came.
     pub fn let_answer(&self, requests: usize) {
         self.gate.add_permits(requests);
@@ -102,10 +114,14 @@ impl Vendor {
     }
 
     fn note(&self, headers: &HeaderMap, body: &Value) {
-        let header = |name: &str| headers.get(name).and_then(|v| v.to_str().ok()).unwrap_or_default().to_owned();
-        let key = header("x-api-key") + header("authorization").trim_start_matches("Bearer ");
-        self.asked.lock().unwrap_or_else(PoisonError::into_inner).push(Asked { key, body: body.clone() });
+        let asked = Asked { key: key(headers), body: body.clone() };
+        self.asked.lock().unwrap_or_else(PoisonError::into_inner).push(asked);
     }
+}
+
+fn key(headers: &HeaderMap) -> String {
+    let header = |name: &str| headers.get(name).and_then(|v| v.to_str().ok()).unwrap_or_default().to_owned();
+    header("x-api-key") + header("authorization").trim_start_matches("Bearer ")
 }
 
 fn events(text: String) -> Response {
@@ -302,7 +318,8 @@ async fn listening(
     }
 }
 
-async fn models() -> Json<Value> {
+async fn models(State(vendor): State<Vendor>, headers: HeaderMap) -> Json<Value> {
+    vendor.listings.lock().unwrap_or_else(PoisonError::into_inner).push(key(&headers));
     let model = |id: &str, created: i64| json!({ "id": id, "object": "model", "created": created, "owned_by": "fake" });
     Json(json!({ "object": "list", "data": [model("fake", 1), model("embed-it", 2)] }))
 }

@@ -72,6 +72,8 @@ impl Handlers {
             .with::<integrations::Price>()
             .with::<integrations::Route>()
             .with::<integrations::Guardrail>()
+            .with::<integrations::EgressPolicy>()
+            .with::<integrations::ProviderProbes>()
             .with::<integrations::Integration>()
             .with::<integrations::Invocation>()
             .with::<integrations::OauthClient>()

@@ -17,6 +17,7 @@ use super::{
     provider::{Answer, ApiKey, Deltas, Fault, Prompt, Provider},
     upstream::{Call, Server, quota_used},
 };
+use crate::egress_policies::EgressPolicies;
 
 /// Where Anthropic is.
 pub const ANTHROPIC: &str = "https://api.anthropic.com/v1";
@@ -65,8 +66,14 @@ impl Anthropic {
         Ok(Anthropic { options, server })
     }
 
-    fn call<'a>(&'a self, key: Option<&'a ApiKey>) -> Result<Call<'a>, Fault> {
-        let call = self.server.call(key);
+    /// The same, which calls for organizations only what their policies let out.
+    #[must_use]
+    pub fn narrowed(self, policies: EgressPolicies) -> Self {
+        Anthropic { server: self.server.narrowed(policies), ..self }
+    }
+
+    fn call<'a>(&'a self, org: &'a str, key: Option<&'a ApiKey>) -> Result<Call<'a>, Fault> {
+        let call = self.server.call(org, key);
         if call.key().is_none() && !self.is_ready() { Err(no_key(self.key())) } else { Ok(call) }
     }
 }
@@ -102,7 +109,7 @@ impl Provider for Anthropic {
     }
 
     async fn complete(&self, prompt: &Prompt, key: Option<&ApiKey>, deltas: Deltas<'_>) -> Result<Answer, Fault> {
-        let call = self.call(key)?;
+        let call = self.call(&prompt.org, key)?;
         let body = body::body(prompt)?;
         let with = |r: reqwest::RequestBuilder| authorized(r.header("Accept", "text/event-stream"), call);
         let response = call.post(format!("{}/messages", call.base_url()), &body, with).await?;
@@ -113,8 +120,8 @@ impl Provider for Anthropic {
         Ok(Answer { quota_used, ..reading.end()? })
     }
 
-    async fn models(&self, _org: &str, key: Option<&ApiKey>) -> Result<Vec<ListedModel>, Fault> {
-        let call = self.call(key)?;
+    async fn models(&self, org: &str, key: Option<&ApiKey>) -> Result<Vec<ListedModel>, Fault> {
+        let call = self.call(org, key)?;
         let response = call.get(format!("{}/models?limit=1000", call.base_url()), |r| authorized(r, call)).await?;
         let said = call.json(response, MAX_BODY).await?;
         let Some(data) = said["data"].as_array() else { return Err(call.invalid("it has no 'data'")) };
@@ -136,7 +143,7 @@ impl Provider for Anthropic {
     }
 
     async fn count(&self, prompt: &Prompt, key: Option<&ApiKey>) -> Result<u64, Fault> {
-        let call = self.call(key)?;
+        let call = self.call(&prompt.org, key)?;
         let mut body = body::body(prompt)?;
         if let Some(body) = body.as_object_mut() {
             // What is of the answer is not known there.

@@ -41,7 +41,6 @@ use anyhow::Context;
 use async_nats::Client;
 use serde_json::Value;
 use symbia_commands::{Actor, DomainCommand, Membership, Outcome, integrations::ChannelConnectionCommand};
-use symbia_egress::Egress;
 use symbia_events::{ActorType, AggregateRef, CommandId, Event, KeyRing, OrgId, Service};
 use symbia_nats::{
     bus::CommandBus,
@@ -58,7 +57,7 @@ pub use flood::Room;
 
 use self::flood::Floods;
 use super::Books;
-use crate::sender::Sender;
+use crate::{egress_policies::WayOut, sender::Sender};
 
 /// What channels stand on. Cheap to clone.
 #[derive(Clone)]
@@ -78,7 +77,7 @@ struct Parts {
     slack: Slack,
     whatsapp: WhatsApp,
     discord: Discord,
-    egress: Egress,
+    egress: WayOut,
 }
 
 /// The other sides that there are.
@@ -93,7 +92,7 @@ pub struct Messengers {
     /// Discord's API.
     pub discord: Discord,
     /// Makes the calls to programs of the organizations' own.
-    pub egress: Egress,
+    pub egress: WayOut,
     /// For what comes along.
     pub room: Room,
 }

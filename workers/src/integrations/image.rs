@@ -61,9 +61,9 @@ impl Wish for Prompt<'_> {
         Taken { usage: got.usage, pictures, ..Taken::default() }
     }
 
-    async fn ask(&self, _org: &str, target: &Candidate, key: Option<&ApiKey>) -> Result<Drawn, Fault> {
+    async fn ask(&self, org: &str, target: &Candidate, key: Option<&ApiKey>) -> Result<Drawn, Fault> {
         let ImageRequested { count, shape, .. } = self.request;
-        let drawing = Drawing { model: &target.model, text: &self.text, count: *count, shape };
+        let drawing = Drawing { org, model: &target.model, text: &self.text, count: *count, shape };
         target.provider.draw(drawing, key).await
     }
 }

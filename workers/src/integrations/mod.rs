@@ -27,6 +27,7 @@ mod oauth;
 mod openai;
 mod pictures;
 mod precedence;
+mod prober;
 mod provider;
 mod quotas;
 mod racing;
@@ -59,6 +60,7 @@ pub use local::{LocalOptions, LocalProvider};
 pub use meter::Meter;
 pub use oauth::AccountLinker;
 pub use openai::{HUGGING_FACE, OPENAI, OpenAi, OpenAiOptions};
+pub use prober::{ProbeOptions, Prober};
 pub use provider::{
     Answer, ApiKey, Delta, Deltas, Drawing, Drawn, Fault, Inputs, Moderated, Moderating, Prompt, Provider, Providers,
     Ranked, Ranking, Speaking, Spoken, Transcribed, Transcribing, Turn, Vectors,

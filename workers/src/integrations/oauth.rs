@@ -19,7 +19,6 @@ use symbia_commands::{
         RefreshOauth,
     },
 };
-use symbia_egress::Egress;
 use symbia_events::{
     AggregateRef, CommandId, DomainEvent, Event, KeyRing, Position, Service, SubjectKey,
     integrations::{OauthAnswered, OauthConnectionEvent, OauthFlowEvent, OauthRefreshRequested, OauthRevoked},
@@ -40,6 +39,7 @@ use self::{
 };
 use super::Books;
 use crate::{
+    egress_policies::WayOut,
     reactor::{OnError, Reactor},
     sender::Sender,
 };
@@ -56,7 +56,7 @@ pub struct AccountLinker {
     timers: Timers,
     reader: ReadPool,
     secrets: SecretStore,
-    egress: Egress,
+    egress: WayOut,
     own: OwnClients,
     keeper: Keeper,
 }
@@ -81,7 +81,7 @@ impl AccountLinker {
         sender: Sender,
         reader: ReadPool,
         secrets: SecretStore,
-        egress: Egress,
+        egress: WayOut,
         books: Arc<Books>,
     ) -> Self {
         let keeper = Keeper::new(Arc::clone(&keys), sender.clone(), reader.clone(), secrets.clone(), books);
@@ -102,7 +102,7 @@ impl AccountLinker {
     }
 
     // With the client's secret, if it has one.
-    async fn endpoint<'a>(&'a self, client: &'a OauthClient) -> anyhow::Result<Endpoint<'a>> {
+    async fn endpoint<'a>(&self, client: &'a OauthClient) -> anyhow::Result<Endpoint<'a>> {
         let secret = match &client.secret_ref {
             Some(reference) => {
                 let context = model::oauth_secret_context(&client.org_id, &client.id);
@@ -110,7 +110,8 @@ impl AccountLinker {
             }
             None => self.own.secret(client),
         };
-        Ok(Endpoint { egress: &self.egress, endpoints: &client.endpoints, client_id: &client.client_id, secret })
+        let egress = self.egress.of(&client.org_id).await?;
+        Ok(Endpoint { egress, endpoints: &client.endpoints, client_id: &client.client_id, secret })
     }
 
     async fn link(&self, event: &Event, answered: &OauthAnswered) -> anyhow::Result<()> {

@@ -24,6 +24,7 @@ use super::{
     },
     upstream::{Call, Server, content_type, quota_used},
 };
+use crate::egress_policies::EgressPolicies;
 
 /// Where OpenAI is.
 pub const OPENAI: &str = "https://api.openai.com/v1";
@@ -118,13 +119,19 @@ impl OpenAi {
         Ok(OpenAi { flavour, options, server })
     }
 
+    /// The same, which calls for organizations only what their policies let out.
+    #[must_use]
+    pub fn narrowed(self, policies: EgressPolicies) -> Self {
+        OpenAi { server: self.server.narrowed(policies), ..self }
+    }
+
     fn is_vendors(&self) -> bool {
         [OPENAI, HUGGING_FACE].contains(&self.options.base_url.as_str())
     }
 
     // Servers of one's own often need no key; the two that are not do.
-    fn call<'a>(&'a self, key: Option<&'a ApiKey>) -> Result<Call<'a>, Fault> {
-        let call = self.server.call(key);
+    fn call<'a>(&'a self, org: &'a str, key: Option<&'a ApiKey>) -> Result<Call<'a>, Fault> {
+        let call = self.server.call(org, key);
         if call.key().is_none() && self.is_vendors() {
             return Err(no_key(self.key()));
         }
@@ -226,7 +233,7 @@ impl Provider for OpenAi {
                 format!("provider '{}' has no grammars: ask for a JSON schema, or another provider", self.key());
             return Err(Fault::new(ErrorCategory::Validation, "unsupported_parameter", message));
         }
-        let call = self.call(key)?;
+        let call = self.call(&prompt.org, key)?;
         let with = |r: reqwest::RequestBuilder| authorized(r.header("Accept", "text/event-stream"), call);
         let response = call.post(format!("{}/chat/completions", call.base_url()), &body::body(prompt), with).await?;
         let headers = response.headers().clone();
@@ -240,15 +247,15 @@ impl Provider for OpenAi {
         Ok(Answer { quota_used, ..reading.end()? })
     }
 
-    async fn models(&self, _org: &str, key: Option<&ApiKey>) -> Result<Vec<ListedModel>, Fault> {
-        let call = self.call(key)?;
+    async fn models(&self, org: &str, key: Option<&ApiKey>) -> Result<Vec<ListedModel>, Fault> {
+        let call = self.call(org, key)?;
         let response = call.get(format!("{}/models", call.base_url()), |r| authorized(r, call)).await?;
         let said = call.json(response, MAX_VECTORS).await?;
         reading::models(&said, self.options.base_url == OPENAI).ok_or_else(|| call.invalid("it has no 'data'"))
     }
 
     async fn embed(&self, inputs: &Inputs, key: Option<&ApiKey>) -> Result<Vectors, Fault> {
-        let call = self.call(key)?;
+        let call = self.call(&inputs.org, key)?;
         let (model, vectors, counted) = match self.flavour {
             Flavour::OpenAi => self.vectors_of_openai(call, inputs).await?,
             Flavour::HuggingFace => {
@@ -271,7 +278,7 @@ impl Provider for OpenAi {
             let message = format!("provider '{}' makes no pictures; name another provider", self.key());
             return Err(Fault::new(ErrorCategory::Validation, "no_images", message));
         }
-        let call = self.call(key)?.patient(drawing::PATIENCE);
+        let call = self.call(drawing.org, key)?.patient(drawing::PATIENCE);
         let url = format!("{}/images/generations", call.base_url());
         let response = call.post(url, &drawing::body(&drawing), |r| authorized(r, call)).await?;
         let said = call.json(response, drawing::MAX_BODY).await?;

@@ -129,6 +129,8 @@ pub struct Vectors {
 /// A text for a model that makes pictures.
 #[derive(Clone, Copy, Debug)]
 pub struct Drawing<'a> {
+    /// The organization that asks.
+    pub org: &'a str,
     /// The model, as the provider names it.
     pub model: &'a str,
     /// What is to be seen.
@@ -364,6 +366,13 @@ impl Fault {
     pub(super) fn timeout(what: &str, after: Duration) -> Self {
         Fault::new(ErrorCategory::Timeout, "timeout", format!("{what} within {} ms", after.as_millis()))
     }
+}
+
+/// Where calls of an organization may go is not known at the moment: then none is made.
+pub(super) fn not_looked_up(error: &anyhow::Error) -> Fault {
+    tracing::warn!(error = format!("{error:#}"), "an egress policy is not looked up");
+    let message = "the organization's egress policy cannot be looked up at the moment, so nothing is called; try again";
+    Fault::new(ErrorCategory::Internal, "unavailable", message)
 }
 
 /// Receives the pieces of answers as they come, with the number of the answer from 0.

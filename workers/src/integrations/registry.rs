@@ -13,7 +13,7 @@ pub use self::{
     vault::{Lending, Vault},
 };
 
-use symbia_egress::{EgressError, InvalidCall, mcp::McpError};
+use symbia_egress::{Blocked, EgressError, InvalidCall, mcp::McpError};
 use symbia_events::integrations::ErrorCategory;
 
 use super::provider::Fault;
@@ -21,6 +21,8 @@ use super::provider::Fault;
 impl From<EgressError> for Fault {
     fn from(error: EgressError) -> Self {
         let category = match &error {
+            // The organization forbids it, not the call's shape.
+            EgressError::Blocked(Blocked::Policy(_)) => ErrorCategory::Auth,
             EgressError::Blocked(_) => ErrorCategory::Validation,
             EgressError::Timeout => ErrorCategory::Timeout,
             EgressError::Unreachable | EgressError::Transport => ErrorCategory::Network,

@@ -13,13 +13,14 @@ use reqwest::{
     header::{CONTENT_TYPE, HeaderMap},
 };
 use serde_json::Value;
-use symbia_egress::{Egress, Rules};
+use symbia_egress::{Blocked, Egress, EgressError, Rules};
 use symbia_events::integrations::{ErrorCategory, Upstream};
 
 use super::{
-    provider::{ApiKey, Fault},
+    provider::{ApiKey, Fault, not_looked_up},
     sse::Frames,
 };
+use crate::egress_policies::{EgressPolicies, WayOut};
 
 /// Longest error body that is looked at, and longest excerpt of what a provider says.
 const MAX_ERROR: usize = 64 * 1024;
@@ -31,13 +32,14 @@ pub(super) struct Server {
     base_url: String,
     key: Option<ApiKey>,
     idle: Duration,
-    egress: Egress,
+    out: WayOut,
 }
 
 /// The server, as asked once.
 #[derive(Clone, Copy)]
 pub(super) struct Call<'a> {
     server: &'a Server,
+    org: &'a str,
     key: Option<&'a ApiKey>,
     idle: Duration,
 }
@@ -53,7 +55,13 @@ impl Server {
         }
         // No other host gets the key, whatever a model's name makes of the URL.
         let egress = Egress::new(Rules::only(&url)).map_err(|e| e.to_string())?;
-        Ok(Server { base_url, key, idle, egress })
+        let out = WayOut::new(egress, EgressPolicies::default());
+        Ok(Server { base_url, key, idle, out })
+    }
+
+    /// The same, for organizations with policies.
+    pub fn narrowed(self, policies: EgressPolicies) -> Self {
+        Server { out: self.out.narrowed(policies), ..self }
     }
 
     /// Whether it has a key of its own.
@@ -61,9 +69,9 @@ impl Server {
         self.key.is_some()
     }
 
-    /// With somebody's key, else with its own.
-    pub fn call<'a>(&'a self, key: Option<&'a ApiKey>) -> Call<'a> {
-        Call { server: self, key: key.or(self.key.as_ref()), idle: self.idle }
+    /// For an organization, with somebody's key, else with its own.
+    pub fn call<'a>(&'a self, org: &'a str, key: Option<&'a ApiKey>) -> Call<'a> {
+        Call { server: self, org, key: key.or(self.key.as_ref()), idle: self.idle }
     }
 }
 
@@ -118,7 +126,11 @@ impl Call<'_> {
         with: impl FnOnce(RequestBuilder) -> RequestBuilder,
     ) -> Result<Response, Fault> {
         let url = Url::parse(url).map_err(|e| self.blocked(&e))?;
-        let request = with(self.server.egress.request(method, url).map_err(|e| self.blocked(&e))?);
+        let egress = self.server.out.of(self.org).await.map_err(|error| not_looked_up(&error))?;
+        let request = with(egress.request(method, url).map_err(|blocked| match blocked {
+            Blocked::Policy(_) => EgressError::from(blocked).into(),
+            blocked => self.blocked(&blocked),
+        })?);
         let response = self.patiently("no answer began", request.send()).await?.map_err(|e| self.network(&e))?;
         if response.status().is_success() { Ok(response) } else { Err(self.refused(response).await) }
     }

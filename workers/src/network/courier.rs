@@ -13,7 +13,7 @@ use super::{
     Post,
     bridges::{Bridges, Presented},
 };
-use crate::again;
+use crate::{again, egress_policies::EgressPolicies};
 
 /// Parcels that are on their way at once.
 const AT_ONCE: usize = 256;
@@ -24,6 +24,7 @@ pub struct Courier {
     pub(super) client: Client,
     pub(super) bridges: Bridges,
     pub(super) post: Post,
+    pub(super) policies: EgressPolicies,
 }
 
 impl Courier {
@@ -42,7 +43,8 @@ impl Courier {
             ("x-symbia-signature", &parcel.signature),
         ];
         headers.extend(bearer.as_ref().map(|bearer| ("authorization", bearer.as_str())));
-        Ok(self.post.send(&parcel.endpoint, &headers, serde_json::to_vec(&parcel.body)?.into()).await)
+        let policy = self.policies.of(&parcel.org).await?;
+        Ok(self.post.send(&parcel.endpoint, &headers, serde_json::to_vec(&parcel.body)?.into(), policy).await)
     }
 
     /// Posts what the services hand over, until `stop`.

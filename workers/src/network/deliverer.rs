@@ -37,6 +37,7 @@ use super::{Post, bridges::Bridges, courier::Courier, metrics, order::Order, rep
 use crate::{
     assistants::log::{self, Logged},
     content_keys::ContentKeys,
+    egress_policies::EgressPolicies,
     reactor::{OnError, Reactor},
     sender::Sender,
 };
@@ -114,15 +115,17 @@ impl MeshDeliverer {
         options: DelivererOptions,
     ) -> Self {
         let content = ContentKeys::new(secrets.clone());
+        let policies = EgressPolicies::follow(reader.clone(), client.clone());
         MeshDeliverer {
             courier: Courier {
                 client: client.clone(),
                 bridges: Bridges::new(reader.clone(), secrets.clone(), sender.clone()),
                 post: options.post.clone(),
+                policies: policies.clone(),
             },
             timers: Timers::new(jetstream::new(client.clone())),
             order: Order::follow(client.clone(), Arc::clone(&keys), reader.clone()),
-            webhooks: Webhooks::new(reader, secrets, options.post.clone()),
+            webhooks: Webhooks::new(reader, secrets, options.post.clone(), policies),
             replies: Replies::new(sender.clone(), content.clone()),
             content,
             sender,

@@ -14,17 +14,19 @@ use symbia_projections::{
 use time::OffsetDateTime;
 
 use super::Post;
+use crate::egress_policies::EgressPolicies;
 
 /// The webhooks of participants.
 pub(super) struct Webhooks {
     reader: ReadPool,
     secrets: SecretStore,
     post: Post,
+    policies: EgressPolicies,
 }
 
 impl Webhooks {
-    pub fn new(reader: ReadPool, secrets: SecretStore, post: Post) -> Self {
-        Webhooks { reader, secrets, post }
+    pub fn new(reader: ReadPool, secrets: SecretStore, post: Post, policies: EgressPolicies) -> Self {
+        Webhooks { reader, secrets, post, policies }
     }
 
     /// Where a target is told of what happens in conversations; none for other events, and for who has named no address.
@@ -56,6 +58,7 @@ impl Webhooks {
             ("webhook-timestamp", &now.to_string()),
             ("webhook-signature", &signature),
         ];
-        Ok(self.post.send(&to.url, &headers, body).await)
+        let policy = self.policies.of(&routed.org_id).await?;
+        Ok(self.post.send(&to.url, &headers, body, policy).await)
     }
 }

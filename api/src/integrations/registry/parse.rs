@@ -9,11 +9,16 @@ use symbia_commands::integrations::{
     openapi::{self, ImportError, Imported, MAX_DOCUMENT},
     prompt_operation, resource_operations, tool_operation,
 };
-use symbia_egress::{Egress, Errand, mcp::McpServer, references::gathered};
+use symbia_egress::{
+    Egress, Errand,
+    mcp::{McpError, McpServer},
+    references::gathered,
+};
 use symbia_events::integrations::Operation;
 use utoipa_axum::{router::OpenApiRouter, routes};
 
 use super::{
+    super::egress_policy::kept_in,
     Integrations, Reader,
     routes::{McpSource, OpenApiSource},
     tree,
@@ -31,7 +36,7 @@ fn refused(path: &str, why: impl std::fmt::Display) -> ApiError {
 }
 
 async fn import(
-    egress: ApiResult<&Egress>,
+    egress: ApiResult<Egress>,
     read: impl FnOnce() -> Result<Value, ImportError> + Send + 'static,
     server: Option<String>,
     came_from: Option<String>,
@@ -41,7 +46,7 @@ async fn import(
     let mut whole = parsed.map_err(|error| refused("spec", error))?;
     if let Ok(egress) = egress {
         let read = |bytes: &[u8]| openapi::parse(bytes).ok();
-        whole = gathered(egress, whole, came_from.as_deref(), read).await.map_err(|error| refused("spec", error))?;
+        whole = gathered(&egress, whole, came_from.as_deref(), read).await.map_err(|error| refused("spec", error))?;
     }
     let work = move || openapi::import(&whole, server.as_deref(), came_from.as_deref());
     let imported = tokio::task::spawn_blocking(work).await.map_err(ApiError::internal)?;
@@ -50,7 +55,7 @@ async fn import(
 
 /// Imports a document that came with a request: an object, or text.
 pub(super) async fn inline(
-    egress: ApiResult<&Egress>,
+    egress: ApiResult<Egress>,
     spec: Value,
     server: Option<String>,
     came_from: Option<String>,
@@ -76,17 +81,21 @@ async fn parse_openapi(
 ) -> ApiResult<Json<Value>> {
     Reader::configuring(&caller, &scope)?;
     let imported = match (source.spec, source.spec_url) {
-        (Some(spec), came_from) => inline(service.registry.egress(), spec, source.server_url, came_from).await?,
+        (Some(spec), came_from) => {
+            inline(service.egress_of(&caller, &scope).await, spec, source.server_url, came_from).await?
+        }
         (None, Some(spec_url)) => {
             let url = Url::parse(&spec_url).map_err(|error| refused("specUrl", error))?;
             let (method, headers, body) = (Method::GET, HeaderMap::new(), None);
             let errand = Errand { method, url, headers, body, patience: PATIENCE, most: MAX_DOCUMENT };
-            let reply = service.registry.egress()?.fetch(errand).await.map_err(|error| refused("specUrl", error))?;
+            let egress = service.egress_of(&caller, &scope).await?;
+            let reply = egress.fetch(errand).await;
+            let reply = reply.map_err(|error| kept_in(error, |error| refused("specUrl", error)))?;
             if !reply.status.is_success() {
                 return Err(refused("specUrl", format!("it answers with HTTP {}", reply.status.as_u16())));
             }
             let read = move || openapi::parse(&reply.body);
-            import(service.registry.egress(), read, source.server_url, Some(spec_url)).await?
+            import(Ok(egress), read, source.server_url, Some(spec_url)).await?
         }
         (None, None) => return Err(ApiError::invalid("spec", "required", "is required, or specUrl")),
     };
@@ -114,8 +123,12 @@ async fn parse_mcp(
 ) -> ApiResult<Json<Value>> {
     Reader::configuring(&caller, &scope)?;
     let url = Url::parse(&source.url()?).map_err(|error| refused("serverUrl", error))?;
-    let server = McpServer { egress: service.registry.egress()?, url, headers: HeaderMap::new(), patience: PATIENCE };
-    let offer = server.offer().await.map_err(|error| refused("serverUrl", error))?;
+    let egress = service.egress_of(&caller, &scope).await?;
+    let server = McpServer { egress: &egress, url, headers: HeaderMap::new(), patience: PATIENCE };
+    let offer = server.offer().await.map_err(|error| match error {
+        McpError::Egress(error) => kept_in(error, |error| refused("serverUrl", error)),
+        error => refused("serverUrl", error),
+    })?;
     let operations: Vec<Operation> = offer
         .tools
         .into_iter()

@@ -124,7 +124,7 @@ struct NewIntegration {
 }
 
 impl NewIntegration {
-    async fn command(self, org: String, egress: ApiResult<&Egress>) -> ApiResult<RegisterIntegration> {
+    async fn command(self, org: String, egress: ApiResult<Egress>) -> ApiResult<RegisterIntegration> {
         let source = self.openapi.unwrap_or_default();
         let mut command = RegisterIntegration {
             name: self.name.clone().unwrap_or_else(|| self.key.clone()),
@@ -208,7 +208,7 @@ impl Integrations {
 
     async fn registered(&self, caller: &Caller, scope: &RequestScope, new: NewIntegration) -> ApiResult<Json<Value>> {
         let reader = Reader::configuring(caller, scope)?;
-        let command = new.command(reader.org.to_string(), self.registry.egress()).await?;
+        let command = new.command(reader.org.to_string(), self.egress_of(caller, scope).await).await?;
         let key = command.key.clone();
         self.change(&reader, &key, command.into(), caller, scope).await?;
         Ok(Json(self.settled(&reader, &key).await?))

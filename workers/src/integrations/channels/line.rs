@@ -92,7 +92,8 @@ impl Channels {
             EMAIL => match (of.target_url.and_then(|url| Url::parse(url).ok()), of.account) {
                 (Some(server), Some(address)) => {
                     let account = email::Account { server, address, login: of.login };
-                    self.token(&of).await?.and_then(|password| MailBox::line(&parts.egress, account, password))
+                    let egress = parts.egress.of(of.org).await?;
+                    self.token(&of).await?.and_then(|password| MailBox::line(&egress, account, password))
                 }
                 _ => Err(Refused::fatal("bad_url")),
             },
@@ -104,7 +105,7 @@ impl Channels {
                 let secret = parts.secrets.secret(of.secret_ref).await?;
                 let url = of.target_url.and_then(|url| Url::parse(url).ok());
                 match (url, secret) {
-                    (Some(url), Some(secret)) => Ok(Program::line(&parts.egress, url, secret)),
+                    (Some(url), Some(secret)) => Ok(Program::line(&parts.egress.of(of.org).await?, url, secret)),
                     (None, _) => Err(Refused::fatal("bad_url")),
                     (_, None) => Err(Refused::fatal("no_secret")),
                 }

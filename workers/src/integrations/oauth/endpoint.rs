@@ -21,7 +21,7 @@ const LONGEST: i64 = 366 * 24 * 3600;
 
 /// A provider, asked as one client.
 pub(super) struct Endpoint<'a> {
-    pub egress: &'a Egress,
+    pub egress: Egress,
     pub endpoints: &'a OauthEndpoints,
     pub client_id: &'a str,
     pub secret: Option<Zeroizing<String>>,

@@ -29,6 +29,7 @@ use symbia_events::{
 
 use super::Vault;
 use crate::{
+    egress_policies::WayOut,
     integrations::{accounts::Asker, provider::Fault},
     reactor::{OnError, Reactor},
     sender::Sender,
@@ -40,7 +41,7 @@ const PATIENCE: Duration = Duration::from_secs(30);
 /// The reactor.
 pub struct Discoverer {
     sender: Sender,
-    egress: Egress,
+    egress: WayOut,
     vault: Arc<dyn Vault>,
 }
 
@@ -65,14 +66,14 @@ struct Found {
 impl Discoverer {
     /// Sends what it finds out.
     #[must_use]
-    pub fn new(sender: Sender, egress: Egress, vault: Arc<dyn Vault>) -> Self {
+    pub fn new(sender: Sender, egress: WayOut, vault: Arc<dyn Vault>) -> Self {
         Discoverer { sender, egress, vault }
     }
 
     async fn discover(&self, event: &Event, unknown: Unknown) -> anyhow::Result<()> {
         let found = match unknown.kind {
             IntegrationKind::Mcp => self.ask(event, &unknown).await?,
-            _ => self.read(&unknown).await,
+            _ => self.read(&self.egress.of(event.orgid.as_str()).await?, &unknown).await,
         };
         let (key, version) = (unknown.key, unknown.version);
         let command = match found {
@@ -106,15 +107,15 @@ impl Discoverer {
         Ok(self.sender.send(Some(event), &event.aggregate()?, command, &by, id).await?.rejection)
     }
 
-    async fn read(&self, unknown: &Unknown) -> Result<Found, Fault> {
+    async fn read(&self, egress: &Egress, unknown: &Unknown) -> Result<Found, Fault> {
         let spec_url = unknown.spec_url.as_deref().unwrap_or_default();
-        let body = document(&self.egress, spec_url).await?;
+        let body = document(egress, spec_url).await?;
         let (digest, came_from, server) = (digest(&body), spec_url.to_owned(), unknown.server_url.clone());
         // Long documents take a while.
         let parsed = tokio::task::spawn_blocking(move || openapi::parse(&body)).await;
         let parsed = parsed.map_err(|_| unreadable("its document could not be read".to_owned()))?;
         let parsed = parsed.map_err(|error| unreadable(error.to_string()))?;
-        let whole = gathered(&self.egress, parsed, Some(spec_url), |bytes| openapi::parse(bytes).ok()).await;
+        let whole = gathered(egress, parsed, Some(spec_url), |bytes| openapi::parse(bytes).ok()).await;
         let whole = whole.map_err(|error| unreadable(error.to_string()))?;
         let imported =
             tokio::task::spawn_blocking(move || openapi::import(&whole, server.as_deref(), Some(&came_from)));
@@ -141,7 +142,8 @@ impl Discoverer {
             };
         }
         let Request { url, headers, .. } = request;
-        let server = McpServer { egress: &self.egress, url, headers, patience: PATIENCE };
+        let egress = self.egress.of(event.orgid.as_str()).await?;
+        let server = McpServer { egress: &egress, url, headers, patience: PATIENCE };
         let offer = server.offer().await;
         Ok(offer.map_err(Fault::from).map(|offer| {
             let operations: Vec<Operation> = offer

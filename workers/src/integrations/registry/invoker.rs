@@ -32,9 +32,10 @@ use super::{
 };
 use crate::{
     content_keys::ContentKeys,
+    egress_policies::WayOut,
     integrations::{
         accounts::{Asker, Lease},
-        provider::Fault,
+        provider::{Fault, not_looked_up},
     },
     reactor::{OnError, Reactor},
     sender::Sender,
@@ -52,7 +53,7 @@ pub struct Invoker {
     sender: Sender,
     content_keys: ContentKeys,
     reader: ReadPool,
-    egress: Egress,
+    egress: WayOut,
     vault: Arc<dyn Vault>,
     limits: CallLimits,
 }
@@ -87,7 +88,7 @@ impl Invoker {
         sender: Sender,
         content_keys: ContentKeys,
         reader: ReadPool,
-        egress: Egress,
+        egress: WayOut,
         vault: Arc<dyn Vault>,
         limits: CallLimits,
     ) -> Self {
@@ -246,9 +247,14 @@ impl Work<'_> {
 
     async fn call(&self, request: &Request) -> Result<Answer, Fault> {
         let left = self.deadline.saturating_duration_since(Instant::now());
-        let reply = self.invoker.egress.fetch(request.errand(left, MOST)).await?;
+        let reply = self.egress().await?.fetch(request.errand(left, MOST)).await?;
         let (status, data) = (Some(reply.status), reply.data());
         Ok(Answer { kind: "api-call", status, success: reply.status.is_success(), data })
+    }
+
+    // As the organization's policy has it at this moment.
+    async fn egress(&self) -> Result<Egress, Fault> {
+        self.invoker.egress.of(self.event.orgid.as_str()).await.map_err(|error| not_looked_up(&error))
     }
 
     async fn run_tool(&self, request: &Request, tool: &McpTool, call: &Call) -> Result<Answer, Fault> {
@@ -258,8 +264,9 @@ impl Work<'_> {
             Value::Null => {}
             _ => return Err(fault(ErrorCategory::Validation, "invalid_input", "body: must be the tool's arguments")),
         }
+        let egress = self.egress().await?;
         let server = McpServer {
-            egress: &self.invoker.egress,
+            egress: &egress,
             url: request.url.clone(),
             headers: request.headers.clone().into_iter().filter_map(sensitive).collect(),
             patience: self.deadline.saturating_duration_since(Instant::now()),

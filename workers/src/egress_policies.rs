@@ -1,0 +1,124 @@
+//! The way out for organizations, and their egress policies, as outbound calls are held against them: kept for a moment, and looked up anew as soon
+//! as one is heard to have changed.
+
+use std::{
+    sync::{Arc, Mutex, PoisonError},
+    time::{Duration, Instant},
+};
+
+use async_nats::Client;
+use futures::StreamExt;
+use moka::sync::Cache;
+use symbia_egress::{Egress, Policy};
+use symbia_projections::{ReadPool, Scope, integrations::egress_policy};
+
+const EVENTS: &str = "symbia.evt.integrations.*.egress-policy.*";
+/// Longest time for which one is kept, also that there is none.
+const KEPT: Duration = Duration::from_secs(10);
+const MOST: u64 = 10_000;
+/// How long after a change the read model may lie behind it.
+const SETTLES: Duration = Duration::from_secs(2);
+/// Pause before listening is tried again.
+const AGAIN: Duration = Duration::from_millis(500);
+
+/// The policies of all organizations. Cheap to clone. The default knows none.
+#[derive(Clone, Default)]
+pub struct EgressPolicies(Option<Arc<Parts>>);
+
+struct Parts {
+    reader: ReadPool,
+    kept: Cache<String, Option<Arc<Policy>>>,
+    // Since when nothing has changed; none while nobody listens, and then nothing is kept.
+    quiet: Mutex<Option<Instant>>,
+}
+
+impl std::fmt::Debug for EgressPolicies {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("EgressPolicies").finish_non_exhaustive()
+    }
+}
+
+impl EgressPolicies {
+    /// Reads them, and hears of changes over the connection.
+    #[must_use]
+    pub fn follow(reader: ReadPool, client: Client) -> Self {
+        let kept = Cache::builder().max_capacity(MOST).time_to_live(KEPT).build();
+        let parts = Arc::new(Parts { reader, kept, quiet: Mutex::default() });
+        tokio::spawn(listen(Arc::clone(&parts), client));
+        EgressPolicies(Some(parts))
+    }
+
+    /// The policy of an organization, if it has one.
+    ///
+    /// # Errors
+    /// It cannot be looked up.
+    pub async fn of(&self, org: &str) -> anyhow::Result<Option<Arc<Policy>>> {
+        let Some(parts) = &self.0 else { return Ok(None) };
+        if let Some(policy) = parts.kept.get(org) {
+            return Ok(policy);
+        }
+        let quiet = *parts.quiet();
+        let mut tx = parts.reader.read(&Scope::platform()).await?;
+        let found = egress_policy(&mut tx, org).await?;
+        drop(tx);
+        let policy = found.map(|found| Arc::new(Policy::new(found.terms.0)));
+        let since = parts.quiet();
+        if *since == quiet && quiet.is_some_and(|quiet| quiet.elapsed() > SETTLES) {
+            parts.kept.insert(org.to_owned(), policy.clone());
+        }
+        Ok(policy)
+    }
+}
+
+/// The way out, for one organization at a time. Cheap to clone.
+#[derive(Clone, Debug)]
+pub struct WayOut {
+    egress: Egress,
+    policies: EgressPolicies,
+}
+
+impl WayOut {
+    /// Calls by this way, as far as the policies let them out.
+    #[must_use]
+    pub fn new(egress: Egress, policies: EgressPolicies) -> Self {
+        WayOut { egress, policies }
+    }
+
+    /// The same under these policies.
+    #[must_use]
+    pub fn narrowed(self, policies: EgressPolicies) -> Self {
+        WayOut { policies, ..self }
+    }
+
+    /// That of an organization.
+    ///
+    /// # Errors
+    /// Its policy cannot be looked up: then nothing goes out.
+    pub async fn of(&self, org: &str) -> anyhow::Result<Egress> {
+        Ok(self.egress.within(self.policies.of(org).await?))
+    }
+}
+
+impl Parts {
+    fn quiet(&self) -> std::sync::MutexGuard<'_, Option<Instant>> {
+        self.quiet.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn changed(&self, quiet: Option<Instant>) {
+        *self.quiet() = quiet;
+        self.kept.invalidate_all();
+    }
+}
+
+async fn listen(parts: Arc<Parts>, client: Client) {
+    loop {
+        if let Ok(mut changes) = client.subscribe(EVENTS).await {
+            parts.changed(Some(Instant::now()));
+            while changes.next().await.is_some() {
+                parts.changed(Some(Instant::now()));
+            }
+        }
+        parts.changed(None);
+        tokio::time::sleep(AGAIN).await;
+    }
+}
