@@ -51,6 +51,7 @@ pub fn catalog() -> Vec<MessageType> {
         integrations::GuardrailCommand::types(),
         integrations::EgressPolicyCommand::types(),
         integrations::ProviderProbesCommand::types(),
+        integrations::PassthroughCommand::types(),
         integrations::IntegrationCommand::types(),
         integrations::InvocationCommand::types(),
         integrations::ChannelConnectionCommand::types(),

@@ -74,6 +74,7 @@ catalog! {
     integrations::GuardrailEvent,
     integrations::EgressPolicyEvent,
     integrations::ProviderProbesEvent,
+    integrations::PassthroughEvent,
     integrations::IntegrationEvent,
     integrations::InvocationEvent,
     integrations::OauthClientEvent,

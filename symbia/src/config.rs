@@ -18,8 +18,8 @@ use std::{
 use symbia_api::mail::SmtpOptions;
 use symbia_api::{
     http::{cors::CorsConfig, request::TrustedProxies, server::ServerConfig},
-    integrations::{LinkingOptions, ProviderInfo},
-    platform::EnrolmentMode,
+    integrations::{KeyStands, LinkingOptions, ProviderDoor, ProviderInfo},
+    platform::{EnrolmentMode, SecretText},
 };
 use symbia_commands::integrations::DESCRIPTION;
 use symbia_egress::Rules;
@@ -209,6 +209,24 @@ impl ModelProviders {
 }
 
 impl ModelProviders {
+    /// Those whose own APIs calls are passed on to.
+    #[must_use]
+    pub fn doors(&self) -> Vec<ProviderDoor> {
+        let of = |name: &str, base_url: &str, key_stands, key: &Option<ApiKey>, usual: &str| ProviderDoor {
+            name: name.to_owned(),
+            base_url: base_url.to_owned(),
+            key_stands,
+            own_key: key.as_ref().map(|key| SecretText::new(key.reveal())),
+            needs_key: base_url == usual,
+        };
+        let ModelProviders { openai, anthropic, hugging_face } = self;
+        vec![
+            of("openai", &openai.base_url, KeyStands::Bearer, &openai.key, OPENAI),
+            of("anthropic", &anthropic.base_url, KeyStands::XApiKey, &anthropic.key, ANTHROPIC),
+            of("huggingface", &hugging_face.base_url, KeyStands::Bearer, &hugging_face.key, HUGGING_FACE),
+        ]
+    }
+
     /// What they are to those who ask; `local`: the provider of the models on this machine.
     #[must_use]
     pub fn described(&self, local: Option<LocalOptions>) -> Vec<ProviderInfo> {

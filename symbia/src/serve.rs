@@ -119,7 +119,7 @@ fn app(config: &Config, platform: &Platform, feed: &Feed, service: Service, heal
         Service::Messaging => messaging::service(platform.clone(), feed, health.clone(), server),
         Service::Assistants => assistants::service(platform.clone(), health.clone(), server),
         Service::Integrations => {
-            let providers = config.models.described(inference::provider(config));
+            let providers = (config.models.described(inference::provider(config)), config.models.doors());
             let (services, options) = (config.services(), (config.linking.clone(), config.channels.served.clone()));
             integrations::service((platform.clone(), feed), providers, services, options, health.clone(), server)
         }

@@ -21,8 +21,8 @@ use symbia_workers::{
     integrations::{
         AccountLinker, Accounts, Anthropic, BatchRunner, Books, CallLimits, ChannelBridge, ChannelCourier,
         ChannelForwarder, ChannelKeeper, ChannelTeller, Channels, Discoverer, EmbeddingRouter, Enquiries,
-        EvalScheduler, Evaluator, ImageRouter, Invoker, LlmRouter, LocalProvider, Meter, OpenAi, Prober, Providers,
-        RouterOptions, Taking, TaskRouter,
+        EvalScheduler, Evaluator, ImageRouter, Invoker, LlmRouter, LocalProvider, Meter, OpenAi, PassthroughDesk,
+        Prober, Providers, RouterOptions, Taking, TaskRouter,
     },
     messaging::{Eraser, Periods, Retention},
     models::{
@@ -69,8 +69,16 @@ const EGRESS_CONNECTIONS: u32 = 2;
 /// Connections on which it is looked up which providers are probed.
 const PROBE_CONNECTIONS: u32 = 1;
 /// What those act on who have models asked.
-const ASKED: [&str; 7] =
-    ["*.completion.*", "*.embedding.*", "*.image.*", "*.task.*", "*.evaluation.*", "*.batch.*", "*.stored-file.*"];
+const ASKED: [&str; 8] = [
+    "*.completion.*",
+    "*.embedding.*",
+    "*.image.*",
+    "*.task.*",
+    "*.passthrough.*",
+    "*.evaluation.*",
+    "*.batch.*",
+    "*.stored-file.*",
+];
 
 /// Runs the subcommand.
 pub async fn run(config: Config, options: WorkOptions) -> Ended {
@@ -223,6 +231,8 @@ pub async fn start(
                 )
                 .await?;
                 let embedding = EmbeddingRouter::open(of, ring, sender.clone(), texts, read, lent, &options).await?;
+                let (ring, lent) = (Arc::clone(keys), Arc::clone(&books));
+                let passthrough = PassthroughDesk::new(client, ring, sender.clone(), content_keys.clone(), lent);
                 let meter = Meter::new(sender.clone(), Arc::clone(&books));
                 let reader = ReadPool::new(house.database.clone(), SCHEDULE_CONNECTIONS);
                 let scheduler = EvalScheduler::new(client.clone(), sender.clone(), reader);
@@ -257,6 +267,7 @@ pub async fn start(
                     Arc::new(embedding),
                     Arc::new(image),
                     Arc::new(task),
+                    Arc::new(passthrough),
                     Arc::new(meter),
                     Arc::new(evaluator),
                     Arc::new(batches),

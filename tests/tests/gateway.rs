@@ -28,10 +28,10 @@ mod email;
 mod evaluation;
 #[path = "gateway/guardrails.rs"]
 mod guardrails;
-#[path = "gateway/hedging.rs"]
-mod hedging;
 #[path = "gateway/health.rs"]
 mod health;
+#[path = "gateway/hedging.rs"]
+mod hedging;
 #[path = "gateway/images.rs"]
 mod images;
 #[path = "gateway/limits.rs"]
@@ -47,6 +47,8 @@ mod meaning;
 mod oauth;
 #[path = "gateway/parallel.rs"]
 mod parallel;
+#[path = "gateway/passthrough.rs"]
+mod passthrough;
 #[path = "gateway/programs.rs"]
 mod programs;
 #[path = "gateway/registry.rs"]

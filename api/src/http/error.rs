@@ -211,9 +211,16 @@ impl IntoResponse for ApiError {
     }
 }
 
+/// Marks a response that another server gave: its body stays, whatever its status.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct AsItIs;
+
 /// Gives an error response its final body: ids are filled in, and an error that is not JSON (the router's own 404 and 405,
 /// a rejection or time-out of a library) becomes the superset body. Anything else passes unchanged.
 pub(super) fn complete(mut response: Response, request_id: &str, trace_id: &str, route: &str) -> Response {
+    if response.extensions().get::<AsItIs>().is_some() {
+        return response;
+    }
     let status = response.status();
     let error = match response.extensions_mut().remove::<ApiError>() {
         Some(error) => error,

@@ -26,6 +26,7 @@ pub mod trace;
 pub use auth::{AuthError, Authenticator};
 pub use body::{Json, Path, Query, Validation};
 pub use caller::{Caller, OptionalCaller};
+pub(crate) use error::AsItIs;
 pub use error::{ApiError, ApiResult, Detail};
 pub use health::Health;
 pub use principal::Principal;

@@ -144,7 +144,8 @@ async fn read_one(
         | "moderations"
         | "audio.speech"
         | "audio.transcriptions"
-        | "audio.translations" => false,
+        | "audio.translations"
+        | "passthrough" => false,
         "responses" => service.stored(&Actor::from(&*caller), &asker.org, &format!("{PREFIX}{id}")).await?.is_some(),
         _ => true,
     };

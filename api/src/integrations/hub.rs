@@ -72,6 +72,7 @@ impl Hub {
             "symbia.evt.integrations.*.image.*",
             "symbia.evt.integrations.*.task.*",
             "symbia.evt.integrations.*.invocation.*",
+            "symbia.evt.integrations.*.passthrough.*",
         ];
         loop {
             let subscribed = async {

@@ -27,6 +27,7 @@ mod mcp;
 mod messages;
 mod moderations;
 mod oauth;
+mod passthrough;
 mod pictures;
 mod prices;
 mod providers;
@@ -50,8 +51,14 @@ use symbia_nats::{sessions::EndedSessions, subscriptions::Subscriptions};
 use tokio_util::sync::CancellationToken;
 use utoipa_axum::router::OpenApiRouter;
 
-pub use self::{channels::ChannelOptions, dialect::OpenAiDialect, oauth::LinkingOptions, providers::ProviderInfo};
-use self::{evaluation::Recommended, hub::Hub, registry::Registry};
+pub use self::{
+    channels::ChannelOptions,
+    dialect::OpenAiDialect,
+    oauth::LinkingOptions,
+    passthrough::{KeyStands, ProviderDoor},
+    providers::ProviderInfo,
+};
+use self::{evaluation::Recommended, hub::Hub, passthrough::Doors, registry::Registry};
 use crate::{
     feed::{Feed, access::Slots},
     http::{
@@ -79,6 +86,7 @@ struct Parts {
     platform: Platform,
     hub: Hub,
     providers: Arc<[ProviderInfo]>,
+    doors: Doors,
     registry: Registry,
     linking: Arc<LinkingOptions>,
     channels: Arc<ChannelOptions>,
@@ -100,12 +108,13 @@ impl Deref for Integrations {
     }
 }
 
-/// The service, to be built and served; `providers` are those that the routers of this installation ask, `services` the base
+/// The service, to be built and served; `providers` are those that the routers of this installation ask, `doors` those of them
+/// whose own APIs calls are passed on to, `services` the base
 /// URLs of its services.
 #[must_use]
 pub fn service(
     (platform, feed): (Platform, &Feed),
-    providers: Vec<ProviderInfo>,
+    (providers, doors): (Vec<ProviderInfo>, Vec<ProviderDoor>),
     services: Vec<(Service, String)>,
     (mut linking, mut channels): (LinkingOptions, ChannelOptions),
     health: Health,
@@ -131,6 +140,7 @@ pub fn service(
         drained: health.drained(),
         platform,
         providers: providers.into(),
+        doors: Doors::new(doors),
         kept_keys: Cache::builder().max_capacity(MOST_KEYS).time_to_live(KEPT).build(),
         recommended: Recommended::new(),
     }));
@@ -146,6 +156,7 @@ pub fn service(
         .merge(guardrails::routes())
         .merge(egress_policy::routes())
         .merge(health::routes())
+        .merge(passthrough::routes())
         .merge(budgets::routes())
         .merge(evaluation::routes())
         .merge(prices::routes())

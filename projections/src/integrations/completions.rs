@@ -1,11 +1,15 @@
 //! Completions: folding their events, and reading them. What was asked and answered stays in the log, sealed.
 
+mod passed;
+
 use std::collections::BTreeMap;
 
 use sqlx::{FromRow, PgConnection, types::Json};
 use symbia_events::{
     DomainEvent, Event,
-    integrations::{CompletionContext, CompletionEvent, Cost, EmbeddingEvent, ImageEvent, Spent, TaskEvent, Usage},
+    integrations::{
+        CompletionContext, CompletionEvent, Cost, EmbeddingEvent, ImageEvent, PassthroughEvent, Spent, TaskEvent, Usage,
+    },
 };
 use time::OffsetDateTime;
 
@@ -119,6 +123,7 @@ pub(super) async fn fold(conn: &mut PgConnection, events: &[FoldEvent]) -> Resul
             EmbeddingEvent::AGGREGATE => Change::Embedding(event.decode()?),
             ImageEvent::AGGREGATE => Change::Image(event.decode()?),
             TaskEvent::AGGREGATE => Change::Task(event.decode()?),
+            PassthroughEvent::AGGREGATE => Change::Passthrough(event.decode()?),
             _ => continue,
         };
         changes.push((event, change));
@@ -140,6 +145,7 @@ pub(super) async fn fold(conn: &mut PgConnection, events: &[FoldEvent]) -> Resul
             Change::Embedding(change) => InOnePiece::of_embedding(event, change).apply(row, event),
             Change::Image(change) => InOnePiece::of_image(event, change).apply(row, event),
             Change::Task(change) => InOnePiece::of_task(event, change).apply(row, event),
+            Change::Passthrough(change) => passed::apply(row, event, change),
         }
     }
     save(conn, rows.into_values().flatten().collect()).await
@@ -151,6 +157,7 @@ enum Change {
     Embedding(EmbeddingEvent),
     Image(ImageEvent),
     Task(TaskEvent),
+    Passthrough(PassthroughEvent),
 }
 
 pub(super) fn int(value: u64) -> i64 {

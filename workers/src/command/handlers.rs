@@ -74,6 +74,7 @@ impl Handlers {
             .with::<integrations::Guardrail>()
             .with::<integrations::EgressPolicy>()
             .with::<integrations::ProviderProbes>()
+            .with::<integrations::Passthrough>()
             .with::<integrations::Integration>()
             .with::<integrations::Invocation>()
             .with::<integrations::OauthClient>()

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use symbia_commands::integrations::Guards;
-use symbia_events::integrations::{BudgetPeriod, BudgetScope, BudgetUnit, Cost, TaskUnits, Usage};
+use symbia_events::integrations::{BudgetPeriod, BudgetScope, BudgetUnit, Cost, TaskUnits, TokenPrice, Usage};
 
 use super::{provider::ApiKey, routes::RouteTerms};
 
@@ -92,20 +92,21 @@ impl PriceTerms {
     #[must_use]
     pub fn of_all(&self, taken: &Taken) -> Cost {
         const AN_HOUR: u128 = 3_600_000;
-        let (usage, units) = (&taken.usage, taken.units);
-        let micros = |tokens: u64, price: u64| share(tokens, price, 1_000_000);
-        let cached = usage.cached_prompt_tokens.unwrap_or(0).min(usage.prompt_tokens);
-        let input_micros = micros(usage.prompt_tokens - cached, self.input)
-            .saturating_add(micros(cached, self.cached_input.unwrap_or(self.input)));
+        let (tokens, units) = (self.tokens().of(&taken.usage), taken.units);
         let request = self.request.filter(|_| taken.is_task).unwrap_or(0);
         let audio = share(units.audio_ms.unwrap_or(0), self.audio_hour.unwrap_or(0), AN_HOUR);
-        let input_micros = input_micros.saturating_add(request).saturating_add(audio);
+        let input_micros = tokens.input_micros.saturating_add(request).saturating_add(audio);
         let pictures = self.image.unwrap_or(0).saturating_mul(taken.pictures.into());
-        let spoken = micros(units.characters.unwrap_or(0), self.characters.unwrap_or(0));
-        let output_micros =
-            micros(usage.completion_tokens, self.output).saturating_add(pictures).saturating_add(spoken);
+        let spoken = share(units.characters.unwrap_or(0), self.characters.unwrap_or(0), 1_000_000);
+        let output_micros = tokens.output_micros.saturating_add(pictures).saturating_add(spoken);
         let total_micros = input_micros.saturating_add(output_micros);
-        Cost { input_micros, output_micros, total_micros, price_version: self.version }
+        Cost { input_micros, output_micros, total_micros, ..tokens }
+    }
+
+    /// That of tokens alone.
+    #[must_use]
+    pub fn tokens(&self) -> TokenPrice {
+        TokenPrice { input: self.input, output: self.output, cached_input: self.cached_input, version: self.version }
     }
 }
 

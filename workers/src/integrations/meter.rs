@@ -9,7 +9,9 @@ use async_trait::async_trait;
 use symbia_commands::integrations::{BudgetCommand, SettleBudget};
 use symbia_events::{
     AggregateRef, CommandId, Event, Position, Service,
-    integrations::{BudgetUnit, CompletionEvent, Cost, EmbeddingEvent, ImageEvent, Spent, TaskEvent, Usage},
+    integrations::{
+        BudgetUnit, CompletionEvent, Cost, EmbeddingEvent, ImageEvent, PassthroughEvent, Spent, TaskEvent, Usage,
+    },
 };
 
 use super::{accounts::Accounts, router::router};
@@ -47,6 +49,18 @@ impl Meter {
                 }
                 EmbeddingEvent::EmbeddingFailed(e) => Some(Ended::without(e.request_id, e.budgets, None)),
                 EmbeddingEvent::EmbeddingRequested(_) => None,
+            });
+        }
+        if event.aggregatetype == "passthrough" {
+            return Ok(match event.decode()? {
+                PassthroughEvent::PassthroughCompleted(e) => {
+                    Some(Ended { request_id: e.request_id, budgets: e.budgets, usage: e.usage, cost: e.cost })
+                }
+                PassthroughEvent::PassthroughFailed(e) => {
+                    let usage = e.usage.unwrap_or_default();
+                    Some(Ended { request_id: e.request_id, budgets: e.budgets, usage, cost: e.cost })
+                }
+                PassthroughEvent::PassthroughRequested(_) | PassthroughEvent::PassthroughAdmitted(_) => None,
             });
         }
         if event.aggregatetype == "image" {
@@ -112,7 +126,8 @@ impl Reactor for Meter {
     }
 
     fn follows(&self) -> Vec<(Service, &'static [&'static str])> {
-        vec![(Service::Integrations, &["*.completion.*", "*.embedding.*", "*.image.*", "*.task.*"])]
+        let followed = &["*.completion.*", "*.embedding.*", "*.image.*", "*.task.*", "*.passthrough.*"];
+        vec![(Service::Integrations, followed)]
     }
 
     fn acts_on(&self) -> &'static [&'static str] {

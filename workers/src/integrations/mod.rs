@@ -25,6 +25,7 @@ mod meaning;
 mod meter;
 mod oauth;
 mod openai;
+mod passthrough;
 mod pictures;
 mod precedence;
 mod prober;
@@ -60,6 +61,7 @@ pub use local::{LocalOptions, LocalProvider};
 pub use meter::Meter;
 pub use oauth::AccountLinker;
 pub use openai::{HUGGING_FACE, OPENAI, OpenAi, OpenAiOptions};
+pub use passthrough::PassthroughDesk;
 pub use prober::{ProbeOptions, Prober};
 pub use provider::{
     Answer, ApiKey, Delta, Deltas, Drawing, Drawn, Fault, Inputs, Moderated, Moderating, Prompt, Provider, Providers,

@@ -29,7 +29,9 @@ impl ApiKey {
         ApiKey(key)
     }
 
-    pub(super) fn reveal(&self) -> &str {
+    /// The key in clear, for the header that carries it.
+    #[must_use]
+    pub fn reveal(&self) -> &str {
         &self.0
     }
 }

@@ -73,6 +73,27 @@ impl Rates {
         Ok(charged)
     }
 
+    /// What a request of this model took, where only so much was drawn for it beforehand.
+    pub async fn correct(
+        &self,
+        event: &Event,
+        budgets: &[BudgetTerms],
+        (asker, model): (&Asker<'_>, &str),
+        (drawn, spent): (u64, u64),
+    ) {
+        let counts = |budget: &&BudgetTerms| {
+            budget.period == BudgetPeriod::Minute && budget.unit == BudgetUnit::Tokens && budget.counts(asker, model)
+        };
+        for budget in budgets.iter().filter(counts) {
+            let bucket = Bucket { size: budget.limit, per: MINUTE };
+            let drawn = drawn.clamp(1, budget.limit.max(1));
+            let key = format!("gateway:{}:{}", event.orgid, budget.id);
+            if let Err(error) = self.limits.settle(&key, bucket, drawn, spent).await {
+                tracing::warn!(budget = budget.id, %error, "a limit is not corrected");
+            }
+        }
+    }
+
     /// What a request took in tokens; none: it was not made.
     pub async fn settle(&self, charged: Charged, tokens: Option<u64>) {
         for Charge { key, bucket, unit, drawn } in charged.0 {
