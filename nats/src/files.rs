@@ -8,7 +8,7 @@ use async_nats::{
     Client,
     jetstream::{self, stream},
 };
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use futures::{Stream, StreamExt, TryStreamExt, stream as many};
 use serde::{Deserialize, Serialize};
 use symbia_events::{Personal, SubjectKey, UnsealError, check_token};
@@ -240,32 +240,15 @@ impl Files {
         most: u64,
         bytes: impl Stream<Item = Result<Bytes, E>> + Send,
     ) -> Result<u64, KeepError<E>> {
-        let subject = at.subject()?;
-        let (mut bytes, mut held) = (std::pin::pin!(bytes), BytesMut::new());
-        let (mut size, mut parts) = (0_u64, 0_usize);
-        let mut ended = false;
-        while !ended {
-            match bytes.next().await {
-                Some(some) => {
-                    let some = some.map_err(KeepError::Source)?;
-                    size = size.saturating_add(some.len() as u64);
-                    if size > most {
-                        return Err(KeepError::TooLong);
-                    }
-                    held.extend_from_slice(&some);
-                }
-                None => ended = true,
+        let (mut writer, mut bytes) = (self.begin(at, key)?, std::pin::pin!(bytes));
+        while let Some(some) = bytes.next().await {
+            let some = some.map_err(KeepError::Source)?;
+            if writer.size().saturating_add(some.len() as u64) > most {
+                return Err(KeepError::TooLong);
             }
-            while held.len() >= PART || (ended && !held.is_empty()) {
-                let part = held.split_to(held.len().min(PART));
-                parts += 1;
-                let name = format!("{subject}.{parts}");
-                self.put(name.clone(), key.seal_bytes(&part, &name)).await?;
-            }
+            writer.write(&some).await?;
         }
-        let About { message, name, mime_type } = about;
-        self.put_head(&subject, key, &Head { message, name, mime_type, parts, size: Some(size) }).await?;
-        Ok(size)
+        Ok(writer.finish(about).await?)
     }
 
     /// Removes a file, or what there is of it; who cannot just now leaves it sealed.
@@ -360,16 +343,12 @@ impl Writer {
         self.files.put(name, sealed).await
     }
 
-    /// That was all; gives how many bytes. It came with `message`.
+    /// That was all; gives how many bytes.
     ///
     /// # Errors
     /// [`FilesError`].
-    pub async fn finish(
-        mut self,
-        message: String,
-        name: Option<String>,
-        mime_type: Option<String>,
-    ) -> Result<u64, FilesError> {
+    pub async fn finish(mut self, about: About) -> Result<u64, FilesError> {
+        let About { message, name, mime_type } = about;
         if !self.piece.is_empty() {
             self.put().await?;
         }

@@ -38,7 +38,7 @@ pub const DEFAULT_LOG: &str =
     "warn,symbia=info,symbia_api=info,symbia_workers=info,symbia_nats=info,symbia_projections=info,llama-cpp-2=error";
 
 // Read elsewhere (clap), or kept for old scripts.
-const KNOWN: [&str; 20] = [
+const KNOWN: [&str; 22] = [
     "SYMBIA_DATA_DIR",
     "SYMBIA_DURABILITY",
     "SYMBIA_ADMIN_NAME",
@@ -219,7 +219,7 @@ impl ModelProviders {
             own_key: key.as_ref().map(|key| SecretText::new(key.reveal())),
             needs_key: base_url == usual,
         };
-        let ModelProviders { openai, anthropic, hugging_face } = self;
+        let ModelProviders { openai, anthropic, hugging_face, batch_lines: _ } = self;
         vec![
             of("openai", &openai.base_url, KeyStands::Bearer, &openai.key, OPENAI),
             of("anthropic", &anthropic.base_url, KeyStands::XApiKey, &anthropic.key, ANTHROPIC),

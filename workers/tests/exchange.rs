@@ -28,7 +28,7 @@ const ASSISTANT: &str = "assistant:coordinator";
 
 async fn house(mode: Mode) -> (House, Upstream) {
     let upstream = Upstream::start(mode).await;
-    let house = House::open(Model::OpenAi(upstream.options())).await;
+    let house = House::open(Model::OpenAi(upstream.options().into())).await;
     (house, upstream)
 }
 

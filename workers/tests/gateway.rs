@@ -77,7 +77,7 @@ fn retry() -> RetryOptions {
 async fn house(retry: RetryOptions, accounts: Option<Arc<dyn Accounts>>) -> (House, Upstream, SubjectKey) {
     let upstream = Upstream::start(Mode::Answers(vec!["4"])).await;
     let options = RouterOptions { retry, ..RouterOptions::default() };
-    let house = House::open_with(Model::OpenAi(upstream.options()), options, accounts).await;
+    let house = House::open_with(Model::OpenAi(upstream.options().into()), options, accounts).await;
     let key = SubjectKey::generate("ada");
     house.secrets.put_subject_key(&key).await.unwrap();
     (house, upstream, key)

@@ -190,10 +190,6 @@ async fn translate(
 }
 
 impl Integrations {
-    fn files(&self) -> Files {
-        Files::new(self.platform.nats.clone())
-    }
-
     // A file that was made for a task, as it is read.
     async fn audio(&self, task: &Task, made: SpeechOutput) -> Result<Response, Failure> {
         let at = Place { org: &task.org, conversation: &task.request_id, id: &made.file };

@@ -16,7 +16,7 @@ use symbia_commands::{
     integrations::{DeleteFile, MAX_FILE, StoreFile, StoredFileCommand},
 };
 use symbia_events::{AggregateRef, CommandId, OrgId, Service, SubjectKey, integrations::FilePurpose};
-use symbia_nats::files::{Files, FilesError, Place};
+use symbia_nats::files::{About, Files, FilesError, Place};
 use symbia_projections::{Scope, integrations as model};
 use utoipa::{IntoParams, ToSchema};
 use utoipa_axum::{router::OpenApiRouter, routes};
@@ -168,7 +168,10 @@ impl Integrations {
             }
             writer.write(&bytes).await.map_err(unavailable)?;
         }
-        let size = writer.finish(id.to_owned(), Some(name.clone()), kind).await.map_err(unavailable)?;
+        let size = writer
+            .finish(About { message: id.to_owned(), name: Some(name.clone()), mime_type: kind })
+            .await
+            .map_err(unavailable)?;
         Ok((name, size))
     }
 }

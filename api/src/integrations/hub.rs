@@ -66,7 +66,7 @@ impl Hub {
 
     async fn listen(self) {
         const LIVE: &str = "symbia.live.*.completion.*";
-        const EVENTS: [&str; 5] = [
+        const EVENTS: [&str; 6] = [
             "symbia.evt.integrations.*.completion.*",
             "symbia.evt.integrations.*.embedding.*",
             "symbia.evt.integrations.*.image.*",

@@ -139,7 +139,12 @@ impl OpenAi {
     }
 
     // For a task that it does, by a model that is named.
-    fn task<'a>(&'a self, kind: TaskKind, model: &str, key: Option<&'a ApiKey>) -> Result<Call<'a>, Fault> {
+    fn task<'a>(
+        &'a self,
+        kind: TaskKind,
+        (org, model): (&'a str, &str),
+        key: Option<&'a ApiKey>,
+    ) -> Result<Call<'a>, Fault> {
         if !self.does(kind) {
             return Err(not_done(self.key(), kind));
         }
@@ -147,7 +152,7 @@ impl OpenAi {
             let message = format!("provider '{}' has no usual model for this: name one, as '{0}/<model>'", self.key());
             return Err(Fault::new(ErrorCategory::Validation, "no_model", message));
         }
-        self.call(key)
+        self.call(org, key)
     }
 
     async fn vectors_of_openai(&self, call: Call<'_>, inputs: &Inputs) -> Result<(String, Value, Option<u64>), Fault> {
@@ -306,7 +311,7 @@ impl Provider for OpenAi {
     }
 
     async fn moderate(&self, moderating: Moderating<'_>, key: Option<&ApiKey>) -> Result<Moderated, Fault> {
-        let call = self.task(TaskKind::Moderation, moderating.model, key)?;
+        let call = self.task(TaskKind::Moderation, (moderating.org, moderating.model), key)?;
         let url = format!("{}/moderations", call.base_url());
         let response = call.post(url, &moderating::body(&moderating), |r| authorized(r, call)).await?;
         let said = call.json(response, MAX_BODY).await?;
@@ -314,7 +319,7 @@ impl Provider for OpenAi {
     }
 
     async fn speak<'a>(&'a self, speaking: Speaking<'a>, key: Option<&'a ApiKey>) -> Result<Spoken<'a>, Fault> {
-        let call = self.task(TaskKind::Speech, speaking.model, key)?.patient(audio::PATIENCE);
+        let call = self.task(TaskKind::Speech, (speaking.org, speaking.model), key)?.patient(audio::PATIENCE);
         let url = format!("{}/audio/speech", call.base_url());
         let response = call.post(url, &audio::speech(&speaking), |r| authorized(r, call)).await?;
         let media_type = audio::audio_type(content_type(response.headers()), speaking.input.media_type());
@@ -323,8 +328,8 @@ impl Provider for OpenAi {
     }
 
     async fn transcribe(&self, transcribing: Transcribing<'_>, key: Option<&ApiKey>) -> Result<Transcribed, Fault> {
-        let Transcribing { kind, model, input, .. } = transcribing;
-        let call = self.task(kind, model, key)?.patient(audio::PATIENCE);
+        let Transcribing { org, kind, model, input, .. } = transcribing;
+        let call = self.task(kind, (org, model), key)?.patient(audio::PATIENCE);
         let path = if kind == TaskKind::Translation { "translations" } else { "transcriptions" };
         let (media_type, length, form) = audio::form(transcribing);
         let with = |request: reqwest::RequestBuilder| {
@@ -340,7 +345,7 @@ impl Provider for OpenAi {
     }
 
     async fn rerank(&self, ranking: Ranking<'_>, key: Option<&ApiKey>) -> Result<Ranked, Fault> {
-        let call = self.task(TaskKind::Rerank, ranking.model, key)?;
+        let call = self.task(TaskKind::Rerank, (ranking.org, ranking.model), key)?;
         let url = format!("{}/rerank", call.base_url());
         let response = call.post(url, &ranking::body(&ranking), |r| authorized(r, call)).await?;
         let said = call.json(response, MAX_BODY).await?;

@@ -162,7 +162,7 @@ impl PassthroughDesk {
             total_tokens: request.estimated_tokens,
             ..Usage::default()
         };
-        let expected = Expected { provider: &request.provider, model, usage, pictures: 0 };
+        let expected = Expected { provider: &request.provider, model, taken: usage.into(), beside: None };
         let told = (&self.sender, &self.rates.refusals);
         let kept = reserve(&*self.accounts, told, event, &request.request_id, asker, expected).await?;
         match kept {

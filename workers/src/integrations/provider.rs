@@ -179,6 +179,8 @@ pub struct Ranked {
 /// Texts and pictures for a model that says whether they are harmful.
 #[derive(Clone, Copy, Debug)]
 pub struct Moderating<'a> {
+    /// The organization that asks.
+    pub org: &'a str,
     /// The model, as the provider names it.
     pub model: &'a str,
     /// What is to be looked at, with its pictures.
@@ -197,6 +199,8 @@ pub struct Moderated {
 /// A text for a model that speaks.
 #[derive(Clone, Copy, Debug)]
 pub struct Speaking<'a> {
+    /// The organization that asks.
+    pub org: &'a str,
     /// The model, as the provider names it.
     pub model: &'a str,
     /// What is to be said, and how.
@@ -213,6 +217,8 @@ pub struct Spoken<'a> {
 
 /// Audio for a model that writes down what is said in it.
 pub struct Transcribing<'a> {
+    /// The organization that asks.
+    pub org: &'a str,
     /// The model, as the provider names it.
     pub model: &'a str,
     /// In its own language, or in English.

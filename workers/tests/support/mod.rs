@@ -79,7 +79,7 @@ impl Drop for Process {
 /// What the router can ask.
 #[derive(Clone)]
 pub enum Model {
-    OpenAi(OpenAiOptions),
+    OpenAi(Box<OpenAiOptions>),
     Local,
     None,
 }
@@ -434,7 +434,7 @@ async fn router(plan: Plan) {
 
 async fn routing(plan: &Plan, client: Client, sender: Sender, content_keys: ContentKeys) -> LlmRouter {
     let providers = match &plan.model {
-        Model::OpenAi(options) => Providers::default().with(OpenAi::new(options.clone()).unwrap()),
+        Model::OpenAi(options) => Providers::default().with(OpenAi::new(*options.clone()).unwrap()),
         Model::Local => {
             let options = LocalOptions { patience: Duration::from_secs(5), ..LocalOptions::default() };
             Providers::default().with(LocalProvider::new(client.clone(), options))

@@ -8,7 +8,7 @@ use symbia_events::{
     AggregateRef, CommandId, Event, Service,
     integrations::{BatchEndpoint, BatchStop, FilePurpose, LineOutcome},
 };
-use symbia_nats::files::{Place, Writer};
+use symbia_nats::files::{About, Place, Writer};
 use uuid::Uuid;
 
 use super::{
@@ -110,7 +110,8 @@ impl BatchRunner {
             return Ok(None);
         }
         let kind = Some("application/jsonl".to_owned());
-        let bytes = writer.finish(run.id().to_owned(), Some(name.clone()), kind).await?;
+        let bytes =
+            writer.finish(About { message: run.id().to_owned(), name: Some(name.clone()), mime_type: kind }).await?;
         let store = StoredFileCommand::from(StoreFile {
             file_id: id.clone(),
             purpose: FilePurpose::BatchOutput,

@@ -114,7 +114,7 @@ mod tests {
     #[test]
     fn what_is_to_be_said_is_sent_and_nothing_else() {
         let input = SpeechInput { text: "hi".into(), voice: json!("coral"), ..SpeechInput::default() };
-        let body = speech(&Speaking { model: "m", input: &input });
+        let body = speech(&Speaking { org: "o", model: "m", input: &input });
         assert_eq!(body, json!({ "model": "m", "input": "hi", "voice": "coral" }));
         let input = SpeechInput {
             instructions: Some("softly".into()),
@@ -123,7 +123,7 @@ mod tests {
             voice: json!({ "id": "voice_1" }),
             ..input
         };
-        let body = speech(&Speaking { model: "m", input: &input });
+        let body = speech(&Speaking { org: "o", model: "m", input: &input });
         let expected = json!({ "model": "m", "input": "hi", "voice": { "id": "voice_1" }, "instructions": "softly",
             "response_format": "wav", "speed": 1.5 });
         assert_eq!(body, expected);
@@ -153,7 +153,7 @@ mod tests {
         let parts = [Ok(Bytes::from_static(b"abc")), Ok(Bytes::from_static(b"def"))];
         let audio = stream::iter(parts).boxed();
         let (kind, length, body) =
-            form(Transcribing { model: "m", kind: TaskKind::Transcription, input: &input, bytes: 6, audio });
+            form(Transcribing { org: "o", model: "m", kind: TaskKind::Transcription, input: &input, bytes: 6, audio });
         let boundary = kind.strip_prefix("multipart/form-data; boundary=").unwrap().to_owned();
         let sent = reqwest::Response::from(http_response(body));
         let sent: Vec<u8> = sent

@@ -48,7 +48,7 @@ mod tests {
             PromptPart::Image { url: picture.into() },
         ]);
         let many = ModerationInput::Many(vec!["x".into(), "y".into()]);
-        let of = |input| Moderating { model: "m", input };
+        let of = |input| Moderating { org: "o", model: "m", input };
         let sent = json!([{ "type": "text", "text": "x" }, { "type": "image_url", "image_url": { "url": picture } }]);
         assert_eq!(body(&of(&parts)), json!({ "model": "m", "input": sent }));
         assert_eq!(body(&of(&many)), json!({ "model": "m", "input": ["x", "y"] }));

@@ -71,8 +71,8 @@ impl Wish for Moderation {
         got.taken
     }
 
-    async fn ask(&self, _org: &str, target: &Candidate, key: Option<&ApiKey>) -> Result<Done, Fault> {
-        let moderated = target.provider.moderate(Moderating { model: &target.model, input: &self.0 }, key).await?;
+    async fn ask(&self, org: &str, target: &Candidate, key: Option<&ApiKey>) -> Result<Done, Fault> {
+        let moderated = target.provider.moderate(Moderating { org, model: &target.model, input: &self.0 }, key).await?;
         let output = written(&moderated.output)?;
         Ok(Done { model: moderated.model, output, taken: Taken { is_task: true, ..self.usage().into() } })
     }

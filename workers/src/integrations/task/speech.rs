@@ -59,7 +59,7 @@ impl Wish for Speech<'_> {
     }
 
     async fn ask(&self, org: &str, target: &Candidate, key: Option<&ApiKey>) -> Result<Done, Fault> {
-        let spoken = target.provider.speak(Speaking { model: &target.model, input: &self.input }, key).await?;
+        let spoken = target.provider.speak(Speaking { org, model: &target.model, input: &self.input }, key).await?;
         // Another try, or another worker, has another file: parts of the two are never mixed.
         let file = Uuid::new_v4().to_string();
         let at = Place { org, conversation: self.request_id, id: &file };

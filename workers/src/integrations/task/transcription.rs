@@ -69,7 +69,8 @@ impl Wish for Listening<'_> {
         };
         let bytes = found.size.unwrap_or(self.input.bytes);
         let audio = found.bytes().map_err(|error| std::io::Error::other(error.to_string())).boxed();
-        let transcribing = Transcribing { model: &target.model, kind: self.kind, input: &self.input, bytes, audio };
+        let transcribing =
+            Transcribing { org, model: &target.model, kind: self.kind, input: &self.input, bytes, audio };
         let transcribed = target.provider.transcribe(transcribing, key).await?;
         let output = written(&TranscriptionOutput { text: transcribed.text })?;
         Ok(Done { model: transcribed.model, output, taken: taken(transcribed.usage, transcribed.audio_ms) })
