@@ -69,7 +69,7 @@ mod tests {
             output_compression: Some(50),
             ..ImageShape::default()
         };
-        let asked = |model| body(&Drawing { model, text: "a kingfisher", count: 2, shape: &shape });
+        let asked = |model| body(&Drawing { org: "o", model, text: "a kingfisher", count: 2, shape: &shape });
         let expected = json!({ "model": "dall-e-2", "prompt": "a kingfisher", "n": 2, "size": "1024x1024",
             "response_format": "url", "output_compression": 50 });
         assert_eq!(asked("dall-e-2"), expected);
@@ -78,7 +78,7 @@ mod tests {
 
     #[test]
     fn pictures_are_read_by_address_and_whole_and_nothing_is_no_picture() {
-        let drawing = Drawing { model: "m", text: "x", count: 1, shape: &ImageShape::default() };
+        let drawing = Drawing { org: "o", model: "m", text: "x", count: 1, shape: &ImageShape::default() };
         let said = json!({ "data": [{ "url": "https://x/y.png", "revised_prompt": "z" }, { "b64_json": "aGk=" }],
             "usage": { "input_tokens": 10, "output_tokens": 1056, "total_tokens": 1066 } });
         let read = drawn(&said, &drawing);
