@@ -27,6 +27,7 @@ use symbia_events::{
 };
 use time::{OffsetDateTime, format_description::well_known::Rfc3339};
 use tokio::time::Instant;
+use utoipa::OpenApi;
 use utoipa_axum::router::OpenApiRouter;
 use uuid::Uuid;
 
@@ -58,8 +59,14 @@ const LOOKED_AT: usize = 8 * 1024 * 1024;
 const METHODS: [Method; 6] = [Method::GET, Method::HEAD, Method::POST, Method::PUT, Method::PATCH, Method::DELETE];
 
 pub(super) fn routes() -> OpenApiRouter<Integrations> {
-    OpenApiRouter::new().route("/integrations/passthrough/{provider}/{*path}", any(pass))
+    // What comes behind the provider may have slashes, for which descriptions of APIs have no word.
+    let described = OpenApiRouter::with_openapi(Described::openapi());
+    described.route("/integrations/passthrough/{provider}/{*path}", any(pass))
 }
+
+#[derive(OpenApi)]
+#[openapi(paths(pass))]
+struct Described;
 
 /// A body, as far as it was looked at.
 struct Looked {
@@ -115,6 +122,21 @@ fn allowed(scopes: &[String], provider: &str, asks: &Asks) -> Result<(), Failure
     Err(Failure::new(ErrorCategory::Auth, "model_not_allowed", text))
 }
 
+/// Call a provider's own API
+///
+/// Method, query, headers and body go to the provider as they come, below its base URL and with the key put in (the caller's own of
+/// the vault, else one shared with the organization, else the installation's), and its answer comes back as it is said. What the
+/// answer's `usage` tells counts like other requests; `X-Symbia-Request-Id` names it. A key that may ask certain models only names
+/// one of them in a JSON body. `X-Symbia-Timeout-Ms` says how long it may take, 1000 to 600000. Redirects are not followed.
+#[utoipa::path(method(get, post, put, patch, delete), path = "/integrations/passthrough/{provider}/{path}", tag = "Execution",
+    params(("provider" = String, Path, description = "`openai`, `anthropic` or `huggingface`"),
+        ("path" = String, Path, description = "What is called, below the provider's base URL; may have slashes")),
+    responses((status = 200, description = "The provider's answer, whatever its status"),
+        (status = 400, description = "The path does not stay below the base URL"),
+        (status = 401, description = "Not authenticated, or no key"), (status = 402, description = "A budget is used up"),
+        (status = 403, description = "The API key or the egress policy does not let it out"),
+        (status = 404, description = "No such provider"), (status = 429, description = "Asked too often"),
+        (status = 502, description = "The provider is not reached"), (status = 504, description = "It took too long")))]
 async fn pass(
     State(service): State<Integrations>,
     scope: RequestScope,
