@@ -16,12 +16,13 @@ const EXPRESSION: usize = 1 << 20;
 const CHARACTER: usize = 4;
 /// Most digits of a card's number, and fewest.
 const CARD: (usize, usize) = (13, 19);
+/// Longest name of a mailbox, of a domain, and of its parts, in characters.
+const MAILBOX: usize = 64;
+const DOMAIN: usize = 253;
+const LABEL: usize = 63;
 /// Longest address of the Internet Protocol, as text.
 const ADDRESS: usize = 45;
 
-static EMAIL: LazyLock<Option<Regex>> = LazyLock::new(|| {
-    Regex::new(r"[\p{L}\p{N}._%+'-]{1,64}@(?:[\p{L}\p{N}](?:[\p{L}\p{N}-]{0,62})\.){1,8}\p{L}{2,24}").ok()
-});
 // International, of North America in its groups, and with the zero of a trunk.
 static PHONE: LazyLock<Option<Regex>> = LazyLock::new(|| {
     let international = r"\+[1-9](?:[ ./()-]{0,2}[0-9]){6,14}";
@@ -58,7 +59,7 @@ impl Finder {
         match kind {
             PersonalData::Email => {
                 let within = |c: char| c.is_alphanumeric() || "._%+'-@".contains(c);
-                finder(What::Email, within, CHARACTER * (64 + 1 + 8 * 64 + 24))
+                finder(What::Email, within, CHARACTER * (MAILBOX + 1 + DOMAIN))
             }
             PersonalData::Phone => {
                 finder(What::Phone, |c| c.is_ascii_digit() || "+() ./-".contains(c), 2 + 14 * 3 + CHARACTER)
@@ -88,7 +89,7 @@ impl Finder {
     /// The first place from `at` on.
     pub fn find(&self, text: &str, at: usize) -> Option<Range<usize>> {
         match &self.what {
-            What::Email => EMAIL.as_ref()?.find_at(text, at).map(|found| found.range()),
+            What::Email => email(text, at),
             What::Phone => valid(PHONE.as_ref()?, text, at, stands_alone),
             What::Ssn => valid(SSN.as_ref()?, text, at, |text, range| {
                 stands_alone(text, range.clone()) && is_ssn(text.get(range).unwrap_or_default())
@@ -156,6 +157,46 @@ fn before(text: &str, at: usize) -> Option<char> {
 
 fn after(text: &str, at: usize) -> Option<char> {
     text.get(at..)?.chars().next()
+}
+
+// A mailbox at a domain of two parts at least, of which the last is letters. By hand: an expression with letters of all scripts
+// and these lengths is larger than one may be.
+fn email(text: &str, at: usize) -> Option<Range<usize>> {
+    let of_mailbox = |c: char| c.is_alphanumeric() || "._%+'-".contains(c);
+    let begins = |c: char| c.is_alphanumeric() || "_+".contains(c);
+    for (place, _) in text.get(at..)?.match_indices('@') {
+        let place = at + place;
+        let before = text.get(at..place)?.char_indices().rev().take(MAILBOX);
+        let mailbox = before.take_while(|(_, c)| of_mailbox(*c)).filter(|(_, c)| begins(*c));
+        let Some((start, _)) = mailbox.last() else { continue };
+        if let Some(end) = domain(text.get(place + 1..)?) {
+            return Some(at + start..place + 1 + end);
+        }
+    }
+    None
+}
+
+// Where the longest domain ends that a text begins with.
+fn domain(text: &str) -> Option<usize> {
+    let (mut ends, mut label, mut labels, mut letters) = (None, 0, 0, 0);
+    for (place, c) in text.char_indices().take(DOMAIN) {
+        match c {
+            '.' if label > 0 => (label, labels, letters) = (0, labels + 1, 0),
+            '-' if label > 0 => (label, letters) = (label + 1, 0),
+            c if c.is_alphanumeric() => {
+                letters = if c.is_alphabetic() && label == letters { letters + 1 } else { 0 };
+                label += 1;
+            }
+            _ => break,
+        }
+        if label > LABEL {
+            break;
+        }
+        if labels > 0 && letters >= 2 {
+            ends = Some(place + c.len_utf8());
+        }
+    }
+    ends
 }
 
 // Not a part of a longer word or number.
