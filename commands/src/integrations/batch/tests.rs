@@ -102,7 +102,7 @@ fn who_made_it_stops_it_and_what_was_asked_comes_to_its_end_first() {
     let early = [stopping(BatchStop::Cancelled, "ada"), finalizing()];
     given::<Batch>([created()]).when(cancel(), &ada).then(early.clone());
     let late = StartBatch { batch_id: id(), lines: 1, at_once: 1 };
-    given::<Batch>([&[created()], &early[..]].concat()).when(late, &by).rejected("CONFLICT");
+    given::<Batch>([&[created()][..], &early[..]].concat()).when(late, &by).rejected("CONFLICT");
 }
 
 #[test]
