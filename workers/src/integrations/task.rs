@@ -122,10 +122,12 @@ impl TaskRouter {
             Ok(made) => self.completed(&errand, request, made, &key, served.budgets).await?,
             Err(fault) => self.failed(event, failure(request, &fault, Some(&key), served.budgets)).await?,
         }
-        // What was listened to is of no use to anybody any more.
+        // What was listened to is of no use to anybody any more. Who asks names it: what is another one's stays.
         if let Some(id) = recording {
             let at = Place { org: event.orgid.as_str(), conversation: &request.request_id, id: &id };
-            self.files.discard(&at).await;
+            if matches!(self.files.find(&at, &key).await, Ok(Some(_))) {
+                self.files.discard(&at).await;
+            }
         }
         Ok(())
     }
