@@ -108,7 +108,7 @@ mod tests {
     use super::*;
     use crate::{
         Membership, Role,
-        testing::{AT, given},
+        testing::given,
     };
 
     fn member(role: Role) -> Actor {
