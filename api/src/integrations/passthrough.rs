@@ -170,7 +170,7 @@ async fn pass(
         Err(failure) => Err(failure),
     };
     match answered {
-        Ok(response) => Ok(open.passing(response)),
+        Ok(response) => Ok(open.passing(response).await),
         Err(failure) => {
             let error = failure.error(&open.request_id);
             open.failed(&failure).await;

@@ -106,10 +106,7 @@ mod tests {
     use symbia_events::ActorType;
 
     use super::*;
-    use crate::{
-        Membership, Role,
-        testing::given,
-    };
+    use crate::{Membership, Role, testing::given};
 
     fn member(role: Role) -> Actor {
         let orgs = vec![Membership { id: "acme".parse().unwrap(), role }];

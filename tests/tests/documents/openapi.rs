@@ -105,10 +105,16 @@ fn described(service: Service, document: &Value) -> Tested {
             }
             let code = fs::read_to_string(&path)?;
             for attribute in code.split("#[utoipa::path(").skip(1) {
-                let method = attribute.split(',').next().unwrap_or_default().trim();
+                let several = attribute.strip_prefix("method(").and_then(|rest| rest.split_once(')'));
+                let methods = several
+                    .map_or(attribute.split(',').next(), |(methods, _)| Some(methods))
+                    .unwrap_or_default()
+                    .split(',');
                 let route = attribute.split_once("path = \"").and_then(|(_, rest)| rest.split_once('"'));
                 let (route, _) = route.with_context(|| format!("{}: a handler without path", path.display()))?;
-                ensure!(documented.contains(&(method, route)), "{}: {method} {route} is not in it", path.display());
+                for method in methods.map(str::trim) {
+                    ensure!(documented.contains(&(method, route)), "{}: {method} {route} is not in it", path.display());
+                }
             }
         }
     }

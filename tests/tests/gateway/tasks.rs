@@ -47,11 +47,13 @@ impl Stage {
 
     /// That a provider's failures are told as such, as OpenAI tells them; the provider is asked once for each unless it may pass.
     pub async fn told(&self, who: &Person, path: &str, body: &Value) -> Tested {
+        // A model of its own for each path: who fails often is left alone.
+        let page = format!("openai/page{}", path.replace('/', "-"));
         for (model, status, kind, code) in [
             ("openai/status-400-content_filter-x", 422, "invalid_request_error", "content_filter"),
             ("openai/status-401-invalid_api_key", 401, "authentication_error", "key_refused"),
             ("openai/status-404-x", 404, "not_found_error", "model_not_found"),
-            ("openai/page", 502, "api_error", "invalid_response"),
+            (page.as_str(), 502, "api_error", "invalid_response"),
             ("anthropic/claude-fake", 400, "invalid_request_error", "no_"),
         ] {
             let answered = self.ask(who, "POST", path, Some(with(body, &json!({ "model": model })))).await?;

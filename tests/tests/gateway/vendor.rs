@@ -230,9 +230,12 @@ async fn images(State(vendor): State<Vendor>, headers: HeaderMap, Json(body): Js
     Json(json!({ "created": 1, "data": data, "usage": usage })).into_response()
 }
 
-// A model `page` answers with a page for people.
+// A model whose name begins with `page` answers with a page for people.
 fn page(body: &Value) -> Option<Response> {
-    (body["model"] == "page").then(|| axum::response::Html("<html>Welcome</html>").into_response())
+    body["model"]
+        .as_str()
+        .is_some_and(|model| model.starts_with("page"))
+        .then(|| axum::response::Html("<html>Welcome</html>").into_response())
 }
 
 async fn rerank(State(vendor): State<Vendor>, headers: HeaderMap, Json(body): Json<Value>) -> Response {

@@ -314,12 +314,18 @@ impl Open {
     }
 
     /// The answer, as it comes. Its end is told with its last piece.
-    pub fn passing(self, response: reqwest::Response) -> Response {
+    pub async fn passing(mut self, response: reqwest::Response) -> Response {
         let (status, mut headers) = (response.status(), response.headers().clone());
         if let Ok(id) = HeaderValue::from_str(&self.request_id) {
             headers.insert(HeaderName::from_static("x-symbia-request-id"), id);
         }
-        let passing = Passing { open: self, pieces: response.bytes_stream().boxed() };
+        // Who reads it does not ask for more than it was said to be: not at all for the body of a `HEAD`.
+        let left = response.content_length();
+        if left == Some(0) {
+            let end = self.completing();
+            self.told(end).await;
+        }
+        let passing = Passing { open: self, pieces: response.bytes_stream().boxed(), left };
         let body = futures::stream::unfold(Some(passing), |passing| async move { passing?.next().await });
         let mut answer = Response::new(Body::from_stream(body));
         *answer.status_mut() = status;
@@ -334,6 +340,8 @@ impl Open {
 struct Passing {
     open: Open,
     pieces: BoxStream<'static, reqwest::Result<Bytes>>,
+    // Bytes to come, where that was said.
+    left: Option<u64>,
 }
 
 type Piece = Result<Bytes, std::io::Error>;
@@ -346,6 +354,12 @@ impl Passing {
                 if let Some(made) = &mut self.open.made {
                     made.reader.take(&piece);
                     made.response_bytes += piece.len() as u64;
+                }
+                self.left = self.left.map(|left| left.saturating_sub(piece.len() as u64));
+                if self.left == Some(0) {
+                    let end = self.open.completing();
+                    self.open.told(end).await;
+                    return Some((Ok(piece), None));
                 }
                 Some((Ok(piece), Some(self)))
             }
