@@ -253,14 +253,22 @@ impl Files {
 
     /// Removes a file, or what there is of it; who cannot just now leaves it sealed.
     pub async fn discard(&self, at: &Place<'_>) {
-        let removed = async {
-            let filter = format!("{}.>", at.subject()?);
-            let stream = self.0.get_stream_no_info(FILES).await.map_err(broker)?;
-            stream.purge().filter(filter).await.map_err(broker)
-        };
-        if let Err(error) = removed.await {
+        if let Err(error) = self.remove(at).await {
             tracing::warn!(id = at.id, %error, "a file is not removed");
         }
+    }
+
+    /// Removes a file, or what there is of it.
+    ///
+    /// # Errors
+    /// [`FilesError`].
+    pub async fn remove(&self, at: &Place<'_>) -> Result<(), FilesError> {
+        self.purge(format!("{}.>", at.subject()?)).await
+    }
+
+    async fn purge(&self, filter: String) -> Result<(), FilesError> {
+        let stream = self.0.get_stream_no_info(FILES).await.map_err(broker)?;
+        stream.purge().filter(filter).await.map(drop).map_err(broker)
     }
 
     async fn put(&self, subject: String, payload: Vec<u8>) -> Result<(), FilesError> {
@@ -295,9 +303,7 @@ impl Files {
     /// # Errors
     /// [`FilesError`].
     pub async fn forget(&self, org: &str, conversation: &str) -> Result<(), FilesError> {
-        let filter = format!("{}.>", of_conversation(org, conversation)?);
-        let stream = self.0.get_stream_no_info(FILES).await.map_err(broker)?;
-        stream.purge().filter(filter).await.map(drop).map_err(broker)
+        self.purge(format!("{}.>", of_conversation(org, conversation)?)).await
     }
 }
 

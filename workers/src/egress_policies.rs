@@ -95,7 +95,15 @@ impl WayOut {
     /// # Errors
     /// Its policy cannot be looked up: then nothing goes out.
     pub async fn of(&self, org: &str) -> anyhow::Result<Egress> {
-        Ok(self.egress.within(self.policies.of(org).await?))
+        Ok(self.egress.within(self.policy(org).await?))
+    }
+
+    /// The policy of an organization, if it has one.
+    ///
+    /// # Errors
+    /// It cannot be looked up.
+    pub async fn policy(&self, org: &str) -> anyhow::Result<Option<Arc<Policy>>> {
+        self.policies.of(org).await
     }
 }
 

@@ -10,6 +10,7 @@ use axum::{
     middleware::map_response,
     response::{IntoResponse, Response},
 };
+use futures::StreamExt;
 use serde::Deserialize;
 use serde_json::Value;
 use symbia_events::integrations::{
@@ -26,6 +27,7 @@ use super::{
     ask::Tagged,
     chat::target,
     errors::{as_openai, refused},
+    leftover::Leftover,
     said::Failure,
     tasks::{Performed, Task, Wanted},
 };
@@ -104,7 +106,8 @@ impl SpeechRequest {
 
 /// Have a text spoken, as OpenAI's API has it
 ///
-/// The audio is given when all of it is there, and then part by part.
+/// The audio is given when all of it is there, and then part by part. It is kept for who asks again with the same
+/// `Idempotency-Key`, and without one removed as soon as it was given.
 #[utoipa::path(post, path = "/v1/audio/speech", tag = "OpenAI-compatible", params(Tagged), request_body = SpeechRequest,
     responses((status = 200, description = "The audio", body = Vec<u8>, content_type = "audio/mpeg"),
         (status = 400, description = "A field is not valid, or the provider does not speak"),
@@ -121,7 +124,8 @@ async fn speak(
     let task = service.task(&caller, &scope, TaskKind::Speech).await?;
     let wanted = Wanted { kind: TaskKind::Speech, target, input, credential_id };
     let Performed { output, .. } = service.perform::<_, SpeechOutput>(&task, &scope, wanted).await?;
-    service.audio(&task, output).await.map_err(|failure| failure.error(&task.request_id))
+    let again = scope.idempotency_key.is_some();
+    service.audio(&task, output, again).await.map_err(|failure| failure.error(&task.request_id))
 }
 
 /// What is to be written down.
@@ -190,10 +194,13 @@ async fn translate(
 }
 
 impl Integrations {
-    // A file that was made for a task, as it is read.
-    async fn audio(&self, task: &Task, made: SpeechOutput) -> Result<Response, Failure> {
+    // A file that was made for a task, as it is read; whoever may ask for it again finds it again.
+    async fn audio(&self, task: &Task, made: SpeechOutput, again: bool) -> Result<Response, Failure> {
         let at = Place { org: &task.org, conversation: &task.request_id, id: &made.file };
-        let found = match self.files().find(&at, &task.key).await {
+        let files = self.files();
+        let mut leftover = Leftover::new(&files, &at);
+        leftover.kept = again;
+        let found = match files.find(&at, &task.key).await {
             Ok(Some(found)) => found,
             Ok(None) | Err(FilesError::Broken | FilesError::Sealed(_) | FilesError::Address(_)) => {
                 return Err(Failure::new(ErrorCategory::NotFound, "audio_gone", "the audio is not kept any more"));
@@ -211,7 +218,8 @@ impl Integrations {
             (header::CONTENT_LENGTH, HeaderValue::from(made.bytes)),
             (header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff")),
         ];
-        Ok((headers, Body::from_stream(found.bytes())).into_response())
+        let given = found.bytes().inspect(move |_| _ = &leftover);
+        Ok((headers, Body::from_stream(given)).into_response())
     }
 
     async fn listen(
@@ -225,11 +233,10 @@ impl Integrations {
         let id = Uuid::new_v4().to_string();
         let at = Place { org: &task.org, conversation: &task.request_id, id: &id };
         let files = self.files();
-        let done = self.heard(&task, scope, (kind, &at), &files, request).await;
+        let mut leftover = Leftover::new(&files, &at);
+        let done = self.heard(&task, scope, (kind, &at), (&files, &mut leftover), request).await;
         // A worker removes what it has listened to; what none was told of is removed here.
-        if !done.as_ref().is_ok_and(|(_, performed)| !performed.repeated) {
-            files.discard(&at).await;
-        }
+        leftover.kept = done.as_ref().is_ok_and(|(_, performed)| !performed.repeated);
         let (format, Performed { output, .. }) = done?;
         let kind = if format.is_json() { "application/json" } else { "text/plain; charset=utf-8" };
         let headers = [
@@ -244,7 +251,7 @@ impl Integrations {
         task: &Task,
         scope: &RequestScope,
         (kind, at): (TaskKind, &Place<'_>),
-        files: &Files,
+        (files, leftover): (&Files, &mut Leftover),
         request: Request,
     ) -> ApiResult<(TranscriptFormat, Performed<TranscriptionOutput>)> {
         let form = form::read(request, (task, at), files).await?;
@@ -260,6 +267,8 @@ impl Integrations {
             fields: form.fields,
         };
         let wanted = Wanted { kind, target: target(form.model), input, credential_id: form.credential_id };
+        // From here on a worker may be told of it, whoever waits for what it says.
+        leftover.kept = true;
         Ok((format.unwrap_or_default(), self.perform(task, scope, wanted).await?))
     }
 }

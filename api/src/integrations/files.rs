@@ -26,6 +26,7 @@ use super::{
     Integrations,
     ask::tenant,
     errors::{as_openai, refused},
+    leftover::Leftover,
 };
 use crate::{
     http::{ApiError, ApiResult, Caller, Json, Path, Query, RequestScope},
@@ -112,29 +113,6 @@ fn broken(error: multer::Error) -> ApiError {
         }
         StreamReadFailed(_) => refused("file", "did not come whole"),
         error => refused("body", format!("must be multipart/form-data with purpose and file: {error}")),
-    }
-}
-
-/// What was kept of a file that did not come whole is forgotten, also where its sender went away.
-struct Unfinished {
-    files: Files,
-    org: String,
-    id: String,
-    kept: bool,
-}
-
-impl Drop for Unfinished {
-    fn drop(&mut self) {
-        let Ok(runtime) = tokio::runtime::Handle::try_current() else { return };
-        if self.kept {
-            return;
-        }
-        let (files, org, id) = (self.files.clone(), std::mem::take(&mut self.org), std::mem::take(&mut self.id));
-        runtime.spawn(async move {
-            if let Err(error) = files.forget(&org, &id).await {
-                tracing::warn!(file = id, %error, "what came of a file is not forgotten");
-            }
-        });
     }
 }
 
@@ -228,8 +206,9 @@ async fn upload(
     if let Some(row) = service.stored_file(&owner, &id).await? {
         return Ok(Json(as_file(&owner.key, &row)));
     }
-    let (files, org) = (service.files(), owner.org.to_string());
-    let mut unfinished = Unfinished { files, org, id: id.clone(), kept: false };
+    // Who asks again with the same key writes to the same place.
+    let mut leftover = Leftover::new(&service.files(), &owner.place(&id));
+    leftover.kept = scope.idempotency_key.is_some();
     let fields = SizeLimit::new().per_field(FIELD).for_field("file", u64::MAX);
     let mut form =
         Multipart::with_constraints(body.into_data_stream(), boundary, Constraints::new().size_limit(fields));
@@ -251,10 +230,11 @@ async fn upload(
     let filename = owner.key.seal(&name);
     let store = StoreFile { file_id: id.clone(), purpose, filename, bytes, owner: None, batch_id: None };
     let (address, command) = (address.map_err(ApiError::internal)?, StoredFileCommand::from(store));
+    // What nobody answered may have been stored, also where its sender goes away now.
+    leftover.kept = true;
     let sent =
         service.platform.submit_as(command_id, &address, &command, &owner.actor, &scope, Consistency::Visible).await;
-    // What nobody answered may have been stored.
-    unfinished.kept = sent.as_ref().err().is_none_or(|error| !error.status().is_client_error());
+    leftover.kept = sent.as_ref().err().is_none_or(|error| !error.status().is_client_error());
     sent?;
     let row = service.stored_file(&owner, &id).await?.ok_or_else(|| unknown(&id))?;
     Ok(Json(as_file(&owner.key, &row)))
@@ -360,6 +340,6 @@ async fn delete(
     let command = StoredFileCommand::from(DeleteFile { file_id: id.clone() });
     service.platform.submit(&address.map_err(|_| unknown(&id))?, &command, &owner.actor, &scope).await?;
     // The worker does it as well, should this process end here.
-    service.files().forget(owner.org.as_str(), &id).await.map_err(unavailable)?;
+    service.files().remove(&owner.place(&id)).await.map_err(unavailable)?;
     Ok(Json(json!({ "id": id, "object": "file", "deleted": true })))
 }

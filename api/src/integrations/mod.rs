@@ -22,6 +22,7 @@ mod guardrails;
 mod health;
 mod hub;
 mod images;
+mod leftover;
 mod listing;
 mod mcp;
 mod messages;

@@ -35,7 +35,7 @@ pub(super) use self::doors::Doors;
 pub use self::doors::{KeyStands, ProviderDoor};
 use self::{
     call::{Call, Open},
-    request::{Asks, asks, below},
+    request::{Asks, asks, below, is_kept},
 };
 use super::{
     Integrations,
@@ -125,16 +125,18 @@ fn allowed(scopes: &[String], provider: &str, asks: &Asks) -> Result<(), Failure
 /// Call a provider's own API
 ///
 /// Method, query, headers and body go to the provider as they come, below its base URL and with the key put in (the caller's own of
-/// the vault, else one shared with the organization, else the installation's), and its answer comes back as it is said. What the
+/// the vault, else one shared with the organization, else the installation's), and its answer comes back as it is said. The installation's
+/// key does for calls of which the provider keeps nothing. What the
 /// answer's `usage` tells counts like other requests; `X-Symbia-Request-Id` names it. A key that may ask certain models only names
-/// one of them in a JSON body. `X-Symbia-Timeout-Ms` says how long it may take, 1000 to 600000. Redirects are not followed.
+/// one of them in a JSON body. `X-Symbia-Timeout-Ms` says how long it may take, 1000 to 600000; it must begin to answer
+/// within 110 s. An organization with guardrails passes no calls on: they cannot be looked into. Redirects are not followed.
 #[utoipa::path(method(get, post, put, patch, delete), path = "/integrations/passthrough/{provider}/{path}", tag = "Execution",
     params(("provider" = String, Path, description = "`openai`, `anthropic` or `huggingface`"),
         ("path" = String, Path, description = "What is called, below the provider's base URL; may have slashes")),
     responses((status = 200, description = "The provider's answer, whatever its status"),
         (status = 400, description = "The path does not stay below the base URL"),
         (status = 401, description = "Not authenticated, or no key"), (status = 402, description = "A budget is used up"),
-        (status = 403, description = "The API key or the egress policy does not let it out"),
+        (status = 403, description = "The API key, the egress policy or guardrails do not let it out, or it takes a key of your own"),
         (status = 404, description = "No such provider"), (status = 429, description = "Asked too often"),
         (status = 502, description = "The provider is not reached"), (status = 504, description = "It took too long")))]
 async fn pass(
@@ -157,7 +159,9 @@ async fn pass(
         .map_err(|astray| ApiError::invalid("path", "format", astray.to_string()))?;
     let lasts = lasts(&parts.headers)?;
     let looked = looked_at(&parts.headers, body).await?;
-    let asks = asks(&parts.headers, looked.rest.is_none().then_some(&looked.head[..]), path, parts.uri.query());
+    let whole = looked.rest.is_none().then_some(&looked.head[..]);
+    let asks = asks(&parts.headers, whole, path, parts.uri.query());
+    let kept = is_kept(&parts.method, path, whole);
     allowed(&caller.scopes, &provider, &asks).map_err(|failure| failure.refusal())?;
 
     let declared = parts.headers.get(CONTENT_LENGTH).and_then(|value| value.to_str().ok()?.parse::<u64>().ok());
@@ -165,7 +169,7 @@ async fn pass(
     let mut open =
         service.opened(&caller, &scope, &provider, (&parts.method, path), &asks, request_bytes, lasts).await?;
     let call = Call { door, url, method: parts.method, headers: parts.headers, head: looked.head, rest: looked.rest };
-    let answered = match service.key_for(&open, door, &provider).await {
+    let answered = match service.key_for(&open, door, &provider, kept).await {
         Ok(key) => call.made(&mut open, key).await,
         Err(failure) => Err(failure),
     };
@@ -211,7 +215,7 @@ impl Integrations {
             context: context(scope),
         });
         let mut ear = self.hub.listen_for(address.clone());
-        let mut open = Open::new(self, scope, actor, address, request_id, Instant::now() + lasts);
+        let mut open = Open::new(self, scope, actor, address, request_id, (provider, Instant::now() + lasts));
         open.asks(asks.model.clone(), request_bytes);
         let sent =
             self.platform.submit_as(command_id, open.address(), &command, open.actor(), scope, Consistency::Eventual);

@@ -191,7 +191,7 @@ impl Failure {
     pub fn status(&self) -> StatusCode {
         let status = match self.code.as_deref() {
             Some("circuit_open") => 503,
-            Some("model_not_allowed" | "egress_policy") => 403,
+            Some("model_not_allowed" | "egress_policy" | "own_key_needed" | "not_screened") => 403,
             _ => self.category.status(),
         };
         StatusCode::from_u16(status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR)

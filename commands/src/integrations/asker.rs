@@ -12,14 +12,19 @@ pub(super) fn in_own_name(
     by: &Actor,
     (field, sealed): (&str, &Personal),
 ) -> Result<(), Rejection> {
+    // What somebody else sealed would be opened, and given to a provider.
+    if !by.is_platform() && sealed.kid != by.subject() {
+        let text = format!("{field}: seal it with the key '{}'", by.subject());
+        return Err(Rejection::new("WRONG_KEY", text));
+    }
+    names_asker(context, by)
+}
+
+/// The same of a request of which nothing is sealed.
+pub(super) fn names_asker(context: &mut CompletionContext, by: &Actor) -> Result<(), Rejection> {
     if !by.is_platform() {
         if (CompletionContext { tags: Vec::new(), ..context.clone() }) != CompletionContext::default() {
             return Err(Rejection::forbidden("only the platform asks on behalf of a conversation or a run"));
-        }
-        // What somebody else sealed would be opened, and given to a provider.
-        if sealed.kid != by.subject() {
-            let text = format!("{field}: seal it with the key '{}'", by.subject());
-            return Err(Rejection::new("WRONG_KEY", text));
         }
         context.user_id.clone_from(&by.on_behalf_of);
         context.key_id.clone_from(&by.key);

@@ -11,11 +11,17 @@ use symbia_events::{
         PassthroughFailed, PassthroughRequested, TokenPrice, Usage,
     },
 };
-use time::{OffsetDateTime, format_description::well_known::Rfc3339};
+use time::OffsetDateTime;
 
-use super::{Phase, administration::is_name, tags::check_tags};
+use super::{
+    Phase,
+    administration::is_name,
+    asker::{is_deadline, names_asker},
+};
 use crate::{Actor, Aggregate, Decision, Rejection, domain_commands};
 
+/// Ends of calls of which it is not known what the provider made of them.
+const LOST: [&str; 3] = ["front_lost", "deadline", "client_disconnect"];
 /// Longest path.
 const LONGEST_PATH: usize = 2048;
 
@@ -52,6 +58,9 @@ domain_commands! {
             #[serde(default)]
             model: Option<String>,
             usage: Usage,
+            /// Of the model that the answer names, where the request named none.
+            #[serde(default)]
+            price: Option<TokenPrice>,
             response_bytes: u64,
             total_ms: u64,
             #[serde(default)]
@@ -74,6 +83,8 @@ domain_commands! {
             model: Option<String>,
             #[serde(default)]
             usage: Option<Usage>,
+            #[serde(default)]
+            price: Option<TokenPrice>,
             #[serde(default)]
             credential_id: Option<String>,
             #[serde(default)]
@@ -102,18 +113,17 @@ impl Passthrough {
         self.phase
     }
 
+    /// The budgets that keep room for it: none until it is admitted.
+    #[must_use]
+    pub fn budgets(&self) -> &[String] {
+        &self.budgets
+    }
+
     fn request(&self, mut c: RequestPassthrough, by: &Actor) -> Result<Decision<PassthroughEvent>, Rejection> {
         if self.phase != Phase::Unknown {
             return Err(Rejection::new("CONFLICT", "this request id is in use"));
         }
-        if !by.is_platform() {
-            if (CompletionContext { tags: Vec::new(), ..c.context.clone() }) != CompletionContext::default() {
-                return Err(Rejection::forbidden("only the platform asks on behalf of a conversation or a run"));
-            }
-            c.context.user_id = by.on_behalf_of.clone();
-            c.context.key_id.clone_from(&by.key);
-        }
-        check_tags(&c.context.tags)?;
+        names_asker(&mut c.context, by)?;
         let limits = [
             (is_name(&c.provider), "provider: 1 to 200 printable characters"),
             (c.model.as_deref().is_none_or(is_name), "model: 1 to 200 printable characters"),
@@ -122,7 +132,7 @@ impl Passthrough {
                 (1..=20).contains(&c.method.len()) && c.method.bytes().all(|b| b.is_ascii_uppercase()),
                 "method: an HTTP method",
             ),
-            (OffsetDateTime::parse(&c.deadline, &Rfc3339).is_ok(), "deadline: an RFC 3339 time"),
+            (is_deadline(Some(&c.deadline)), "deadline: an RFC 3339 time"),
         ];
         if let Some((_, limit)) = limits.iter().find(|(kept, _)| !kept) {
             return Err(Rejection::invalid(*limit));
@@ -138,6 +148,14 @@ impl Passthrough {
             context: c.context,
             requested_by: by.subject().to_owned(),
         }))
+    }
+
+    // What the provider of a call that was lost has been asked with: it may have heard it.
+    fn asked(&self, code: Option<&str>) -> Option<Usage> {
+        let lost = code.is_some_and(|code| LOST.contains(&code)) && self.phase == Phase::Running;
+        let tokens = self.estimated_tokens;
+        let usage = Usage { prompt_tokens: tokens, total_tokens: tokens, estimated: true, ..Usage::default() };
+        (lost && tokens > 0).then_some(usage)
     }
 
     fn worked_on(&self, by: &Actor) -> Result<(), Rejection> {
@@ -214,7 +232,7 @@ impl Aggregate for Passthrough {
                     model: c.model.or_else(|| self.model.clone()),
                     status_code: c.status_code,
                     usage: c.usage,
-                    cost: self.price.map(|price| price.of(&c.usage)),
+                    cost: self.price.or(c.price).map(|price| price.of(&c.usage)),
                     response_bytes: c.response_bytes,
                     total_ms: c.total_ms,
                     credential_id: c.credential_id,
@@ -227,6 +245,7 @@ impl Aggregate for Passthrough {
             }
             PassthroughCommand::FailPassthrough(c) => {
                 self.worked_on(by)?;
+                let usage = c.usage.or_else(|| self.asked(c.code.as_deref()));
                 Ok(Decision::one(PassthroughFailed {
                     request_id: c.request_id,
                     provider: self.provider.clone(),
@@ -236,8 +255,8 @@ impl Aggregate for Passthrough {
                     message: c.message,
                     status_code: c.status_code,
                     retry_after_ms: c.retry_after_ms,
-                    usage: c.usage,
-                    cost: self.price.zip(c.usage).map(|(price, usage)| price.of(&usage)),
+                    usage,
+                    cost: self.price.or(c.price).zip(usage).map(|(price, usage)| price.of(&usage)),
                     credential_id: c.credential_id,
                     credential_source: c.credential_source,
                     estimated_tokens: self.estimated_tokens,
@@ -286,6 +305,7 @@ mod tests {
             status_code: 200,
             model: None,
             usage,
+            price: None,
             response_bytes: 9,
             total_ms: 1,
             credential_id: None,
@@ -303,6 +323,7 @@ mod tests {
             retry_after_ms: None,
             model: None,
             usage: None,
+            price: None,
             credential_id: None,
             credential_source: None,
         }
@@ -336,7 +357,14 @@ mod tests {
         // The timer of a call that was lost comes too late.
         given::<Passthrough>(completed).when(fail(), &platform).rejected("PASSTHROUGH_OVER");
         let lost = history([request().into(), admit().into(), fail().into()]);
+        // It may have been heard: what it was asked with counts.
+        let Some(PassthroughEvent::PassthroughFailed(e)) = lost.last() else { panic!("no end") };
+        assert_eq!(e.usage.map(|usage| (usage.total_tokens, usage.estimated)), Some((5, true)));
+        assert_eq!(e.cost.map(|cost| cost.total_micros), Some(5));
         given::<Passthrough>(lost).when(complete(), &platform).rejected("PASSTHROUGH_OVER");
+        let given_up = history([request().into(), fail().into()]);
+        let Some(PassthroughEvent::PassthroughFailed(e)) = given_up.last() else { panic!("no end") };
+        assert_eq!((e.usage, e.cost), (None, None));
     }
 
     #[test]

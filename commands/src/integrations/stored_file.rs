@@ -14,6 +14,9 @@ pub const MAX_FILE: u64 = 200 * 1024 * 1024;
 /// Longest name, sealed.
 const LONGEST_NAME: usize = 4096;
 
+/// What ids of files begin with, as those of OpenAI do: nothing else that has files is called so.
+const PREFIX: &str = "file-";
+
 domain_commands! {
     /// What can be done about a stored file.
     StoredFileCommand: Integrations / "stored-file" {
@@ -46,6 +49,9 @@ impl StoredFile {
     fn store(&self, c: StoreFile, by: &Actor) -> Result<Decision<StoredFileEvent>, Rejection> {
         if self.owner.is_some() {
             return Err(Rejection::new("CONFLICT", "this file id is in use"));
+        }
+        if !c.file_id.starts_with(PREFIX) {
+            return Err(Rejection::invalid(format!("fileId: begins with {PREFIX}")));
         }
         let owner = c.owner.filter(|_| by.is_platform()).unwrap_or_else(|| by.subject().to_owned());
         if !by.is_platform() && (c.batch_id.is_some() || !FilePurpose::GIVEN.contains(&c.purpose)) {

@@ -2,7 +2,10 @@
 
 use serde::{Deserialize, Serialize};
 use sqlx::{FromRow, PgConnection};
-use symbia_events::{DomainEvent, integrations::PriceEvent};
+use symbia_events::{
+    DomainEvent,
+    integrations::{PriceEvent, TokenPrice},
+};
 use time::OffsetDateTime;
 
 use super::completions::int;
@@ -23,6 +26,19 @@ pub struct Price {
     pub character_micros_per_m: Option<i64>,
     pub audio_hour_micros: Option<i64>,
     pub set_at: OffsetDateTime,
+}
+
+impl Price {
+    /// That of tokens alone.
+    #[must_use]
+    pub fn tokens(&self) -> TokenPrice {
+        TokenPrice {
+            input: self.input_micros_per_m.unsigned_abs(),
+            output: self.output_micros_per_m.unsigned_abs(),
+            cached_input: self.cached_input_micros_per_m.map(i64::unsigned_abs),
+            version: self.version.unsigned_abs(),
+        }
+    }
 }
 
 /// All prices.

@@ -32,7 +32,7 @@ use symbia_events::{
     },
 };
 use symbia_nats::{
-    files::Files,
+    files::{Files, Place},
     pictures::Pictures,
     store::{EventStore, StoreOptions},
     timers::{TimerCommand, Timers, When},
@@ -293,7 +293,9 @@ impl Reactor for BatchRunner {
             "completion" => self.completed(event, event.decode()?).await,
             "embedding" => self.embedded(event, event.decode()?).await,
             "stored-file" => match event.decode()? {
-                StoredFileEvent::FileDeleted(e) => Ok(self.files.forget(event.orgid.as_str(), &e.file_id).await?),
+                StoredFileEvent::FileDeleted(e) => {
+                    Ok(self.files.remove(&Place::stored(event.orgid.as_str(), &e.file_id)).await?)
+                }
                 StoredFileEvent::FileStored(_) => Ok(()),
             },
             _ => match event.decode()? {

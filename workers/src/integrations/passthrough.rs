@@ -83,7 +83,14 @@ impl PassthroughDesk {
 
     async fn requested(&self, event: &Event, request: &PassthroughRequested) -> anyhow::Result<()> {
         let to = event.aggregate()?;
-        if self.store.load::<State>(&to).await?.state.phase() != Phase::Waiting {
+        let state = self.store.load::<State>(&to).await?.state;
+        // It had its end before leave was given, and whoever kept room for it then may be lost.
+        if state.phase() == Phase::Over && state.budgets().is_empty() {
+            let budgets = self.accounts.budgets(event.orgid.as_str()).await?;
+            let all: Vec<String> = budgets.iter().map(|budget| budget.id.clone()).collect();
+            return leave(&self.sender, event, &request.request_id, &all).await;
+        }
+        if state.phase() != Phase::Waiting {
             return Ok(());
         }
         // Before leave is given: whoever makes the call may be lost at any time after.
@@ -129,8 +136,13 @@ impl PassthroughDesk {
         Ok(self.timers.command(&format!("passthrough-{}", event.id), &When::At(at), &timer).await?)
     }
 
-    // A key that names models asks those, and nothing of which it cannot be told what it asks.
+    // Guardrails hold for all that leaves, and what is passed on is not looked into. A key that names models asks those, and
+    // nothing of which it cannot be told what it asks.
     async fn not_allowed(&self, asker: &Asker<'_>, request: &PassthroughRequested) -> anyhow::Result<Option<Fault>> {
+        if self.accounts.terms(asker.org).await?.guards.is_some() {
+            let text = "calls are not passed on: the organization's guardrails cannot look into them; ask by /v1/chat/completions";
+            return Ok(Some(Fault::new(ErrorCategory::Auth, "not_screened", text)));
+        }
         let Some(key) = asker.key else { return Ok(None) };
         let scopes = self.accounts.scopes(key).await?;
         let model = request.model.as_deref();
@@ -227,6 +239,7 @@ fn end(request_id: &str) -> FailPassthrough {
         retry_after_ms: None,
         model: None,
         usage: None,
+        price: None,
         credential_id: None,
         credential_source: None,
     }

@@ -18,14 +18,13 @@ const NAME: usize = 255;
 /// Most fields.
 const FIELDS: usize = 32;
 /// What is passed on besides.
-const KNOWN: [&str; 9] = [
+const KNOWN: [&str; 8] = [
     "language",
     "prompt",
     "temperature",
     "timestamp_granularities[]",
     "include[]",
     "chunking_strategy",
-    "known_speaker_names[]",
     "keywords[]",
     "languages[]",
 ];
@@ -164,11 +163,13 @@ fn expected_ms(first: &[u8], bytes: u64) -> u64 {
     const USUAL: u64 = 16_000;
     let rate = match first {
         [b'R', b'I', b'F', b'F', _, _, _, _, b'W', b'A', b'V', b'E', b'f', b'm', b't', b' ', rest @ ..] => {
-            rest.get(12..16).and_then(|rate| rate.try_into().ok()).map(u32::from_le_bytes)
+            // By what players go: samples a second, and the bytes of each.
+            let number = |at: usize| rest.get(at..at + 4)?.try_into().ok().map(u32::from_le_bytes);
+            number(8).zip(number(16)).map(|(samples, size)| u64::from(samples) * u64::from(size & 0xffff))
         }
         _ => None,
     };
-    let rate = rate.map_or(USUAL, u64::from).max(1);
+    let rate = rate.unwrap_or(USUAL).max(1);
     bytes.saturating_mul(1000).div_ceil(rate)
 }
 
@@ -180,7 +181,9 @@ mod tests {
     fn how_long_audio_is_a_plain_file_tells_and_of_others_it_is_guessed() {
         let mut wav = b"RIFF....WAVEfmt \x10\0\0\0\x01\0\x01\0".to_vec();
         wav.extend(8_000_u32.to_le_bytes());
-        wav.extend(16_000_u32.to_le_bytes());
+        // Bytes a second, which nobody goes by.
+        wav.extend(u32::MAX.to_le_bytes());
+        wav.extend([2, 0, 16, 0]);
         assert_eq!(expected_ms(&wav, 32_000), 2_000);
         assert_eq!(expected_ms(b"ID3", 16_001), 1_001);
         wav.truncate(20);

@@ -12,7 +12,7 @@ use symbia_commands::{
         OauthClientCommand, RemoveOauthProviderConfig, SetOauthProviderConfig, client_secret_prefix, preset,
     },
 };
-use symbia_egress::Errand;
+use symbia_egress::{Egress, Errand};
 use symbia_events::{
     AggregateRef, Service,
     integrations::{OauthClientAuth, OauthEndpoints},
@@ -132,13 +132,13 @@ impl Integrations {
         }
     }
 
-    async fn discovered(&self, issuer: &str) -> ApiResult<OauthEndpoints> {
+    async fn discovered(&self, egress: &Egress, issuer: &str) -> ApiResult<OauthEndpoints> {
         let cannot = |why: String| ApiError::invalid("issuer", "format", format!("cannot be used: {why}"));
         let place = format!("{}/.well-known/openid-configuration", issuer.trim_end_matches('/'));
         let url = Url::parse(&place).map_err(|error| cannot(error.to_string()))?;
         let (method, headers) = (Method::GET, HeaderMap::new());
         let errand = Errand { method, url, headers, body: None, patience: PATIENCE, most: MOST };
-        let reply = self.registry.egress()?.fetch(errand).await.map_err(|error| cannot(error.to_string()))?;
+        let reply = egress.fetch(errand).await.map_err(|error| cannot(error.to_string()))?;
         let said: Discovered = serde_json::from_slice(&reply.body)
             .map_err(|_| cannot("there is no document of an OpenID provider".to_owned()))?;
         if said.issuer.trim_end_matches('/') != issuer.trim_end_matches('/') {
@@ -155,9 +155,9 @@ impl Integrations {
         })
     }
 
-    async fn endpoints(&self, provider: &str, new: &mut NewRegistration) -> ApiResult<OauthEndpoints> {
+    async fn endpoints(&self, egress: &Egress, provider: &str, new: &mut NewRegistration) -> ApiResult<OauthEndpoints> {
         let known = match &new.issuer {
-            Some(issuer) => self.discovered(issuer).await?,
+            Some(issuer) => self.discovered(egress, issuer).await?,
             None => preset(provider).map(|preset| preset.endpoints()).unwrap_or_default(),
         };
         let required = |field: &str, url: Option<String>, known: String| {
@@ -232,7 +232,8 @@ async fn set(
     if new.client_secret.as_ref().is_some_and(|secret| secret.is_empty() || secret.len() > MOST_SECRET) {
         return Err(ApiError::invalid("clientSecret", "length", "must have 1 byte to 16 KiB"));
     }
-    let endpoints = service.endpoints(&provider, &mut new).await?;
+    let egress = service.egress_of(&caller, &scope).await?;
+    let endpoints = service.endpoints(&egress, &provider, &mut new).await?;
     let before = service.oauth_client(&reader, &provider).await?.and_then(|client| client.secret_ref);
     let org = reader.org.to_string();
     let sealed = match &new.client_secret {

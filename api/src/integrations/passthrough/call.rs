@@ -33,7 +33,7 @@ use super::{
 use crate::{
     http::{AsItIs, RequestScope},
     integrations::{Integrations, said::Failure},
-    platform::Consistency,
+    platform::{Consistency, Platform},
 };
 
 /// Until the head of an answer: less than the server lets a caller wait for it.
@@ -65,6 +65,7 @@ pub(super) struct Open {
     address: AggregateRef,
     deadline: Instant,
     since: Instant,
+    provider: String,
     // What the log is to be told.
     model: Option<String>,
     request_bytes: u64,
@@ -171,7 +172,7 @@ impl Open {
         actor: Actor,
         address: AggregateRef,
         request_id: String,
-        deadline: Instant,
+        (provider, deadline): (&str, Instant),
     ) -> Self {
         Open {
             request_id,
@@ -181,6 +182,7 @@ impl Open {
             address,
             deadline,
             since: Instant::now(),
+            provider: provider.to_owned(),
             model: None,
             request_bytes: 0,
             made: None,
@@ -253,6 +255,7 @@ impl Open {
             retry_after_ms: None,
             model,
             usage,
+            price: None,
             credential_id: made.and_then(|made| made.credential_id.clone()),
             credential_source: made.map(|made| made.source.to_owned()),
         })
@@ -271,6 +274,7 @@ impl Open {
             status_code: status.as_u16(),
             model,
             usage: usage.unwrap_or_default(),
+            price: None,
             response_bytes: made.response_bytes,
             total_ms: u64::try_from(self.since.elapsed().as_millis()).unwrap_or(u64::MAX),
             credential_id: made.credential_id.clone(),
@@ -279,15 +283,17 @@ impl Open {
     }
 
     // Tells the log, in the background, until it is heard: a second end would be refused.
-    fn tell(&mut self, end: PassthroughCommand) -> Option<tokio::task::JoinHandle<()>> {
+    fn tell(&mut self, mut end: PassthroughCommand) -> Option<tokio::task::JoinHandle<()>> {
         if std::mem::replace(&mut self.over, true) {
             return None;
         }
         let runtime = tokio::runtime::Handle::try_current().ok()?;
         let (platform, scope, address) = (self.service.platform.clone(), self.scope.clone(), self.address.clone());
+        let provider = self.provider.clone();
         let id = CommandId(Uuid::new_v5(&Uuid::NAMESPACE_OID, format!("end {}", self.request_id).as_bytes()));
         Some(runtime.spawn(async move {
             let by = Actor::service("integrations");
+            priced(&platform, &provider, &mut end).await;
             for _ in 0..TRIES {
                 match platform.submit_as(id, &address, &end, &by, &scope, Consistency::Eventual).await {
                     Ok(_) => return,
@@ -333,6 +339,24 @@ impl Open {
         // What a provider says of its errors is not ours to say better.
         answer.extensions_mut().insert(AsItIs);
         answer
+    }
+}
+
+// The price of a model that the answer alone names. Without one, its tokens count all the same.
+async fn priced(platform: &Platform, provider: &str, end: &mut PassthroughCommand) {
+    let (model, price) = match end {
+        PassthroughCommand::CompletePassthrough(end) => (&end.model, &mut end.price),
+        PassthroughCommand::FailPassthrough(end) if end.usage.is_some() => (&end.model, &mut end.price),
+        _ => return,
+    };
+    let Some(name) = model else { return };
+    let looked_up = async {
+        let mut tx = platform.read(&Scope::platform()).await?;
+        Ok::<_, crate::http::ApiError>(model::price(&mut tx, provider, name).await?)
+    };
+    match looked_up.await {
+        Ok(found) => *price = found.map(|found| found.tokens()),
+        Err(error) => tracing::warn!(%error, provider, "a price is not looked up"),
     }
 }
 

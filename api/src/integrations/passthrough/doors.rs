@@ -105,19 +105,24 @@ fn unavailable(error: &ApiError) -> Failure {
 }
 
 impl Integrations {
-    /// The caller's own key for a provider, else one shared with the organization, else the installation's. That it is lent is on
-    /// record before it is.
-    pub(super) async fn key_for(&self, open: &Open, door: &Door, provider: &str) -> Result<Key, Failure> {
+    /// The caller's own key for a provider, else one shared with the organization, else, for calls of which nothing is `kept`, the
+    /// installation's: who shares an account sees all that it keeps. That a key is lent is on record before it is.
+    pub(super) async fn key_for(&self, open: &Open, door: &Door, provider: &str, kept: bool) -> Result<Key, Failure> {
         let lent = self.lent(open, provider).await.map_err(|error| unavailable(&error))?;
         if let Some(key) = lent {
             return Ok(key);
         }
         let own = door.door.own_key.as_ref().map(|key| key.with(|text| Zeroizing::new(text.to_owned())));
+        let keep = format!("keep one with POST /api/credentials (provider \"{provider}\")");
         if own.is_none() && door.door.needs_key {
-            let text = format!(
-                "there is no key for provider '{provider}': keep one with POST /api/credentials (provider \"{provider}\")"
-            );
+            let text = format!("there is no key for provider '{provider}': {keep}");
             return Err(Failure::new(ErrorCategory::Auth, "no_key", text));
+        }
+        if own.is_some() && kept {
+            let text = format!(
+                "what provider '{provider}' keeps is its account's, so this call takes a key of your own: {keep}"
+            );
+            return Err(Failure::new(ErrorCategory::Auth, "own_key_needed", text));
         }
         Ok(Key { secret: own, credential_id: None, source: "none" })
     }

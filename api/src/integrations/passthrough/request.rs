@@ -3,7 +3,7 @@
 use std::fmt;
 
 use axum::http::{
-    HeaderMap, HeaderName, HeaderValue,
+    HeaderMap, HeaderName, HeaderValue, Method,
     header::{ACCEPT_ENCODING, CONNECTION, CONTENT_TYPE},
 };
 use reqwest::Url;
@@ -23,7 +23,7 @@ const HOP_BY_HOP: [&str; 10] = [
     "upgrade",
 ];
 /// What says who the caller is, or how they came here: the platform's to know.
-const CALLERS: [&str; 20] = [
+const CALLERS: [&str; 21] = [
     "host",
     "authorization",
     "x-api-key",
@@ -38,6 +38,7 @@ const CALLERS: [&str; 20] = [
     "x-environment",
     "x-data-class",
     "x-policy-ref",
+    "x-access-reason",
     "x-trace-id",
     "x-request-id",
     "x-real-ip",
@@ -72,6 +73,32 @@ const SERVERS_BEGIN: [&str; 3] = ["access-control-", "x-symbia-", "ratelimit"];
 const NAMES_MODEL: [&str; 5] = ["models", "model", "engines", "deployments", "tunedmodels"];
 /// Members besides `model` by which a body may choose one.
 const CHOOSES: [&str; 6] = ["models", "engine", "deployment", "fallbacks", "fallback_models", "model_id"];
+
+/// What providers answer and keep nothing of.
+const KEEP_NOTHING: [&str; 11] = [
+    "chat/completions",
+    "completions",
+    "embeddings",
+    "moderations",
+    "rerank",
+    "messages",
+    "messages/count_tokens",
+    "images/generations",
+    "audio/speech",
+    "audio/transcriptions",
+    "audio/translations",
+];
+
+/// Whether a provider may keep something of a call, or gives what it keeps.
+pub(super) fn is_kept(method: &Method, path: &str, body: Option<&[u8]>) -> bool {
+    // OpenAI keeps an answer that it is told to `store`.
+    let stores = || body.is_none_or(|body| body.windows(7).any(|part| part == b"\"store\""));
+    match *method {
+        Method::GET => path != "models",
+        Method::POST => !KEEP_NOTHING.contains(&path) || path == "chat/completions" && stores(),
+        _ => true,
+    }
+}
 
 /// A path that leads elsewhere than below a base URL.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -166,7 +193,9 @@ pub(super) struct Asks {
 /// Tells it by the body, which is none when it was not read whole, the path and the query.
 pub(super) fn asks(headers: &HeaderMap, body: Option<&[u8]>, path: &str, query: Option<&str>) -> Asks {
     let mut asks = match body {
-        Some(body) if !headers.contains_key("content-encoding") => in_body(headers, body),
+        Some(body) if headers.get("content-encoding").is_none_or(|encoding| encoding == "identity") => {
+            in_body(headers, body)
+        }
         _ => Asks::default(),
     };
     let mut segments = path.split('/').map(str::to_ascii_lowercase).peekable();
@@ -284,6 +313,7 @@ mod tests {
             ("x-api-key", "mine"),
             ("cookie", "token=mine"),
             ("x-org-id", "acme"),
+            ("x-access-reason", "incident 4711"),
             ("x-symbia-tags", "a"),
             ("x-forwarded-for", "10.0.0.1"),
             ("transfer-encoding", "chunked"),
@@ -310,6 +340,25 @@ mod tests {
     }
 
     #[test]
+    fn what_an_account_keeps_is_told_from_what_passes_through_it() {
+        let kept = |method: Method, path: &str, body: &str| is_kept(&method, path, Some(body.as_bytes()));
+        assert!(!kept(Method::GET, "models", "") && !kept(Method::POST, "embeddings", "{}"));
+        assert!(!kept(Method::POST, "chat/completions", r#"{"model":"a"}"#));
+        assert!(kept(Method::POST, "chat/completions", r#"{"model":"a", "store":true}"#));
+        assert!(is_kept(&Method::POST, "chat/completions", None));
+        for (method, path) in [
+            (Method::GET, "files"),
+            (Method::GET, "models/a"),
+            (Method::DELETE, "files/file-1"),
+            (Method::POST, "files"),
+            (Method::POST, "responses"),
+            (Method::POST, "chat/completions/x"),
+        ] {
+            assert!(kept(method.clone(), path, "{}"), "{method} {path}");
+        }
+    }
+
+    #[test]
     fn a_model_is_told_only_where_no_other_can_be_meant() {
         let json = headers(&[("content-type", "application/json")]);
         let of = |body: &str, path: &str, query: Option<&str>| asks(&json, Some(body.as_bytes()), path, query);
@@ -331,6 +380,8 @@ mod tests {
         for body in ["", "[]", "{broken", r#"{"messages":[]}"#] {
             assert_eq!(of(body, "chat", None), Asks::default(), "{body}");
         }
+        let plain = headers(&[("content-encoding", "identity")]);
+        assert_eq!(asks(&plain, Some(br#"{"model":"a"}"#), "chat", None), clear("a"));
         let packed = headers(&[("content-encoding", "gzip")]);
         assert_eq!(asks(&packed, Some(br#"{"model":"a"}"#), "chat", None), Asks::default());
         let form = headers(&[("content-type", "multipart/form-data; boundary=x")]);

@@ -1,6 +1,6 @@
 //! Discord's HTTP API: one call at a time, and what its refusals mean. What is said there comes over its gateway.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -10,7 +10,7 @@ use reqwest::{
 };
 use serde_json::{Value, json};
 use symbia_commands::integrations::ChannelContent;
-use symbia_egress::{Egress, Errand, Reply, Rules, Socket, leads_to};
+use symbia_egress::{Egress, Errand, Policy, Reply, Rules, Socket, leads_to};
 use uuid::Uuid;
 
 use super::{
@@ -67,6 +67,17 @@ impl Discord {
         let host = url.host_str().unwrap_or_default();
         let own = vec![url.port().map_or_else(|| host.to_owned(), |port| format!("{host}:{port}"))];
         Ok(Discord { base, own, egress, gateways, files })
+    }
+
+    /// The same as far as an organization's egress policy lets it.
+    #[must_use]
+    pub fn within(&self, policy: Option<Arc<Policy>>) -> Self {
+        Discord {
+            egress: self.egress.within(policy.clone()),
+            gateways: self.gateways.within(policy.clone()),
+            files: self.files.within(policy),
+            ..self.clone()
+        }
     }
 }
 

@@ -105,7 +105,8 @@ impl Channels {
             Ok(key) => key,
             Err(refused) => return Ok((false, refused.into())),
         };
-        let bot = DiscordBot::new(&self.0.discord, key);
+        let policy = self.0.egress.policy(&connection.org_id).await?;
+        let bot = DiscordBot::new(&self.0.discord.within(policy), key);
         let former = hold.held.session.clone();
         let opening = async {
             let at = match &former {

@@ -85,10 +85,11 @@ impl Channels {
     /// The line of an account; the token is lent on record.
     pub(super) async fn line(&self, of: Account<'_>) -> anyhow::Result<Result<Line, Refused>> {
         let parts = &self.0;
+        let policy = parts.egress.policy(of.org).await?;
         Ok(match of.channel_type {
-            TELEGRAM => self.token(&of).await?.map(|key| TelegramBot::line(&parts.telegram, key)),
-            SLACK => self.token(&of).await?.map(|key| SlackBot::line(&parts.slack, key)),
-            DISCORD => self.token(&of).await?.map(|key| DiscordBot::line(&parts.discord, key)),
+            TELEGRAM => self.token(&of).await?.map(|key| TelegramBot::line(&parts.telegram.within(policy), key)),
+            SLACK => self.token(&of).await?.map(|key| SlackBot::line(&parts.slack.within(policy), key)),
+            DISCORD => self.token(&of).await?.map(|key| DiscordBot::line(&parts.discord.within(policy), key)),
             EMAIL => match (of.target_url.and_then(|url| Url::parse(url).ok()), of.account) {
                 (Some(server), Some(address)) => {
                     let account = email::Account { server, address, login: of.login };
@@ -99,7 +100,7 @@ impl Channels {
             },
             WHATSAPP => {
                 let number = of.account.unwrap_or_default();
-                self.token(&of).await?.map(|key| WhatsAppNumber::line(&parts.whatsapp, number, key))
+                self.token(&of).await?.map(|key| WhatsAppNumber::line(&parts.whatsapp.within(policy), number, key))
             }
             WEBHOOK => {
                 let secret = parts.secrets.secret(of.secret_ref).await?;

@@ -1,5 +1,7 @@
 //! Slack's Web API: one call at a time, and what its refusals mean.
 
+use std::sync::Arc;
+
 use async_trait::async_trait;
 use bytes::Bytes;
 use reqwest::{
@@ -8,7 +10,7 @@ use reqwest::{
 };
 use serde_json::{Value, json};
 use symbia_commands::integrations::{ChannelContent, ChannelFormat};
-use symbia_egress::{Egress, Errand, Reply};
+use symbia_egress::{Egress, Errand, Policy, Reply};
 
 use super::{
     super::provider::ApiKey,
@@ -45,6 +47,12 @@ impl Slack {
     pub fn new(base: &str) -> Result<Self, String> {
         let ((base, egress), (_, files)) = (only(base)?, only(SLACK_FILES)?);
         Ok(Slack { base, egress, files })
+    }
+
+    /// The same as far as an organization's egress policy lets it.
+    #[must_use]
+    pub fn within(&self, policy: Option<Arc<Policy>>) -> Self {
+        Slack { egress: self.egress.within(policy.clone()), files: self.files.within(policy), ..self.clone() }
     }
 }
 

@@ -1,6 +1,6 @@
 //! Telegram's Bot API: one call at a time, and what its refusals mean.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -10,7 +10,7 @@ use reqwest::{
 };
 use serde_json::{Value, json};
 use symbia_commands::integrations::ChannelContent;
-use symbia_egress::{Egress, Errand, Reply, Rules};
+use symbia_egress::{Egress, Errand, Policy, Reply, Rules};
 use symbia_events::integrations::ChannelMode;
 
 use super::{
@@ -48,6 +48,12 @@ impl Telegram {
     pub fn new(base: &str) -> Result<Self, String> {
         let (base, egress) = only(base)?;
         Ok(Telegram { base, egress })
+    }
+
+    /// The same as far as an organization's egress policy lets it.
+    #[must_use]
+    pub fn within(&self, policy: Option<Arc<Policy>>) -> Self {
+        Telegram { egress: self.egress.within(policy), ..self.clone() }
     }
 
     // A token is a part of the path, and of nothing else.

@@ -1,6 +1,6 @@
 //! WhatsApp's Cloud API, a part of Meta's Graph API: one call at a time, and what its refusals mean.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -10,7 +10,7 @@ use reqwest::{
 };
 use serde_json::{Value, json};
 use symbia_commands::integrations::ChannelContent;
-use symbia_egress::{Egress, Errand, Reply};
+use symbia_egress::{Egress, Errand, Policy, Reply};
 
 use super::{
     super::provider::ApiKey,
@@ -49,6 +49,12 @@ impl WhatsApp {
     pub fn new(base: &str) -> Result<Self, String> {
         let ((base, egress), (_, files)) = (only(base)?, only(WHATSAPP_FILES)?);
         Ok(WhatsApp { base, egress, files })
+    }
+
+    /// The same as far as an organization's egress policy lets it.
+    #[must_use]
+    pub fn within(&self, policy: Option<Arc<Policy>>) -> Self {
+        WhatsApp { egress: self.egress.within(policy.clone()), files: self.files.within(policy), ..self.clone() }
     }
 }
 
