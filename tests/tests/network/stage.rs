@@ -22,7 +22,9 @@ use symbia_api::{
 };
 use symbia_egress::Rules;
 use symbia_events::{KeyRing, Service};
-use symbia_projections::{ProjectorHandle, ProjectorOptions, ReadPool, fixed_keys, migrate, network::Network};
+use symbia_projections::{
+    ProjectorHandle, ProjectorOptions, ReadPool, fixed_keys, integrations::Integrations, migrate, network::Network,
+};
 use symbia_tests::socketio::SocketClient;
 use symbia_workers::{
     network::{DelivererOptions, Liveness, MeshDeliverer, MeshKeeper, Post},
@@ -127,7 +129,8 @@ impl Mesh {
 
     /// The same on a platform that stands.
     pub async fn within(house: House, configure: impl FnOnce(&mut Options)) -> Self {
-        migrate(&house.pool, &[&Network::default()]).await.unwrap();
+        // The integrations' read models have the egress policies that deliveries keep to.
+        migrate(&house.pool, &[&Network::default(), &Integrations]).await.unwrap();
         let ring = fixed_keys(KeyRing::clone(&house.keys));
         let projector = ProjectorOptions::new(house.pool.clone(), house.jetstream.clone(), ring);
         let projector = projector.build(Arc::new(Network::default())).start();
