@@ -4,7 +4,7 @@ use axum::{extract::State, http::StatusCode};
 use serde::{Deserialize, Serialize};
 use symbia_commands::{
     Actor,
-    integrations::{GuardrailCommand, RemoveGuardrail, SetGuardrail, guardrail_id, may_be_guardrail},
+    integrations::{GuardrailCommand, MAX_GUARDRAILS, RemoveGuardrail, SetGuardrail, guardrail_id, may_be_guardrail},
 };
 use symbia_events::{
     AggregateRef, Service,
@@ -170,6 +170,12 @@ impl Integrations {
         let found = model::guardrail(&mut tx, asker.org.as_str(), name).await?;
         Ok(found.ok_or_else(unknown)?.into())
     }
+
+    async fn all_guardrails(&self, asker: &Asker) -> ApiResult<Vec<Guardrail>> {
+        let mut tx = self.platform.read(&asker.scope()).await?;
+        let found = model::guardrails(&mut tx, asker.org.as_str()).await?;
+        Ok(found.into_iter().map(Guardrail::from).collect())
+    }
 }
 
 /// List the guardrails of the organization
@@ -181,9 +187,7 @@ async fn list(
     caller: Caller,
 ) -> ApiResult<Json<Vec<Guardrail>>> {
     let asker = Asker::new(&caller, &scope)?;
-    let mut tx = service.platform.read(&asker.scope()).await?;
-    let found = model::guardrails(&mut tx, asker.org.as_str()).await?;
-    Ok(Json(found.into_iter().map(Guardrail::from).collect()))
+    Ok(Json(service.all_guardrails(&asker).await?))
 }
 
 /// Read a guardrail
@@ -202,12 +206,14 @@ async fn read(
 
 /// Set a guardrail (admins of the organization)
 ///
-/// All guardrails of an organization count for all its requests to models, within a second. What they find is on record, never
-/// with the text.
+/// All guardrails of an organization, at most 20, count for all its chats and completions, by each of their APIs, within a second.
+/// What they find is on record, never with the text. What is embedded, drawn, spoken, ranked or moderated is not looked at; calls
+/// of providers' own APIs are not passed on.
 #[utoipa::path(put, path = "/integrations/guardrails/{name}", tag = "Guardrails", request_body = NewGuardrail,
     params(("name" = String, Path, description = "1 to 64 letters, digits, dots, dashes and underscores")),
     responses((status = 200, description = "The guardrail", body = Guardrail),
-        (status = 400, description = "A field is not valid"), (status = 403, description = "Not an admin of the organization")))]
+        (status = 400, description = "A field is not valid"), (status = 403, description = "Not an admin of the organization"),
+        (status = 409, description = "There are 20 already")))]
 async fn set(
     State(service): State<Integrations>,
     scope: RequestScope,
@@ -216,6 +222,11 @@ async fn set(
     Json(new): Json<NewGuardrail>,
 ) -> ApiResult<Json<Guardrail>> {
     let (asker, address) = of_admin(&caller, &scope, &name)?;
+    let others = service.all_guardrails(&asker).await?;
+    if others.len() >= MAX_GUARDRAILS && others.iter().all(|other| other.name != name) {
+        let text = format!("an organization has at most {MAX_GUARDRAILS} guardrails: remove one first");
+        return Err(ApiError::new(StatusCode::CONFLICT, "TOO_MANY_GUARDRAILS", text));
+    }
     let command = GuardrailCommand::from(SetGuardrail {
         guardrail_id: address.id.clone(),
         org_id: asker.org.to_string(),

@@ -58,6 +58,9 @@ pub fn may_be_guardrail(name: &str) -> bool {
     !name.is_empty() && name.len() <= LONGEST_NAME && name.chars().all(plain)
 }
 
+/// Most guardrails of an organization.
+pub const MAX_GUARDRAILS: usize = 20;
+
 /// A guardrail.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Guardrail {

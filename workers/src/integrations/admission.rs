@@ -205,6 +205,11 @@ impl LlmRouter {
             Ok(Kept(kept)) if kept.is_empty() => Ok(Admission::Granted(charged)),
             Ok(Kept(kept)) => {
                 work.places.get_or_init(|| places(&kept, budgets));
+                work.beside.get_or_init(|| {
+                    let first = budgets.iter().filter(|budget| budget.counts(&asker, model));
+                    let first: Vec<&str> = first.map(|budget| budget.id.as_str()).collect();
+                    kept.iter().filter(|id| !first.contains(&id.as_str())).cloned().collect()
+                });
                 let admit = AdmitCompletion { request_id: id.clone(), budgets: kept.clone() };
                 let command = CommandId::derived(work.event.id, "admit");
                 let admit = CompletionCommand::from(admit);

@@ -27,8 +27,12 @@ use crate::content_keys::ContentKeys;
 
 /// Longest entry in bytes.
 const ROOM: usize = 1 << 20;
-/// Most answers that are compared with a question, and how long that may take.
-const MOST_AROUND: usize = 256;
+/// The same of one that may be given to what means the same: those around a question are all read.
+const ROOM_AROUND: usize = 32 * 1024;
+/// Most answers that are compared with a question, and how many come at a time.
+const MOST_AROUND: usize = 5_000;
+const AT_ONCE: usize = 256;
+/// How long the reader that was made for it stays.
 const LOOKED_THROUGH: Duration = Duration::from_secs(5);
 /// How long the broker may take: without it, the model is asked.
 const PATIENCE: Duration = Duration::from_millis(500);
@@ -97,7 +101,9 @@ impl Answers {
         let org = &work.event.orgid;
         let whole = self.hash(org, &about(&work.asked.turns).to_string());
         // Those of a meaning stand together, apart from those that are to be the same.
-        let before = work.last_message().filter(|_| similar).map(|(_, before)| about(before));
+        // Who says it is not in what it means.
+        let who = work.asked.turns.last().and_then(|turn| turn.name.as_ref());
+        let before = work.last_message().filter(|_| similar).map(|(_, before)| json!([about(before), who]));
         let around = before.map(|before| format!("{org}.{}", self.hash(org, &json!(["around", before]).to_string())));
         let place = format!("{}.{whole}", around.as_deref().unwrap_or(org.as_str()));
         Some(Question { place, around, lasts })
@@ -121,18 +127,25 @@ impl Answers {
 
     /// The answer to the nearest message around a question that is near enough, and who gave it.
     pub async fn near(&self, question: &Question, meaning: &Meaning, least: f64) -> Option<(Answer, String)> {
-        let found = tokio::time::timeout(PATIENCE, self.nearest(question, meaning, least)).await;
-        let found = found.unwrap_or_else(|_| Err(anyhow::anyhow!("the broker does not answer")));
-        let (similarity, kept) = found.unwrap_or_else(|error| {
+        let mut nearest = None;
+        let looked = tokio::time::timeout(PATIENCE, self.look_around(question, meaning, least, &mut nearest)).await;
+        if let Ok(Err(error)) = looked {
             tracing::warn!(%error, "answers of before are not looked for");
-            None
-        })?;
+        }
+        // What was found until then will do.
+        let (similarity, kept) = nearest?;
         let answer = Answer { usage: Usage::default(), cached: true, similarity: Some(similarity), ..kept.answer };
         Some((answer, kept.by))
     }
 
-    async fn nearest(&self, question: &Question, meaning: &Meaning, least: f64) -> anyhow::Result<Option<(f64, Kept)>> {
-        let Some(around) = &question.around else { return Ok(None) };
+    async fn look_around(
+        &self,
+        question: &Question,
+        meaning: &Meaning,
+        least: f64,
+        nearest: &mut Option<(f64, Kept)>,
+    ) -> anyhow::Result<()> {
+        let Some(around) = &question.around else { return Ok(()) };
         let prefix = format!("$KV.{ANSWERS_BUCKET}.");
         let config = pull::Config {
             filter_subject: format!("{prefix}{around}.*"),
@@ -144,11 +157,11 @@ impl Answers {
             ..pull::Config::default()
         };
         let entries = self.store().await?.stream.create_consumer(config).await?;
-        if entries.cached_info().num_pending == 0 {
-            return Ok(None);
+        let most = usize::try_from(entries.cached_info().num_pending).unwrap_or(MOST_AROUND).min(MOST_AROUND);
+        if most == 0 {
+            return Ok(());
         }
-        let mut entries = entries.fetch().max_messages(MOST_AROUND).messages().await?;
-        let mut nearest: Option<(f64, Kept)> = None;
+        let mut entries = entries.stream().max_messages_per_batch(AT_ONCE).messages().await?.take(most);
         while let Some(entry) = entries.next().await {
             let entry = entry.map_err(|error| anyhow::anyhow!(error))?;
             let Some(place) = entry.subject.strip_prefix(&prefix) else { continue };
@@ -157,10 +170,10 @@ impl Answers {
             let Ok(Some(kept)) = kept else { continue };
             let Some(similarity) = kept.meaning.as_ref().and_then(|other| other.similarity(meaning)) else { continue };
             if similarity >= least && nearest.as_ref().is_none_or(|(other, _)| similarity > *other) {
-                nearest = Some((similarity, kept));
+                *nearest = Some((similarity, kept));
             }
         }
-        Ok(nearest)
+        Ok(())
     }
 
     async fn kept(&self, question: &Question) -> anyhow::Result<Option<Kept>> {
@@ -200,7 +213,7 @@ impl Answers {
 
     async fn put(&self, kept: &Kept, work: &Work<'_>, lasts: Duration) -> anyhow::Result<()> {
         let sealed = serde_json::to_vec(&work.asked.key.seal(&serde_json::to_string(kept)?))?;
-        if sealed.len() > ROOM {
+        if sealed.len() > if kept.meaning.is_some() { ROOM_AROUND } else { ROOM } {
             return Ok(());
         }
         let mut headers = HeaderMap::new();

@@ -1,6 +1,9 @@
 //! The attempts at a completion: one target after another is asked until there is an answer, or no reason to go on.
 
-use std::{sync::atomic::Ordering, time::Duration};
+use std::{
+    sync::atomic::{AtomicBool, Ordering},
+    time::Duration,
+};
 
 use symbia_commands::{
     OutcomeStatus,
@@ -46,6 +49,8 @@ pub(super) struct Heard {
     pub end: End,
     /// As readers may see it.
     text: String,
+    /// Whether they were shown any of it.
+    shown: bool,
     /// Bytes that the model wrote.
     wrote: usize,
     /// Whether it was asked at all.
@@ -55,7 +60,7 @@ pub(super) struct Heard {
 
 impl Heard {
     fn nothing(fault: Fault) -> Self {
-        Heard { end: End::Fault(fault), text: String::new(), wrote: 0, asked: false, first: None }
+        Heard { end: End::Fault(fault), text: String::new(), shown: false, wrote: 0, asked: false, first: None }
     }
 }
 
@@ -68,6 +73,19 @@ pub(super) fn not_lent(credential: &str, provider: &str) -> Fault {
 impl Work<'_> {
     pub(super) fn prompt(&self, attempt: u32, model: String) -> Prompt {
         prompt(self.event.orgid.as_str(), self.request, &self.asked, attempt, model)
+    }
+
+    pub(super) fn attempt_failed(&self, attempt: u32, fault: Fault) -> FailCompletionAttempt {
+        FailCompletionAttempt {
+            request_id: self.request.request_id.clone(),
+            attempt,
+            category: fault.category,
+            code: fault.code,
+            upstream: fault.upstream.map(|upstream| *upstream),
+            message: Some(self.asked.key.seal(&fault.message)),
+            retry_after_ms: None,
+            spent: None,
+        }
     }
 
     // Of an answer that has no end, counted by us.
@@ -126,7 +144,7 @@ impl LlmRouter {
                 End::Fault(fault) => fault,
                 End::Outrun => Fault::new(ErrorCategory::Internal, HEDGE_LOST, "another attempt was to answer"),
             };
-            let spoken = work.request.stream && heard.first.is_some();
+            let spoken = work.request.stream && heard.shown;
             let Some((next, wait)) = self.next(work, turn, &fault, spoken, last) else {
                 let failed = self.failed(work.request, Some(attempt), &fault, Some(&work.asked.key));
                 let partial_content = (!heard.text.is_empty()).then(|| work.asked.key.seal(&heard.text));
@@ -135,16 +153,8 @@ impl LlmRouter {
                 return self.end(work, failed.into(), "failed").await.map(|_| ());
             };
             tracing::warn!(request = work.request.request_id, attempt, %fault, ?wait, "attempt failed, trying again");
-            let failed = FailCompletionAttempt {
-                request_id: work.request.request_id.clone(),
-                attempt,
-                category: fault.category,
-                code: fault.code,
-                upstream: fault.upstream.map(|upstream| *upstream),
-                message: Some(work.asked.key.seal(&fault.message)),
-                retry_after_ms: Some(u64::try_from(wait.as_millis()).unwrap_or(u64::MAX)),
-                spent: None,
-            };
+            let retry_after_ms = Some(u64::try_from(wait.as_millis()).unwrap_or(u64::MAX));
+            let failed = FailCompletionAttempt { retry_after_ms, ..work.attempt_failed(attempt, fault) };
             if !self.record(work, failed.into(), &format!("failed-{attempt}")).await? {
                 return Ok(());
             }
@@ -254,7 +264,11 @@ impl LlmRouter {
                 observed.failed(fault);
             }
             End::Outrun => {
-                self.standings.took(&name, (OffsetDateTime::now_utc() - begun).as_seconds_f64() * 1000.0);
+                // It would have taken longer than that.
+                let ms = (OffsetDateTime::now_utc() - begun).as_seconds_f64() * 1000.0;
+                if self.standings.latency_ms(&name).is_some_and(|known| ms > known) {
+                    self.standings.took(&name, ms);
+                }
                 observed.cancelled();
             }
             End::Cancelled => observed.cancelled(),
@@ -278,9 +292,10 @@ impl LlmRouter {
     ) -> Heard {
         let Candidate { provider, timeout, .. } = &work.asked.targets[turn.target];
         let given_up = timeout.map_or(work.deadline, |timeout| work.deadline.min(Instant::now() + timeout));
-        let (mut text, mut wrote, mut first) = (String::new(), 0, None);
-        let mut veil = Veil::new(work.asked.guards.as_ref());
+        let (mut text, mut shown, mut wrote, mut first) = (String::new(), false, 0, None);
+        let mut veil = Veil::new(work.asked.guards.as_ref(), work.asked.options.format.as_ref());
         let mut show = |choice: u32, piece: Delta<'_>| {
+            shown = true;
             if let (0, Delta::Text(piece)) = (choice, piece) {
                 text.push_str(piece);
             }
@@ -301,12 +316,17 @@ impl LlmRouter {
             }
             veil.piece(choice, piece, &mut show);
         };
+        let called = AtomicBool::new(false);
+        let call = async {
+            called.store(true, Ordering::Relaxed);
+            provider.complete(prompt, lease.map(|lease| &lease.key), &mut deltas).await
+        };
         // Dropping the call stops the model.
         let end = tokio::select! {
             biased;
             () = work.cancelled.cancelled() => End::Cancelled,
             () = Race::lost(race, prompt.attempt) => End::Outrun,
-            answer = provider.complete(prompt, lease.map(|lease| &lease.key), &mut deltas) => match answer {
+            answer = call => match answer {
                 Ok(answer) => End::Answer(Box::new(answer)),
                 Err(fault) => End::Fault(fault),
             },
@@ -323,7 +343,7 @@ impl LlmRouter {
         if matches!(end, End::Answer(_)) {
             veil.lift(&mut show);
         }
-        Heard { end, text, wrote, asked: true, first }
+        Heard { end, text, shown, wrote, asked: called.into_inner(), first }
     }
 
     async fn complete(
@@ -346,7 +366,12 @@ impl LlmRouter {
             tokens_per_sec: writing
                 .map(|seconds| (answer.usage.completion_tokens as f64 / seconds * 10.0).round() / 10.0),
         };
-        let guarded = work.asked.guards.as_deref().map(|guards| screen_answer(guards, &mut answer)).unwrap_or_default();
+        let guarded = work
+            .asked
+            .guards
+            .as_deref()
+            .map(|guards| screen_answer(guards, &mut answer, work.asked.options.format.as_ref()))
+            .unwrap_or_default();
         if let Some(fault) = blocked(&guarded, "answer") {
             return self.block(work, turn, attempt, &answer, (fault, guarded)).await;
         }
@@ -437,6 +462,9 @@ impl LlmRouter {
     async fn end(&self, work: &Work<'_>, command: CompletionCommand, purpose: &str) -> anyhow::Result<bool> {
         if let Some(places) = work.places.get() {
             leave(&self.sender, work.event, &work.request.request_id, places).await?;
+        }
+        if let Some(beside) = work.beside.get().filter(|_| !work.raced.load(Ordering::Relaxed)) {
+            leave(&self.sender, work.event, &work.request.request_id, beside).await?;
         }
         self.record(work, command, purpose).await
     }

@@ -49,7 +49,7 @@ pub(super) fn prompt(org: &str, request: &CompletionRequested, asked: &Asked, at
         attempt,
         model,
         turns: asked.turns.clone(),
-        sampling: request.sampling.clone(),
+        sampling: asked.sampling.clone(),
         options: asked.options.clone(),
     }
 }

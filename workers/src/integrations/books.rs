@@ -7,7 +7,10 @@ use async_nats::Client;
 use async_trait::async_trait;
 use moka::sync::Cache;
 use serde_json::Value;
-use symbia_commands::{Actor, Membership, integrations::Guards};
+use symbia_commands::{
+    Actor, Membership,
+    integrations::{Guards, MAX_GUARDRAILS},
+};
 use symbia_events::integrations::GuardrailSet;
 use symbia_projections::{
     ReadPool, Scope,
@@ -27,8 +30,9 @@ use crate::{sender::Sender, vault::Vault};
 /// How long what the read models said about budgets, prices and routes counts.
 const KEPT: Duration = Duration::from_secs(1);
 const MOST: u64 = 10_000;
-/// Organizations whose guardrails are kept compiled.
-const MOST_GUARDS: u64 = 1_000;
+/// Expressions that are kept compiled, and for how long nobody needs them.
+const MOST_EXPRESSIONS: u64 = 4_000;
+const UNUSED: Duration = Duration::from_secs(600);
 /// What a credential is released for.
 const PURPOSE: &str = "llm call";
 
@@ -54,7 +58,11 @@ impl Books {
             reader,
             vault: Vault::new(secrets, sender),
             terms: Cache::builder().max_capacity(MOST).time_to_live(KEPT).build(),
-            guards: Cache::builder().max_capacity(MOST_GUARDS).build(),
+            guards: Cache::builder()
+                .max_capacity(MOST_EXPRESSIONS)
+                .weigher(|_, guards: &Arc<Guards>| u32::try_from(guards.expressions()).unwrap_or(u32::MAX))
+                .time_to_idle(UNUSED)
+                .build(),
             prices: Cache::builder().max_capacity(MOST).time_to_live(KEPT).build(),
             scopes: Cache::builder().max_capacity(MOST).time_to_live(KEPT).build(),
             routes: Cache::builder().max_capacity(MOST).time_to_live(KEPT).build(),
@@ -140,7 +148,7 @@ impl Books {
 }
 
 impl Books {
-    fn guards(&self, org: &str, found: &[model::Guardrail]) -> anyhow::Result<Option<Arc<Guards>>> {
+    async fn guards(&self, org: &str, found: &[model::Guardrail]) -> anyhow::Result<Option<Arc<Guards>>> {
         if found.is_empty() {
             return Ok(None);
         }
@@ -153,7 +161,9 @@ impl Books {
             return Ok(Some(guards));
         }
         // What cannot be applied lets nothing through.
-        let guards = Arc::new(Guards::compile(&found).context("a guardrail of the organization")?);
+        anyhow::ensure!(found.len() <= MAX_GUARDRAILS, "the organization has more than {MAX_GUARDRAILS} guardrails");
+        let compiled = tokio::task::spawn_blocking(move || Guards::compile(&found)).await?;
+        let guards = Arc::new(compiled.context("a guardrail of the organization")?);
         self.guards.insert(org.to_owned(), Arc::clone(&guards));
         Ok(Some(guards))
     }
@@ -183,7 +193,7 @@ impl Accounts for Books {
             Some(BudgetTerms { id: budget.id, scope, subject: budget.subject, period, unit, limit })
         };
         let budgets: Arc<[BudgetTerms]> = found.into_iter().filter_map(terms).collect();
-        let guards = self.guards(org, &model::guardrails(&mut tx, org).await?)?;
+        let guards = self.guards(org, &model::guardrails(&mut tx, org).await?).await?;
         let terms = OrgTerms { budgets, guards };
         self.terms.insert(org.to_owned(), terms.clone());
         Ok(terms)

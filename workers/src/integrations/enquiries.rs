@@ -115,7 +115,8 @@ impl Enquiries {
         let (mut turns, mut options) = opened(&opener, &asked.messages, asked.options.as_ref())?;
         let terms = self.accounts.terms(asker.org).await.map_err(|error| unavailable("guardrails", &error))?;
         if let Some(guards) = &terms.guards
-            && let Some(fault) = blocked(&screen_prompt(guards, &mut turns, &mut options), "prompt")
+            && let found = screen_prompt(guards, &mut turns, &mut options, &mut Sampling::default())
+            && let Some(fault) = blocked(&found, "prompt")
         {
             return Err(fault);
         }

@@ -1,26 +1,34 @@
 //! Guardrails at work (integrations.md §28): on a prompt before a provider sees it, on an answer before a reader does.
 //!
-//! Of a prompt, the texts of all messages, the arguments of calls of tools, and what describes tools and the answer's shape are
-//! looked at; pictures are not. Of an answer that streams, what may be the beginning of something that is to be replaced is held
+//! Of a prompt, all texts that a provider is given are looked at: messages, calls of tools, tools, the answer's shape, where it is
+//! to stop; pictures are not. Of an answer that streams, what may be the beginning of something that is to be replaced is held
 //! back, calls of tools and probabilities until the end; all of it where it may be blocked.
 
 use std::{collections::BTreeMap, sync::Arc};
 
 use symbia_commands::integrations::{Guards, Hold, Redactor, Screening, blocking};
 use symbia_events::integrations::{
-    AnswerFormat, ErrorCategory, GuardrailAction, GuardrailFinding, PromptOptions, PromptPart, PromptRole,
+    AnswerFormat, ErrorCategory, GuardrailAction, GuardrailFinding, PromptOptions, PromptPart, PromptRole, Sampling,
     TokenLogprob, ToolCall,
 };
 
-use super::provider::{Answer, Delta, Fault, Turn};
+use super::provider::{Answer, Delta, Fault, MAX_ANSWER, Turn};
 
 /// Replaces what is to be replaced in a prompt, and says what was found.
-pub(super) fn screen_prompt(guards: &Guards, turns: &mut [Turn], options: &mut PromptOptions) -> Vec<GuardrailFinding> {
+pub(super) fn screen_prompt(
+    guards: &Guards,
+    turns: &mut [Turn],
+    options: &mut PromptOptions,
+    sampling: &mut Sampling,
+) -> Vec<GuardrailFinding> {
     let mut screening = guards.of_prompt();
-    let last = turns.iter().rposition(|turn| turn.role == PromptRole::User);
-    if let Some((place, turn)) = last.and_then(|last| Some((last, turns.get(last)?))) {
-        screening.allowed(&turn.content, &format!("messages[{place}]"));
-    }
+    // What providers are given of a message in parts is its parts.
+    turns.iter_mut().filter(|turn| !turn.parts.is_empty()).for_each(|turn| turn.content = texts(&turn.parts));
+    // Who is asked nothing is asked nothing allowed.
+    let last = turns.iter().enumerate().rfind(|(_, turn)| turn.role == PromptRole::User);
+    let (place, text) =
+        last.map_or(("messages".to_owned(), ""), |(last, turn)| (format!("messages[{last}]"), &turn.content));
+    screening.allowed(text, &place);
     for (place, turn) in turns.iter_mut().enumerate() {
         let place = format!("messages[{place}]");
         if matches!(turn.role, PromptRole::User | PromptRole::Tool) {
@@ -29,49 +37,78 @@ pub(super) fn screen_prompt(guards: &Guards, turns: &mut [Turn], options: &mut P
         screen_turn(&mut screening, turn, &place);
     }
     for tool in &mut options.tools {
+        screening.name(&tool.name, "tools");
         tool.description.iter_mut().for_each(|text| _ = screening.text(text, "tools"));
         screening.schema(&mut tool.parameters, "tools");
     }
-    if let Some(AnswerFormat::JsonSchema { schema, .. }) = &mut options.format {
-        screening.schema(schema, "format");
+    match &mut options.format {
+        Some(AnswerFormat::JsonSchema { name, schema, .. }) => {
+            screening.name(name, "format");
+            screening.schema(schema, "format");
+        }
+        Some(AnswerFormat::Grammar { grammar }) => screening.name(grammar, "format"),
+        Some(AnswerFormat::JsonObject) | None => {}
     }
+    sampling.stop.iter_mut().for_each(|text| _ = screening.text(text, "stop"));
     screening.findings("messages")
 }
 
+fn texts(parts: &[PromptPart]) -> String {
+    let text = |part: &'_ PromptPart| match part {
+        PromptPart::Text { text } => Some(text.clone()),
+        PromptPart::Image { .. } => None,
+    };
+    parts.iter().filter_map(text).collect::<Vec<_>>().join("\n")
+}
+
 fn screen_turn(screening: &mut Screening<'_>, turn: &mut Turn, place: &str) {
+    // What tools answer is JSON more often than not.
+    let is_json = turn.role == PromptRole::Tool;
+    let mut look = |text: &mut String| if is_json { screening.json(text, place) } else { screening.text(text, place) };
     if turn.parts.is_empty() {
-        screening.text(&mut turn.content, place);
+        look(&mut turn.content);
     } else {
-        let mut texts = Vec::new();
         for part in &mut turn.parts {
             if let PromptPart::Text { text } = part {
-                screening.text(text, place);
-                texts.push(text.as_str());
+                look(text);
             }
         }
-        turn.content = texts.join("\n");
+        turn.content = texts(&turn.parts);
     }
+    turn.name.iter().for_each(|name| screening.name(name, place));
     for call in &mut turn.tool_calls {
+        screening.name(&call.name, place);
         screening.json(&mut call.arguments, place);
     }
 }
 
 /// Replaces what is to be replaced in an answer, and says what was found.
-pub(super) fn screen_answer(guards: &Guards, answer: &mut Answer) -> Vec<GuardrailFinding> {
+pub(super) fn screen_answer(
+    guards: &Guards,
+    answer: &mut Answer,
+    format: Option<&AnswerFormat>,
+) -> Vec<GuardrailFinding> {
     let mut screening = guards.of_answer();
     let mut left_away = screen_choice(
-        &mut screening,
+        (&mut screening, is_json(format)),
         (&mut answer.text, &mut answer.reasoning),
         &mut answer.tool_calls,
         &mut answer.logprobs,
     );
     for choice in &mut answer.others {
         left_away |= screen_choice(
-            &mut screening,
+            (&mut screening, is_json(format)),
             (&mut choice.text, &mut choice.reasoning),
             &mut choice.tool_calls,
             &mut choice.logprobs,
         );
+    }
+    // Marks may be longer than what they stand for.
+    for text in [&mut answer.text, &mut answer.reasoning] {
+        if text.len() > MAX_ANSWER {
+            text.truncate(text.floor_char_boundary(MAX_ANSWER));
+            answer.warnings.push(format!("the answer was cut after {MAX_ANSWER} bytes"));
+        }
     }
     let findings = screening.findings("answer");
     answer.warnings.extend(findings.iter().filter_map(|finding| said(finding, "answer")));
@@ -83,7 +120,7 @@ pub(super) fn screen_answer(guards: &Guards, answer: &mut Answer) -> Vec<Guardra
 
 // Whether probabilities were left away, whose tokens are the text.
 fn screen_choice(
-    screening: &mut Screening<'_>,
+    (screening, is_json): (&mut Screening<'_>, bool),
     (text, reasoning): (&mut String, &mut String),
     calls: &mut [ToolCall],
     logprobs: &mut Vec<TokenLogprob>,
@@ -91,7 +128,7 @@ fn screen_choice(
     if calls.is_empty() || !text.is_empty() {
         screening.allowed(text, "answer");
     }
-    let mut changed = screening.text(text, "answer");
+    let mut changed = if is_json { screening.json(text, "answer") } else { screening.text(text, "answer") };
     screening.text(reasoning, "reasoning");
     for call in calls {
         changed |= screening.json(&mut call.arguments, "toolCalls");
@@ -101,6 +138,10 @@ fn screen_choice(
         logprobs.clear();
     }
     left_away
+}
+
+fn is_json(format: Option<&AnswerFormat>) -> bool {
+    matches!(format, Some(AnswerFormat::JsonObject | AnswerFormat::JsonSchema { .. }))
 }
 
 /// What a reader is told of something that was replaced.
@@ -128,8 +169,12 @@ pub(super) struct Veil {
 }
 
 impl Veil {
-    pub fn new(guards: Option<&Arc<Guards>>) -> Self {
-        let hold = guards.map_or(Hold::Nothing, |guards| guards.hold());
+    pub fn new(guards: Option<&Arc<Guards>>, format: Option<&AnswerFormat>) -> Self {
+        let hold = guards.map_or(Hold::Nothing, |guards| match guards.hold() {
+            // JSON is to stay JSON, which is seen of the whole.
+            Hold::Window if is_json(format) => Hold::Whole,
+            hold => hold,
+        });
         Veil { guards: guards.cloned(), hold, said: BTreeMap::new(), thought: BTreeMap::new() }
     }
 
@@ -210,7 +255,9 @@ mod tests {
             strict: None,
         };
         let mut options = PromptOptions { tools: vec![tool], ..PromptOptions::default() };
-        let findings = screen_prompt(&guards, &mut turns, &mut options);
+        let mut sampling = Sampling { stop: vec!["s@t.test".into()], ..Sampling::default() };
+        let findings = screen_prompt(&guards, &mut turns, &mut options, &mut sampling);
+        assert_eq!(sampling.stop, ["[EMAIL]"]);
         assert_eq!((turns[0].content.as_str(), turns[1].content.as_str()), ("you are [EMAIL]", "[EMAIL]\nb"));
         assert_eq!(turns[1].parts, [part("[EMAIL]"), part("b")]);
         assert_eq!(turns[2].tool_calls[0].arguments, r#"{"to":"[EMAIL]"}"#);
@@ -218,9 +265,23 @@ mod tests {
         assert_eq!(options.tools[0].parameters["description"], "like [EMAIL]");
         assert_eq!(
             (findings[0].count, findings[0].places.join(" ")),
-            (5, "messages[0] messages[1] messages[2] tools".into())
+            (6, "messages[0] messages[1] messages[2] tools stop".into())
         );
         assert_eq!(blocked(&findings, "prompt"), None);
+        // What names something cannot be replaced.
+        let mut named = [Turn { name: Some("a@b.test".into()), ..Turn::text(PromptRole::User, "hi") }];
+        let findings = screen_prompt(&guards, &mut named, &mut PromptOptions::default(), &mut Sampling::default());
+        assert!(blocked(&findings, "prompt").is_some(), "{findings:?}");
+    }
+
+    #[test]
+    fn an_answer_that_is_json_stays_json() {
+        let guards = guards(GuardrailAction::Redact);
+        let mut answer = Answer { text: r#"{"to":"x\nada@b.test"}"#.into(), ..Answer::empty("m") };
+        screen_answer(&guards, &mut answer, Some(&AnswerFormat::JsonObject));
+        assert_eq!(answer.text, r#"{"to":"x\n[EMAIL]"}"#);
+        let mut veil = Veil::new(Some(&guards), Some(&AnswerFormat::JsonObject));
+        veil.piece(0, Delta::Text("{\"a\": 1, "), &mut |_, _| panic!("it is shown before it is whole"));
     }
 
     #[test]
@@ -230,7 +291,7 @@ mod tests {
             [(GuardrailAction::Redact, "ask [EMAIL] now"), (GuardrailAction::Block, ""), (GuardrailAction::Flag, whole)]
         {
             let guards = guards(action);
-            let mut veil = Veil::new(Some(&guards));
+            let mut veil = Veil::new(Some(&guards), None);
             let mut shown = String::new();
             let mut show = |_: u32, piece: Delta<'_>| {
                 if let Delta::Text(text) = piece {
@@ -242,7 +303,7 @@ mod tests {
             assert_eq!(shown, expected);
             let likely = vec![TokenLogprob::default()];
             let mut answer = Answer { text: whole.into(), logprobs: likely, ..Answer::empty("m") };
-            let findings = screen_answer(&guards, &mut answer);
+            let findings = screen_answer(&guards, &mut answer, None);
             assert_eq!(blocked(&findings, "answer").is_some(), action == GuardrailAction::Block);
             assert_eq!(answer.logprobs.is_empty(), action == GuardrailAction::Redact);
         }

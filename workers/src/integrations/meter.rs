@@ -45,20 +45,20 @@ impl Meter {
         if event.aggregatetype == "embedding" {
             return Ok(match event.decode()? {
                 EmbeddingEvent::EmbeddingCompleted(e) => {
-                    Some(Ended { request_id: e.request_id, budgets: e.budgets, usage: e.usage, cost: e.cost })
+                    Some(Ended::of(e.request_id, e.budgets, Spent { usage: e.usage, cost: e.cost }))
                 }
-                EmbeddingEvent::EmbeddingFailed(e) => Some(Ended::without(e.request_id, e.budgets, None)),
+                EmbeddingEvent::EmbeddingFailed(e) => Some(Ended::of(e.request_id, e.budgets, Spent::default())),
                 EmbeddingEvent::EmbeddingRequested(_) => None,
             });
         }
         if event.aggregatetype == "passthrough" {
             return Ok(match event.decode()? {
                 PassthroughEvent::PassthroughCompleted(e) => {
-                    Some(Ended { request_id: e.request_id, budgets: e.budgets, usage: e.usage, cost: e.cost })
+                    Some(Ended::of(e.request_id, e.budgets, Spent { usage: e.usage, cost: e.cost }))
                 }
                 PassthroughEvent::PassthroughFailed(e) => {
-                    let usage = e.usage.unwrap_or_default();
-                    Some(Ended { request_id: e.request_id, budgets: e.budgets, usage, cost: e.cost })
+                    let spent = Spent { usage: e.usage.unwrap_or_default(), cost: e.cost };
+                    Some(Ended::of(e.request_id, e.budgets, spent))
                 }
                 PassthroughEvent::PassthroughRequested(_) | PassthroughEvent::PassthroughAdmitted(_) => None,
             });
@@ -66,11 +66,11 @@ impl Meter {
         if event.aggregatetype == "image" {
             return Ok(match event.decode()? {
                 ImageEvent::ImageCompleted(e) => {
-                    Some(Ended { request_id: e.request_id, budgets: e.budgets, usage: e.usage, cost: e.cost })
+                    Some(Ended::of(e.request_id, e.budgets, Spent { usage: e.usage, cost: e.cost }))
                 }
                 ImageEvent::ImageFailed(e) => {
-                    let usage = e.usage.unwrap_or_default();
-                    Some(Ended { request_id: e.request_id, budgets: e.budgets, usage, cost: e.cost })
+                    let spent = Spent { usage: e.usage.unwrap_or_default(), cost: e.cost };
+                    Some(Ended::of(e.request_id, e.budgets, spent))
                 }
                 ImageEvent::ImageRequested(_) => None,
             });
@@ -78,27 +78,27 @@ impl Meter {
         if event.aggregatetype == "task" {
             return Ok(match event.decode()? {
                 TaskEvent::TaskCompleted(e) => {
-                    Some(Ended { request_id: e.request_id, budgets: e.budgets, usage: e.usage, cost: e.cost })
+                    Some(Ended::of(e.request_id, e.budgets, Spent { usage: e.usage, cost: e.cost }))
                 }
                 TaskEvent::TaskFailed(e) => {
-                    let usage = e.usage.unwrap_or_default();
-                    Some(Ended { request_id: e.request_id, budgets: e.budgets, usage, cost: e.cost })
+                    let spent = Spent { usage: e.usage.unwrap_or_default(), cost: e.cost };
+                    Some(Ended::of(e.request_id, e.budgets, spent))
                 }
                 TaskEvent::TaskRequested(_) => None,
             });
         }
         Ok(match event.decode()? {
             CompletionEvent::CompletionCompleted(e) => {
-                let Spent { usage, cost } = Spent { usage: e.usage, cost: e.cost }.and(e.hedged);
-                Some(Ended { request_id: e.request_id, budgets: e.budgets, usage, cost })
+                let spent = Spent { usage: e.usage, cost: e.cost }.and(e.hedged);
+                Some(Ended::of(e.request_id, e.budgets, spent))
             }
             CompletionEvent::CompletionFailed(e) => {
-                let Spent { usage, cost } = Spent { usage: e.usage.unwrap_or_default(), cost: e.cost }.and(e.hedged);
-                Some(Ended { request_id: e.request_id, budgets: e.budgets, usage, cost })
+                let spent = Spent { usage: e.usage.unwrap_or_default(), cost: e.cost }.and(e.hedged);
+                Some(Ended::of(e.request_id, e.budgets, spent))
             }
             CompletionEvent::CompletionCancelled(e) => {
-                let Spent { usage, cost } = Spent { usage: e.usage.unwrap_or_default(), cost: None }.and(e.hedged);
-                Some(Ended { request_id: e.request_id, budgets: e.budgets, usage, cost })
+                let spent = Spent { usage: e.usage.unwrap_or_default(), cost: None }.and(e.hedged);
+                Some(Ended::of(e.request_id, e.budgets, spent))
             }
             _ => None,
         })
@@ -106,8 +106,8 @@ impl Meter {
 }
 
 impl Ended {
-    fn without(request_id: String, budgets: Vec<String>, usage: Option<Usage>) -> Self {
-        Ended { request_id, budgets, usage: usage.unwrap_or_default(), cost: None }
+    fn of(request_id: String, budgets: Vec<String>, Spent { usage, cost }: Spent) -> Self {
+        Ended { request_id, budgets, usage, cost }
     }
 
     fn amount(&self, unit: BudgetUnit) -> u64 {

@@ -50,11 +50,16 @@ impl Race {
         }
     }
 
+    /// Whether an attempt was the first to.
+    fn was_won_by(&self, attempt: u32) -> bool {
+        self.winner.load(Ordering::Acquire) == attempt
+    }
+
     /// Comes when another attempt than this one has begun to answer.
     pub async fn lost(race: Option<&Race>, attempt: u32) {
         let Some(race) = race else { return std::future::pending().await };
         race.decided.cancelled().await;
-        if race.winner.load(Ordering::Acquire) == attempt {
+        if race.was_won_by(attempt) {
             std::future::pending::<()>().await;
         }
     }
@@ -129,12 +134,13 @@ impl LlmRouter {
         let instead = |heard| Raced { heard, turn, number, last: number, begun: Some(since) };
         if let Some(heard) = ended {
             return match heard.end {
-                End::Fault(fault) => {
+                // Who began and broke off has readers already.
+                End::Fault(fault) if !race.was_won_by(first.number) => {
                     self.failed_beside(work, first.number, fault).await?;
                     Ok(instead(self.attempt(work, turn, &prompt, lease.as_ref(), Some(&race)).await))
                 }
                 End::Cancelled => Ok(alone(heard, number)),
-                End::Answer(_) | End::Outrun => {
+                End::Answer(_) | End::Fault(_) | End::Outrun => {
                     self.outrun(work, (number, turn), None).await?;
                     Ok(alone(heard, number))
                 }
@@ -145,16 +151,16 @@ impl LlmRouter {
         tokio::select! {
             biased;
             heard = &mut one => match heard.end {
-                End::Fault(fault) => {
+                End::Fault(fault) if !race.was_won_by(first.number) => {
                     let (heard, recorded) = tokio::join!(two, self.failed_beside(work, first.number, fault));
                     recorded.map(|()| instead(heard))
                 }
-                End::Answer(_) if race.is_won_by(first.number) => {
+                End::Answer(_) | End::Fault(_) if race.is_won_by(first.number) => {
                     let lost = two.await;
                     self.outrun(work, (number, turn), Some((&lost, &prompt))).await?;
                     Ok(alone(heard, number))
                 }
-                End::Answer(_) | End::Outrun => {
+                End::Answer(_) | End::Fault(_) | End::Outrun => {
                     let lost = self.outrun(work, one_lost, Some((&heard, first.prompt)));
                     let (heard, recorded) = tokio::join!(two, lost);
                     recorded.map(|()| instead(heard))
@@ -165,16 +171,16 @@ impl LlmRouter {
                 }
             },
             heard = &mut two => match heard.end {
-                End::Fault(fault) => {
+                End::Fault(fault) if !race.was_won_by(number) => {
                     let (heard, recorded) = tokio::join!(one, self.failed_beside(work, number, fault));
                     recorded.map(|()| alone(heard, number))
                 }
-                End::Answer(_) if race.is_won_by(number) => {
+                End::Answer(_) | End::Fault(_) if race.is_won_by(number) => {
                     let lost = one.await;
                     self.outrun(work, one_lost, Some((&lost, first.prompt))).await?;
                     Ok(instead(heard))
                 }
-                End::Answer(_) | End::Outrun => {
+                End::Answer(_) | End::Fault(_) | End::Outrun => {
                     let lost = self.outrun(work, (number, turn), Some((&heard, &prompt)));
                     let (heard, recorded) = tokio::join!(one, lost);
                     recorded.map(|()| alone(heard, number))
@@ -213,21 +219,14 @@ impl LlmRouter {
         let start = self.start(org, work.request, &work.asked, turn, number, lease.as_ref());
         let start = StartCompletionAttempt { hedges: Some(beside), ..start };
         let id = CommandId::derived(work.round, &format!("attempt-{number}"));
+        // Before it is known whether it is: then a budget of the second's may count what was not asked, and not the other way.
+        work.raced.store(true, Ordering::Relaxed);
         let outcome = self.send(work, start.into(), id).await?;
         Ok((outcome.status == OutcomeStatus::Accepted).then_some(lease))
     }
 
     async fn failed_beside(&self, work: &Work<'_>, number: u32, fault: Fault) -> anyhow::Result<()> {
-        let failed = FailCompletionAttempt {
-            request_id: work.request.request_id.clone(),
-            attempt: number,
-            category: fault.category,
-            code: fault.code,
-            upstream: fault.upstream.map(|upstream| *upstream),
-            message: Some(work.asked.key.seal(&fault.message)),
-            retry_after_ms: None,
-            spent: None,
-        };
+        let failed = work.attempt_failed(number, fault);
         self.record(work, failed.into(), &format!("failed-{number}")).await.map(|_| ())
     }
 

@@ -28,7 +28,7 @@ use symbia_events::{
     AggregateRef, CommandId, Event, KeyRing, Personal, Position, Service, SubjectKey,
     integrations::{
         Balance, CompletionEvent, CompletionRequested, ErrorCategory, GuardrailFinding, Hedge, PromptMessage,
-        PromptMore, PromptOptions, PromptRole, Target,
+        PromptMore, PromptOptions, PromptRole, Sampling, Target,
     },
     messaging::conversation_key_of,
 };
@@ -121,6 +121,7 @@ pub(super) type Targets = Vec<Candidate>;
 pub(super) struct Asked {
     pub turns: Vec<Turn>,
     pub options: PromptOptions,
+    pub sampling: Sampling,
     pub key: SubjectKey,
     pub targets: Targets,
     /// Whether budgets count it.
@@ -169,8 +170,11 @@ pub(super) struct Work<'a> {
     pub lost: AtomicU64,
     /// What its last message means, where answers to others of that meaning would do.
     pub meaning: OnceLock<Meaning>,
-    /// Whether two attempts may be made side by side.
+    /// Whether two attempts may be made side by side, and whether they were.
     pub hedges: AtomicBool,
+    pub raced: AtomicBool,
+    /// The budgets that count the second of them alone.
+    pub beside: OnceLock<Vec<String>>,
     /// The budgets that count it as long as it is under way.
     pub places: OnceLock<Vec<String>>,
 }
@@ -266,9 +270,9 @@ impl LlmRouter {
             Err(fault) => return Ok(Err(Refusal::new(fault, Some(key)))),
         };
         let OrgTerms { budgets, guards } = self.accounts.terms(org).await?;
-        let mut guarded = Vec::new();
+        let (mut sampling, mut guarded) = (request.sampling.clone(), Vec::new());
         if let Some(guards) = &guards {
-            guarded = screen_prompt(guards, &mut turns, &mut options);
+            guarded = screen_prompt(guards, &mut turns, &mut options, &mut sampling);
             if let Some(fault) = blocked(&guarded, "prompt") {
                 return Ok(Err(Refusal(fault, Some(key), guarded)));
             }
@@ -283,7 +287,7 @@ impl LlmRouter {
         if let Some(fault) = not_allowed(&*self.accounts, &asker(org, request), &targets).await? {
             return Ok(Err(Refusal::new(fault, Some(key))));
         }
-        Ok(Ok(Asked { turns, options, key, targets, is_counted: !budgets.is_empty(), guards, guarded }))
+        Ok(Ok(Asked { turns, options, sampling, key, targets, is_counted: !budgets.is_empty(), guards, guarded }))
     }
 
     /// Sees a request through. `begun`: its first attempt is in the log, with this key.
@@ -308,10 +312,24 @@ impl LlmRouter {
         let left = if request.context.batch_id.is_some() { left.min(LINE_TAKES) } else { left };
         let deadline = Instant::now() + left;
         let (round, spent, lost) = (Uuid::new_v4(), AtomicU64::new(0), AtomicU64::new(0));
-        let (places, hedges) = (OnceLock::new(), AtomicBool::new(true));
-        let meaning = OnceLock::new();
-        let mut work =
-            Work { event, request, to, asked, deadline, cancelled, round, spent, lost, meaning, hedges, places };
+        let (hedges, raced) = (AtomicBool::new(true), AtomicBool::new(false));
+        let (meaning, beside, places) = (OnceLock::new(), OnceLock::new(), OnceLock::new());
+        let mut work = Work {
+            event,
+            request,
+            to,
+            asked,
+            deadline,
+            cancelled,
+            round,
+            spent,
+            lost,
+            meaning,
+            hedges,
+            raced,
+            beside,
+            places,
+        };
         if begun.is_some() {
             return self.work(&work, begun).await;
         }

@@ -11,7 +11,7 @@ use regex_syntax::hir::{Hir, LookSet};
 use symbia_events::integrations::PersonalData;
 
 /// Most memory of a compiled expression, bytes.
-const EXPRESSION: usize = 1 << 20;
+const EXPRESSION: usize = 1 << 18;
 /// Longest character.
 const CHARACTER: usize = 4;
 /// Most digits of a card's number, and fewest.
@@ -152,7 +152,14 @@ fn valid(
 }
 
 fn before(text: &str, at: usize) -> Option<char> {
-    text.get(..at)?.chars().next_back()
+    let c = text.get(..at)?.chars().next_back()?;
+    (!is_escape(text, at - c.len_utf8())).then_some(c)
+}
+
+// Within JSON that stands in a text, the letter of `\n`, `\r` or `\t` is white space.
+fn is_escape(text: &str, at: usize) -> bool {
+    let bytes = text.as_bytes();
+    matches!(bytes.get(at), Some(b'n' | b'r' | b't')) && at.checked_sub(1).is_some_and(|at| bytes[at] == b'\\')
 }
 
 fn after(text: &str, at: usize) -> Option<char> {
@@ -167,7 +174,8 @@ fn email(text: &str, at: usize) -> Option<Range<usize>> {
     for (place, _) in text.get(at..)?.match_indices('@') {
         let place = at + place;
         let before = text.get(at..place)?.char_indices().rev().take(MAILBOX);
-        let mailbox = before.take_while(|(_, c)| of_mailbox(*c)).filter(|(_, c)| begins(*c));
+        let begins = |(start, c): &(usize, char)| begins(*c) && !is_escape(text, at + start);
+        let mailbox = before.take_while(|(_, c)| of_mailbox(*c)).filter(begins);
         let Some((start, _)) = mailbox.last() else { continue };
         if let Some(end) = domain(text.get(place + 1..)?) {
             return Some(at + start..place + 1 + end);

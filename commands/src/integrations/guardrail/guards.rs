@@ -88,6 +88,12 @@ impl Guards {
         Ok(guards)
     }
 
+    /// How many expressions they have.
+    #[must_use]
+    pub fn expressions(&self) -> usize {
+        [&self.prompt, &self.answer].iter().map(|hook| hook.rules.len() + hook.allow.len()).sum()
+    }
+
     /// Ids and versions of the guardrails.
     #[must_use]
     pub fn stamp(&self) -> &[(String, u64)] {
@@ -154,25 +160,25 @@ impl Hook {
         out: &mut String,
         fired: &mut dyn FnMut(&'r Rule),
     ) -> usize {
+        let undecided = || self.redacting().map(|rule| rule.finder.undecided(raw, from)).min();
+        let decided = if whole { raw.len() } else { undecided().unwrap_or(raw.len()) };
+        // What each finds next: it looks again when that is past, or the text would be read for each that is found.
+        let mut next: Vec<_> = self.redacting().map(|rule| (rule, rule.finder.find(raw, from))).collect();
         let mut at = from;
         loop {
-            let found = |rule: &'r Rule| rule.finder.find(raw, at).map(|found| (found, rule));
-            let first = self
-                .redacting()
-                .filter_map(found)
-                .min_by(|(a, _), (b, _)| a.start.cmp(&b.start).then(b.end.cmp(&a.end)));
-            let undecided = self.redacting().map(|rule| rule.finder.undecided(raw, at)).min();
-            let decided = if whole { raw.len() } else { undecided.unwrap_or(raw.len()) };
-            match first {
-                Some((found, rule)) if found.start < decided => {
-                    out.push_str(raw.get(at..found.start).unwrap_or_default());
-                    out.push_str(rule.mark);
-                    fired(rule);
-                    at = found.end;
-                }
-                _ => {
-                    out.push_str(raw.get(at..decided).unwrap_or_default());
-                    return decided.max(at);
+            let found = next.iter().filter_map(|(rule, found)| Some((*rule, found.clone()?)));
+            let first = found.min_by(|(_, a), (_, b)| a.start.cmp(&b.start).then(b.end.cmp(&a.end)));
+            let Some((rule, found)) = first.filter(|(_, found)| found.start < decided) else {
+                out.push_str(raw.get(at..decided).unwrap_or_default());
+                return decided.max(at);
+            };
+            out.push_str(raw.get(at..found.start).unwrap_or_default());
+            out.push_str(rule.mark);
+            fired(rule);
+            at = found.end;
+            for (rule, found) in &mut next {
+                if found.as_ref().is_some_and(|found| found.start < at) {
+                    *found = rule.finder.find(raw, at);
                 }
             }
         }

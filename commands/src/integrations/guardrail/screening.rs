@@ -55,6 +55,16 @@ impl Screening<'_> {
         true
     }
 
+    /// A text by which something is named: it cannot be replaced, so that what would be blocks.
+    pub fn name(&mut self, text: &str, place: &str) {
+        let hook = self.hook;
+        for rule in &hook.rules {
+            let redacts = rule.action == GuardrailAction::Redact;
+            let action = if redacts { GuardrailAction::Block } else { rule.action };
+            self.note(&rule.source, &rule.name, action, rule.finder.count(text), place);
+        }
+    }
+
     /// Whether a text of somebody who is not to instruct the model tries to.
     pub fn instructions(&mut self, text: &str, place: &str) {
         let hook = self.hook;
@@ -83,12 +93,15 @@ impl Screening<'_> {
         changed
     }
 
-    /// A schema: its names and numbers stay.
+    /// A schema: what stands in it is looked at, and its names as such.
     pub fn schema(&mut self, schema: &mut Value, place: &str) {
         match schema {
             Value::String(text) => _ = self.text(text, place),
             Value::Array(items) => items.iter_mut().for_each(|item| self.schema(item, place)),
-            Value::Object(members) => members.values_mut().for_each(|member| self.schema(member, place)),
+            Value::Object(members) => members.iter_mut().for_each(|(name, member)| {
+                self.name(name, place);
+                self.schema(member, place);
+            }),
             Value::Null | Value::Bool(_) | Value::Number(_) => {}
         }
     }
@@ -123,7 +136,10 @@ impl Screening<'_> {
         if count == 0 {
             return;
         }
-        let known = self.findings.iter_mut().find(|known| known.guardrail == *source.guardrail && known.rule == rule);
+        let same = |known: &&mut GuardrailFinding| {
+            known.guardrail == *source.guardrail && known.rule == rule && known.action == action
+        };
+        let known = self.findings.iter_mut().find(same);
         if let Some(known) = known {
             known.count = known.count.saturating_add(count);
             if known.places.len() < MOST_PLACES && known.places.iter().all(|other| other != place) {

@@ -105,6 +105,10 @@ fn what_makes_no_sense_is_refused() {
 fn personal_data_is_told_from_what_looks_like_it() {
     let guards = guards(pii(GuardrailAction::Redact));
     for (text, expected) in [
+        (
+            r#"{"note":"SSN:\n123-45-6789","to":"x\nada@b.test","ip":"\t10.0.0.1"}"#,
+            r#"{"note":"SSN:\n[SSN]","to":"x\n[EMAIL]","ip":"\t[IP_ADDRESS]"}"#,
+        ),
         ("write to ada.l+x@mail.example.co.uk.", "write to [EMAIL]."),
         ("josé@exämple.test!, 'x@a-b.example' or y@z.co1", "[EMAIL]!, '[EMAIL]' or [EMAIL]1"),
         ("call +49 30 1234-5678 or (555) 010-2345, 555.010.2345", "call [PHONE] or [PHONE], [PHONE]"),
@@ -151,6 +155,23 @@ fn json_stays_json_and_what_was_not_found_stays_as_it_was() {
     assert!(!screening.json(&mut same, "toolCalls") && same == r#"{ "b" : 1,"a":2 }"#);
     let mut text = "a@b.test is no JSON".to_owned();
     assert!(screening.json(&mut text, "toolCalls") && text == "[EMAIL] is no JSON");
+}
+
+#[test]
+fn many_finds_are_as_quick_as_one_and_names_are_not_replaced() {
+    let careful = guards(pii(GuardrailAction::Redact));
+    let begun = std::time::Instant::now();
+    let (text, findings) = redacted(&careful, &"a@b.co ".repeat(50_000));
+    assert!(text.len() == "[EMAIL] ".len() * 50_000 && findings[0].count == 50_000);
+    // Minutes, if each of them were looked for in all that follows.
+    assert!(begun.elapsed() < std::time::Duration::from_secs(20), "{:?}", begun.elapsed());
+    let mut screening = careful.of_prompt();
+    screening.text(&mut "a@b.test".to_owned(), "messages[0]");
+    screening.name("123-45-6789", "tools");
+    screening.name("c@d.test", "tools");
+    let findings = screening.findings("messages");
+    assert_eq!(findings.len(), 3);
+    assert_eq!(blocking(&findings).map(|finding| finding.places.as_slice()), Some(&["tools".to_owned()][..]));
 }
 
 #[test]
@@ -230,7 +251,7 @@ proptest! {
     fn however_a_text_is_cut_the_stream_shows_the_same(
         parts in prop::collection::vec(prop_oneof![
             Just("a@b.test"), Just("ada.l@x.example"), Just("4111 1111 1111 1111"), Just("123-45-6789"), Just("+4930123456789"),
-            Just("10.0.0.1"), Just("fe80::1"), Just(" "), Just("."), Just("-"), Just(":"), Just("1"), Just("é"), Just("abc"), Just("@"),
+            Just("10.0.0.1"), Just("fe80::1"), Just(" "), Just("."), Just("-"), Just(":"), Just("1"), Just("é"), Just("abc"), Just("@"), Just("\\n"), Just("n"),
         ], 0..12),
         cuts in prop::collection::vec(1usize..6, 1..40),
     ) {
