@@ -206,9 +206,8 @@ async fn read(
 
 /// Set a guardrail (admins of the organization)
 ///
-/// All guardrails of an organization, at most 20, count for all its chats and completions, by each of their APIs, within a second.
-/// What they find is on record, never with the text. What is embedded, drawn, spoken, ranked or moderated is not looked at; calls
-/// of providers' own APIs are not passed on.
+/// All guardrails of an organization, at most 20, count for all its requests to models, within a second; calls of providers' own
+/// APIs are not passed on. What they find is on record, never with the text.
 #[utoipa::path(put, path = "/integrations/guardrails/{name}", tag = "Guardrails", request_body = NewGuardrail,
     params(("name" = String, Path, description = "1 to 64 letters, digits, dots, dashes and underscores")),
     responses((status = 200, description = "The guardrail", body = Guardrail),

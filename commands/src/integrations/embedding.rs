@@ -8,7 +8,7 @@ use symbia_events::{
     Personal,
     integrations::{
         CompletionContext, Cost, EmbeddingCompleted, EmbeddingEvent, EmbeddingFailed, EmbeddingRequested,
-        ErrorCategory, Upstream, Usage,
+        ErrorCategory, GuardrailFinding, Upstream, Usage,
     },
 };
 use time::OffsetDateTime;
@@ -63,6 +63,8 @@ domain_commands! {
             credential_source: String,
             #[serde(default)]
             budgets: Vec<String>,
+            #[serde(default)]
+            guarded: Vec<GuardrailFinding>,
         }
         /// There will be no vectors.
         FailEmbedding = "symbia.cmd.integrations.fail-embedding.v1" {
@@ -78,6 +80,8 @@ domain_commands! {
             retry_after_ms: Option<u64>,
             #[serde(default)]
             budgets: Vec<String>,
+            #[serde(default)]
+            guarded: Vec<GuardrailFinding>,
         }
     }
 }
@@ -193,6 +197,7 @@ impl Aggregate for Embedding {
                     context: self.context.clone(),
                     requested_by: self.requested_by.clone(),
                     budgets: c.budgets,
+                    guarded: c.guarded,
                 }))
             }
             EmbeddingCommand::FailEmbedding(c) => {
@@ -209,6 +214,7 @@ impl Aggregate for Embedding {
                     context: self.context.clone(),
                     requested_by: self.requested_by.clone(),
                     budgets: c.budgets,
+                    guarded: c.guarded,
                 }))
             }
         }
@@ -249,6 +255,7 @@ mod tests {
             upstream: None,
             retry_after_ms: None,
             budgets: Vec::new(),
+            guarded: Vec::new(),
         }
     }
 

@@ -4,8 +4,8 @@ use serde::{Deserialize, Serialize};
 use symbia_events::{
     Personal,
     integrations::{
-        CompletionContext, Cost, ErrorCategory, ImageCompleted, ImageEvent, ImageFailed, ImageRequested, ImageShape,
-        Upstream, Usage,
+        CompletionContext, Cost, ErrorCategory, GuardrailFinding, ImageCompleted, ImageEvent, ImageFailed,
+        ImageRequested, ImageShape, Upstream, Usage,
     },
 };
 use time::OffsetDateTime;
@@ -61,6 +61,8 @@ domain_commands! {
             credential_source: String,
             #[serde(default)]
             budgets: Vec<String>,
+            #[serde(default)]
+            guarded: Vec<GuardrailFinding>,
         }
         /// There will be none.
         FailImage = "symbia.cmd.integrations.fail-image.v1" {
@@ -81,6 +83,8 @@ domain_commands! {
             cost: Option<Cost>,
             #[serde(default)]
             budgets: Vec<String>,
+            #[serde(default)]
+            guarded: Vec<GuardrailFinding>,
         }
     }
 }
@@ -144,6 +148,7 @@ impl Image {
             context: self.context.clone(),
             requested_by: self.requested_by.clone(),
             budgets: c.budgets,
+            guarded: c.guarded,
         }))
     }
 
@@ -162,6 +167,7 @@ impl Image {
             usage: c.usage,
             cost: c.cost,
             budgets: c.budgets,
+            guarded: c.guarded,
         })
     }
 }
@@ -264,6 +270,7 @@ mod tests {
             usage: None,
             cost: None,
             budgets: Vec::new(),
+            guarded: Vec::new(),
         }
     }
 

@@ -7,8 +7,8 @@ use serde::{Deserialize, Serialize};
 use symbia_events::{
     Personal,
     integrations::{
-        CompletionContext, Cost, ErrorCategory, TaskCompleted, TaskEvent, TaskFailed, TaskKind, TaskRequested,
-        TaskUnits, Upstream, Usage,
+        CompletionContext, Cost, ErrorCategory, GuardrailFinding, TaskCompleted, TaskEvent, TaskFailed, TaskKind,
+        TaskRequested, TaskUnits, Upstream, Usage,
     },
 };
 use time::OffsetDateTime;
@@ -61,6 +61,8 @@ domain_commands! {
             credential_source: String,
             #[serde(default)]
             budgets: Vec<String>,
+            #[serde(default)]
+            guarded: Vec<GuardrailFinding>,
         }
         /// It will not be done.
         FailTask = "symbia.cmd.integrations.fail-task.v1" {
@@ -81,6 +83,8 @@ domain_commands! {
             cost: Option<Cost>,
             #[serde(default)]
             budgets: Vec<String>,
+            #[serde(default)]
+            guarded: Vec<GuardrailFinding>,
         }
     }
 }
@@ -143,6 +147,7 @@ impl Task {
             context: self.context.clone(),
             requested_by: self.requested_by.clone(),
             budgets: c.budgets,
+            guarded: c.guarded,
         }))
     }
 
@@ -161,6 +166,7 @@ impl Task {
             usage: c.usage,
             cost: c.cost,
             budgets: c.budgets,
+            guarded: c.guarded,
         })
     }
 }
@@ -254,6 +260,7 @@ mod tests {
             credential_id: None,
             credential_source: "none".into(),
             budgets: Vec::new(),
+            guarded: Vec::new(),
         }
     }
 

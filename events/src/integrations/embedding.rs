@@ -1,6 +1,6 @@
 //! Events of an embedding: texts turned into vectors by one model (integrations.md §25.4).
 
-use super::{CompletionContext, Cost, ErrorCategory, Upstream, Usage};
+use super::{CompletionContext, Cost, ErrorCategory, GuardrailFinding, Upstream, Usage};
 use crate::{Personal, domain_events};
 
 domain_events! {
@@ -39,6 +39,9 @@ domain_events! {
             context: CompletionContext,
             requested_by: String,
             budgets: Vec<String>,
+            /// What guardrails found in what was asked.
+            #[serde(default, skip_serializing_if = "Vec::is_empty")]
+            guarded: Vec<GuardrailFinding>,
         }
         /// There will be none.
         EmbeddingFailed = "symbia.integrations.embedding.embedding-failed.v1" {
@@ -53,6 +56,9 @@ domain_events! {
             context: CompletionContext,
             requested_by: String,
             budgets: Vec<String>,
+            /// What guardrails found in what was asked.
+            #[serde(default, skip_serializing_if = "Vec::is_empty")]
+            guarded: Vec<GuardrailFinding>,
         }
     }
 }

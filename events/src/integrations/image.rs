@@ -3,7 +3,7 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::{CompletionContext, Cost, ErrorCategory, Upstream, Usage};
+use super::{CompletionContext, Cost, ErrorCategory, GuardrailFinding, Upstream, Usage};
 use crate::{Personal, domain_events};
 
 /// How pictures are to be; what is absent is the model's own.
@@ -81,6 +81,9 @@ domain_events! {
             context: CompletionContext,
             requested_by: String,
             budgets: Vec<String>,
+            /// What guardrails found in what was asked.
+            #[serde(default, skip_serializing_if = "Vec::is_empty")]
+            guarded: Vec<GuardrailFinding>,
         }
         /// There will be none.
         ImageFailed = "symbia.integrations.image.image-failed.v1" {
@@ -100,6 +103,9 @@ domain_events! {
             #[serde(default, skip_serializing_if = "Option::is_none")]
             cost: Option<Cost>,
             budgets: Vec<String>,
+            /// What guardrails found in what was asked.
+            #[serde(default, skip_serializing_if = "Vec::is_empty")]
+            guarded: Vec<GuardrailFinding>,
         }
     }
 }

@@ -5,7 +5,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use super::{CompletionContext, Cost, ErrorCategory, PromptPart, Upstream, Usage};
+use super::{CompletionContext, Cost, ErrorCategory, GuardrailFinding, PromptPart, Upstream, Usage};
 use crate::{Personal, domain_events};
 
 /// What is to be done.
@@ -168,6 +168,9 @@ domain_events! {
             context: CompletionContext,
             requested_by: String,
             budgets: Vec<String>,
+            /// What guardrails found in what was asked.
+            #[serde(default, skip_serializing_if = "Vec::is_empty")]
+            guarded: Vec<GuardrailFinding>,
         }
         /// It will not be done.
         TaskFailed = "symbia.integrations.task.task-failed.v1" {
@@ -187,6 +190,9 @@ domain_events! {
             #[serde(default, skip_serializing_if = "Option::is_none")]
             cost: Option<Cost>,
             budgets: Vec<String>,
+            /// What guardrails found in what was asked.
+            #[serde(default, skip_serializing_if = "Vec::is_empty")]
+            guarded: Vec<GuardrailFinding>,
         }
     }
 }

@@ -72,7 +72,7 @@ async fn answer(State(upstream): State<Upstream>, request: Request<Body>) -> Res
     match parts.uri.path() {
         "/v1/away" => Redirect::temporary("http://localhost:9/lured").into_response(),
         "/v1/busy" => (StatusCode::TOO_MANY_REQUESTS, "come back later").into_response(),
-        "/v1/stream" => {
+        "/v1/completions" => {
             let first = "data: {\"model\":\"fake\",\"choices\":[{\"delta\":{\"content\":\"2\"}}]}\n\n";
             let rest =
                 "data: {\"choices\":[],\"usage\":{\"prompt_tokens\":7,\"completion_tokens\":2}}\n\ndata: [DONE]\n\n";
@@ -167,6 +167,16 @@ async fn a_call_is_passed_on_as_it_is_with_the_key_and_counts() -> Tested {
     ensure!(stage.ask(&bob, "GET", &format!("/api/integrations/executions/{id}"), None).await?.status == 404);
     ensure!(request(&stage, &bob.token, "GET", "models")?.header("x-org-id", &ada.org).send().await?.status() == 403);
 
+    // The installation's account keeps nothing for others.
+    for (method, path) in
+        [("GET", "files"), ("GET", "files/file-1/content"), ("DELETE", "files/file-1"), ("POST", "responses")]
+    {
+        let kept = request(&stage, &bob.token, method, path)?.send().await?;
+        let status = kept.status();
+        ensure!(status == 403 && kept.text().await?.contains("a key of your own"), "{method} {path}: {status}");
+    }
+    ensure!(upstream.came().is_empty(), "the installation's account is open");
+
     // It stays below the base URL, and follows nothing.
     for path in ["a%2F..%2F..%2Fadmin", "a%5Cb", "a%252Fb", "a//b", "https%3A//x.example/"] {
         ensure!(request(&stage, &ada.token, "GET", path)?.send().await?.status() == 400, "{path}");
@@ -220,7 +230,7 @@ async fn a_stream_comes_as_it_is_said_and_has_one_end_whoever_is_lost() -> Teste
     let body = "{\"model\":\"fake\",\"stream\":true}";
 
     // The first piece is there while the provider still thinks.
-    let mut streamed = post(&stage, &ada.token, "stream", body).await?;
+    let mut streamed = post(&stage, &ada.token, "completions", body).await?;
     let id = id_of(&streamed)?;
     let first = tokio::time::timeout(Duration::from_secs(5), streamed.chunk()).await??.context("no piece")?;
     ensure!(first.starts_with(b"data: {\"model\""), "{first:?}");
@@ -234,7 +244,7 @@ async fn a_stream_comes_as_it_is_said_and_has_one_end_whoever_is_lost() -> Teste
     ensure!(row["status"] == "completed" && row["totalTokens"] == 9, "{row}");
 
     // Who goes away leaves an end behind.
-    let gone = post(&stage, &ada.token, "stream", body).await?;
+    let gone = post(&stage, &ada.token, "completions", body).await?;
     let id = id_of(&gone)?;
     drop(gone);
     let row = ended(&stage, &ada, &id).await?;
@@ -243,7 +253,7 @@ async fn a_stream_comes_as_it_is_said_and_has_one_end_whoever_is_lost() -> Teste
     // So does who dies: nobody calls again, and it counts once.
     let before = used(&stage, &ada).await?["totalRequests"].as_u64().context("no sum")?;
     upstream.came();
-    let request = request(&stage, &ada.token, "POST", "stream")?.header("x-symbia-timeout-ms", "1000");
+    let request = request(&stage, &ada.token, "POST", "completions")?.header("x-symbia-timeout-ms", "1000");
     let mut dying = request.header("content-type", "application/json").body(body).send().await?;
     let id = id_of(&dying)?;
     dying.chunk().await?;

@@ -1,6 +1,5 @@
-//! Requests that one model answers in one piece, and that have one end: texts turned into vectors and
-//! into pictures, and tasks. Whom they
-//! ask, whether they may, room in budgets, and as many tries as it takes.
+//! Requests that one model answers in one piece, and that have one end: texts turned into vectors and into pictures, and tasks.
+//! What of them may leave, whom they ask, whether they may, room in budgets, and as many tries as it takes.
 
 use std::{sync::Arc, time::Duration};
 
@@ -9,18 +8,19 @@ use async_trait::async_trait;
 use symbia_commands::{DomainCommand, Rejection};
 use symbia_events::{
     CommandId, Event, KeyRing, Position,
-    integrations::{CompletionContext, Cost, ErrorCategory, Target},
+    integrations::{CompletionContext, Cost, ErrorCategory, GuardrailFinding, Target},
 };
 use symbia_nats::{limits::Limits, read};
 use time::{OffsetDateTime, format_description::well_known::Rfc3339};
 use tokio::time::Instant;
 
 use super::{
-    accounts::{Accounts, Asker, Lease, Taken},
+    accounts::{Accounts, Asker, BudgetTerms, Lease, OrgTerms, Taken},
     admission::{Expected, Kept, leave, places, reserve},
     attempts::not_lent,
     balance::Standings,
     circuits::{Line, Lines},
+    guarding::{blocked, screen_texts},
     provider::{ApiKey, Fault, Provider, Providers},
     quotas::{self, Quotas},
     rates::Rates,
@@ -73,6 +73,8 @@ pub(super) trait Wish: Sync {
     fn nobody() -> Option<Fault> {
         None
     }
+    /// What of it is text that a provider is given: guardrails look at it.
+    fn texts(&mut self) -> Vec<&mut String>;
     /// What it is likely to take.
     fn expected(&self) -> Taken;
     /// What it took.
@@ -89,16 +91,25 @@ pub(super) struct Made<T> {
     pub cost: Option<Cost>,
 }
 
-/// What came of a request, and the budgets that count it.
+/// What came of a request.
 pub(super) struct Served<T> {
     pub made: Result<Made<T>, Fault>,
+    pub noted: Noted,
+}
+
+/// What is recorded of a request besides what came of it.
+#[derive(Clone, Default)]
+pub(super) struct Noted {
+    /// The budgets that count it.
     pub budgets: Vec<String>,
+    /// What guardrails found in it.
+    pub guarded: Vec<GuardrailFinding>,
 }
 
 impl<T> Served<T> {
     /// Not seen through.
     pub fn refused(fault: Fault) -> Self {
-        Served { made: Err(fault), budgets: Vec::new() }
+        Served { made: Err(fault), noted: Noted::default() }
     }
 }
 
@@ -154,7 +165,23 @@ impl Desk {
     }
 
     /// Sees a request through, up to what is to be recorded of it.
-    pub async fn serve<W: Wish>(&self, errand: &Errand<'_>, wish: &W) -> anyhow::Result<Served<W::Got>> {
+    pub async fn serve<W: Wish>(&self, errand: &Errand<'_>, wish: &mut W) -> anyhow::Result<Served<W::Got>> {
+        let OrgTerms { budgets, guards } = self.accounts.terms(errand.asker().org).await?;
+        let guarded = guards.map(|guards| screen_texts(&guards, wish.texts())).unwrap_or_default();
+        let mut served = match blocked(&guarded, "prompt") {
+            Some(fault) => Served::refused(fault),
+            None => self.let_out(errand, wish, &budgets).await?,
+        };
+        served.noted.guarded = guarded;
+        Ok(served)
+    }
+
+    async fn let_out<W: Wish>(
+        &self,
+        errand: &Errand<'_>,
+        wish: &W,
+        limits: &[BudgetTerms],
+    ) -> anyhow::Result<Served<W::Got>> {
         let asker = errand.asker();
         let target = match self.target::<W>(errand, &asker).await? {
             Ok(target) => target,
@@ -164,9 +191,8 @@ impl Desk {
             return Ok(Served::refused(fault));
         }
         let taken = wish.expected();
-        let limits = self.accounts.budgets(asker.org).await?;
         let wanted = (&asker, target.model.as_str(), taken.usage.total_tokens);
-        let charged = match self.rates.charge(errand.event, &limits, wanted).await {
+        let charged = match self.rates.charge(errand.event, limits, wanted).await {
             Ok(charged) => charged,
             Err(fault) => return Ok(Served::refused(fault)),
         };
@@ -185,10 +211,10 @@ impl Desk {
         let spent = made.as_ref().map_or(0, |made| W::took(&made.got).usage.total_tokens);
         self.rates.settle(charged, Some(spent)).await;
         // Its end frees the places, too; what was made is not made again for them.
-        if let Err(error) = leave(&self.sender, event, id, &places(&budgets, &limits)).await {
+        if let Err(error) = leave(&self.sender, event, id, &places(&budgets, limits)).await {
             tracing::warn!(request = id, error = format!("{error:#}"), "places are not given back before the end");
         }
-        Ok(Served { made, budgets })
+        Ok(Served { made, noted: Noted { budgets, guarded: Vec::new() } })
     }
 
     // What several models make does not go together: what else a route names is not asked.

@@ -17,7 +17,7 @@ use symbia_events::{
 
 use super::{
     accounts::{Accounts, Taken},
-    desk::{Desk, Errand, Made, Wish},
+    desk::{Desk, Errand, Made, Noted, Wish},
     provider::{ApiKey, Fault, Inputs, Provider, Providers, Vectors},
     router::{RouterOptions, erased},
     routes::Candidate,
@@ -44,6 +44,10 @@ impl Wish for Texts<'_> {
 
     fn usual(provider: &dyn Provider) -> String {
         provider.default_embedding_model().unwrap_or_default().to_owned()
+    }
+
+    fn texts(&mut self) -> Vec<&mut String> {
+        self.texts.iter_mut().collect()
     }
 
     fn expected(&self) -> Taken {
@@ -85,13 +89,13 @@ impl EmbeddingRouter {
         let key = self.0.content_keys.key(&request.inputs.kid).await?;
         let texts = key.as_ref().and_then(|key| key.open(&request.inputs).ok());
         let (Some(key), Some(texts)) = (key, texts) else {
-            return self.failed(event, request, &erased(), None, Vec::new()).await;
+            return self.failed(event, request, &erased(), None, Noted::default()).await;
         };
         let texts: Vec<String> = match serde_json::from_str(&texts) {
             Ok(texts) => texts,
             Err(e) => {
                 let fault = Fault::new(ErrorCategory::Validation, "request_refused", format!("the texts: {e}"));
-                return self.failed(event, request, &fault, Some(&key), Vec::new()).await;
+                return self.failed(event, request, &fault, Some(&key), Noted::default()).await;
             }
         };
         let errand = Errand {
@@ -103,11 +107,11 @@ impl EmbeddingRouter {
             credential_id: request.credential_id.as_deref(),
             deadline: request.deadline.as_deref(),
         };
-        let texts = Texts { request_id: &request.request_id, texts, dimensions: request.dimensions };
-        let served = self.0.serve(&errand, &texts).await?;
+        let mut texts = Texts { request_id: &request.request_id, texts, dimensions: request.dimensions };
+        let served = self.0.serve(&errand, &mut texts).await?;
         match served.made {
-            Ok(made) => self.completed(&errand, request, made, &key, served.budgets).await,
-            Err(fault) => self.failed(event, request, &fault, Some(&key), served.budgets).await,
+            Ok(made) => self.completed(&errand, request, made, &key, served.noted).await,
+            Err(fault) => self.failed(event, request, &fault, Some(&key), served.noted).await,
         }
     }
 
@@ -117,7 +121,7 @@ impl EmbeddingRouter {
         request: &EmbeddingRequested,
         made: Made<Vectors>,
         key: &SubjectKey,
-        budgets: Vec<String>,
+        noted: Noted,
     ) -> anyhow::Result<()> {
         let (source, vectors) = (made.source(), made.got);
         let dimensions = vectors.vectors.first().map_or(0, Vec::len);
@@ -133,13 +137,14 @@ impl EmbeddingRouter {
             total_ms: errand.took_ms(),
             credential_id: made.lease.map(|lease| lease.credential_id),
             credential_source: source.to_owned(),
-            budgets: budgets.clone(),
+            budgets: noted.budgets.clone(),
+            guarded: noted.guarded.clone(),
         };
         if let Some(rejection) = self.0.record(errand.event, &EmbeddingCommand::from(complete), "completed").await? {
             tracing::warn!(request = request.request_id, %rejection, "vectors not recorded");
             let fault = Fault::new(ErrorCategory::Internal, "not_stored", "the vectors could not be stored");
             // Another worker was quicker, or they are too many.
-            return self.failed(errand.event, request, &fault, Some(key), budgets).await;
+            return self.failed(errand.event, request, &fault, Some(key), noted).await;
         }
         Ok(())
     }
@@ -150,7 +155,7 @@ impl EmbeddingRouter {
         request: &EmbeddingRequested,
         fault: &Fault,
         key: Option<&SubjectKey>,
-        budgets: Vec<String>,
+        noted: Noted,
     ) -> anyhow::Result<()> {
         tracing::info!(request = request.request_id, %fault, "embedding failed");
         let fail = FailEmbedding {
@@ -160,7 +165,8 @@ impl EmbeddingRouter {
             message: key.map(|key| key.seal(&fault.message)),
             upstream: fault.upstream.as_deref().cloned(),
             retry_after_ms: fault.retry_after_ms(),
-            budgets,
+            budgets: noted.budgets,
+            guarded: noted.guarded,
         };
         self.0.record(event, &EmbeddingCommand::from(fail), "failed").await.map(|_| ())
     }

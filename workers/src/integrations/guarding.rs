@@ -53,6 +53,19 @@ pub(super) fn screen_prompt(
     screening.findings("messages")
 }
 
+/// The same in texts that are no messages: there is nobody to be instructed, and what is allowed is in one of them.
+pub(super) fn screen_texts(guards: &Guards, texts: Vec<&mut String>) -> Vec<GuardrailFinding> {
+    let mut screening = guards.of_prompt();
+    if !texts.is_empty() {
+        let all: Vec<&str> = texts.iter().map(|text| text.as_str()).collect();
+        screening.allowed(&all.join("\n"), "input");
+    }
+    for (place, text) in texts.into_iter().enumerate() {
+        screening.text(text, &format!("input[{place}]"));
+    }
+    screening.findings("input")
+}
+
 fn texts(parts: &[PromptPart]) -> String {
     let text = |part: &'_ PromptPart| match part {
         PromptPart::Text { text } => Some(text.clone()),
@@ -272,6 +285,15 @@ mod tests {
         let mut named = [Turn { name: Some("a@b.test".into()), ..Turn::text(PromptRole::User, "hi") }];
         let findings = screen_prompt(&guards, &mut named, &mut PromptOptions::default(), &mut Sampling::default());
         assert!(blocked(&findings, "prompt").is_some(), "{findings:?}");
+    }
+
+    #[test]
+    fn texts_that_are_no_messages_are_looked_at_as_well() {
+        let guards = guards(GuardrailAction::Redact);
+        let (mut query, mut document) = ("who is a@b.test?".to_owned(), "nobody".to_owned());
+        let findings = screen_texts(&guards, vec![&mut query, &mut document]);
+        assert_eq!((query.as_str(), document.as_str()), ("who is [EMAIL]?", "nobody"));
+        assert_eq!(findings[0].places, ["input[0]"]);
     }
 
     #[test]

@@ -16,7 +16,7 @@ use symbia_nats::pictures::Pictures;
 
 use super::{
     accounts::{Accounts, Taken},
-    desk::{Desk, Errand, Made, Wish},
+    desk::{Desk, Errand, Made, Noted, Wish},
     pictures::keep,
     provider::{ApiKey, Drawing, Drawn, Fault, Provider, Providers},
     router::{RouterOptions, erased},
@@ -46,6 +46,10 @@ impl Wish for Prompt<'_> {
 
     fn usual(provider: &dyn Provider) -> String {
         provider.default_image_model().unwrap_or_default().to_owned()
+    }
+
+    fn texts(&mut self) -> Vec<&mut String> {
+        vec![&mut self.text]
     }
 
     fn expected(&self) -> Taken {
@@ -88,7 +92,7 @@ impl ImageRouter {
         let key = self.0.content_keys.key(&request.prompt.kid).await?;
         let text = key.as_ref().and_then(|key| key.open(&request.prompt).ok());
         let (Some(key), Some(text)) = (key, text) else {
-            return self.failed(event, request, &erased(), None, Vec::new()).await;
+            return self.failed(event, request, &erased(), None, Noted::default()).await;
         };
         let errand = Errand {
             event,
@@ -99,10 +103,10 @@ impl ImageRouter {
             credential_id: request.credential_id.as_deref(),
             deadline: request.deadline.as_deref(),
         };
-        let served = self.0.serve(&errand, &Prompt { request, text }).await?;
+        let served = self.0.serve(&errand, &mut Prompt { request, text }).await?;
         match served.made {
-            Ok(made) => self.completed(&errand, request, made, &key, served.budgets).await,
-            Err(fault) => self.failed(event, request, &fault, Some(&key), served.budgets).await,
+            Ok(made) => self.completed(&errand, request, made, &key, served.noted).await,
+            Err(fault) => self.failed(event, request, &fault, Some(&key), served.noted).await,
         }
     }
 
@@ -112,7 +116,7 @@ impl ImageRouter {
         request: &ImageRequested,
         made: Made<Drawn>,
         key: &SubjectKey,
-        budgets: Vec<String>,
+        noted: Noted,
     ) -> anyhow::Result<()> {
         let (source, mut drawn, spent) = (made.source(), made.got, made.cost);
         let place = (errand.event.orgid.as_str(), request.request_id.as_str());
@@ -121,7 +125,7 @@ impl ImageRouter {
             let message = "the pictures were made and could not be kept: the broker does not take them";
             let fault = Fault::new(ErrorCategory::Internal, "not_stored", message);
             let failed =
-                FailImage { usage: Some(drawn.usage), cost: spent, ..failure(request, &fault, Some(key), budgets) };
+                FailImage { usage: Some(drawn.usage), cost: spent, ..failure(request, &fault, Some(key), noted) };
             return self.0.record(errand.event, &ImageCommand::from(failed), "failed").await.map(|_| ());
         }
         let pictures = serde_json::to_string(&drawn.pictures)?;
@@ -136,7 +140,8 @@ impl ImageRouter {
             total_ms: errand.took_ms(),
             credential_id: made.lease.map(|lease| lease.credential_id),
             credential_source: source.to_owned(),
-            budgets: budgets.clone(),
+            budgets: noted.budgets.clone(),
+            guarded: noted.guarded.clone(),
         };
         if let Some(rejection) = self.0.record(errand.event, &ImageCommand::from(complete), "completed").await? {
             tracing::warn!(request = request.request_id, %rejection, "pictures not recorded");
@@ -147,7 +152,7 @@ impl ImageRouter {
             );
             let fault = Fault::new(ErrorCategory::Validation, "not_stored", message);
             let failed =
-                FailImage { usage: Some(drawn.usage), cost: spent, ..failure(request, &fault, Some(key), budgets) };
+                FailImage { usage: Some(drawn.usage), cost: spent, ..failure(request, &fault, Some(key), noted) };
             return self.0.record(errand.event, &ImageCommand::from(failed), "failed").await.map(|_| ());
         }
         Ok(())
@@ -159,15 +164,15 @@ impl ImageRouter {
         request: &ImageRequested,
         fault: &Fault,
         key: Option<&SubjectKey>,
-        budgets: Vec<String>,
+        noted: Noted,
     ) -> anyhow::Result<()> {
         tracing::info!(request = request.request_id, %fault, "no pictures");
-        let fail = ImageCommand::from(failure(request, fault, key, budgets));
+        let fail = ImageCommand::from(failure(request, fault, key, noted));
         self.0.record(event, &fail, "failed").await.map(|_| ())
     }
 }
 
-fn failure(request: &ImageRequested, fault: &Fault, key: Option<&SubjectKey>, budgets: Vec<String>) -> FailImage {
+fn failure(request: &ImageRequested, fault: &Fault, key: Option<&SubjectKey>, noted: Noted) -> FailImage {
     FailImage {
         request_id: request.request_id.clone(),
         category: fault.category,
@@ -177,7 +182,8 @@ fn failure(request: &ImageRequested, fault: &Fault, key: Option<&SubjectKey>, bu
         retry_after_ms: fault.retry_after_ms(),
         usage: None,
         cost: None,
-        budgets,
+        budgets: noted.budgets,
+        guarded: noted.guarded,
     }
 }
 

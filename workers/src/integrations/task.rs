@@ -26,7 +26,7 @@ use symbia_nats::{
 use self::{moderation::Moderation, rerank::Reranking, speech::Speech, transcription::Listening};
 use super::{
     accounts::{Accounts, Taken},
-    desk::{Desk, Errand, Made, Served, Wish},
+    desk::{Desk, Errand, Made, Noted, Served, Wish},
     provider::{Fault, Providers},
     router::{RouterOptions, erased},
 };
@@ -72,7 +72,7 @@ impl TaskRouter {
         let key = self.desk.content_keys.key(&request.input.kid).await?;
         let input = key.as_ref().and_then(|key| key.open(&request.input).ok());
         let (Some(key), Some(input)) = (key, input) else {
-            return self.failed(event, failure(request, &erased(), None, Vec::new())).await;
+            return self.failed(event, failure(request, &erased(), None, Noted::default())).await;
         };
         let errand = Errand {
             event,
@@ -86,7 +86,7 @@ impl TaskRouter {
         let mut recording = None;
         let served = match request.kind {
             TaskKind::Rerank => match read(&input) {
-                Ok(input) => self.serve(&errand, &Reranking(input)).await?,
+                Ok(input) => self.serve(&errand, &mut Reranking(input)).await?,
                 Err(fault) => Served::refused(fault),
             },
             TaskKind::Moderation => {
@@ -96,22 +96,22 @@ impl TaskRouter {
                     Err(fault) => Err(fault),
                 };
                 match wish {
-                    Ok(wish) => self.serve(&errand, &wish).await?,
+                    Ok(mut wish) => self.serve(&errand, &mut wish).await?,
                     Err(fault) => Served::refused(fault),
                 }
             }
             TaskKind::Speech => match read(&input) {
                 Ok(input) => {
                     let (request_id, files) = (request.request_id.as_str(), &self.files);
-                    self.serve(&errand, &Speech { input, request_id, key: &key, files }).await?
+                    self.serve(&errand, &mut Speech { input, request_id, key: &key, files }).await?
                 }
                 Err(fault) => Served::refused(fault),
             },
             kind @ (TaskKind::Transcription | TaskKind::Translation) => match read(&input) {
                 Ok(input) => {
                     let (request_id, files) = (request.request_id.as_str(), &self.files);
-                    let wish = Listening { input, kind, request_id, key: &key, files };
-                    let served = self.serve(&errand, &wish).await?;
+                    let mut wish = Listening { input, kind, request_id, key: &key, files };
+                    let served = self.serve(&errand, &mut wish).await?;
                     recording = Some(wish.input.file);
                     served
                 }
@@ -119,8 +119,8 @@ impl TaskRouter {
             },
         };
         match served.made {
-            Ok(made) => self.completed(&errand, request, made, &key, served.budgets).await?,
-            Err(fault) => self.failed(event, failure(request, &fault, Some(&key), served.budgets)).await?,
+            Ok(made) => self.completed(&errand, request, made, &key, served.noted).await?,
+            Err(fault) => self.failed(event, failure(request, &fault, Some(&key), served.noted)).await?,
         }
         // What was listened to is of no use to anybody any more. Who asks names it: what is another one's stays.
         if let Some(id) = recording {
@@ -132,7 +132,7 @@ impl TaskRouter {
         Ok(())
     }
 
-    async fn serve<W: Wish<Got = Done>>(&self, errand: &Errand<'_>, wish: &W) -> anyhow::Result<Served<Done>> {
+    async fn serve<W: Wish<Got = Done>>(&self, errand: &Errand<'_>, wish: &mut W) -> anyhow::Result<Served<Done>> {
         self.desk.serve(errand, wish).await
     }
 
@@ -142,7 +142,7 @@ impl TaskRouter {
         request: &TaskRequested,
         made: Made<Done>,
         key: &SubjectKey,
-        budgets: Vec<String>,
+        noted: Noted,
     ) -> anyhow::Result<()> {
         let (source, done) = (made.source(), made.got);
         let complete = CompleteTask {
@@ -156,7 +156,8 @@ impl TaskRouter {
             total_ms: errand.took_ms(),
             credential_id: made.lease.map(|lease| lease.credential_id),
             credential_source: source.to_owned(),
-            budgets: budgets.clone(),
+            budgets: noted.budgets.clone(),
+            guarded: noted.guarded.clone(),
         };
         let rejection = self.desk.record(errand.event, &TaskCommand::from(complete), "completed").await?;
         let Some(rejection) = rejection else { return Ok(()) };
@@ -165,8 +166,7 @@ impl TaskRouter {
         let length = done.output.len();
         let message = format!("what came of it could not be stored: it is {length} bytes, {MAX_TASK} is the limit");
         let fault = Fault::new(ErrorCategory::Validation, "not_stored", message);
-        self.failed(errand.event, after(failure(request, &fault, Some(key), budgets), done.taken.usage, made.cost))
-            .await
+        self.failed(errand.event, after(failure(request, &fault, Some(key), noted), done.taken.usage, made.cost)).await
     }
 
     async fn failed(&self, event: &Event, fail: FailTask) -> anyhow::Result<()> {
@@ -174,7 +174,7 @@ impl TaskRouter {
     }
 }
 
-fn failure(request: &TaskRequested, fault: &Fault, key: Option<&SubjectKey>, budgets: Vec<String>) -> FailTask {
+fn failure(request: &TaskRequested, fault: &Fault, key: Option<&SubjectKey>, noted: Noted) -> FailTask {
     tracing::info!(request = request.request_id, kind = request.kind.operation(), %fault, "a task failed");
     FailTask {
         request_id: request.request_id.clone(),
@@ -185,7 +185,8 @@ fn failure(request: &TaskRequested, fault: &Fault, key: Option<&SubjectKey>, bud
         retry_after_ms: fault.retry_after_ms(),
         usage: None,
         cost: None,
-        budgets,
+        budgets: noted.budgets,
+        guarded: noted.guarded,
     }
 }
 

@@ -63,6 +63,20 @@ impl Wish for Moderation {
         Some(Fault::new(ErrorCategory::NotFound, "no_provider", message))
     }
 
+    fn texts(&mut self) -> Vec<&mut String> {
+        match &mut self.0 {
+            ModerationInput::One(text) => vec![text],
+            ModerationInput::Many(texts) => texts.iter_mut().collect(),
+            ModerationInput::Parts(parts) => {
+                let text = |part| match part {
+                    &mut PromptPart::Text { ref mut text } => Some(text),
+                    PromptPart::Image { .. } => None,
+                };
+                parts.iter_mut().filter_map(text).collect()
+            }
+        }
+    }
+
     fn expected(&self) -> Taken {
         Taken { is_task: true, ..self.usage().into() }
     }

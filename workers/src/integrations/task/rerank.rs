@@ -34,6 +34,10 @@ impl Wish for Reranking {
         Some(Fault::new(ErrorCategory::NotFound, "no_provider", message))
     }
 
+    fn texts(&mut self) -> Vec<&mut String> {
+        std::iter::once(&mut self.0.query).chain(&mut self.0.documents).collect()
+    }
+
     fn expected(&self) -> Taken {
         let tokens = self.0.estimated_tokens();
         let usage = Usage { prompt_tokens: tokens, total_tokens: tokens, ..Usage::default() };

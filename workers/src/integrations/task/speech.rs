@@ -50,6 +50,10 @@ impl Wish for Speech<'_> {
         Some(|provider, named| provider.takes(TaskKind::Speech, named))
     }
 
+    fn texts(&mut self) -> Vec<&mut String> {
+        std::iter::once(&mut self.input.text).chain(&mut self.input.instructions).collect()
+    }
+
     fn expected(&self) -> Taken {
         self.taken()
     }

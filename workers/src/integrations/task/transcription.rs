@@ -45,6 +45,10 @@ impl Wish for Listening<'_> {
         Some(|provider, named| provider.takes(TaskKind::Transcription, named))
     }
 
+    fn texts(&mut self) -> Vec<&mut String> {
+        self.input.fields.iter_mut().map(|(_, value)| value).collect()
+    }
+
     fn expected(&self) -> Taken {
         taken(Usage::default(), self.input.expected_ms)
     }
