@@ -41,8 +41,18 @@ pub(super) struct Edge {
     pub production: bool,
     pub proxies: TrustedProxies,
     pub request_timeout: Duration,
+    /// Routes that may take longer, with their times.
+    pub patient: Vec<(&'static str, Duration)>,
     pub authenticator: Option<Arc<dyn Authenticator>>,
     pub rate_limits: Option<RateLimits>,
+}
+
+impl Edge {
+    // Until the head of the answer.
+    fn lasts(&self, route: &str) -> Duration {
+        let patient = self.patient.iter().find(|(patient, _)| *patient == route);
+        patient.map_or(self.request_timeout, |(_, lasts)| self.request_timeout.max(*lasts))
+    }
 }
 
 pub(super) async fn edge(State(edge): State<Arc<Edge>>, request: Request, next: Next) -> Response {
@@ -113,7 +123,7 @@ pub(super) async fn guard(State(edge): State<Arc<Edge>>, request: Request, next:
     };
     let mut response = match decision {
         Some(decision) if !decision.allowed => refusal(decision).into_response(),
-        _ => tokio::time::timeout(edge.request_timeout, next.run(Request::from_parts(parts, body)))
+        _ => tokio::time::timeout(edge.lasts(&route), next.run(Request::from_parts(parts, body)))
             .await
             .unwrap_or_else(|_| ApiError::timeout().into_response()),
     };

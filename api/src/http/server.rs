@@ -71,6 +71,7 @@ pub struct ServiceApp {
     health: Health,
     authenticator: Option<Arc<dyn Authenticator>>,
     rate_limits: Option<RateLimits>,
+    patient: Vec<(&'static str, Duration)>,
     api: OpenApiRouter,
     root: OpenApiRouter,
     other: Router,
@@ -86,6 +87,7 @@ impl ServiceApp {
             health,
             authenticator: None,
             rate_limits: None,
+            patient: Vec::new(),
             api: OpenApiRouter::new(),
             root: OpenApiRouter::new(),
             other: Router::new(),
@@ -134,6 +136,13 @@ impl ServiceApp {
         self
     }
 
+    /// Lets a route, as it was declared, take longer than the others until the head of its answer.
+    #[must_use]
+    pub fn patient(mut self, route: &'static str, lasts: Duration) -> Self {
+        self.patient.push((route, lasts));
+        self
+    }
+
     /// Generates the documents and puts the layers in order.
     #[must_use]
     pub fn build(self) -> HttpService {
@@ -146,6 +155,7 @@ impl ServiceApp {
             production,
             proxies,
             request_timeout: limits.request_timeout,
+            patient: self.patient,
             authenticator: self.authenticator,
             rate_limits: self.rate_limits,
         });

@@ -1,6 +1,8 @@
 //! `/v1/files` as OpenAI has it: files that are given to the gateway, and those that batches make. Their bytes are kept beside the
 //! log, sealed under the key of whose they are; nobody else sees them.
 
+use std::time::Duration;
+
 use axum::{
     body::Body,
     extract::State,
@@ -8,6 +10,8 @@ use axum::{
     middleware::map_response,
     response::{IntoResponse, Response},
 };
+use bytes::Bytes;
+use futures::{Stream, StreamExt, stream};
 use multer::{Constraints, Field, Multipart, SizeLimit};
 use serde::Deserialize;
 use serde_json::{Value, json};
@@ -16,7 +20,7 @@ use symbia_commands::{
     integrations::{DeleteFile, MAX_FILE, StoreFile, StoredFileCommand},
 };
 use symbia_events::{AggregateRef, CommandId, OrgId, Service, SubjectKey, integrations::FilePurpose};
-use symbia_nats::files::{About, Files, FilesError, Place};
+use symbia_nats::files::{About, Files, FilesError, KeepError, Place};
 use symbia_projections::{Scope, integrations as model};
 use utoipa::{IntoParams, ToSchema};
 use utoipa_axum::{router::OpenApiRouter, routes};
@@ -33,6 +37,10 @@ use crate::{
     platform::Consistency,
 };
 
+/// Where files are given, and how long that may take: the largest one at half a megabit a second.
+pub(super) const UPLOAD: (&str, Duration) = ("/v1/files", Duration::from_secs(3600));
+/// How long nothing more of a file may come.
+const STALLS: Duration = Duration::from_secs(60);
 /// Most bytes of a field that is no file, and most characters of a name.
 const FIELD: u64 = 1024;
 const LONGEST_NAME: usize = 255;
@@ -134,24 +142,33 @@ impl Integrations {
     }
 
     // Keeps what comes, and gives its name and size.
-    async fn keep_file(&self, owner: &Owner, id: &str, mut field: Field<'_>) -> ApiResult<(String, u64)> {
+    async fn keep_file(&self, owner: &Owner, id: &str, field: Field<'_>) -> ApiResult<(String, u64)> {
         let name: String = field.file_name().unwrap_or("file").chars().take(LONGEST_NAME).collect();
         let kind = field.content_type().map(ToString::to_string);
-        let mut writer = self.files().begin(&owner.place(id), &owner.key).map_err(unavailable)?;
-        while let Some(bytes) = field.chunk().await.map_err(broken)? {
-            if writer.size() + bytes.len() as u64 > MAX_FILE {
+        let about = About { message: id.to_owned(), name: Some(name.clone()), mime_type: kind };
+        let kept = self.files().keep_from(&owner.place(id), &owner.key, about, MAX_FILE, field).await;
+        let size = kept.map_err(|error| match error {
+            KeepError::Source(error) => broken(error),
+            KeepError::TooLong => {
                 let message = format!("The file is too large: at most {MAX_FILE} bytes");
                 let error = ApiError::new(StatusCode::PAYLOAD_TOO_LARGE, "FILE_TOO_LARGE", message.clone());
-                return Err(error.with_detail("file", "size", message));
+                error.with_detail("file", "size", message)
             }
-            writer.write(&bytes).await.map_err(unavailable)?;
-        }
-        let size = writer
-            .finish(About { message: id.to_owned(), name: Some(name.clone()), mime_type: kind })
-            .await
-            .map_err(unavailable)?;
+            KeepError::Files(error) => unavailable(error),
+        })?;
         Ok((name, size))
     }
+}
+
+// A body of which nothing comes any more breaks off.
+fn steady(body: Body) -> impl Stream<Item = Result<Bytes, axum::Error>> + Send {
+    stream::unfold(body.into_data_stream(), |mut body| async move {
+        let next = match tokio::time::timeout(STALLS, body.next()).await {
+            Ok(next) => next?,
+            Err(stalled) => Err(axum::Error::new(stalled)),
+        };
+        Some((next, body))
+    })
 }
 
 fn purpose(named: &str) -> ApiResult<FilePurpose> {
@@ -210,8 +227,7 @@ async fn upload(
     let mut leftover = Leftover::new(&service.files(), &owner.place(&id));
     leftover.kept = scope.idempotency_key.is_some();
     let fields = SizeLimit::new().per_field(FIELD).for_field("file", u64::MAX);
-    let mut form =
-        Multipart::with_constraints(body.into_data_stream(), boundary, Constraints::new().size_limit(fields));
+    let mut form = Multipart::with_constraints(steady(body), boundary, Constraints::new().size_limit(fields));
     let (mut named, mut kept) = (None, None);
     while let Some(field) = form.next_field().await.map_err(broken)? {
         match field.name() {

@@ -185,6 +185,7 @@ pub fn service(
         .authenticator(Arc::new(door))
         .rate_limits(limits)
         .body_limit(BODY)
+        .patient(files::UPLOAD.0, files::UPLOAD.1)
 }
 
 // A gateway is asked by programs, thousands of times a second; what they may use, budgets say.

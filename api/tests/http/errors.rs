@@ -138,10 +138,15 @@ async fn failures_and_panics_keep_their_causes_to_themselves() {
 #[tokio::test]
 async fn a_handler_that_does_not_answer_is_cut_off() {
     let limits = Limits { request_timeout: Duration::from_millis(20), ..Limits::default() };
-    let router = app(ServerConfig { limits, ..ServerConfig::default() }).build().router();
+    let hasty = || app(ServerConfig { limits: limits.clone(), ..ServerConfig::default() });
+    let router = hasty().build().router();
     let answer = fetch(&router, "/api/never", &[]).await;
     assert_eq!(answer.status, StatusCode::GATEWAY_TIMEOUT);
     assert_eq!(answer.error()["code"], "TIMEOUT");
+    // Unless its route may take longer.
+    let router = hasty().patient("/api/never", Duration::from_secs(60)).build().router();
+    let longer = tokio::time::timeout(Duration::from_millis(200), fetch(&router, "/api/never", &[])).await;
+    assert!(longer.is_err(), "it was cut off");
 }
 
 #[tokio::test]
