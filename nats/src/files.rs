@@ -1,6 +1,7 @@
-//! Files that came with messages or with requests to models: sealed under a key of their conversation or of whose request it is,
-//! in parts, in a stream of their own. Without the key they can be read by nobody, and one purge takes all that belong to a
-//! conversation or a request.
+//! Files that came with messages or with requests to models, those that were given to the gateway, and the results of the lines of
+//! batches: sealed under a key of their conversation or of whose they are, in parts, in a stream of their own. Without the key they
+//! can be read by nobody, and one purge takes all that belong to a conversation, a request or a batch; what was given to the gateway
+//! stands alone.
 
 use std::sync::Arc;
 
@@ -25,7 +26,7 @@ const AT_ONCE: usize = 4;
 pub struct Place<'p> {
     /// The organization.
     pub org: &'p str,
-    /// The conversation, or the request.
+    /// The conversation, the request or the batch; of what was given to the gateway, the file itself.
     pub conversation: &'p str,
     /// Its id.
     pub id: &'p str,
@@ -34,7 +35,7 @@ pub struct Place<'p> {
 /// A file.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct File {
-    /// The message or the request that it came with.
+    /// The message or the request that it came with, or what else it is for.
     pub message: String,
     /// As its sender called it.
     pub name: Option<String>,
@@ -298,7 +299,7 @@ impl Files {
         Ok(Some(Found { message, name, mime_type, size, parts, subject, stream, key: key.clone() }))
     }
 
-    /// Forgets the files of a conversation.
+    /// Forgets the files of a conversation, a request or a batch.
     ///
     /// # Errors
     /// [`FilesError`].
@@ -364,10 +365,16 @@ impl Writer {
     }
 }
 
+// Any replica gives what it has, and may be behind: that there is nothing is true when the stream's leader says so.
 async fn part<I>(stream: &stream::Stream<I>, subject: String) -> Result<Option<Bytes>, FilesError> {
-    match stream.direct_get_last_for_subject(subject).await {
+    match stream.direct_get_last_for_subject(subject.as_str()).await {
+        Ok(message) => return Ok(Some(message.payload)),
+        Err(error) if error.kind() == stream::DirectGetErrorKind::NotFound => {}
+        Err(error) => return Err(broker(error)),
+    }
+    match stream.get_last_raw_message_by_subject(&subject).await {
         Ok(message) => Ok(Some(message.payload)),
-        Err(error) if error.kind() == stream::DirectGetErrorKind::NotFound => Ok(None),
+        Err(error) if error.kind() == stream::LastRawMessageErrorKind::NoMessageFound => Ok(None),
         Err(error) => Err(broker(error)),
     }
 }
