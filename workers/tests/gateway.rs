@@ -55,8 +55,8 @@ impl Accounts for Books {
         Ok(if org == "org" { Arc::from([terms]) } else { Arc::from([]) })
     }
 
-    async fn scopes(&self, _key: &str) -> anyhow::Result<Arc<[String]>> {
-        Ok(Arc::from([]))
+    async fn scopes(&self, _key: &str) -> anyhow::Result<Option<Arc<[String]>>> {
+        Ok(Some(Arc::from([])))
     }
 
     async fn price(&self, _provider: &str, _model: &str) -> anyhow::Result<Option<PriceTerms>> {

@@ -172,8 +172,8 @@ pub trait Accounts: Send + Sync + 'static {
     async fn terms(&self, org: &str) -> anyhow::Result<OrgTerms> {
         Ok(OrgTerms { budgets: self.budgets(org).await?, guards: None })
     }
-    /// The scopes of an API key, which may name the models that it may ask.
-    async fn scopes(&self, key: &str) -> anyhow::Result<Arc<[String]>>;
+    /// The scopes of an API key, which may name the models that it may ask; none where the key is not accepted any more.
+    async fn scopes(&self, key: &str) -> anyhow::Result<Option<Arc<[String]>>>;
     /// The price of a model.
     async fn price(&self, provider: &str, model: &str) -> anyhow::Result<Option<PriceTerms>>;
     /// The route of an organization with this name.
@@ -196,8 +196,8 @@ impl Accounts for NoAccounts {
         Ok(Arc::from([]))
     }
 
-    async fn scopes(&self, _key: &str) -> anyhow::Result<Arc<[String]>> {
-        Ok(Arc::from([]))
+    async fn scopes(&self, _key: &str) -> anyhow::Result<Option<Arc<[String]>>> {
+        Ok(Some(Arc::from([])))
     }
 
     async fn price(&self, _provider: &str, _model: &str) -> anyhow::Result<Option<PriceTerms>> {

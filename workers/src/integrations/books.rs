@@ -18,6 +18,7 @@ use symbia_projections::{
     integrations as model,
     secrets::SecretStore,
 };
+use time::OffsetDateTime;
 
 use super::{
     accounts::{Accounts, Asker, BudgetTerms, Lease, OrgTerms, PriceTerms},
@@ -45,7 +46,7 @@ pub struct Books {
     // Compiled, as long as nobody changes them.
     guards: Cache<String, Arc<Guards>>,
     prices: Cache<(String, String), Option<PriceTerms>>,
-    scopes: Cache<String, Arc<[String]>>,
+    scopes: Cache<String, Option<Arc<[String]>>>,
     routes: Cache<(String, String), Option<Arc<RouteTerms>>>,
     leases: Leases,
 }
@@ -199,15 +200,18 @@ impl Accounts for Books {
         Ok(terms)
     }
 
-    async fn scopes(&self, key: &str) -> anyhow::Result<Arc<[String]>> {
+    async fn scopes(&self, key: &str) -> anyhow::Result<Option<Arc<[String]>>> {
         if let Some(scopes) = self.scopes.get(key) {
             return Ok(scopes);
         }
         let mut tx = self.reader.read(&Scope::platform()).await?;
         let found = identity::api_key(&mut tx, key).await?;
-        // It was just used: who reads it may be behind, and comes again.
-        let scopes: Arc<[String]> = found.context("the API key of a request is not known")?.scopes.into();
-        self.scopes.insert(key.to_owned(), Arc::clone(&scopes));
+        // Whoever let it in has read it here: one that is not there was deleted since. What waits for long, like the lines of a batch,
+        // is not asked with a key that nobody is let in with.
+        let now = OffsetDateTime::now_utc();
+        let accepted = found.filter(|key| !key.is_revoked(now) && !key.is_expired(now));
+        let scopes: Option<Arc<[String]>> = accepted.map(|key| key.scopes.into());
+        self.scopes.insert(key.to_owned(), scopes.clone());
         Ok(scopes)
     }
 

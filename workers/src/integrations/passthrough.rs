@@ -34,7 +34,7 @@ use super::{
     provider::Fault,
     rates::Rates,
     refusals::Refusals,
-    router::router,
+    router::{key_gone, router},
 };
 use crate::{
     content_keys::ContentKeys,
@@ -144,7 +144,7 @@ impl PassthroughDesk {
             return Ok(Some(Fault::new(ErrorCategory::Auth, "not_screened", text)));
         }
         let Some(key) = asker.key else { return Ok(None) };
-        let scopes = self.accounts.scopes(key).await?;
+        let Some(scopes) = self.accounts.scopes(key).await? else { return Ok(Some(key_gone())) };
         let model = request.model.as_deref();
         let allowed = match model {
             Some(model) => may_ask(&scopes, &request.provider, model),

@@ -480,7 +480,7 @@ pub(super) async fn not_allowed(
     targets: &[Candidate],
 ) -> anyhow::Result<Option<Fault>> {
     let Some(key) = asker.key else { return Ok(None) };
-    let scopes = accounts.scopes(key).await?;
+    let Some(scopes) = accounts.scopes(key).await? else { return Ok(Some(key_gone())) };
     let reached = |target: &&Candidate| {
         let by_name = target.alias.as_deref().is_some_and(|alias| names_route(&scopes, alias));
         by_name || may_ask(&scopes, target.provider.key(), &target.model)
@@ -490,6 +490,12 @@ pub(super) async fn not_allowed(
         let message = format!("this API key may not ask '{}': its scopes name other models", target.name());
         Fault::new(ErrorCategory::Auth, "model_not_allowed", message)
     }))
+}
+
+/// The API key that a request was made with is not accepted any more: nothing is spent in its name.
+pub(super) fn key_gone() -> Fault {
+    let message = "the API key of this request was revoked or deleted, or has expired: ask again with another one";
+    Fault::new(ErrorCategory::Auth, "key_gone", message)
 }
 
 // What is the same for all requests of a conversation: its id, or who asks and how it began.
