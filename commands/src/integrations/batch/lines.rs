@@ -15,17 +15,75 @@ pub const MAX_ERRORS: usize = 50;
 /// Longest name of a line.
 const LONGEST_ID: usize = 512;
 
-/// A line.
-#[derive(Clone, Debug, PartialEq, Deserialize)]
+/// A line, of which more is of no interest when it is asked.
+#[derive(Clone, Debug, PartialEq)]
 pub struct BatchLine {
     /// Its name, by which its result is found.
     pub custom_id: String,
-    /// `POST`.
-    pub method: String,
-    /// The path of the batch's endpoint.
-    pub url: String,
-    /// What would be posted there.
+    /// What would be posted to the batch's endpoint.
     pub body: Value,
+}
+
+/// A line as it comes; a member that stands there twice is none.
+#[derive(Deserialize)]
+struct Raw {
+    custom_id: Option<Value>,
+    method: Option<Value>,
+    url: Option<Value>,
+    body: Option<Value>,
+}
+
+/// What is wrong with a line: a code, the member, and a text.
+type Wrong = (&'static str, Option<&'static str>, String);
+
+impl Raw {
+    fn read(text: &[u8]) -> Result<Self, Wrong> {
+        let invalid = |message: String| ("invalid_json_line", None, message);
+        // What stands in an array would do as well.
+        if text.first() != Some(&b'{') {
+            return Err(invalid("must be a JSON object".to_owned()));
+        }
+        serde_json::from_slice(text).map_err(|wrong| invalid(format!("not a JSON object of a request: {wrong}")))
+    }
+
+    fn has_all(&self) -> Result<(), Wrong> {
+        let members =
+            [("custom_id", &self.custom_id), ("method", &self.method), ("url", &self.url), ("body", &self.body)];
+        match members.into_iter().find(|(_, value)| value.is_none()) {
+            Some((param, _)) => Err(("missing_required_parameter", Some(param), format!("'{param}' is missing"))),
+            None => Ok(()),
+        }
+    }
+
+    fn checked(self, path: &str) -> Result<BatchLine, Wrong> {
+        self.has_all()?;
+        let Some(custom_id) = self.custom_id.as_ref().and_then(Value::as_str) else { return Err(unnamed()) };
+        if !(1..=LONGEST_ID).contains(&custom_id.len()) {
+            return Err(unnamed());
+        }
+        if self.method.is_none_or(|method| method != "POST") {
+            return Err(("invalid_method", Some("method"), "must be POST".to_owned()));
+        }
+        if self.url.is_none_or(|url| url != path) {
+            return Err(("mismatched_endpoint", Some("url"), format!("must be the batch's endpoint, {path}")));
+        }
+        match self.body {
+            Some(body) if body.is_object() => Ok(BatchLine { custom_id: custom_id.to_owned(), body }),
+            _ => Err(("invalid_body", Some("body"), "must be a JSON object".to_owned())),
+        }
+    }
+}
+
+fn unnamed() -> Wrong {
+    ("invalid_custom_id", Some("custom_id"), format!("must be a text of 1 to {LONGEST_ID} bytes"))
+}
+
+impl BatchLine {
+    /// The line of a batch with this endpoint; none where it would not have passed the [check](LineCheck).
+    #[must_use]
+    pub fn read(endpoint: BatchEndpoint, text: &[u8]) -> Option<Self> {
+        Raw::read(text).and_then(|raw| raw.checked(endpoint.path())).ok()
+    }
 }
 
 /// Looks through the lines of a file, one after another.
@@ -79,36 +137,13 @@ impl LineCheck {
             let message = format!("a line has at most {MAX_LINE} bytes");
             return Err(error("line_too_large", number, None, message));
         }
-        let line: Value = serde_json::from_slice(text)
-            .map_err(|wrong| error("invalid_json_line", number, None, format!("not JSON: {wrong}")))?;
-        if !line.is_object() {
-            return Err(error("invalid_json_line", number, None, "must be a JSON object"));
-        }
-        for param in ["custom_id", "method", "url", "body"] {
-            if line[param].is_null() {
-                return Err(error("missing_required_parameter", number, Some(param), format!("'{param}' is missing")));
-            }
-        }
-        let Some(custom_id) = line["custom_id"].as_str().filter(|id| (1..=LONGEST_ID).contains(&id.len())) else {
-            let message = format!("must be a text of 1 to {LONGEST_ID} bytes");
-            return Err(error("invalid_custom_id", number, Some("custom_id"), message));
-        };
-        if line["method"] != "POST" {
-            return Err(error("invalid_method", number, Some("method"), "must be POST"));
-        }
-        let path = self.endpoint.path();
-        if line["url"] != path {
-            let message = format!("must be the batch's endpoint, {path}");
-            return Err(error("mismatched_endpoint", number, Some("url"), message));
-        }
-        if !line["body"].is_object() {
-            return Err(error("invalid_body", number, Some("body"), "must be a JSON object"));
-        }
-        if let Some(first) = self.seen.get(custom_id) {
+        let read = Raw::read(text).and_then(|raw| raw.checked(self.endpoint.path()));
+        let BatchLine { custom_id, .. } = read.map_err(|(code, param, message)| error(code, number, param, message))?;
+        if let Some(first) = self.seen.get(&custom_id) {
             let message = format!("the custom_id is that of line {first} as well");
             return Err(error("duplicate_custom_id", number, Some("custom_id"), message));
         }
-        self.seen.insert(custom_id.to_owned(), number);
+        self.seen.insert(custom_id, number);
         Ok(())
     }
 }
