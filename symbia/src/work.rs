@@ -19,10 +19,10 @@ use symbia_workers::{
     egress_policies::{EgressPolicies, WayOut},
     identity::Housekeeping,
     integrations::{
-        AccountLinker, Accounts, Anthropic, BatchRunner, Books, CallLimits, ChannelBridge, ChannelCourier,
+        AccountLinker, Accounts, Anthropic, BatchLines, BatchRunner, Books, CallLimits, ChannelBridge, ChannelCourier,
         ChannelForwarder, ChannelKeeper, ChannelTeller, Channels, Discoverer, EmbeddingRouter, Enquiries,
         EvalScheduler, Evaluator, ImageRouter, Invoker, LlmRouter, LocalProvider, Meter, OpenAi, PassthroughDesk,
-        Prober, Providers, RouterOptions, Taking, TaskRouter,
+        Precedence, Prober, Providers, RouterOptions, Taking, TaskRouter,
     },
     messaging::{Eraser, Periods, Retention},
     models::{
@@ -207,7 +207,8 @@ pub async fn start(
                 let invoker = Invoker::new(sender.clone(), content_keys.clone(), reader, egress, books.clone(), limits);
                 workers.spawn(react(house.clone(), invoker, stop.clone()));
                 let books: Arc<dyn Accounts> = books;
-                let options = RouterOptions { batch_lines: config.models.batch_lines, ..RouterOptions::default() };
+                let precedence = Precedence::new(config.models.batch_lines);
+                let options = RouterOptions { precedence, ..RouterOptions::default() };
                 let (texts, read) = (content_keys.clone(), providers.clone());
                 let (of, ring, lent) = (client.clone(), Arc::clone(keys), Arc::clone(&books));
                 let image = ImageRouter::open(
@@ -231,6 +232,7 @@ pub async fn start(
                 )
                 .await?;
                 let embedding = EmbeddingRouter::open(of, ring, sender.clone(), texts, read, lent, &options).await?;
+                let embedding = Arc::new(embedding);
                 let (ring, lent) = (Arc::clone(keys), Arc::clone(&books));
                 let passthrough = PassthroughDesk::new(client, ring, sender.clone(), content_keys.clone(), lent);
                 let meter = Meter::new(sender.clone(), Arc::clone(&books));
@@ -240,7 +242,7 @@ pub async fn start(
                 let evaluator = Evaluator::new(client.clone(), Arc::clone(keys), sender.clone(), content_keys.clone());
                 let (nats, ring, texts) = (client.clone(), Arc::clone(keys), content_keys.clone());
                 let dialect = Arc::new(OpenAiDialect);
-                let batches = BatchRunner::new(nats, ring, sender.clone(), texts, dialect, options.batch_lines);
+                let batches = BatchRunner::new(nats, ring, sender.clone(), texts, dialect, config.models.batch_lines);
                 let reader = ReadPool::new(house.database.clone(), PROBE_CONNECTIONS);
                 let prober =
                     Prober::new(client.clone(), reader, providers.clone(), Arc::clone(&books), config.probes.clone());
@@ -262,9 +264,11 @@ pub async fn start(
                     LlmRouter::open(client.clone(), Arc::clone(keys), sender, content_keys, providers, options).await?;
                 let router = Arc::new(router.with_accounts(books));
                 taking.by(Arc::clone(&router));
+                let lines = BatchLines::new(Arc::clone(&router), Arc::clone(&embedding));
+                workers.spawn(react(house.clone(), lines, stop.clone()));
                 let asking: Vec<Arc<dyn Reactor>> = vec![
                     router,
-                    Arc::new(embedding),
+                    embedding,
                     Arc::new(image),
                     Arc::new(task),
                     Arc::new(passthrough),

@@ -67,6 +67,10 @@ pub trait Reactor: Send + Sync + 'static {
     fn patience(&self) -> Duration {
         Duration::from_secs(10)
     }
+    /// Events that are under way at a time, in all processes; further ones wait at the broker.
+    fn at_once(&self) -> i64 {
+        1024
+    }
     /// Acts on one event.
     async fn react(&self, event: &Event, at: Position) -> anyhow::Result<()>;
 }
@@ -126,7 +130,7 @@ impl ReactorRunner {
             filter_subjects: filters.iter().map(|f| format!("symbia.evt.{service}.{f}")).collect(),
             ack_policy: AckPolicy::Explicit,
             ack_wait: self.reactor.patience(),
-            max_ack_pending: 1024,
+            max_ack_pending: self.reactor.at_once(),
             ..pull::Config::default()
         };
         let consumer = stream.create_consumer(config).await?;

@@ -21,12 +21,13 @@ use super::{
     balance::Standings,
     circuits::{Line, Lines},
     guarding::{blocked, screen_texts},
+    precedence::Precedence,
     provider::{ApiKey, Fault, Provider, Providers},
     quotas::{self, Quotas},
     rates::Rates,
     refusals::Refusals,
     retry::RetryOptions,
-    router::{RouterOptions, not_allowed, router},
+    router::{LINE_TAKES, RouterOptions, not_allowed, router},
     routes::{Candidate, Chooser},
 };
 use crate::{content_keys::ContentKeys, sender::Sender};
@@ -43,6 +44,7 @@ pub(super) struct Desk {
     quotas: Quotas,
     timeout: Duration,
     retry: RetryOptions,
+    precedence: Precedence,
 }
 
 /// A request, as far as it is the same for all kinds.
@@ -154,7 +156,8 @@ impl Desk {
         let lines = Lines::open(&client, keys, sender.clone(), retry.clone()).await?;
         let rates = Rates::new(Limits::new(client.clone()), Refusals::new(sender.clone()));
         let quotas = Quotas::new(client.clone());
-        Ok(Desk { client, sender, content_keys, providers, accounts, lines, rates, quotas, timeout, retry })
+        let precedence = options.precedence.clone();
+        Ok(Desk { client, sender, content_keys, providers, accounts, lines, rates, quotas, timeout, retry, precedence })
     }
 
     /// Whether a request, at its place in the log, has its end: it came again, and is not to be paid for again.
@@ -166,6 +169,8 @@ impl Desk {
 
     /// Sees a request through, up to what is to be recorded of it.
     pub async fn serve<W: Wish>(&self, errand: &Errand<'_>, wish: &mut W) -> anyhow::Result<Served<W::Got>> {
+        // Lines of batches have waited for their turn before.
+        let _ahead = errand.context.batch_id.is_none().then(|| self.precedence.ahead());
         let OrgTerms { budgets, guards } = self.accounts.terms(errand.asker().org).await?;
         let guarded = guards.map(|guards| screen_texts(&guards, wish.texts())).unwrap_or_default();
         let mut served = match blocked(&guarded, "prompt") {
@@ -318,6 +323,8 @@ impl Desk {
 
     fn time_left(&self, errand: &Errand<'_>) -> Duration {
         let named = errand.deadline.and_then(|d| OffsetDateTime::parse(d, &Rfc3339).ok());
-        named.map_or(self.timeout, |at| (at - OffsetDateTime::now_utc()).try_into().unwrap_or(Duration::ZERO))
+        let left =
+            named.map_or(self.timeout, |at| (at - OffsetDateTime::now_utc()).try_into().unwrap_or(Duration::ZERO));
+        if errand.context.batch_id.is_some() { left.min(LINE_TAKES) } else { left }
     }
 }

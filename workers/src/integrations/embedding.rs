@@ -17,6 +17,7 @@ use symbia_events::{
 
 use super::{
     accounts::{Accounts, Taken},
+    batches::BATCH_STOPPED,
     desk::{Desk, Errand, Made, Noted, Wish},
     provider::{ApiKey, Fault, Inputs, Provider, Providers, Vectors},
     router::{RouterOptions, erased},
@@ -85,7 +86,21 @@ impl EmbeddingRouter {
         Ok(EmbeddingRouter(Desk::open(client, keys, (sender, content_keys), providers, accounts, options).await?))
     }
 
-    async fn requested(&self, event: &Event, request: &EmbeddingRequested) -> anyhow::Result<()> {
+    /// Whether a request, at its place in the log, has its end.
+    pub(super) async fn has_ended(&self, event: &Event, at: Position) -> anyhow::Result<bool> {
+        self.0.has_ended(event, at).await
+    }
+
+    /// Ends a line of a batch that was stopped before anybody was asked.
+    pub(super) async fn drop_line(&self, event: &Event, request: &EmbeddingRequested) -> anyhow::Result<()> {
+        let fault =
+            Fault::new(ErrorCategory::Internal, BATCH_STOPPED, "its batch was stopped before a model was asked");
+        let key = self.0.content_keys.key(&request.inputs.kid).await?;
+        self.failed(event, request, &fault, key.as_ref(), Vec::new()).await
+    }
+
+    /// Has texts turned into vectors, up to the end on record.
+    pub(super) async fn requested(&self, event: &Event, request: &EmbeddingRequested) -> anyhow::Result<()> {
         let key = self.0.content_keys.key(&request.inputs.kid).await?;
         let texts = key.as_ref().and_then(|key| key.open(&request.inputs).ok());
         let (Some(key), Some(texts)) = (key, texts) else {
@@ -196,7 +211,9 @@ impl Reactor for EmbeddingRouter {
 
     async fn react(&self, event: &Event, at: Position) -> anyhow::Result<()> {
         match event.decode()? {
-            EmbeddingEvent::EmbeddingRequested(request) if !self.0.has_ended(event, at).await? => {
+            // Lines of batches have a reactor of their own.
+            EmbeddingEvent::EmbeddingRequested(request) if request.context.batch_id.is_some() => Ok(()),
+            EmbeddingEvent::EmbeddingRequested(request) if !self.has_ended(event, at).await? => {
                 self.requested(event, &request).await
             }
             EmbeddingEvent::EmbeddingRequested(_) => Ok(()),

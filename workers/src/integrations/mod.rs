@@ -47,7 +47,7 @@ mod upstream;
 
 pub use accounts::{Accounts, Asker, BudgetTerms, Lease, NoAccounts, OrgTerms, PriceTerms, Taken};
 pub use anthropic::{ANTHROPIC, Anthropic, AnthropicOptions};
-pub use batches::BatchRunner;
+pub use batches::{BatchLines, BatchRunner};
 pub use books::Books;
 pub use channels::{
     ChannelBridge, ChannelCourier, ChannelForwarder, ChannelKeeper, ChannelTeller, Channels, DISCORD_API, Discord,
@@ -62,6 +62,7 @@ pub use meter::Meter;
 pub use oauth::AccountLinker;
 pub use openai::{HUGGING_FACE, OPENAI, OpenAi, OpenAiOptions};
 pub use passthrough::PassthroughDesk;
+pub use precedence::Precedence;
 pub use prober::{ProbeOptions, Prober};
 pub use provider::{
     Answer, ApiKey, Delta, Deltas, Drawing, Drawn, Fault, Inputs, Moderated, Moderating, Prompt, Provider, Providers,

@@ -1,5 +1,6 @@
 //! Lines of batches stand behind what people wait for: a line's model is asked when this router works on no other request, or has
-//! waited its time, so that a batch goes on where there is never a pause. So many lines are asked at a time, of all batches.
+//! waited its time, so that a batch goes on where there is never a pause. So many lines are asked at a time, of all batches. Nothing of
+//! a line is held in memory before its turn but its event.
 
 use std::{sync::Arc, time::Duration};
 
@@ -8,22 +9,15 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 /// How long a line lets others go first.
 const YIELDS: Duration = Duration::from_secs(5);
 
-/// Who goes first.
-pub(super) struct Precedence {
+/// Who goes first. Cheap to clone: those that share one let one another go first.
+#[derive(Clone, Debug)]
+pub struct Precedence {
     ahead: watch::Sender<usize>,
     lines: Arc<Semaphore>,
 }
 
 /// A request that goes first, until this is dropped.
 pub(super) struct Ahead(watch::Sender<usize>);
-
-/// A request whose turn it is, until this is dropped.
-#[allow(dead_code, reason = "what is held is dropped, and not looked at")]
-pub(super) enum InTurn {
-    Ahead(Ahead),
-    /// None where it was stopped before.
-    Behind(Option<OwnedSemaphorePermit>),
-}
 
 impl Drop for Ahead {
     fn drop(&mut self) {
@@ -33,18 +27,19 @@ impl Drop for Ahead {
 
 impl Precedence {
     /// With so many lines of batches at a time.
-    pub fn new(lines: usize) -> Self {
-        Precedence { ahead: watch::Sender::new(0), lines: Arc::new(Semaphore::new(lines.max(1))) }
+    #[must_use]
+    pub fn new(lines: u32) -> Self {
+        Precedence { ahead: watch::Sender::new(0), lines: Arc::new(Semaphore::new(lines.max(1) as usize)) }
     }
 
     /// Goes first.
-    pub fn ahead(&self) -> Ahead {
+    pub(super) fn ahead(&self) -> Ahead {
         self.ahead.send_modify(|ahead| *ahead += 1);
         Ahead(self.ahead.clone())
     }
 
     /// Waits until it is a line's turn, which lasts until what is given back is dropped.
-    pub async fn behind(&self) -> Option<OwnedSemaphorePermit> {
+    pub(super) async fn behind(&self) -> Option<OwnedSemaphorePermit> {
         let turn = Arc::clone(&self.lines).acquire_owned().await.ok();
         let mut ahead = self.ahead.subscribe();
         let nobody = async { ahead.wait_for(|ahead| *ahead == 0).await.map(drop) };

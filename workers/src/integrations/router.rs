@@ -51,7 +51,7 @@ use super::{
     guarding::{blocked, screen_prompt},
     meaning::Meaning,
     pictures::bring,
-    precedence::{InTurn, Precedence},
+    precedence::Precedence,
     provider::{Fault, Providers, Turn},
     quotas::Quotas,
     rates::Rates,
@@ -77,20 +77,20 @@ pub struct RouterOptions {
     pub timeout: Duration,
     /// What follows a failed attempt.
     pub retry: RetryOptions,
-    /// Lines of batches that are asked at a time.
-    pub batch_lines: u32,
+    /// Who goes first: the same for all routers of a process.
+    pub precedence: Precedence,
 }
 
 /// Lines of batches that are asked at a time, when nothing else is said.
 pub const BATCH_LINES: u32 = 4;
 /// Longest time for a line of a batch, from its turn.
-const LINE_TAKES: Duration = Duration::from_secs(10 * 60);
+pub(super) const LINE_TAKES: Duration = Duration::from_secs(10 * 60);
 
 impl Default for RouterOptions {
     fn default() -> Self {
         let worker_id = format!("llm-router-{}", Uuid::new_v4().simple());
         let (timeout, retry) = (Duration::from_secs(120), RetryOptions::default());
-        RouterOptions { worker_id, attempts: 5, timeout, retry, batch_lines: BATCH_LINES }
+        RouterOptions { worker_id, attempts: 5, timeout, retry, precedence: Precedence::new(BATCH_LINES) }
     }
 }
 
@@ -111,7 +111,6 @@ pub struct LlmRouter {
     pictures: Pictures,
     pub(super) options: RouterOptions,
     pub(super) running: Running,
-    precedence: Precedence,
 }
 
 /// Whom to ask, and for which model, in order; one at least.
@@ -225,7 +224,6 @@ impl LlmRouter {
         let (standings, quotas) = (Standings::default(), Quotas::new(client.clone()));
         let answers = Answers::new(client.clone(), Arc::clone(&keys), content_keys.clone());
         let pictures = Pictures::new(client.clone());
-        let precedence = Precedence::new(options.batch_lines as usize);
         Ok(LlmRouter {
             client,
             store,
@@ -242,7 +240,6 @@ impl LlmRouter {
             pictures,
             options,
             running,
-            precedence,
         })
     }
 
@@ -307,7 +304,8 @@ impl LlmRouter {
                 Err(refusal) => return self.refuse(event, &to, request, refusal).await,
             },
         };
-        let _turn = self.turn(request, &cancelled).await;
+        // Lines of batches have waited for their turn before.
+        let _ahead = request.context.batch_id.is_none().then(|| self.options.precedence.ahead());
         let left = self.time_left(request);
         let left = if request.context.batch_id.is_some() { left.min(LINE_TAKES) } else { left };
         let deadline = Instant::now() + left;
@@ -356,18 +354,6 @@ impl LlmRouter {
                 let Work { to, asked: Asked { key, guarded, .. }, .. } = work;
                 self.refuse(event, &to, request, Refusal(fault, Some(key), guarded)).await
             }
-        }
-    }
-
-    // A line of a batch waits for its turn, others go first; each until this is dropped.
-    async fn turn(&self, request: &CompletionRequested, cancelled: &CancellationToken) -> InTurn {
-        if request.context.batch_id.is_none() {
-            return InTurn::Ahead(self.precedence.ahead());
-        }
-        tokio::select! {
-            turn = self.precedence.behind() => InTurn::Behind(turn),
-            // There is nothing to wait for.
-            () = cancelled.cancelled() => InTurn::Behind(None),
         }
     }
 
@@ -462,7 +448,8 @@ impl Reactor for LlmRouter {
             return Ok(());
         }
         match event.decode()? {
-            CompletionEvent::CompletionRequested(request) => {
+            // Lines of batches have a reactor of their own.
+            CompletionEvent::CompletionRequested(request) if request.context.batch_id.is_none() => {
                 let Some(registered) = self.running.begin_after(&request.request_id).await else { return Ok(()) };
                 self.work_on(event, &request, registered.cancelled(), None, None).await?;
                 registered.done();

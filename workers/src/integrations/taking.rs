@@ -70,6 +70,10 @@ impl Taking {
         let Some(CompletionEvent::CompletionRequested(request)) = decision.events.into_iter().next() else {
             return None;
         };
+        // A line of a batch waits for its turn, and is opened then.
+        if request.context.batch_id.is_some() {
+            return None;
+        }
         let registered = router.running.begin(&to.id)?;
         let (asked, first) = match router.asked(to.tenant.as_str(), &request).await {
             Ok(Ok(asked)) => {
@@ -102,15 +106,14 @@ impl Taking {
     }
 }
 
-// What an earlier answer will do for, what lets others go first, and what budgets count, is begun later.
+// What an earlier answer will do for, and what budgets count, is begun later.
 async fn first(
     router: &LlmRouter,
     org: &str,
     request: &CompletionRequested,
     asked: &Asked,
 ) -> anyhow::Result<Option<(CompletionCommand, Option<Lease>)>> {
-    let waits = asked.options.cache_seconds.is_some() || request.context.batch_id.is_some();
-    if waits || asked.is_counted {
+    if asked.options.cache_seconds.is_some() || asked.is_counted {
         return Ok(None);
     }
     let turn = Turn::FIRST;
