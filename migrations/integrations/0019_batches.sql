@@ -40,5 +40,6 @@ CREATE TABLE batches (
     PRIMARY KEY (org_id, id)
 );
 CREATE INDEX batches_by_owner ON batches (org_id, created_by, created_at, id);
+CREATE INDEX batches_under_way ON batches (org_id) WHERE ended_at IS NULL;
 CREATE POLICY reader ON batches FOR SELECT TO symbia_reader
     USING (symbia.bypass() OR org_id = symbia.org());

@@ -155,7 +155,8 @@ impl Integrations {
     }
 }
 
-fn with_status(error: ApiError) -> ApiError {
+/// With the status that a refused request has.
+pub(super) fn with_status(error: ApiError) -> ApiError {
     match error.code() {
         "TOO_LARGE" => error.with_status(StatusCode::PAYLOAD_TOO_LARGE),
         _ => error,

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use axum::{extract::State, http::StatusCode, middleware::map_response};
 use serde::Deserialize;
 use serde_json::{Value, json};
-use symbia_commands::integrations::{BatchCommand, CancelBatch, CreateBatch, WINDOW};
+use symbia_commands::integrations::{BatchCommand, CancelBatch, CreateBatch, MAX_BATCHES, WINDOW};
 use symbia_events::{
     AggregateRef, CommandId, Service, SubjectKey,
     integrations::{BatchEndpoint, FilePurpose},
@@ -115,6 +115,20 @@ fn checked(metadata: &BTreeMap<String, String>) -> ApiResult<()> {
 }
 
 impl Integrations {
+    // Who asks again for what was made has it. What comes at the same time meets the same limit once more before its file is looked
+    // through, where none is passed over.
+    async fn has_room(&self, owner: &Owner, id: &str) -> ApiResult<()> {
+        let mut tx = self.platform.read(&owner.scope()).await?;
+        let under_way = model::batches_under_way(&mut tx, owner.org.as_str()).await?;
+        if under_way < i64::from(MAX_BATCHES) || model::batch(&mut tx, owner.named(), id).await?.is_some() {
+            return Ok(());
+        }
+        let message = format!(
+            "The organization has {under_way} batches under way, and may have {MAX_BATCHES}: wait for one of them, or cancel one"
+        );
+        Err(ApiError::new(StatusCode::TOO_MANY_REQUESTS, "TOO_MANY_BATCHES", message))
+    }
+
     async fn batch(&self, owner: &Owner, id: &str) -> ApiResult<Value> {
         let mut tx = self.platform.read(&owner.scope()).await?;
         let row = model::batch(&mut tx, owner.named(), id).await?.ok_or_else(|| unknown(id))?;
@@ -126,9 +140,12 @@ impl Integrations {
 ///
 /// Each line of the file is a request of the caller's, with their keys and budgets, and the models and limits of the API key that
 /// they use. A few are made at a time, behind those that somebody waits for. What came of them is in an output file and an error file.
+/// A line that meets a limit (a budget per minute or of requests at once, the limits of a route or a provider, a provider that is left
+/// alone) waits, and is asked again. A line of `/v1/embeddings` has at most 64 texts. An organization has at most 20 batches under way.
 #[utoipa::path(post, path = "/v1/batches", tag = "OpenAI-compatible", request_body = NewBatch,
     responses((status = 200, description = "The batch; its file is looked through next", body = Object),
-        (status = 400, description = "A field is not valid")))]
+        (status = 400, description = "A field is not valid"),
+        (status = 429, description = "The organization has as many batches under way as it may have")))]
 async fn create(
     State(service): State<Integrations>,
     scope: RequestScope,
@@ -155,6 +172,7 @@ async fn create(
     }
     let command_id = CommandId(scope.command_id(&owner.actor.id));
     let id = format!("batch_{}", Uuid::new_v5(&command_id.0, b"batch").simple());
+    service.has_room(&owner, &id).await?;
     let metadata = new.metadata.as_ref().map(serde_json::to_string).transpose().map_err(ApiError::internal)?;
     let address = AggregateRef::new(Service::Integrations, owner.org.clone(), "batch", &id);
     let command = BatchCommand::from(CreateBatch {

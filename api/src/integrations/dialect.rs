@@ -1,9 +1,11 @@
 //! What the lines of batches are written in: the bodies of OpenAI's API, read and written as where they are posted.
 
-use axum::http::StatusCode;
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
-use symbia_commands::integrations::{BatchDialect, LineAnswer, LineQuestion, MAX_INPUTS, Question};
+use symbia_commands::{
+    Rejection,
+    integrations::{BatchDialect, LineAnswer, LineQuestion, MAX_INPUTS, Question},
+};
 use symbia_events::{
     SubjectKey,
     integrations::{BatchEndpoint, CompletionEvent, EmbeddingEvent},
@@ -11,6 +13,7 @@ use symbia_events::{
 use time::OffsetDateTime;
 
 use super::{
+    ask::with_status,
     chat::{ChatRequest, CompletionRequest, completion, text_completion},
     embeddings::{EmbeddingRequest, checked, embedding_list, end},
     errors::{openai_error, refused, shaped_as_openai},
@@ -74,9 +77,8 @@ impl BatchDialect for OpenAiDialect {
         read(endpoint, body).map_err(|error| refusal(&error))
     }
 
-    fn refusal(&self, status: u16, code: &str, message: &str) -> LineAnswer {
-        let status = StatusCode::from_u16(status).unwrap_or(StatusCode::BAD_REQUEST);
-        refusal(&ApiError::new(status, code.to_owned(), message.to_owned()))
+    fn refusal(&self, rejection: Rejection) -> LineAnswer {
+        refusal(&with_status(rejection.into()))
     }
 
     fn completed(
@@ -122,6 +124,12 @@ impl BatchDialect for OpenAiDialect {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_is_refused_before_has_the_status_that_it_has_over_http() {
+        let status = |code| OpenAiDialect.refusal(Rejection::new(code, "no")).status;
+        assert_eq!((status("TOO_LARGE"), status("VALIDATION_FAILED")), (413, 400));
+    }
 
     #[test]
     fn a_line_is_read_and_refused_as_where_it_would_be_posted() {

@@ -3,18 +3,23 @@
 //! Which lines have their ends is a set of bits, so that the largest batch fits into a small snapshot. A line that ends makes the
 //! next one be asked: the one that is as many places behind as are asked at once.
 
+mod again;
 mod dialect;
 mod lines;
+mod places;
 
+use again::Again;
 pub use dialect::{BatchDialect, LineAnswer, LineQuestion};
 pub use lines::{BatchLine, LineCheck, MAX_ERRORS, MAX_LINE, MAX_LINES};
+pub use places::{MAX_BATCHES, PLACE_TAKEN};
 
 use serde::{Deserialize, Serialize};
 use symbia_events::{
     Personal,
     integrations::{
-        BatchCancelled, BatchCompleted, BatchCreated, BatchEndpoint, BatchError, BatchEvent, BatchExpired, BatchFailed,
-        BatchFinalizing, BatchLineEnded, BatchStarted, BatchStop, BatchStopping, LineOutcome,
+        BatchAdmitted, BatchCancelled, BatchCompleted, BatchCreated, BatchEndpoint, BatchError, BatchEvent,
+        BatchExpired, BatchFailed, BatchFinalizing, BatchLineEnded, BatchStarted, BatchStop, BatchStopping,
+        LineOutcome,
     },
 };
 use time::{Duration, OffsetDateTime, format_description::well_known::Rfc3339};
@@ -40,6 +45,8 @@ domain_commands! {
             #[serde(default)]
             metadata: Option<Personal>,
         }
+        /// It is one of those that its organization may have under way, and has this place until its end.
+        AdmitBatch = "symbia.cmd.integrations.admit-batch.v1" { batch_id: String, org_id: String, place: u32 }
         /// Its lines can be asked.
         StartBatch = "symbia.cmd.integrations.start-batch.v1" { batch_id: String, lines: u32, at_once: u32 }
         /// Its input cannot be used.
@@ -50,6 +57,17 @@ domain_commands! {
             line: u32,
             outcome: LineOutcome,
         }
+        /// A line met a limit, and is to be asked again at a time.
+        DeferBatchLine = "symbia.cmd.integrations.defer-batch-line.v1" {
+            batch_id: String,
+            line: u32,
+            /// How often it will have been asked again then.
+            tries: u32,
+            /// RFC 3339.
+            ask_at: String,
+        }
+        /// That time has come.
+        AskBatchLine = "symbia.cmd.integrations.ask-batch-line.v1" { batch_id: String, line: u32, tries: u32 }
         /// Whose it is wants no more of it.
         CancelBatch = "symbia.cmd.integrations.cancel-batch.v1" { batch_id: String }
         /// Its time is over.
@@ -88,6 +106,7 @@ pub enum BatchPhase {
 pub struct Batch {
     phase: BatchPhase,
     created: Option<Box<BatchCreated>>,
+    admitted: Option<Box<BatchAdmitted>>,
     lines: u32,
     at_once: u32,
     /// A bit for each line that has its end.
@@ -96,6 +115,7 @@ pub struct Batch {
     stop: Option<BatchStop>,
     /// Those lines that may have been asked when it was stopped.
     asked: u32,
+    again: Again,
 }
 
 impl Batch {
@@ -135,9 +155,14 @@ impl Batch {
         self.ended.get(line as usize / 64).is_some_and(|bits| bits >> (line % 64) & 1 == 1)
     }
 
-    /// Those lines of a stopped batch that may have been asked and have no end.
+    /// Those lines that may have been asked and have no end.
     pub fn open_lines(&self) -> impl Iterator<Item = u32> {
-        (0..self.asked).filter(|line| !self.has_ended_line(*line))
+        let asked = if self.stop.is_some() { self.asked } else { self.asked_so_far() };
+        (0..asked).filter(|line| !self.has_ended_line(*line))
+    }
+
+    fn asked_so_far(&self) -> u32 {
+        self.lines.min(self.at_once.saturating_add(self.count))
     }
 
     fn known(&self) -> Result<&BatchCreated, Rejection> {
@@ -203,7 +228,7 @@ impl Batch {
         }
         let FailBatch { batch_id, mut errors } = c;
         errors.truncate(MAX_ERRORS);
-        Ok(Decision::one(BatchFailed { batch_id, errors }))
+        Ok(self.over(BatchFailed { batch_id, errors }))
     }
 
     // A line has one result, however often it is told.
@@ -228,12 +253,23 @@ impl Batch {
         Ok(if last { decision.and(BatchFinalizing { batch_id: c.batch_id }) } else { decision })
     }
 
+    // Nobody is asked for what a line waits with: it ends with the batch.
     fn stopping(&self, batch_id: String, reason: BatchStop, by: &Actor) -> Result<Decision<BatchEvent>, Rejection> {
         let decision = Decision::one(BatchStopping { batch_id: batch_id.clone(), reason, by: by.id.clone() });
         match self.phase {
             // No line was asked.
             BatchPhase::Validating => Ok(decision.and(BatchFinalizing { batch_id })),
-            BatchPhase::Running => Ok(decision),
+            BatchPhase::Running => {
+                let dropped = |(line, place): (u32, u32)| BatchLineEnded {
+                    batch_id: batch_id.clone(),
+                    line,
+                    place,
+                    outcome: LineOutcome::Dropped,
+                };
+                let decision = self.again.waiting().zip(self.count + 1..).map(dropped).fold(decision, Decision::and);
+                let is_last = self.open_lines().count() == self.again.waiting().count();
+                Ok(if is_last { decision.and(BatchFinalizing { batch_id }) } else { decision })
+            }
             BatchPhase::Stopping => Ok(Decision::nothing()),
             BatchPhase::Finalizing if self.stop.is_some() => Ok(Decision::nothing()),
             _ => Err(self.conflict()),
@@ -247,9 +283,9 @@ impl Batch {
         }
         let CompleteBatch { batch_id, output_file_id, error_file_id } = c;
         Ok(match self.stop {
-            None => Decision::one(BatchCompleted { batch_id, output_file_id, error_file_id }),
-            Some(BatchStop::Cancelled) => Decision::one(BatchCancelled { batch_id, output_file_id, error_file_id }),
-            Some(BatchStop::Expired) => Decision::one(BatchExpired { batch_id, output_file_id, error_file_id }),
+            None => self.over(BatchCompleted { batch_id, output_file_id, error_file_id }),
+            Some(BatchStop::Cancelled) => self.over(BatchCancelled { batch_id, output_file_id, error_file_id }),
+            Some(BatchStop::Expired) => self.over(BatchExpired { batch_id, output_file_id, error_file_id }),
         })
     }
 }
@@ -274,6 +310,7 @@ impl Aggregate for Batch {
                 self.phase = BatchPhase::Validating;
                 self.created = Some(Box::new(e.clone()));
             }
+            BatchEvent::BatchAdmitted(e) => self.admitted = Some(Box::new(e.clone())),
             BatchEvent::BatchStarted(e) => {
                 self.phase = BatchPhase::Running;
                 (self.lines, self.at_once) = (e.lines, e.at_once);
@@ -284,11 +321,14 @@ impl Aggregate for Batch {
                     *bits |= 1 << (e.line % 64);
                 }
                 self.count = e.place;
+                self.again.end(e.line);
             }
+            BatchEvent::BatchLineDeferred(e) => self.again.set(e.line, e.tries, true),
+            BatchEvent::BatchLineDue(e) => self.again.set(e.line, e.tries, false),
             BatchEvent::BatchStopping(e) => {
+                self.asked = self.asked_so_far();
                 self.phase = BatchPhase::Stopping;
                 self.stop = Some(e.reason);
-                self.asked = self.lines.min(self.at_once.saturating_add(self.count));
             }
             BatchEvent::BatchFinalizing(_) => self.phase = BatchPhase::Finalizing,
             BatchEvent::BatchFailed(_)
@@ -297,6 +337,7 @@ impl Aggregate for Batch {
             | BatchEvent::BatchExpired(_) => {
                 self.phase = BatchPhase::Over;
                 self.ended = Vec::new();
+                self.again = Again::default();
             }
         }
     }
@@ -313,6 +354,9 @@ impl Aggregate for Batch {
                 }
                 self.stopping(c.batch_id, BatchStop::Cancelled, by)
             }
+            BatchCommand::AdmitBatch(c) => platforms().and_then(|()| self.admit(c)),
+            BatchCommand::DeferBatchLine(c) => platforms().and_then(|()| self.defer(c)),
+            BatchCommand::AskBatchLine(c) => platforms().and_then(|()| self.due(c)),
             BatchCommand::StartBatch(c) => platforms().and_then(|()| self.start(c)),
             BatchCommand::FailBatch(c) => platforms().and_then(|()| self.fail(c)),
             BatchCommand::EndBatchLine(c) => platforms().and_then(|()| self.end_line(c)),

@@ -102,6 +102,13 @@ domain_events! {
             /// The API key that it was made with: which models may be asked, and whose limits count.
             key_id: Option<String>,
         }
+        /// It is one of those that its organization may have under way at a time.
+        BatchAdmitted = "symbia.integrations.batch.batch-admitted.v1" {
+            batch_id: String,
+            org_id: String,
+            /// Which of the organization's places it has until its end, from 0.
+            place: u32,
+        }
         /// Its lines can be asked.
         BatchStarted = "symbia.integrations.batch.batch-started.v1" {
             batch_id: String,
@@ -123,6 +130,21 @@ domain_events! {
             /// The how many-th that ended, from 1.
             place: u32,
             outcome: LineOutcome,
+        }
+        /// A line met a limit, which is no result: it is asked again later.
+        BatchLineDeferred = "symbia.integrations.batch.batch-line-deferred.v1" {
+            batch_id: String,
+            line: u32,
+            /// How often it will have been asked again then.
+            tries: u32,
+            /// RFC 3339: when that is.
+            ask_at: String,
+        }
+        /// A line that met a limit is to be asked again now.
+        BatchLineDue = "symbia.integrations.batch.batch-line-due.v1" {
+            batch_id: String,
+            line: u32,
+            tries: u32,
         }
         /// No further line is asked.
         BatchStopping = "symbia.integrations.batch.batch-stopping.v1" {

@@ -73,6 +73,14 @@ pub async fn batches(
     .await
 }
 
+/// How many batches of an organization are under way.
+pub async fn batches_under_way(conn: &mut PgConnection, org: &str) -> Result<i64, sqlx::Error> {
+    sqlx::query_scalar("SELECT count(*) FROM integrations.batches WHERE org_id = $1 AND ended_at IS NULL")
+        .bind(org)
+        .fetch_one(conn)
+        .await
+}
+
 /// The batch under way that reads a file of somebody's, if one does.
 pub async fn batch_reading(
     conn: &mut PgConnection,
@@ -165,7 +173,10 @@ async fn became(conn: &mut PgConnection, event: &Event, change: BatchEvent) -> R
         BatchEvent::BatchCompleted(e) => ended("completed", e.output_file_id, e.error_file_id),
         BatchEvent::BatchCancelled(e) => ended("cancelled", e.output_file_id, e.error_file_id),
         BatchEvent::BatchExpired(e) => ended("expired", e.output_file_id, e.error_file_id),
-        BatchEvent::BatchLineEnded(_) => return Ok(()),
+        BatchEvent::BatchAdmitted(_)
+        | BatchEvent::BatchLineDeferred(_)
+        | BatchEvent::BatchLineDue(_)
+        | BatchEvent::BatchLineEnded(_) => return Ok(()),
     };
     change.execute(&mut *conn).await?;
     Ok(())

@@ -22,7 +22,7 @@ mod scores;
 mod stored_files;
 mod usage;
 
-pub use batches::{Batch, batch, batch_reading, batches};
+pub use batches::{Batch, batch, batch_reading, batches, batches_under_way};
 pub use budgets::{Budget, budget, budgets};
 pub use channels::{
     ChannelConnection, ChannelMessage, channel_connection, channel_connections, channel_delivery, polled_connections,

@@ -2,23 +2,27 @@
 //! made the batch and of the API key that they used, so that keys, models, budgets and usage are theirs.
 //!
 //! Nothing of it is in memory but where lines begin, which is found again: some lines are asked at the start, and each one that has
-//! its result makes the next one be asked. The id of a line's request derives from batch and line, so that it is asked once. Its
-//! result is kept as a file of the batch before the line ends, and the files of results are put together of those.
+//! its result makes the next one be asked. The id of a line's request derives from batch and line, so that it is asked once, and once
+//! more for each time that it met a limit. Its result is kept as a file of the batch before the line ends, and the files of results
+//! are put together of those.
 //!
-//! Error policy: retry for ever. Ids of commands and requests derive from the event or the line: a repetition changes nothing.
+//! Error policy: retry for ever. Ids of commands and requests derive from the event or the line: a repetition changes nothing. What is
+//! read as it was before the event that it is read for, as a replica may give it, is an error, too: it is read again.
 
+mod again;
 mod asking;
 mod finishing;
 mod input;
+mod places;
+mod turns;
 
 use std::sync::Arc;
 
 use async_nats::{Client, jetstream};
 use async_trait::async_trait;
-use moka::sync::Cache;
 use serde_json::{Value, json};
 use symbia_commands::{
-    DomainCommand, Outcome,
+    Aggregate, Outcome,
     integrations::{
         Batch, BatchCommand, BatchDialect, BatchPhase, EndBatchLine, ExpireBatch, FailBatch, LineAnswer, LineCheck,
         StartBatch,
@@ -35,12 +39,17 @@ use symbia_nats::{
     files::{Files, Place},
     pictures::Pictures,
     store::{EventStore, StoreOptions},
-    timers::{TimerCommand, Timers, When},
+    timers::Timers,
 };
-use time::{Duration, OffsetDateTime, format_description::well_known::Rfc3339};
+use time::{Duration, OffsetDateTime};
+use tokio::sync::Semaphore;
 use uuid::Uuid;
 
-use self::input::{Input, Lines};
+pub use self::turns::BatchLines;
+use self::{
+    again::limited,
+    input::{Input, Known, Lines},
+};
 use super::router::router;
 use crate::{
     content_keys::ContentKeys,
@@ -48,8 +57,10 @@ use crate::{
     sender::Sender,
 };
 
-/// Batches whose lines it is remembered of where they begin.
-const REMEMBERED: u64 = 16;
+/// Files that are looked through at a time.
+const READ_AT_ONCE: usize = 4;
+/// Why vectors were not made: their batch was stopped before anybody was asked.
+pub(super) const BATCH_STOPPED: &str = "batch_stopped";
 
 /// Runs batches.
 pub struct BatchRunner {
@@ -61,7 +72,8 @@ pub struct BatchRunner {
     timers: Timers,
     dialect: Arc<dyn BatchDialect>,
     at_once: u32,
-    known: Cache<String, Arc<Lines>>,
+    known: Known,
+    reading: Semaphore,
 }
 
 /// A batch under way.
@@ -81,10 +93,29 @@ impl Run {
         &self.to.id
     }
 
-    // The same for whoever asks, so that a line is asked once.
-    fn request_id(&self, line: u32) -> String {
-        Uuid::new_v5(&Uuid::NAMESPACE_OID, json!(["batch", self.id(), line]).to_string().as_bytes()).to_string()
+    // Other organizations may have a batch of the same id.
+    fn name(&self) -> (String, String) {
+        (self.org().to_owned(), self.id().to_owned())
     }
+
+    // The same for whoever asks, so that a line is asked once, and again as often as it met a limit.
+    fn request_id(&self, line: u32, tries: u32) -> String {
+        let name = match tries {
+            0 => json!(["batch", self.id(), line]),
+            tries => json!(["batch", self.id(), line, tries]),
+        };
+        Uuid::new_v5(&Uuid::NAMESPACE_OID, name.to_string().as_bytes()).to_string()
+    }
+}
+
+/// The end of a request that is of a line.
+struct End {
+    context: CompletionContext,
+    request_id: String,
+    /// It was not seen through because somebody did not want it any more.
+    stopped: bool,
+    /// It met a limit, and is worth being asked again after this time.
+    limit: Option<Duration>,
 }
 
 impl BatchRunner {
@@ -107,14 +138,22 @@ impl BatchRunner {
             timers: Timers::new(jetstream::new(client)),
             dialect,
             at_once: at_once.max(1),
-            known: Cache::new(REMEMBERED),
+            known: input::known(),
+            reading: Semaphore::new(READ_AT_ONCE),
         }
     }
 
     // A batch that has not its end, if it is one of these phases; what it cannot go on without is gone: it fails.
     async fn run(&self, event: &Event, id: &str, phases: &[BatchPhase]) -> anyhow::Result<Option<Run>> {
         let to = AggregateRef::new(Service::Integrations, event.orgid.clone(), "batch", id)?;
-        let state = self.store.load::<Batch>(&to).await?.state;
+        let loaded = self.store.load::<Batch>(&to).await?;
+        let state = loaded.state;
+        let is_behind = match event.aggregatetype.as_str() {
+            "batch" => loaded.version < event.aggregateversion,
+            // It was asked when the batch had begun.
+            _ => matches!(state.phase(), BatchPhase::Unknown | BatchPhase::Validating),
+        };
+        anyhow::ensure!(!is_behind, "{to} is read as it was before {}", event.event_type);
         let Some(created) = state.created().filter(|_| phases.contains(&state.phase())).cloned() else {
             return Ok(None);
         };
@@ -128,7 +167,12 @@ impl BatchRunner {
 
     async fn created(&self, event: &Event, created: &BatchCreated) -> anyhow::Result<()> {
         let Some(run) = self.run(event, &created.batch_id, &[BatchPhase::Validating]).await? else { return Ok(()) };
-        self.expire_later(&run).await?;
+        let expire = ExpireBatch { batch_id: run.id().to_owned() };
+        self.later(&run.to, "end", &created.expires_at, expire).await?;
+        if !self.admitted(event, &run).await? {
+            return self.fail(event, &run.to, vec![places::too_many()]).await;
+        }
+        let _reading = self.reading.acquire().await?;
         let Some(found) = self.found(&run).await? else {
             return self.fail(event, &run.to, vec![unavailable()]).await;
         };
@@ -143,7 +187,7 @@ impl BatchRunner {
         let batch_id = created.batch_id.clone();
         match check.end() {
             Ok(count) => {
-                self.known.insert(batch_id.clone(), Arc::new(lines));
+                self.known.insert(run.name(), Arc::new(lines.into()));
                 let start = StartBatch { batch_id, lines: count, at_once: self.at_once };
                 self.record(event, &run.to, start, "start").await.map(drop)
             }
@@ -151,22 +195,13 @@ impl BatchRunner {
         }
     }
 
-    async fn expire_later(&self, run: &Run) -> anyhow::Result<()> {
-        let command = BatchCommand::from(ExpireBatch { batch_id: run.id().to_owned() });
-        let timer = TimerCommand {
-            aggregate: run.to.clone(),
-            command_type: command.command_type().to_owned(),
-            data: command.to_data()?,
-        };
-        let at = OffsetDateTime::parse(&run.created.expires_at, &Rfc3339)?;
-        Ok(self.timers.command(&format!("batch-{}", run.id()), &When::At(at), &timer).await?)
-    }
-
     async fn started(&self, event: &Event, batch_id: &str) -> anyhow::Result<()> {
         let Some(run) = self.run(event, batch_id, &[BatchPhase::Running]).await? else { return Ok(()) };
         let Some(input) = self.input(event, &run).await? else { return Ok(()) };
         for line in 0..run.state.at_once().min(run.state.lines()) {
-            self.ask(event, &run, &input, line).await?;
+            if !self.ask(event, &run, &input, (line, 0)).await? {
+                break;
+            }
         }
         Ok(())
     }
@@ -179,25 +214,34 @@ impl BatchRunner {
             return Ok(());
         }
         let Some(input) = self.input(event, &run).await? else { return Ok(()) };
-        self.ask(event, &run, &input, next).await
+        self.ask(event, &run, &input, (next, 0)).await.map(drop)
     }
 
     // The request of a line has its end. `answer`: what that is, of what was asked.
     async fn answered(
         &self,
         event: &Event,
-        context: &CompletionContext,
-        stopped: bool,
+        end: End,
         answer: impl FnOnce(&Run, Value) -> Option<LineAnswer> + Send,
     ) -> anyhow::Result<()> {
-        let (Some(batch), Some(line)) = (&context.batch_id, context.batch_line) else { return Ok(()) };
+        let (Some(batch), Some(line)) = (&end.context.batch_id, end.context.batch_line) else { return Ok(()) };
         let under_way = [BatchPhase::Running, BatchPhase::Stopping];
         let Some(run) = self.run(event, batch, &under_way).await? else { return Ok(()) };
         if run.state.has_ended_line(line) {
             return Ok(());
         }
-        if stopped && run.state.stop().is_some() {
+        let tries = run.state.tries(line);
+        match (0..=tries).rev().find(|tries| run.request_id(line, *tries) == end.request_id) {
+            Some(last) if last == tries => {}
+            // It met a limit, and was told before.
+            Some(_) => return Ok(()),
+            None => anyhow::bail!("{} is read as it was before line {line} was asked once more", run.to),
+        }
+        if end.stopped && run.state.stop().is_some() {
             return self.end(event, &run, line, LineOutcome::Dropped).await;
+        }
+        if let Some(told) = end.limit {
+            return self.defer(event, &run, (line, tries), told).await;
         }
         let Some(input) = self.input(event, &run).await? else { return Ok(()) };
         let Some(asked) = input.line(line).await? else { return self.fail(event, &run.to, vec![unavailable()]).await };
@@ -208,26 +252,39 @@ impl BatchRunner {
     }
 
     async fn completed(&self, event: &Event, end: CompletionEvent) -> anyhow::Result<()> {
-        let (context, took, stopped) = match &end {
-            CompletionEvent::CompletionCompleted(e) => (e.context.clone(), e.timing.total_ms, false),
-            CompletionEvent::CompletionFailed(e) => (e.context.clone(), 0, false),
-            CompletionEvent::CompletionCancelled(e) => (e.context.clone(), 0, true),
+        let (context, request_id, took) = match &end {
+            CompletionEvent::CompletionCompleted(e) => (&e.context, &e.request_id, e.timing.total_ms),
+            CompletionEvent::CompletionFailed(e) => (&e.context, &e.request_id, 0),
+            CompletionEvent::CompletionCancelled(e) => (&e.context, &e.request_id, 0),
             _ => return Ok(()),
         };
+        let (context, request_id) = (context.clone(), request_id.clone());
+        let stopped = matches!(end, CompletionEvent::CompletionCancelled(_));
+        let limit = match &end {
+            CompletionEvent::CompletionFailed(e) => limited(e.category, e.code.as_deref(), e.retry_after_ms),
+            _ => None,
+        };
         let asked_at = event.time - Duration::milliseconds(i64::try_from(took).unwrap_or(0));
-        self.answered(event, &context, stopped, |run, asked| {
+        self.answered(event, End { context, request_id, stopped, limit }, |run, asked| {
             self.dialect.completed(run.created.endpoint, asked, asked_at, &run.key, end)
         })
         .await
     }
 
     async fn embedded(&self, event: &Event, end: EmbeddingEvent) -> anyhow::Result<()> {
-        let context = match &end {
-            EmbeddingEvent::EmbeddingCompleted(e) => e.context.clone(),
-            EmbeddingEvent::EmbeddingFailed(e) => e.context.clone(),
+        let told = match &end {
+            EmbeddingEvent::EmbeddingCompleted(e) => {
+                let (context, request_id) = (e.context.clone(), e.request_id.clone());
+                End { context, request_id, stopped: false, limit: None }
+            }
+            EmbeddingEvent::EmbeddingFailed(e) => {
+                let (context, request_id) = (e.context.clone(), e.request_id.clone());
+                let stopped = e.code.as_deref() == Some(BATCH_STOPPED);
+                End { context, request_id, stopped, limit: limited(e.category, e.code.as_deref(), e.retry_after_ms) }
+            }
             EmbeddingEvent::EmbeddingRequested(_) => return Ok(()),
         };
-        self.answered(event, &context, false, |run, asked| self.dialect.embedded(asked, &run.key, end)).await
+        self.answered(event, told, |run, asked| self.dialect.embedded(asked, &run.key, end)).await
     }
 
     async fn end(&self, event: &Event, run: &Run, line: u32, outcome: LineOutcome) -> anyhow::Result<()> {
@@ -241,7 +298,8 @@ impl BatchRunner {
         self.record(event, to, FailBatch { batch_id, errors }, "fail").await.map(drop)
     }
 
-    // What is refused came after the end.
+    // What is refused came after the end; but who finds a batch changing at each of many attempts is refused by the same code, and comes
+    // again.
     async fn record(
         &self,
         event: &Event,
@@ -249,10 +307,16 @@ impl BatchRunner {
         command: impl Into<BatchCommand>,
         purpose: &str,
     ) -> anyhow::Result<Outcome> {
-        let id = CommandId::derived(event.id, purpose);
-        let outcome = self.sender.send(Some(event), to, &command.into(), &router(), id).await?;
+        let (id, command): (_, BatchCommand) = (CommandId::derived(event.id, purpose), command.into());
+        let outcome = self.sender.send(Some(event), to, &command, &router(), id).await?;
         if let Some(rejection) = &outcome.rejection {
             tracing::debug!(%to, purpose, %rejection, "not recorded");
+            if rejection.code == "CONFLICT" {
+                let state = self.store.load::<Batch>(to).await?.state;
+                let decided = state.decide(command, &router(), OffsetDateTime::now_utc());
+                let stands = decided.is_ok_and(|decision| !decision.events.is_empty());
+                anyhow::ensure!(!stands, "{to} was busy: {purpose} is not recorded");
+            }
         }
         Ok(outcome)
     }
@@ -301,7 +365,10 @@ impl Reactor for BatchRunner {
             _ => match event.decode()? {
                 BatchEvent::BatchCreated(e) => self.created(event, &e).await,
                 BatchEvent::BatchStarted(e) => self.started(event, &e.batch_id).await,
+                BatchEvent::BatchAdmitted(_) => Ok(()),
                 BatchEvent::BatchLineEnded(e) => self.line_ended(event, &e).await,
+                BatchEvent::BatchLineDeferred(e) => self.deferred(event, e).await,
+                BatchEvent::BatchLineDue(e) => self.due(event, &e).await,
                 BatchEvent::BatchStopping(e) => self.stopping(event, &e.batch_id).await,
                 BatchEvent::BatchFinalizing(e) => self.finalize(event, &e.batch_id).await,
                 BatchEvent::BatchFailed(_)

@@ -7,7 +7,10 @@ use symbia_events::{
 };
 use time::OffsetDateTime;
 
-use crate::integrations::{Question, Texts};
+use crate::{
+    Rejection,
+    integrations::{Question, Texts},
+};
 
 /// What a line asks for.
 #[derive(Clone, Debug, PartialEq)]
@@ -43,8 +46,8 @@ pub trait BatchDialect: Send + Sync + 'static {
     /// What would be answered to a body that is refused.
     fn read(&self, endpoint: BatchEndpoint, body: Value) -> Result<LineQuestion, LineAnswer>;
 
-    /// What is refused before a model is asked, by a code and a message.
-    fn refusal(&self, status: u16, code: &str, message: &str) -> LineAnswer;
+    /// What is refused before a model is asked.
+    fn refusal(&self, rejection: Rejection) -> LineAnswer;
 
     /// The answer to a line, when an event is the end of the request that it is. `asked`: its body.
     fn completed(

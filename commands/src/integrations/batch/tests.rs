@@ -1,6 +1,9 @@
 //! What a batch decides, and which lines it takes.
 
-use symbia_events::{ActorType, SubjectKey};
+use symbia_events::{
+    ActorType, SubjectKey,
+    integrations::{BatchLineDeferred, BatchLineDue},
+};
 
 use super::*;
 use crate::testing::{AT, given};
@@ -115,6 +118,99 @@ fn what_takes_too_long_expires_and_what_is_over_does_not() {
     given::<Batch>(done).when(expire(), &by).rejected("CONFLICT");
 }
 
+fn admitted() -> BatchEvent {
+    BatchAdmitted { batch_id: id(), org_id: "acme".into(), place: 3 }.into()
+}
+
+fn deferred(line: u32, tries: u32) -> BatchEvent {
+    BatchLineDeferred { batch_id: id(), line, tries, ask_at: "2026-01-01T00:00:01Z".into() }.into()
+}
+
+fn defer(line: u32, tries: u32) -> DeferBatchLine {
+    DeferBatchLine { batch_id: id(), line, tries, ask_at: "2026-01-01T00:00:01Z".into() }
+}
+
+fn due(line: u32, tries: u32) -> BatchEvent {
+    BatchLineDue { batch_id: id(), line, tries }.into()
+}
+
+fn ask(line: u32, tries: u32) -> AskBatchLine {
+    AskBatchLine { batch_id: id(), line, tries }
+}
+
+fn dropped(line: u32, place: u32) -> BatchEvent {
+    BatchLineEnded { batch_id: id(), line, place, outcome: LineOutcome::Dropped }.into()
+}
+
+#[test]
+fn a_line_that_met_a_limit_waits_and_is_asked_once_for_each_time() {
+    let by = platform();
+    let running = [created(), started(9, 2)];
+    given::<Batch>(running.clone()).when(defer(1, 1), &by).then([deferred(1, 1)]);
+    given::<Batch>(running.clone()).when(defer(1, 1), &person("ada")).rejected("FORBIDDEN");
+    given::<Batch>(running.clone()).when(defer(1, 2), &by).rejected("VALIDATION_FAILED");
+    given::<Batch>(running.clone()).when(defer(9, 1), &by).rejected("NOT_FOUND");
+    given::<Batch>(running.clone()).when(ask(1, 1), &by).then([]);
+    let waits = [&running[..], &[deferred(1, 1)]].concat();
+    given::<Batch>(waits.clone()).when(defer(1, 1), &by).then([]);
+    given::<Batch>(waits.clone()).when(ask(1, 1), &person("ada")).rejected("FORBIDDEN");
+    given::<Batch>(waits.clone()).when(ask(1, 1), &by).then([due(1, 1)]);
+    // The timer again, and the limit again.
+    let asked = [&waits[..], &[due(1, 1)]].concat();
+    given::<Batch>(asked.clone()).when(ask(1, 1), &by).then([]);
+    given::<Batch>(asked.clone()).when(defer(1, 1), &by).then([]);
+    given::<Batch>(asked.clone()).when(defer(1, 2), &by).then([deferred(1, 2)]);
+    given::<Batch>(asked.clone()).when(end(1), &by).then([ended(1, 1)]);
+    // What comes after its end.
+    let over = [&asked[..], &[ended(1, 1)]].concat();
+    given::<Batch>(over.clone()).when(defer(1, 2), &by).then([]);
+    given::<Batch>(over).when(ask(1, 1), &by).then([]);
+}
+
+#[test]
+fn what_waits_ends_with_its_batch_and_what_was_asked_comes_to_its_end_first() {
+    let (ada, by) = (person("ada"), platform());
+    let cancel = || CancelBatch { batch_id: id() };
+    let stop = stopping(BatchStop::Cancelled, "ada");
+    let waits = [created(), started(9, 2), ended(0, 1), deferred(1, 1)];
+    given::<Batch>(waits.clone()).when(cancel(), &ada).then([stop.clone(), dropped(1, 2)]);
+    let all = [&waits[..], &[deferred(2, 1)]].concat();
+    given::<Batch>(all).when(cancel(), &ada).then([stop.clone(), dropped(1, 2), dropped(2, 3), finalizing()]);
+    // Its limit is told after the stop: it is not asked again.
+    let stopped = [&waits[..], &[stop, dropped(1, 2)]].concat();
+    given::<Batch>(stopped.clone()).when(ask(1, 1), &by).then([]);
+    given::<Batch>(stopped.clone()).when(defer(1, 2), &by).then([]);
+    given::<Batch>(stopped).when(defer(2, 1), &by).then([dropped(2, 3), finalizing()]);
+}
+
+#[test]
+fn a_batch_has_a_place_of_its_organization_until_its_end() {
+    let by = platform();
+    let admit = |place| AdmitBatch { batch_id: id(), org_id: "acme".into(), place };
+    let place = |org: &str| crate::Claim {
+        tenant: org.parse().unwrap(),
+        name: "batch:3".into(),
+        holder: id(),
+        taken: PLACE_TAKEN,
+    };
+    let decided = |history: &[BatchEvent], command: BatchCommand| {
+        let mut batch = Batch::default();
+        history.iter().for_each(|event| batch.apply(event));
+        batch.decide(command, &by, AT).unwrap()
+    };
+    let taken = decided(&[created()], admit(3).into());
+    assert_eq!((taken.events, taken.claims), (vec![admitted()], vec![crate::ClaimChange::Take(place("acme"))]));
+    given::<Batch>([created(), admitted()]).when(admit(4), &by).then([]);
+    given::<Batch>([created()]).when(admit(MAX_BATCHES), &by).rejected("VALIDATION_FAILED");
+    given::<Batch>([created()]).when(admit(0), &person("ada")).rejected("FORBIDDEN");
+    let free = vec![crate::ClaimChange::Release(place("acme"))];
+    let failed = FailBatch { batch_id: id(), errors: Vec::new() };
+    assert_eq!(decided(&[created(), admitted()], failed.clone().into()).claims, free);
+    assert_eq!(decided(&[created()], failed.into()).claims, Vec::new());
+    let done = [created(), admitted(), started(1, 1), ended(0, 1), finalizing()];
+    assert_eq!(decided(&done, complete().into()).claims, free);
+}
+
 fn line(custom_id: &str) -> String {
     format!(r#"{{"custom_id":"{custom_id}","method":"POST","url":"/v1/chat/completions","body":{{}}}}"#)
 }
@@ -135,7 +231,14 @@ fn what_is_wrong_with_a_line_is_told_with_its_place() {
     assert_eq!(checked(&[]).unwrap_err()[0].code, "empty_file");
     let (post, path) = (second.replace("POST", "GET"), second.replace("chat/", ""));
     let (bare, long) = (second.replace("{}", "[]"), line(&"x".repeat(513)));
-    let wrong: [(&str, &str, Option<&str>); 8] = [
+    // The check and who asks read the last one, or the first one: nobody is to.
+    let doubled = second.replace("\"method\"", "\"custom_id\":\"c\",\"method\"");
+    let listed = r#"["b","POST","/v1/chat/completions",{}]"#;
+    assert!(BatchLine::read(BatchEndpoint::Chat, second.as_bytes()).is_some());
+    assert_eq!(BatchLine::read(BatchEndpoint::Chat, doubled.as_bytes()), None);
+    let wrong: [(&str, &str, Option<&str>); 10] = [
+        (&doubled, "invalid_json_line", None),
+        (listed, "invalid_json_line", None),
         ("{", "invalid_json_line", None),
         ("7", "invalid_json_line", None),
         ("{}", "missing_required_parameter", Some("custom_id")),

@@ -2,8 +2,11 @@
 
 use serde_json::json;
 use symbia_commands::{
-    DomainCommand,
-    integrations::{CompletionCommand, EmbeddingCommand, LineAnswer, LineQuestion, Question, RequestEmbedding, Texts},
+    DomainCommand, Rejection,
+    integrations::{
+        Batch, BatchPhase, CompletionCommand, EmbeddingCommand, LineAnswer, LineQuestion, Question, RequestEmbedding,
+        Texts,
+    },
 };
 use symbia_events::{
     AggregateRef, CommandId, Event, Service,
@@ -29,7 +32,7 @@ pub(super) fn kept_as(line: u32) -> String {
 
 /// A line of an output or error file.
 pub(super) fn result(run: &Run, line: u32, custom_id: &str, answer: Result<&LineAnswer, (&str, &str)>) -> Vec<u8> {
-    let request_id = run.request_id(line);
+    let request_id = run.request_id(line, run.state.tries(line));
     let name = Uuid::new_v5(&Uuid::NAMESPACE_OID, format!("result {request_id}").as_bytes());
     let (response, error) = match answer {
         Ok(answer) => {
@@ -44,52 +47,68 @@ pub(super) fn result(run: &Run, line: u32, custom_id: &str, answer: Result<&Line
 }
 
 impl BatchRunner {
-    /// Has a model asked what a line asks for; what is refused before is its result.
-    pub(super) async fn ask(&self, event: &Event, run: &Run, input: &Input, line: u32) -> anyhow::Result<()> {
-        if run.state.has_ended_line(line) {
-            return Ok(());
+    /// Has a model asked what a line asks for, for the first time (0) or again; what is refused before is its result. Gives whether
+    /// the batch goes on.
+    pub(super) async fn ask(
+        &self,
+        event: &Event,
+        run: &Run,
+        input: &Input,
+        (line, tries): (u32, u32),
+    ) -> anyhow::Result<bool> {
+        // Told again: it came further since.
+        if run.state.has_ended_line(line) || run.state.tries(line) != tries {
+            return Ok(true);
         }
-        let Some(asked) = input.line(line).await? else { return self.fail(event, &run.to, vec![unavailable()]).await };
+        let Some(asked) = input.line(line).await? else {
+            self.fail(event, &run.to, vec![unavailable()]).await?;
+            return Ok(false);
+        };
+        let id = run.request_id(line, tries);
         let refused = match self.dialect.read(run.created.endpoint, asked.body) {
-            Ok(LineQuestion::Completion(question)) => self.ask_model(event, run, line, *question).await?,
-            Ok(LineQuestion::Embedding(texts)) => self.ask_vectors(event, run, line, texts).await?,
+            Ok(LineQuestion::Completion(question)) => self.ask_model(event, run, (line, &id), *question).await?,
+            Ok(LineQuestion::Embedding(texts)) => self.ask_vectors(event, run, (line, &id), texts).await?,
             Err(refused) => Some(refused),
         };
-        match refused {
-            Some(refused) => self.keep(event, run, line, &asked.custom_id, &refused).await,
-            None => Ok(()),
+        if let Some(refused) = refused {
+            self.keep(event, run, line, &asked.custom_id, &refused).await?;
+            return Ok(true);
         }
+        // Who stopped the batch meanwhile may have found nothing to stop.
+        let goes_on = self.store.load::<Batch>(&run.to).await?.state.phase() == BatchPhase::Running;
+        if !goes_on {
+            self.is_asked(event, run, (line, &id)).await?;
+        }
+        Ok(goes_on)
     }
 
     async fn ask_model(
         &self,
         event: &Event,
         run: &Run,
-        line: u32,
+        (line, id): (u32, &str),
         mut question: Question,
     ) -> anyhow::Result<Option<LineAnswer>> {
-        let id = run.request_id(line);
         for message in &mut question.messages {
-            match self.pictures.keep_large((run.org(), &id), &run.key, &mut message.more.parts).await {
+            match self.pictures.keep_large((run.org(), id), &run.key, &mut message.more.parts).await {
                 Ok(_) => {}
                 Err(KeepError::Files(error)) => return Err(error.into()),
-                Err(wrong) => return Ok(Some(self.dialect.refusal(400, "validation_failed", &wrong.to_string()))),
+                Err(wrong) => return Ok(Some(self.dialect.refusal(Rejection::invalid(wrong.to_string())))),
             }
         }
-        let request = question.request(&id, &run.key, run.created.expires_at.clone(), context(run, line))?;
-        self.send(event, run, ("completion", &id), &CompletionCommand::from(request)).await
+        let request = question.request(id, &run.key, run.created.expires_at.clone(), context(run, line))?;
+        self.send(event, run, ("completion", id), &CompletionCommand::from(request)).await
     }
 
     async fn ask_vectors(
         &self,
         event: &Event,
         run: &Run,
-        line: u32,
+        (line, id): (u32, &str),
         asked: Texts,
     ) -> anyhow::Result<Option<LineAnswer>> {
-        let id = run.request_id(line);
         let request = RequestEmbedding {
-            request_id: id.clone(),
+            request_id: id.to_owned(),
             provider: asked.target.provider,
             model: asked.target.model,
             inputs: run.key.seal(&json!(asked.texts).to_string()),
@@ -99,7 +118,7 @@ impl BatchRunner {
             deadline: Some(run.created.expires_at.clone()),
             context: context(run, line),
         };
-        self.send(event, run, ("embedding", &id), &EmbeddingCommand::from(request)).await
+        self.send(event, run, ("embedding", id), &EmbeddingCommand::from(request)).await
     }
 
     async fn send(
@@ -114,7 +133,7 @@ impl BatchRunner {
         let outcome = self.sender.send(Some(event), &to, command, &router(), command_id).await?;
         // Asked before, by another worker.
         let rejection = outcome.rejection.filter(|rejection| rejection.code != "CONFLICT");
-        Ok(rejection.map(|rejection| self.dialect.refusal(400, &rejection.code, &rejection.message)))
+        Ok(rejection.map(|rejection| self.dialect.refusal(rejection)))
     }
 
     /// Keeps the result of a line, and ends it.

@@ -13,6 +13,7 @@ use uuid::Uuid;
 
 use super::{
     BatchRunner, Run,
+    again::timer,
     asking::{ERROR, OUTPUT, kept_as, result},
 };
 use crate::integrations::router::router;
@@ -32,23 +33,23 @@ impl BatchRunner {
     pub(super) async fn stopping(&self, event: &Event, batch_id: &str) -> anyhow::Result<()> {
         let Some(run) = self.run(event, batch_id, &[BatchPhase::Stopping]).await? else { return Ok(()) };
         for line in run.state.open_lines() {
-            if !self.is_asked(event, &run, line).await? {
+            if !self.is_asked(event, &run, (line, &run.request_id(line, run.state.tries(line)))).await? {
                 self.end(event, &run, line, LineOutcome::Dropped).await?;
             }
         }
         Ok(())
     }
 
-    // Whether there is a request, which then is stopped if it can be.
-    async fn is_asked(&self, event: &Event, run: &Run, line: u32) -> anyhow::Result<bool> {
-        let (id, org) = (run.request_id(line), run.to.tenant.clone());
+    /// Whether there is a request of a line with this id, which then is stopped if it can be.
+    pub(super) async fn is_asked(&self, event: &Event, run: &Run, (line, id): (u32, &str)) -> anyhow::Result<bool> {
+        let org = run.to.tenant.clone();
         if run.created.endpoint == BatchEndpoint::Embeddings {
-            let to = AggregateRef::new(Service::Integrations, org, "embedding", &id)?;
+            let to = AggregateRef::new(Service::Integrations, org, "embedding", id)?;
             return Ok(self.store.load::<Embedding>(&to).await?.state != Embedding::default());
         }
-        let to = AggregateRef::new(Service::Integrations, org, "completion", &id)?;
+        let to = AggregateRef::new(Service::Integrations, org, "completion", id)?;
         let cancel = CompletionCommand::from(CancelCompletion {
-            request_id: id,
+            request_id: id.to_owned(),
             reason: "user".to_owned(),
             partial_content: None,
             usage: None,
@@ -96,7 +97,10 @@ impl BatchRunner {
             Some(BatchStop::Cancelled) => {
                 ("batch_cancelled", "This request was not executed because the batch was cancelled.")
             }
-            _ => ("batch_expired", "This request could not be executed before the completion window expired."),
+            Some(BatchStop::Expired) => {
+                ("batch_expired", "This request could not be executed before the completion window expired.")
+            }
+            None => anyhow::bail!("the result of line {line} of {} was kept, and is not found", run.to),
         };
         let Some(input) = self.input(event, run).await? else { return Ok(None) };
         let custom_id = input.line(line).await?.map(|line| line.custom_id).unwrap_or_default();
@@ -129,11 +133,11 @@ impl BatchRunner {
         }
     }
 
-    /// Forgets the results of the lines, which stand in the files of the batch, and its timer.
+    /// Forgets the results of the lines, which stand in the files of the batch, and its timers.
     pub(super) async fn over(&self, event: &Event) -> anyhow::Result<()> {
-        let id = &event.aggregateid;
-        self.known.invalidate(id);
-        self.timers.cancel(&format!("batch-{id}")).await?;
-        Ok(self.files.forget(event.orgid.as_str(), id).await?)
+        let (org, id) = (event.orgid.as_str(), &event.aggregateid);
+        self.known.invalidate(&(org.to_owned(), id.clone()));
+        self.timers.cancel(&timer(&event.aggregate()?, ">")).await?;
+        Ok(self.files.forget(org, id).await?)
     }
 }
