@@ -10,6 +10,8 @@ mod at_once;
 mod audio;
 #[path = "gateway/balance.rs"]
 mod balance;
+#[path = "gateway/batch_limits.rs"]
+mod batch_limits;
 #[path = "gateway/batches.rs"]
 mod batches;
 #[path = "gateway/channels.rs"]

@@ -68,7 +68,8 @@ done = ended(batch([line("t", "/v1/completions", {"model": "openai/fake", "promp
 said["text"] = answers(done, lambda b: b["choices"][0]["text"])
 
 ok = lines[0]
-bad = ended(batch([ok, "{", ok, line("b", "/v1/embeddings", {}), {"custom_id": "c"}], chat))
+doubled = json.dumps(ok)[:-1] + ', "custom_id": "d"}'
+bad = ended(batch([ok, "{", ok, line("b", "/v1/embeddings", {}), {"custom_id": "c"}, doubled], chat))
 said["invalid"] = [bad.status, bool(bad.failed_at), [[e.code, e.line, e.param] for e in bad.errors.data], bad.output_file_id]
 said["empty"] = [e.code for e in ended(batch([""], chat)).errors.data]
 
@@ -138,7 +139,8 @@ async fn a_stock_client_gives_files_has_batches_run_and_sees_no_others() -> Test
         "responses": { "r": ["response", "completed", "be brief", answer] },
         "text": { "t": answer },
         "invalid": ["failed", true, [["invalid_json_line", 2, null], ["duplicate_custom_id", 3, "custom_id"],
-            ["mismatched_endpoint", 4, "url"], ["missing_required_parameter", 5, "method"]], null],
+            ["mismatched_endpoint", 4, "url"], ["missing_required_parameter", 5, "method"],
+            ["invalid_json_line", 6, null]], null],
         "empty": ["empty_file"],
         "refused": [invalid("input_file_id"), invalid("input_file_id"), invalid("endpoint"), invalid("completion_window"),
             invalid("metadata"), invalid("purpose"), [404, null, "not_found_error"], [409, null, "invalid_request_error"]],
@@ -164,7 +166,7 @@ async fn a_stock_client_gives_files_has_batches_run_and_sees_no_others() -> Test
     Ok(())
 }
 
-async fn upload(stage: &Stage, who: &Person, lines: &str) -> anyhow::Result<String> {
+pub async fn upload(stage: &Stage, who: &Person, lines: &str) -> anyhow::Result<String> {
     let field = |head: &str, body: &str| format!("--x\r\nContent-Disposition: form-data; {head}\r\n\r\n{body}\r\n");
     // The file before what it is for.
     let file = field("name=\"file\"; filename=\"lines.jsonl\"", lines);
