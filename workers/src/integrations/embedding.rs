@@ -96,7 +96,7 @@ impl EmbeddingRouter {
         let fault =
             Fault::new(ErrorCategory::Internal, BATCH_STOPPED, "its batch was stopped before a model was asked");
         let key = self.0.content_keys.key(&request.inputs.kid).await?;
-        self.failed(event, request, &fault, key.as_ref(), Vec::new()).await
+        self.failed(event, request, &fault, key.as_ref(), Noted::default()).await
     }
 
     /// Has texts turned into vectors, up to the end on record.
