@@ -74,12 +74,13 @@ impl BatchRunner {
             self.keep(event, run, line, &asked.custom_id, &refused).await?;
             return Ok(true);
         }
-        // Who stopped the batch meanwhile may have found nothing to stop.
-        let goes_on = self.store.load::<Batch>(&run.to).await?.state.phase() == BatchPhase::Running;
-        if !goes_on {
+        // Who stopped the batch meanwhile may have found nothing to stop. What is read as it was before it began is no stop.
+        let phase = self.store.load::<Batch>(&run.to).await?.state.phase();
+        let is_stopped = matches!(phase, BatchPhase::Stopping | BatchPhase::Finalizing | BatchPhase::Over);
+        if is_stopped {
             self.is_asked(event, run, (line, &id)).await?;
         }
-        Ok(goes_on)
+        Ok(!is_stopped)
     }
 
     async fn ask_model(
