@@ -4,6 +4,8 @@
 //! That a line waits is in the log before its timer is set, and that its time has come before it is asked: whoever dies in between is
 //! followed by one who finds the one or the other, and does it again under the same ids.
 
+use std::hash::{DefaultHasher, Hash, Hasher};
+
 use symbia_commands::{
     DomainCommand,
     integrations::{AskBatchLine, BatchCommand, BatchPhase, DeferBatchLine},
@@ -31,6 +33,15 @@ pub(super) fn limited(category: ErrorCategory, code: Option<&str>, retry_after_m
 
 fn pause(tries: u32, told: Duration) -> Duration {
     (FIRST_PAUSE * (1i32 << tries.min(6))).max(told).min(LONGEST_PAUSE)
+}
+
+// Up to half as long again: those that were refused together do not come together, where one of them would have room. The same for
+// whoever looks at the same event.
+fn spread(pause: Duration, event: &str) -> Duration {
+    let mut hasher = DefaultHasher::new();
+    event.hash(&mut hasher);
+    let parts = i32::from(u8::try_from(hasher.finish() % 128).unwrap_or(0));
+    pause + pause / 256 * parts
 }
 
 /// The timers of a batch: that of its end and those of its lines.
@@ -65,7 +76,7 @@ impl BatchRunner {
         (line, tries): (u32, u32),
         told: Duration,
     ) -> anyhow::Result<()> {
-        let ask_at = (event.time + pause(tries, told)).format(&Rfc3339)?;
+        let ask_at = (event.time + spread(pause(tries, told), &event.id.to_string())).format(&Rfc3339)?;
         let defer = DeferBatchLine { batch_id: run.id().to_owned(), line, tries: tries + 1, ask_at };
         self.record(event, &run.to, defer, &format!("defer-{line}")).await.map(drop)
     }
@@ -104,5 +115,8 @@ mod tests {
         assert_eq!(seconds, [1, 2, 4, 8, 16, 32, 60, 60, 60]);
         assert_eq!(pause(0, Duration::seconds(9)), Duration::seconds(9));
         assert_eq!(pause(u32::MAX, Duration::HOUR), LONGEST_PAUSE);
+        let pauses: Vec<Duration> = (0..9).map(|n| spread(Duration::SECOND, &n.to_string())).collect();
+        assert!(pauses.iter().all(|one| (1.0..1.5).contains(&one.as_seconds_f64())), "{pauses:?}");
+        assert!(pauses.iter().any(|one| *one != pauses[0]) && spread(Duration::SECOND, "0") == pauses[0]);
     }
 }
