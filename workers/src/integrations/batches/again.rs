@@ -21,8 +21,8 @@ use super::{BatchRunner, Run};
 
 /// The pause before a line is asked again; each further one is twice as long. Lines that are asked meanwhile take what room there is.
 const FIRST_PAUSE: Duration = Duration::SECOND;
-/// Longest pause, also where a longer one is told: a limit may be raised, and a circuit closed, at any time.
-const LONGEST_PAUSE: Duration = Duration::MINUTE;
+/// Longest pause, also where a longer one is told: a limit may be raised, and a circuit closed, at any time. A minute, when it is spread.
+const LONGEST_PAUSE: Duration = Duration::seconds(40);
 
 /// How long whoever refused a request wants to be left alone, where that was for a limit.
 pub(super) fn limited(category: ErrorCategory, code: Option<&str>, retry_after_ms: Option<u64>) -> Option<Duration> {
@@ -41,7 +41,7 @@ fn spread(pause: Duration, event: &str) -> Duration {
     let mut hasher = DefaultHasher::new();
     event.hash(&mut hasher);
     let parts = i32::from(u8::try_from(hasher.finish() % 128).unwrap_or(0));
-    pause + pause / 256 * parts
+    pause + pause / 256i32 * parts
 }
 
 /// The timers of a batch: that of its end and those of its lines.
@@ -112,7 +112,7 @@ mod tests {
             assert_eq!(limited(category, Some(code), Some(9)), None, "{code}");
         }
         let seconds: Vec<i64> = (0..9).map(|tries| pause(tries, Duration::ZERO).whole_seconds()).collect();
-        assert_eq!(seconds, [1, 2, 4, 8, 16, 32, 60, 60, 60]);
+        assert_eq!(seconds, [1, 2, 4, 8, 16, 32, 40, 40, 40]);
         assert_eq!(pause(0, Duration::seconds(9)), Duration::seconds(9));
         assert_eq!(pause(u32::MAX, Duration::HOUR), LONGEST_PAUSE);
         let pauses: Vec<Duration> = (0..9).map(|n| spread(Duration::SECOND, &n.to_string())).collect();
