@@ -57,6 +57,8 @@ mod programs;
 mod registry;
 #[path = "gateway/routes.rs"]
 mod routes;
+#[path = "gateway/script.rs"]
+mod script;
 #[path = "gateway/sessions.rs"]
 mod sessions;
 #[path = "gateway/slack.rs"]
@@ -71,10 +73,18 @@ mod telegram;
 mod terminal;
 #[path = "gateway/terms.rs"]
 mod terms;
+#[path = "gateway/toolloop.rs"]
+mod toolloop;
+#[path = "gateway/toolloop_clients.rs"]
+mod toolloop_clients;
+#[path = "gateway/toolloop_ends.rs"]
+mod toolloop_ends;
 #[path = "gateway/use.rs"]
 mod used;
 #[path = "gateway/vendor.rs"]
 mod vendor;
+#[path = "gateway/weather.rs"]
+mod weather;
 #[path = "gateway/whatsapp.rs"]
 mod whatsapp;
 

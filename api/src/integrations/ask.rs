@@ -14,6 +14,7 @@ use symbia_events::{
 };
 use symbia_projections::secrets::SecretError;
 use time::{OffsetDateTime, format_description::well_known::Rfc3339};
+use tokio::time::Instant;
 use utoipa::IntoParams;
 use uuid::Uuid;
 
@@ -31,6 +32,8 @@ pub(super) use symbia_commands::integrations::{Message, Question};
 
 /// How long a request may take in all: less than the server lets a caller wait for the head of an answer.
 pub(super) const PATIENCE: Duration = Duration::from_secs(110);
+/// How much longer an end is waited for that a worker is to give in time.
+pub(super) const GRACE: Duration = Duration::from_secs(5);
 
 /// A request under way. Dropped before its end, it is cancelled.
 pub(super) struct Asked {
@@ -42,7 +45,7 @@ pub(super) struct Asked {
     address: AggregateRef,
     key: SubjectKey,
     ear: Ear,
-    deadline: tokio::time::Instant,
+    deadline: Instant,
     over: bool,
     attempt: u32,
     // An attempt beside it, which readers hear of when it goes on.
@@ -64,6 +67,11 @@ pub(super) struct Tagged {
 pub(super) fn context(scope: &RequestScope) -> CompletionContext {
     let tags = scope.tags.iter().flat_map(|tags| tags.split(',')).map(str::trim).filter(|tag| !tag.is_empty());
     CompletionContext { tags: tags.map(str::to_owned).collect(), ..CompletionContext::default() }
+}
+
+/// The id of the request that a command makes.
+pub(super) fn request_id(command_id: CommandId) -> Uuid {
+    Uuid::new_v5(&command_id.0, b"request")
 }
 
 /// The organization that a caller works in.
@@ -104,18 +112,30 @@ impl Integrations {
     }
 
     /// Asks.
-    pub(super) async fn ask(&self, caller: &Caller, scope: &RequestScope, mut question: Question) -> ApiResult<Asked> {
+    pub(super) async fn ask(&self, caller: &Caller, scope: &RequestScope, question: Question) -> ApiResult<Asked> {
+        let command_id = CommandId(scope.command_id(&Actor::from(&**caller).id));
+        self.ask_as(caller, scope, command_id, question, Instant::now() + PATIENCE + GRACE).await
+    }
+
+    /// Asks by one of several commands of a request, whose ids derive from the first; its end is waited for until `deadline`.
+    pub(super) async fn ask_as(
+        &self,
+        caller: &Caller,
+        scope: &RequestScope,
+        command_id: CommandId,
+        mut question: Question,
+        deadline: Instant,
+    ) -> ApiResult<Asked> {
         let tenant = tenant(caller, scope)?;
         let actor = Actor::from(&**caller);
         let key = self.key_of(&actor).await?;
-        let command_id = CommandId(scope.command_id(&actor.id));
-        let request_id = Uuid::new_v5(&command_id.0, b"request").to_string();
+        let request_id = request_id(command_id).to_string();
         let address = AggregateRef::new(Service::Integrations, tenant, "completion", &request_id);
         let address = address.map_err(ApiError::internal)?;
         let place = (address.tenant.as_str(), request_id.as_str());
         let kept = self.keep_pictures(place, &key, &mut question.messages).await?;
-        let deadline = (OffsetDateTime::now_utc() + PATIENCE).format(&Rfc3339).map_err(ApiError::internal)?;
-        let request = question.request(&request_id, &key, deadline, context(scope)).map_err(ApiError::internal)?;
+        let by = (OffsetDateTime::now_utc() + PATIENCE).format(&Rfc3339).map_err(ApiError::internal)?;
+        let request = question.request(&request_id, &key, by, context(scope)).map_err(ApiError::internal)?;
         let command = RequestCompletion { idempotency_key: scope.idempotency_key.clone(), ..request };
         let ear = self.hub.listen_for(address.clone());
         let mut asked = Asked {
@@ -127,7 +147,7 @@ impl Integrations {
             address,
             key,
             ear,
-            deadline: tokio::time::Instant::now() + PATIENCE + Duration::from_secs(5),
+            deadline,
             // Until it is accepted there is nothing to cancel.
             over: true,
             attempt: 0,

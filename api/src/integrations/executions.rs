@@ -14,7 +14,6 @@ use utoipa_axum::{router::OpenApiRouter, routes};
 use super::{
     Integrations,
     execute::executed,
-    responses::PREFIX,
     said::{Said, ended},
     usage::{Asker, Since},
 };
@@ -146,7 +145,7 @@ async fn read_one(
         | "audio.transcriptions"
         | "audio.translations"
         | "passthrough" => false,
-        "responses" => service.stored(&Actor::from(&*caller), &asker.org, &format!("{PREFIX}{id}")).await?.is_some(),
+        "responses" => service.may_be_told(&Actor::from(&*caller), &asker.org, &id).await?,
         _ => true,
     };
     if own && execution.success && told {

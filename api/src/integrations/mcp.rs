@@ -44,6 +44,7 @@ use utoipa_axum::{router::OpenApiRouter, routes};
 pub(super) use self::{
     changes::Changes,
     door::{Door, root_routes},
+    tools::{is_tool, name, takes},
 };
 use self::{
     prompts::Prompts,

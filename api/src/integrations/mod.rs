@@ -41,6 +41,7 @@ mod said;
 mod stream;
 mod tape;
 mod tasks;
+mod tooling;
 mod usage;
 
 use std::{ops::Deref, sync::Arc, time::Duration};

@@ -29,15 +29,15 @@ impl Integrations {
         }
         let answer = asked.end().await.map_err(|failure| failure.error(&asked.request_id))?;
         let response = axum::Json(body(&asked, &answer)).into_response();
-        Ok(with_headers(&asked, &answer, response))
+        Ok(with_headers(&asked.request_id, &answer, response))
     }
 }
 
 /// What it took, beside the body.
-fn with_headers(asked: &Asked, answer: &Answer, mut response: Response) -> Response {
+pub(super) fn with_headers(request_id: &str, answer: &Answer, mut response: Response) -> Response {
     let cost = answer.cost.map(|cost| cost.total_micros.to_string());
     let headers = [
-        ("x-symbia-request-id", Some(asked.request_id.clone())),
+        ("x-symbia-request-id", Some(request_id.to_owned())),
         ("x-symbia-provider", Some(answer.provider.clone())),
         ("x-symbia-model", Some(answer.model.clone())),
         ("x-symbia-attempts", Some(answer.attempts.to_string())),

@@ -9,7 +9,7 @@ use axum::{
         sse::{Event, KeepAlive, Sse},
     },
 };
-use futures::stream;
+use futures::{Stream, stream};
 use symbia_events::integrations::ErrorCategory;
 
 use super::{
@@ -82,11 +82,23 @@ pub(super) async fn answer<D: Dialect>(mut asked: Asked, dialect: D) -> ApiResul
             telling.tell(said);
         }
     });
-    let mut response = Sse::new(events).keep_alive(KeepAlive::new().interval(ALIVE).text("ping")).into_response();
-    let headers = [("x-accel-buffering", "no".to_owned()), ("x-symbia-request-id", id)];
+    let mut response = streamed(events, &id)?;
     let similarity = cached.flatten().map(|similarity| ("x-symbia-cache-similarity", format!("{similarity:.4}")));
     let cached = cached.map(|_| ("x-symbia-cache", "hit".to_owned()));
-    for (name, value) in headers.into_iter().chain(cached).chain(similarity) {
+    for (name, value) in cached.into_iter().chain(similarity) {
+        let value = value.parse().map_err(ApiError::internal)?;
+        response.headers_mut().insert(HeaderName::from_static(name), value);
+    }
+    Ok(response)
+}
+
+/// The answer that these events are, to the request with this id.
+pub(super) fn streamed(
+    events: impl Stream<Item = Result<Event, Infallible>> + Send + 'static,
+    request_id: &str,
+) -> ApiResult<Response> {
+    let mut response = Sse::new(events).keep_alive(KeepAlive::new().interval(ALIVE).text("ping")).into_response();
+    for (name, value) in [("x-accel-buffering", "no"), ("x-symbia-request-id", request_id)] {
         let value = value.parse().map_err(ApiError::internal)?;
         response.headers_mut().insert(HeaderName::from_static(name), value);
     }

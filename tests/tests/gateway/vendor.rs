@@ -15,6 +15,8 @@ use axum::{
 use serde_json::{Value, json};
 use tokio::sync::Semaphore;
 
+use crate::script;
+
 /// The installation's own keys.
 pub const KEYS: [&str; 2] = ["sk-platform-openai-12345", "sk-platform-anthropic-12345"];
 /// What it says when it uses no tool.
@@ -145,10 +147,14 @@ async fn chat(State(vendor): State<Vendor>, headers: HeaderMap, Json(body): Json
     if let Some(refusal) = body["model"].as_str().and_then(|model| vendor.refusal(model)) {
         return refusal;
     }
-    if body["model"].as_str().is_some_and(|model| model.starts_with("slow"))
+    let (scripted, waits) = if body["model"] == "scripted" { script::turn(&body) } else { (String::new(), false) };
+    if (waits || body["model"].as_str().is_some_and(|model| model.starts_with("slow")))
         && let Ok(turn) = vendor.gate.acquire().await
     {
         turn.forget();
+    }
+    if !scripted.is_empty() {
+        return events(scripted);
     }
     let chunk = |delta: Value, finish: Value| {
         let choice = json!({ "index": 0, "delta": delta, "finish_reason": finish });

@@ -12,7 +12,11 @@ use super::{
 };
 use crate::{
     http::ApiResult,
-    integrations::{ask::Question, errors::refused},
+    integrations::{
+        ask::Question,
+        errors::refused,
+        tooling::{ServerOf, Wanted, WantedServer, first_tool, most_rounds},
+    },
 };
 
 /// Most answers to one request.
@@ -67,9 +71,13 @@ pub(in crate::integrations) struct ChatRequest {
     stream: Option<bool>,
     #[serde(default)]
     stream_options: Option<StreamOptions>,
+    /// Functions, which the caller calls, and MCP servers of the organization's registry, whose tools are called here.
     #[serde(default)]
     tools: Option<Vec<ToolOf>>,
-    /// `auto`, `none`, `required`, or a function by its name.
+    /// How often the model may be asked again with what tools of servers gave, 1 to 16; 8 when it is not given.
+    #[serde(default)]
+    max_tool_rounds: Option<u32>,
+    /// `auto`, `none`, `required`, a function by its name, or a server's tool: `{"type": "mcp", "server": …, "name": …}`.
     #[serde(default)]
     #[schema(value_type = Option<Object>)]
     tool_choice: Option<Value>,
@@ -117,10 +125,20 @@ pub(super) struct StreamOptions {
 /// A tool.
 #[derive(Debug, Deserialize, ToSchema)]
 struct ToolOf {
-    /// `function`.
+    /// `function`, or `mcp`.
     #[serde(rename = "type", default)]
     kind: Option<String>,
-    function: FunctionOf,
+    /// With `type` `function`.
+    #[serde(default)]
+    function: Option<FunctionOf>,
+    #[serde(flatten)]
+    server: ServerOf,
+}
+
+/// What a tool is.
+enum Given {
+    Function(Tool),
+    Server(WantedServer),
 }
 
 #[derive(Debug, Deserialize, ToSchema)]
@@ -146,8 +164,15 @@ impl ChatRequest {
         self.stream_options.as_ref().and_then(|options| options.include_usage).unwrap_or(false)
     }
 
-    /// The question that it is.
+    /// The question that it is, where tools are functions.
     pub fn question(self) -> ApiResult<Question> {
+        let (question, wanted) = self.read()?;
+        wanted.functions_alone()?;
+        Ok(question)
+    }
+
+    /// The question that it is, and what it wants of servers besides.
+    pub fn read(self) -> ApiResult<(Question, Wanted)> {
         let shape = self.response_format.map(|format| answer_format(&format)).transpose()?.flatten();
         let format = match (shape, self.grammar) {
             (Some(_), Some(_)) => return Err(refused("grammar", "cannot be given together with response_format")),
@@ -155,10 +180,19 @@ impl ChatRequest {
         };
         let logprobs = (self.logprobs == Some(true)).then(|| self.top_logprobs.unwrap_or_default());
         let messages = self.messages.into_iter().enumerate().map(|(index, message)| message.read(index));
-        let tools = self.tools.unwrap_or_default().into_iter().enumerate().map(|(index, tool)| tool.read(index));
+        let (mut tools, mut servers) = (Vec::new(), Vec::new());
+        for (index, tool) in self.tools.unwrap_or_default().into_iter().enumerate() {
+            match tool.read(index)? {
+                Given::Function(tool) => tools.push(tool),
+                Given::Server(server) => servers.push(server),
+            }
+        }
+        let first = self.tool_choice.as_ref().map(first_tool).transpose()?.flatten();
+        let choice = self.tool_choice.filter(|_| first.is_none());
+        let wanted = Wanted { servers, first, most: most_rounds(self.max_tool_rounds)? };
         let mut options = PromptOptions {
-            tools: tools.collect::<ApiResult<_>>()?,
-            tool_choice: self.tool_choice.map(|choice| tool_choice(&choice)).transpose()?,
+            tools,
+            tool_choice: choice.map(|choice| tool_choice(&choice)).transpose()?,
             parallel_tool_calls: self.parallel_tool_calls,
             format,
             reasoning_effort: self.reasoning_effort,
@@ -171,7 +205,11 @@ impl ChatRequest {
         if let Some(cache) = self.cache {
             cache.set(&mut options)?;
         }
-        Ok(Question {
+        // Which of several answers would go on?
+        if options.choices.is_some() && !wanted.is_nothing() {
+            return Err(refused("n", "must be 1 with tools of servers"));
+        }
+        let question = Question {
             operation: CHAT,
             target: target(self.model),
             fallbacks: self.models.into_iter().map(|model| target(Some(model))).collect(),
@@ -189,7 +227,8 @@ impl ChatRequest {
             options,
             stream: self.stream.unwrap_or(false),
             credential_id: self.credential_id,
-        })
+        };
+        Ok((question, wanted))
     }
 }
 
@@ -210,13 +249,17 @@ pub(in crate::integrations) fn checked_logprobs(at: &str, top: Option<u32>) -> A
 }
 
 impl ToolOf {
-    fn read(self, index: usize) -> ApiResult<Tool> {
-        if self.kind.is_some_and(|kind| kind != "function") {
-            return Err(refused(&format!("tools[{index}].type"), "must be function"));
+    fn read(self, index: usize) -> ApiResult<Given> {
+        let at = format!("tools[{index}]");
+        match self.kind.as_deref() {
+            None | Some("function") => {}
+            Some("mcp") => return self.server.read(&at).map(Given::Server),
+            Some(_) => return Err(refused(&format!("{at}.type"), "must be function or mcp")),
         }
-        let FunctionOf { name, description, parameters, strict } = self.function;
+        let function = self.function.ok_or_else(|| refused(&format!("{at}.function"), "is required"))?;
+        let FunctionOf { name, description, parameters, strict } = function;
         let parameters = parameters.unwrap_or_else(|| serde_json::json!({ "type": "object", "properties": {} }));
-        checked_tool(&format!("tools[{index}].function"), Tool { name, description, parameters, strict })
+        checked_tool(&format!("{at}.function"), Tool { name, description, parameters, strict }).map(Given::Function)
     }
 }
 
@@ -302,6 +345,21 @@ mod tests {
     }
 
     #[test]
+    fn servers_are_wanted_beside_functions_where_that_is_possible() {
+        let request = json!({
+            "messages": [{ "role": "user", "content": "hi" }], "max_tool_rounds": 3,
+            "tools": [{ "type": "mcp", "server": "weather" }, { "type": "function", "function": { "name": "add" } }],
+            "tool_choice": { "type": "mcp", "server_label": "weather", "name": "get" },
+        });
+        let (question, wanted) = serde_json::from_value::<ChatRequest>(request.clone()).unwrap().read().unwrap();
+        assert_eq!((question.options.tools.len(), wanted.servers.len(), wanted.most), (1, 1, 3));
+        assert_eq!(wanted.first, Some(("weather".to_owned(), "get".to_owned())));
+        assert_eq!(question.options.tool_choice, None);
+        // A batch asks each model once.
+        assert_eq!(read(request).unwrap_err().details()[0].path, "tools[0].type");
+    }
+
+    #[test]
     fn what_cannot_be_honoured_is_refused_by_its_name() {
         let user = json!([{ "role": "user", "content": "hi" }]);
         for (request, field) in [
@@ -321,6 +379,14 @@ mod tests {
                 "tools[0].function.parameters",
             ),
             (json!({ "messages": user, "tool_choice": "maybe" }), "tool_choice"),
+            (json!({ "messages": user, "tools": [{ "type": "web_search" }] }), "tools[0].type"),
+            (json!({ "messages": user, "tools": [{ "type": "function" }] }), "tools[0].function"),
+            (
+                json!({ "messages": user, "tools": [{ "type": "mcp", "server_url": "https://x" }] }),
+                "tools[0].server_url",
+            ),
+            (json!({ "messages": user, "tools": [{ "type": "mcp", "server": "x" }], "n": 2 }), "n"),
+            (json!({ "messages": user, "max_tool_rounds": 17 }), "max_tool_rounds"),
             (json!({ "messages": user, "response_format": { "type": "xml" } }), "response_format.type"),
         ] {
             let error = read(request).unwrap_err();

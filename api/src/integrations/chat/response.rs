@@ -10,6 +10,7 @@ use crate::integrations::{
     errors::openai_error,
     said::{Answer, Failure, Piece},
     stream::Dialect,
+    tooling::{Outcome, PARAGRAPH, ToolDialect},
 };
 
 fn finish_reason(reason: FinishReason) -> &'static str {
@@ -86,6 +87,20 @@ pub(in crate::integrations) fn completion(request_id: &str, asked_at: OffsetDate
     })
 }
 
+// Why an answer that would go on does not.
+fn used_up(most: u32) -> Value {
+    json!({ "type": "max_tool_rounds", "max_tool_rounds": most })
+}
+
+/// A chat completion for which tools were called.
+pub(super) fn completion_with_tools(request_id: &str, asked_at: OffsetDateTime, outcome: &Outcome) -> Value {
+    let mut body = completion(request_id, asked_at, &outcome.answer);
+    if let Some(most) = outcome.used_up {
+        body["choices"][0]["finish_details"] = used_up(most);
+    }
+    body
+}
+
 fn text_choice((index, said): (usize, &AnswerChoice)) -> Value {
     let (logprobs, finish) = (logprobs(&said.logprobs, true), finish_reason(said.finish_reason));
     json!({ "index": index, "text": said.text, "logprobs": logprobs, "finish_reason": finish })
@@ -117,18 +132,41 @@ pub(super) struct Chunks {
     counted: bool,
     // Which answers were begun.
     begun: Vec<bool>,
+    // What was said in earlier turns, and in this one.
+    earlier: Spoken,
+    spoken: Spoken,
+    // The end of an answer that would go on.
+    details: Option<Value>,
+}
+
+/// Whether there was text, and whether thoughts were told.
+#[derive(Clone, Copy, Debug, Default)]
+struct Spoken {
+    text: bool,
+    reasoning: bool,
 }
 
 impl Chunks {
-    pub fn new(asked: &Asked, counted: bool) -> Self {
+    pub fn new(request_id: &str, asked_at: OffsetDateTime, counted: bool) -> Self {
         let frame = json!({
-            "id": format!("chatcmpl-{}", asked.request_id),
+            "id": format!("chatcmpl-{request_id}"),
             "object": "chat.completion.chunk",
-            "created": asked.asked_at.unix_timestamp(),
+            "created": asked_at.unix_timestamp(),
             "model": "",
             "system_fingerprint": null,
         });
-        Chunks { frame, counted, begun: Vec::new() }
+        let (earlier, spoken) = (Spoken::default(), Spoken::default());
+        Chunks { frame, counted, begun: Vec::new(), earlier, spoken, details: None }
+    }
+
+    // What stands before a piece of text: a paragraph, where it is the first of a turn and not of all.
+    fn apart(&mut self, piece: &Piece) -> &'static str {
+        let (earlier, spoken) = match piece {
+            Piece::Text(_) => (self.earlier.text, &mut self.spoken.text),
+            Piece::Reasoning(_) => (self.earlier.reasoning, &mut self.spoken.reasoning),
+            Piece::Tool { .. } | Piece::Logprobs(_) => return "",
+        };
+        if std::mem::replace(spoken, true) || !earlier { "" } else { PARAGRAPH }
     }
 
     // Who speaks is told once.
@@ -162,9 +200,10 @@ impl Dialect for Chunks {
 
     fn piece(&mut self, _attempt: u32, choice: u32, piece: &Piece) -> Vec<Event> {
         let mut likely = Value::Null;
+        let apart = self.apart(piece);
         let delta = match piece {
-            Piece::Text(text) => json!({ "content": text }),
-            Piece::Reasoning(text) => json!({ "reasoning_content": text }),
+            Piece::Text(text) => json!({ "content": format!("{apart}{text}") }),
+            Piece::Reasoning(text) => json!({ "reasoning_content": format!("{apart}{text}") }),
             Piece::Logprobs(tokens) => {
                 likely = logprobs(tokens, false);
                 json!({})
@@ -189,7 +228,10 @@ impl Dialect for Chunks {
         for (choice, said) in (0u32..).zip(answer.choices()) {
             events.extend(self.opened(choice));
             let finish = finish_reason(said.finish_reason);
-            let choice = json!({ "index": choice, "delta": {}, "logprobs": null, "finish_reason": finish });
+            let mut choice = json!({ "index": choice, "delta": {}, "logprobs": null, "finish_reason": finish });
+            if let Some(details) = &self.details {
+                choice["finish_details"] = details.clone();
+            }
             events.push(self.chunk(choice));
         }
         events.extend(closing(&self.frame, self.counted.then_some(&answer.usage)));
@@ -199,6 +241,20 @@ impl Dialect for Chunks {
     fn failed(&mut self, failure: &Failure) -> Vec<Event> {
         // Without [DONE]: it is no clean end.
         vec![event(&openai_error(failure))]
+    }
+}
+
+impl ToolDialect for Chunks {
+    fn asked(&mut self, _request_id: &str) -> Vec<Event> {
+        self.earlier.text |= self.spoken.text;
+        self.earlier.reasoning |= self.spoken.reasoning;
+        self.spoken = Spoken::default();
+        Vec::new()
+    }
+
+    fn over(&mut self, outcome: &Outcome) -> Vec<Event> {
+        self.details = outcome.used_up.map(used_up);
+        self.completed(&outcome.answer)
     }
 }
 

@@ -75,7 +75,7 @@ pub(super) fn among(list: Option<&str>, is: impl Fn(&str) -> bool) -> bool {
 }
 
 /// Whether an operation is a tool, and neither a prompt nor a resource.
-pub(super) fn is_tool(operation: &Operation) -> bool {
+pub(in crate::integrations) fn is_tool(operation: &Operation) -> bool {
     operation.mcp_tool.as_ref().is_none_or(|tool| !tool.prompt && tool.resource.is_none())
 }
 
@@ -84,19 +84,27 @@ pub(super) fn is_prompt(operation: &Operation) -> bool {
     operation.mcp_tool.as_ref().is_some_and(|tool| tool.prompt)
 }
 
-// `<key>_<id>` with underscores for whatever a name may not hold. What is too long, or taken, ends in a digest of the whole.
-pub(super) fn name(key: &str, id: &str, taken: &mut HashMap<String, ()>) -> String {
+/// `<key>_<id>` with underscores for whatever a name may not hold. What is too long, or taken, ends in a digest of the whole; where
+/// somebody took even that, in one of the whole and a number.
+pub(in crate::integrations) fn name(key: &str, id: &str, taken: &mut HashMap<String, ()>) -> String {
     let full = format!("{key}.{id}");
     let fits = |c: char| if c.is_ascii_alphanumeric() || c == '-' { c } else { '_' };
     let plain: String = full.chars().map(fits).collect();
     if plain.len() <= LONGEST && taken.insert(plain.clone(), ()).is_none() {
         return plain;
     }
-    let digest: String = Sha256::digest(full.as_bytes()).iter().take(4).map(|byte| format!("{byte:02x}")).collect();
     let kept: String = plain.chars().take(LONGEST - 9).collect();
-    let name = format!("{kept}_{digest}");
-    taken.insert(name.clone(), ());
-    name
+    let (mut whole, mut number) = (full.clone(), 0_u32);
+    loop {
+        let digest =
+            Sha256::digest(whole.as_bytes()).iter().take(4).map(|byte| format!("{byte:02x}")).collect::<String>();
+        let name = format!("{kept}_{digest}");
+        if taken.insert(name.clone(), ()).is_none() {
+            return name;
+        }
+        number += 1;
+        whole = format!("{full} {number}");
+    }
 }
 
 fn tool(name: &str, operation: &Operation) -> Tool {
@@ -119,8 +127,8 @@ fn body_properties(operation: &Operation) -> Option<&Map<String, Value>> {
     operation.request_body.as_ref()?.schema.as_ref()?["properties"].as_object().filter(|fields| !fields.is_empty())
 }
 
-// JSON schema of the arguments.
-fn takes(operation: &Operation) -> Map<String, Value> {
+/// JSON schema of the arguments.
+pub(in crate::integrations) fn takes(operation: &Operation) -> Map<String, Value> {
     if let Some(tool) = &operation.mcp_tool {
         let schema = tool.input_schema.as_object().cloned().unwrap_or_default();
         return if schema.is_empty() { Map::from_iter([("type".to_owned(), json!("object"))]) } else { schema };
@@ -206,6 +214,11 @@ mod tests {
             assert_eq!(toolbox.find(older).unwrap().1.id, "tool.get_weather", "{older}");
         }
         assert!(toolbox.find("my_api_none").is_none());
+        // Not even that of a digest is given twice.
+        let mut taken = HashMap::new();
+        let first = name("my_api", &long, &mut taken);
+        let second = name("my_api", &long, &mut taken);
+        assert!(first != second && second.len() <= LONGEST, "{first} {second}");
     }
 
     #[test]

@@ -44,6 +44,14 @@ impl Entry {
         find(path).or_else(|| find(path.strip_prefix(self.key.as_str())?.strip_prefix('.')?))
     }
 
+    /// Where it is an MCP server that was registered: the organization's record of it.
+    pub fn mcp_server(&self) -> Option<&model::Integration> {
+        match &self.origin {
+            Origin::Registered(row) if row.kind == "mcp" => Some(row),
+            _ => None,
+        }
+    }
+
     /// Whether nobody registered it.
     pub fn is_own(&self) -> bool {
         !matches!(self.origin, Origin::Registered(_))

@@ -17,14 +17,14 @@ use symbia_commands::{
     },
 };
 use symbia_events::{
-    AggregateRef, CommandId, Service, SubjectKey,
-    integrations::{ErrorCategory, InvocationEvent, InvocationInput, Operation},
+    AggregateRef, CommandId, OrgId, Service, SubjectKey, commit,
+    integrations::{ErrorCategory, InvocationCompleted, InvocationEvent, InvocationInput, Operation},
 };
+use symbia_nats::read;
 use time::{OffsetDateTime, format_description::well_known::Rfc3339};
 use tokio::time::Instant;
 use utoipa::ToSchema;
 use utoipa_axum::{router::OpenApiRouter, routes};
-use uuid::Uuid;
 
 use super::{
     Reader,
@@ -35,7 +35,7 @@ use crate::{
     http::{ApiError, ApiResult, Caller, Json, RequestScope},
     integrations::{
         Integrations,
-        ask::PATIENCE,
+        ask::{GRACE, PATIENCE, request_id},
         errors::refused,
         execute::{self, ExecuteRequest},
         hub::{Ear, Heard},
@@ -159,7 +159,10 @@ impl Integrations {
                     kind: None,
                 })
             }
-            Origin::Registered(_) => self.call_registered(call, entry, operation, input).await,
+            Origin::Registered(_) => {
+                let command_id = CommandId(call.scope.command_id(&Actor::from(&**call.caller).id));
+                self.call_registered(call, command_id, entry, operation, input).await
+            }
         }
     }
 
@@ -199,18 +202,18 @@ impl Integrations {
         Ok(Called::of_provider(builtin, operation, answer))
     }
 
-    // Recorded, and made by a worker.
-    async fn call_registered(
+    /// Calls an operation that was registered, by a command of this id: recorded, and made by a worker.
+    pub(in crate::integrations) async fn call_registered(
         &self,
         call: &Call<'_>,
+        command_id: CommandId,
         entry: &Entry,
         operation: &Operation,
         input: InvocationInput,
     ) -> ApiResult<Called> {
         let actor = Actor::from(&**call.caller);
         let key = self.key_of(&actor).await?;
-        let command_id = CommandId(call.scope.command_id(&actor.id));
-        let request_id = Uuid::new_v5(&command_id.0, b"request").to_string();
+        let request_id = request_id(command_id).to_string();
         let address = AggregateRef::new(Service::Integrations, call.reader.org.clone(), "invocation", &request_id);
         let address = address.map_err(ApiError::internal)?;
         let deadline = (OffsetDateTime::now_utc() + call.patience).format(&Rfc3339).map_err(ApiError::internal)?;
@@ -232,48 +235,73 @@ impl Integrations {
             ear.look().await;
         }
         // A worker keeps the time; this is for one that is not there.
-        let patience = call.patience + Duration::from_secs(5);
-        let ended = tokio::time::timeout(patience, ended(&mut ear, &key)).await;
+        let ended = tokio::time::timeout(call.patience + GRACE, ended(&mut ear, &key)).await;
         let late = || Failure::new(ErrorCategory::Timeout, "deadline", "the call takes too long");
         ended.unwrap_or_else(|_| Err(late())).map_err(|failure| failure.error(&request_id))
+    }
+
+    /// What became of a call that was made, from the log; none where it has no end there.
+    pub(in crate::integrations) async fn called(
+        &self,
+        org: &OrgId,
+        request_id: &str,
+        key: &SubjectKey,
+    ) -> ApiResult<Option<ApiResult<Called>>> {
+        let address = AggregateRef::new(Service::Integrations, org.clone(), "invocation", request_id);
+        let address = address.map_err(ApiError::internal)?;
+        let (stream, subject) = (address.service.event_stream(), address.event_subject());
+        let stored = read::last(&self.platform.nats, &stream, &subject).await;
+        let Some(stored) = stored.map_err(|_| ApiError::unavailable("The log", 2))? else { return Ok(None) };
+        let events = commit::decode(&self.platform.keys, &stored.payload).map_err(ApiError::internal)?;
+        let ended = events.into_iter().rev().find_map(|signed| end(key, signed.event.decode().ok()?));
+        Ok(ended.map(|ended| ended.map_err(|failure| failure.error(request_id))))
     }
 }
 
 async fn ended(ear: &mut Ear, key: &SubjectKey) -> Result<Called, Failure> {
     loop {
         let Heard::Event(event) = ear.next().await else { continue };
-        match event.decode() {
-            Ok(InvocationEvent::InvocationCompleted(e)) => {
-                let unreadable = || {
-                    let text = "the answer cannot be read: its key was destroyed";
-                    Failure::new(ErrorCategory::NotFound, "key_destroyed", text)
-                };
-                let data = key.open(&e.response).ok().and_then(|json| serde_json::from_str(&json).ok());
-                let told = match e.status_code {
-                    Some(status) => format!("the server answers with HTTP {status}"),
-                    None => "the tool says that it failed".to_owned(),
-                };
-                return Ok(Called {
-                    success: e.success,
-                    data: data.ok_or_else(unreadable)?,
-                    error: (!e.success).then_some(told),
-                    request_id: e.request_id,
-                    duration_ms: e.duration_ms,
-                    operation: e.operation_id,
-                    integration: e.integration_key,
-                    status_code: e.status_code,
-                    kind: Some(e.kind).filter(|kind| kind != "api-call"),
-                });
-            }
-            Ok(InvocationEvent::InvocationFailed(e)) => {
-                let message = e.message.and_then(|message| key.open(&message).ok());
-                let text = message.unwrap_or_else(|| "there is no answer".to_owned());
-                let retry_after_ms = e.retry_after_ms;
-                return Err(Failure { retry_after_ms, ..Failure::new(e.category, &e.code, text) });
-            }
-            Ok(_) | Err(_) => {}
+        if let Some(ended) = event.decode().ok().and_then(|event| end(key, event)) {
+            return ended;
         }
     }
+}
+
+/// The end that an event is, opened.
+fn end(key: &SubjectKey, event: InvocationEvent) -> Option<Result<Called, Failure>> {
+    match event {
+        InvocationEvent::InvocationCompleted(e) => Some(completed(key, e)),
+        InvocationEvent::InvocationFailed(e) => {
+            let message = e.message.and_then(|message| key.open(&message).ok());
+            let text = message.unwrap_or_else(|| "there is no answer".to_owned());
+            let retry_after_ms = e.retry_after_ms;
+            Some(Err(Failure { retry_after_ms, ..Failure::new(e.category, &e.code, text) }))
+        }
+        InvocationEvent::InvocationRequested(_) | InvocationEvent::InvocationAttemptStarted(_) => None,
+    }
+}
+
+fn completed(key: &SubjectKey, e: InvocationCompleted) -> Result<Called, Failure> {
+    let unreadable = || {
+        let text = "the answer cannot be read: its key was destroyed";
+        Failure::new(ErrorCategory::NotFound, "key_destroyed", text)
+    };
+    let data = key.open(&e.response).ok().and_then(|json| serde_json::from_str(&json).ok());
+    let told = match e.status_code {
+        Some(status) => format!("the server answers with HTTP {status}"),
+        None => "the tool says that it failed".to_owned(),
+    };
+    Ok(Called {
+        success: e.success,
+        data: data.ok_or_else(unreadable)?,
+        error: (!e.success).then_some(told),
+        request_id: e.request_id,
+        duration_ms: e.duration_ms,
+        operation: e.operation_id,
+        integration: e.integration_key,
+        status_code: e.status_code,
+        kind: Some(e.kind).filter(|kind| kind != "api-call"),
+    })
 }
 
 impl Called {

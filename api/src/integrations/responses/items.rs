@@ -4,12 +4,18 @@ use axum::response::sse::Event;
 use serde_json::{Value, json};
 use symbia_events::integrations::{TokenLogprob, ToolCall};
 
-use super::response::{Echo, Head, failed, finished, logprobs, output_text, summary};
+use super::{
+    response::{Echo, Head, failed, finished, logprobs, output_text, summary},
+    served::{cut_off, made, planned},
+};
 use crate::integrations::{
-    ask::Asked,
     said::{Answer, Failure, Piece},
     stream::Dialect,
+    tooling::{Made, Outcome, Planned, ToolDialect},
 };
+
+const ADDED: &str = "response.output_item.added";
+const DONE: &str = "response.output_item.done";
 
 /// The item that is being told.
 enum Open {
@@ -26,14 +32,37 @@ pub(super) struct Items {
     sequence: u64,
     begun: bool,
     open: Option<Open>,
-    // Items that have their end.
+    // Items that have their end, and calls of servers under way.
     output: Vec<Value>,
+    // What names the items of the turn under way, and how many there were before it.
+    turn: Head,
+    before: usize,
+    // The tools of servers, told at the beginning, and where the calls of the last turn stand.
+    lists: Vec<Value>,
+    calls: usize,
 }
 
 impl Items {
-    pub fn new(asked: &Asked, echo: Echo) -> Self {
-        let head = Head::of(asked);
-        Items { echo, head, model: None, sequence: 0, begun: false, open: None, output: Vec::new() }
+    pub fn new(head: Head, echo: Echo) -> Self {
+        Self::with_tools(head, echo, Vec::new())
+    }
+
+    /// With what there is of tools of servers.
+    pub fn with_tools(head: Head, echo: Echo, lists: Vec<Value>) -> Self {
+        let (turn, output) = (head.clone(), Vec::new());
+        Items {
+            echo,
+            head,
+            model: None,
+            sequence: 0,
+            begun: false,
+            open: None,
+            output,
+            turn,
+            before: 0,
+            lists,
+            calls: 0,
+        }
     }
 
     fn event(&mut self, kind: &str, mut data: Value) -> Event {
@@ -44,10 +73,19 @@ impl Items {
     }
 
     // An event of the item that is open.
-    fn of_item(&mut self, kind: &str, item: &Value, mut data: Value) -> Event {
+    fn of_item(&mut self, kind: &str, item: &Value, data: Value) -> Event {
+        self.of_item_at(self.output.len(), kind, item, data)
+    }
+
+    fn of_item_at(&mut self, place: usize, kind: &str, item: &Value, mut data: Value) -> Event {
         data["item_id"] = item["id"].clone();
-        data["output_index"] = json!(self.output.len());
+        data["output_index"] = json!(place);
         self.event(kind, data)
+    }
+
+    // That an item is there, or has its end.
+    fn item(&mut self, kind: &str, place: usize, item: &Value) -> Event {
+        self.event(kind, json!({ "output_index": place, "item": item }))
     }
 
     fn response(&self) -> Value {
@@ -59,10 +97,22 @@ impl Items {
             return Vec::new();
         }
         let response = self.response();
-        ["response.created", "response.in_progress"]
+        let mut events: Vec<Event> = ["response.created", "response.in_progress"]
             .into_iter()
             .map(|kind| self.event(kind, json!({ "response": response })))
-            .collect()
+            .collect();
+        for list in std::mem::take(&mut self.lists) {
+            let (place, mut begun) = (self.output.len(), list.clone());
+            begun["tools"] = json!([]);
+            events.push(self.item(ADDED, place, &begun));
+            for kind in ["response.mcp_list_tools.in_progress", "response.mcp_list_tools.completed"] {
+                events.push(self.of_item(kind, &list, json!({})));
+            }
+            events.push(self.item(DONE, place, &list));
+            self.output.push(list);
+        }
+        self.before = self.output.len();
+        events
     }
 
     // The item that a piece belongs to is begun, if it is another one than the last.
@@ -81,22 +131,21 @@ impl Items {
             Piece::Reasoning(_) => {
                 let data = json!({ "summary_index": 0, "part": summary("") });
                 let part = ("response.reasoning_summary_part.added", data);
-                (Open::Reasoning(String::new()), self.head.reasoning(""), Some(part))
+                (Open::Reasoning(String::new()), self.turn.reasoning(""), Some(part))
             }
             Piece::Text(_) | Piece::Logprobs(_) => {
                 let open = Open::Message { text: String::new(), likely: Vec::new(), untold: Vec::new() };
                 let data = json!({ "content_index": 0, "part": output_text("", &[]) });
-                (open, self.head.message("in_progress", Vec::new()), Some(("response.content_part.added", data)))
+                (open, self.turn.message("in_progress", Vec::new()), Some(("response.content_part.added", data)))
             }
             Piece::Tool { index, id, name, .. } => {
                 let (id, name) = (id.clone().unwrap_or_default(), name.clone().unwrap_or_default());
                 let call = ToolCall { id, name, arguments: String::new() };
-                let item = self.head.call(*index, "in_progress", &call);
+                let item = self.turn.call(*index, "in_progress", &call);
                 (Open::Call { index: *index, call }, item, None)
             }
         };
-        let place = self.output.len();
-        events.push(self.event("response.output_item.added", json!({ "output_index": place, "item": item })));
+        events.push(self.item(ADDED, self.output.len(), &item));
         if let Some((kind, data)) = part {
             events.push(self.of_item(kind, &item, data));
         }
@@ -115,7 +164,7 @@ impl Items {
                     ("response.reasoning_summary_text.done", done),
                     ("response.reasoning_summary_part.done", part),
                 ];
-                (self.head.reasoning(&text), ends)
+                (self.turn.reasoning(&text), ends)
             }
             Open::Message { text, likely, .. } => {
                 let part = output_text(&text, &likely);
@@ -124,16 +173,15 @@ impl Items {
                     ("response.output_text.done", done),
                     ("response.content_part.done", json!({ "content_index": 0, "part": part })),
                 ];
-                (self.head.message("completed", vec![part]), ends)
+                (self.turn.message("completed", vec![part]), ends)
             }
             Open::Call { index, call } => {
                 let done = json!({ "name": call.name, "arguments": call.arguments });
-                (self.head.call(index, "completed", &call), vec![("response.function_call_arguments.done", done)])
+                (self.turn.call(index, "completed", &call), vec![("response.function_call_arguments.done", done)])
             }
         };
         let mut events: Vec<Event> = ends.into_iter().map(|(kind, data)| self.of_item(kind, &item, data)).collect();
-        let place = self.output.len();
-        events.push(self.event("response.output_item.done", json!({ "output_index": place, "item": item })));
+        events.push(self.item(DONE, self.output.len(), &item));
         self.output.push(item);
         events
     }
@@ -144,7 +192,7 @@ impl Items {
             (Open::Reasoning(so_far), Piece::Reasoning(text)) => {
                 so_far.push_str(text);
                 let data = json!({ "summary_index": 0, "delta": text });
-                ("response.reasoning_summary_text.delta", self.head.reasoning(""), data)
+                ("response.reasoning_summary_text.delta", self.turn.reasoning(""), data)
             }
             (Open::Message { likely, untold, .. }, Piece::Logprobs(tokens)) => {
                 likely.extend_from_slice(tokens);
@@ -154,16 +202,29 @@ impl Items {
             (Open::Message { text: so_far, untold, .. }, Piece::Text(text)) => {
                 so_far.push_str(text);
                 let data = json!({ "content_index": 0, "delta": text, "logprobs": logprobs(&std::mem::take(untold)) });
-                ("response.output_text.delta", self.head.message("in_progress", Vec::new()), data)
+                ("response.output_text.delta", self.turn.message("in_progress", Vec::new()), data)
             }
             (Open::Call { index, call }, Piece::Tool { arguments, .. }) => {
                 call.arguments.push_str(arguments);
-                let item = self.head.call(*index, "in_progress", call);
+                let item = self.turn.call(*index, "in_progress", call);
                 ("response.function_call_arguments.delta", item, json!({ "delta": arguments }))
             }
             _ => return None,
         };
         Some(self.of_item(kind, &item, data))
+    }
+
+    fn ended(&mut self, answer: &Answer, used_up: Option<u32>) -> Vec<Event> {
+        self.model = Some(answer.model.clone());
+        let mut events = self.opened();
+        if self.open.is_none() && self.output.len() == self.before {
+            events.extend(self.begin(&Piece::Text(String::new())));
+        }
+        events.extend(self.closed());
+        let response = cut_off(finished(self.response(), answer), used_up);
+        let kind = if response["status"] == "completed" { "response.completed" } else { "response.incomplete" };
+        events.push(self.event(kind, json!({ "response": response })));
+        events
     }
 }
 
@@ -181,16 +242,7 @@ impl Dialect for Items {
     }
 
     fn completed(&mut self, answer: &Answer) -> Vec<Event> {
-        self.model = Some(answer.model.clone());
-        let mut events = self.opened();
-        if self.open.is_none() && self.output.is_empty() {
-            events.extend(self.begin(&Piece::Text(String::new())));
-        }
-        events.extend(self.closed());
-        let response = finished(self.response(), answer);
-        let kind = if response["status"] == "completed" { "response.completed" } else { "response.incomplete" };
-        events.push(self.event(kind, json!({ "response": response })));
-        events
+        self.ended(answer, None)
     }
 
     fn failed(&mut self, failure: &Failure) -> Vec<Event> {
@@ -198,5 +250,47 @@ impl Dialect for Items {
         let response = failed(self.response(), failure);
         events.push(self.event("response.failed", json!({ "response": response })));
         events
+    }
+}
+
+impl ToolDialect for Items {
+    // Their arguments are told whole: until a turn has its end, nobody knows whether its calls are made.
+    fn calls(&mut self, calls: &[Planned]) -> Vec<Event> {
+        let mut events = self.opened();
+        events.extend(self.closed());
+        self.calls = self.output.len();
+        for call in calls {
+            let (place, item, arguments) = (self.output.len(), planned(call), &call.call.arguments);
+            events.push(self.item(ADDED, place, &item));
+            for (kind, data) in [
+                ("response.mcp_call.in_progress", json!({})),
+                ("response.mcp_call_arguments.delta", json!({ "delta": arguments })),
+                ("response.mcp_call_arguments.done", json!({ "arguments": arguments })),
+            ] {
+                events.push(self.of_item(kind, &item, data));
+            }
+            self.output.push(item);
+        }
+        events
+    }
+
+    fn called(&mut self, place: usize, call: &Made) -> Vec<Event> {
+        let (place, item) = (self.calls + place, made(call));
+        let kind = if call.fault.is_none() { "response.mcp_call.completed" } else { "response.mcp_call.failed" };
+        let events = vec![self.of_item_at(place, kind, &item, json!({})), self.item(DONE, place, &item)];
+        if let Some(told) = self.output.get_mut(place) {
+            *told = item;
+        }
+        events
+    }
+
+    fn asked(&mut self, request_id: &str) -> Vec<Event> {
+        self.turn = self.head.of_turn(request_id);
+        self.before = self.output.len();
+        Vec::new()
+    }
+
+    fn over(&mut self, outcome: &Outcome) -> Vec<Event> {
+        self.ended(&outcome.answer, outcome.used_up)
     }
 }

@@ -1,19 +1,21 @@
 //! Requests for responses as OpenAI's clients write them.
 
-use serde::{Deserialize, de::DeserializeOwned};
+use serde::Deserialize;
 use serde_json::{Value, json};
-use symbia_events::integrations::{
-    AnswerFormat, PromptMore, PromptOptions, PromptPart, PromptRole, Sampling, Tool, ToolCall, ToolChoice,
-};
+use symbia_events::integrations::{AnswerFormat, PromptOptions, PromptRole, Sampling, Tool, ToolChoice};
 use utoipa::ToSchema;
 
-use super::OPERATION;
+use super::{
+    OPERATION,
+    input::{Input, parsed},
+};
 use crate::{
     http::ApiResult,
     integrations::{
         ask::{Message, Question},
-        chat::{checked_logprobs, checked_tool, plain, target},
+        chat::{checked_logprobs, checked_tool, target},
         errors::refused,
+        tooling::{ServerOf, Wanted, WantedServer, first_tool, most_rounds},
     },
 };
 
@@ -43,11 +45,15 @@ pub(in crate::integrations) struct ResponsesRequest {
     pub top_p: Option<f64>,
     #[serde(default)]
     stream: Option<bool>,
-    /// Functions.
+    /// Functions, which the caller calls, and MCP servers of the organization's registry, whose tools are called here:
+    /// `{"type": "mcp", "server_label": <key>, "allowed_tools": […]}`.
     #[serde(default)]
     #[schema(value_type = Option<Vec<Object>>)]
     pub tools: Option<Vec<Value>>,
-    /// `auto`, `none`, `required`, or a function by its name.
+    /// How often the model may be asked again with what tools of servers gave, 1 to 16; 8 when it is not given.
+    #[serde(default)]
+    max_tool_rounds: Option<u32>,
+    /// `auto`, `none`, `required`, a function by its name, or a server's tool by both names.
     #[serde(default)]
     #[schema(value_type = Option<Object>)]
     pub tool_choice: Option<Value>,
@@ -92,55 +98,6 @@ pub(in crate::integrations) struct ResponsesRequest {
     credential_id: Option<String>,
 }
 
-#[derive(Debug, Deserialize)]
-#[serde(untagged)]
-enum Input {
-    Text(String),
-    Items(Vec<Value>),
-}
-
-#[derive(Deserialize)]
-struct MessageItem {
-    role: String,
-    content: Content,
-}
-
-#[derive(Deserialize)]
-#[serde(untagged)]
-enum Content {
-    Text(String),
-    Parts(Vec<Part>),
-}
-
-#[derive(Deserialize)]
-#[serde(tag = "type", rename_all = "snake_case")]
-enum Part {
-    #[serde(alias = "output_text", alias = "text")]
-    InputText {
-        text: String,
-    },
-    Refusal {
-        refusal: String,
-    },
-    InputImage {
-        image_url: String,
-    },
-}
-
-#[derive(Deserialize)]
-struct CallItem {
-    call_id: String,
-    name: String,
-    #[serde(default)]
-    arguments: String,
-}
-
-#[derive(Deserialize)]
-struct OutputItem {
-    call_id: String,
-    output: Content,
-}
-
 #[derive(Deserialize)]
 struct FunctionTool {
     name: String,
@@ -153,17 +110,34 @@ struct FunctionTool {
 }
 
 impl ResponsesRequest {
-    /// The question that it is, after what was said `earlier`.
+    /// The question that it is, after what was said `earlier`, where tools are functions.
     pub fn question(self, earlier: Vec<Message>) -> ApiResult<Question> {
+        let (question, wanted) = self.read(earlier)?;
+        wanted.functions_alone()?;
+        Ok(question)
+    }
+
+    /// The question that it is, after what was said `earlier`, and what it wants of servers besides.
+    pub fn read(self, earlier: Vec<Message>) -> ApiResult<(Question, Wanted)> {
         self.only_what_is_here()?;
         let logprobs = self.include.is_some_and(|include| !include.is_empty()) || self.top_logprobs.is_some();
         let logprobs = logprobs.then(|| self.top_logprobs.unwrap_or_default());
         let format = self.text.as_ref().map(|text| &text["format"]).filter(|format| !format.is_null());
         let effort = self.reasoning.as_ref().and_then(|reasoning| reasoning["effort"].as_str());
-        let tools = self.tools.unwrap_or_default().into_iter().enumerate().map(tool);
+        let (mut tools, mut servers) = (Vec::new(), Vec::new());
+        for (index, given) in self.tools.unwrap_or_default().into_iter().enumerate() {
+            let at = format!("tools[{index}]");
+            match given["type"].as_str() {
+                Some("mcp") => servers.push(server(&at, given)?),
+                _ => tools.push(tool(&at, given)?),
+            }
+        }
+        let first = self.tool_choice.as_ref().map(first_tool).transpose()?.flatten();
+        let choice = self.tool_choice.filter(|_| first.is_none());
+        let wanted = Wanted { servers, first, most: most_rounds(self.max_tool_rounds)? };
         let options = PromptOptions {
-            tools: tools.collect::<ApiResult<_>>()?,
-            tool_choice: self.tool_choice.as_ref().map(tool_choice).transpose()?,
+            tools,
+            tool_choice: choice.as_ref().map(tool_choice).transpose()?,
             parallel_tool_calls: self.parallel_tool_calls,
             format: format.map(answer_format).transpose()?.flatten(),
             reasoning_effort: effort.map(str::to_owned),
@@ -174,15 +148,8 @@ impl ResponsesRequest {
         };
         let mut messages = Vec::from_iter(self.instructions.map(|said| Message::text(PromptRole::System, said)));
         messages.extend(earlier);
-        match self.input {
-            Input::Text(text) => messages.push(Message::text(PromptRole::User, text)),
-            Input::Items(items) => {
-                for (index, item) in items.into_iter().enumerate() {
-                    read(&format!("input[{index}]"), item, &mut messages)?;
-                }
-            }
-        }
-        Ok(Question {
+        self.input.read(&mut messages)?;
+        let question = Question {
             operation: OPERATION,
             target: target(self.model),
             fallbacks: Vec::new(),
@@ -196,7 +163,8 @@ impl ResponsesRequest {
             options,
             stream: self.stream.unwrap_or(false),
             credential_id: self.credential_id,
-        })
+        };
+        Ok((question, wanted))
     }
 
     fn only_what_is_here(&self) -> ApiResult<()> {
@@ -217,75 +185,20 @@ impl ResponsesRequest {
     }
 }
 
-fn parsed<T: DeserializeOwned>(at: &str, value: Value) -> ApiResult<T> {
-    serde_json::from_value(value).map_err(|e| refused(at, format!("cannot be read: {e}")))
+fn server(at: &str, given: Value) -> ApiResult<WantedServer> {
+    parsed::<ServerOf>(at, given)?.read(at)
 }
 
-// One item of the input, as a turn or a part of the last one.
-fn read(at: &str, item: Value, messages: &mut Vec<Message>) -> ApiResult<()> {
-    match item["type"].as_str() {
-        None | Some("message") => messages.push(message(at, parsed(at, item)?)?),
-        Some("function_call") => {
-            let CallItem { call_id, name, arguments } = parsed(at, item)?;
-            let call = ToolCall { id: call_id, name, arguments };
-            // Calls that follow one another, or a text, are of one turn.
-            match messages.last_mut().filter(|last| last.role == PromptRole::Assistant) {
-                Some(last) => last.more.tool_calls.push(call),
-                None => {
-                    let more = PromptMore { tool_calls: vec![call], ..PromptMore::default() };
-                    messages.push(Message { more, ..Message::text(PromptRole::Assistant, "") });
-                }
-            }
-        }
-        Some("function_call_output") => {
-            let OutputItem { call_id, output } = parsed(at, item)?;
-            let (text, parts) = content(output);
-            if !parts.is_empty() {
-                return Err(refused(&format!("{at}.output"), "must be text"));
-            }
-            let more = PromptMore { tool_call_id: Some(call_id), ..PromptMore::default() };
-            messages.push(Message { more, ..Message::text(PromptRole::Tool, text) });
-        }
-        // What a model thought is its provider's own, and means nothing to another.
-        Some("reasoning") => {}
-        Some(other) => {
-            let message = format!("is {other}: must be message, function_call, function_call_output or reasoning");
-            return Err(refused(&format!("{at}.type"), message));
-        }
-    }
-    Ok(())
-}
-
-fn message(at: &str, MessageItem { role, content: said }: MessageItem) -> ApiResult<Message> {
-    let role = match role.as_str() {
-        "system" | "developer" => PromptRole::System,
-        "user" => PromptRole::User,
-        "assistant" => PromptRole::Assistant,
-        _ => return Err(refused(&format!("{at}.role"), "must be system, developer, user or assistant")),
-    };
-    let (text, parts) = content(said);
-    Ok(Message { role, text, name: None, more: PromptMore { parts, ..PromptMore::default() } })
-}
-
-fn content(content: Content) -> (String, Vec<PromptPart>) {
-    let part = |part| match part {
-        Part::InputText { text } | Part::Refusal { refusal: text } => PromptPart::Text { text },
-        Part::InputImage { image_url } => PromptPart::Image { url: image_url },
-    };
-    match content {
-        Content::Text(text) => (text, Vec::new()),
-        Content::Parts(parts) => plain(parts.into_iter().map(part).collect()),
-    }
-}
-
-fn tool((index, tool): (usize, Value)) -> ApiResult<Tool> {
-    let at = format!("tools[{index}]");
+fn tool(at: &str, tool: Value) -> ApiResult<Tool> {
     if tool["type"] != "function" {
-        return Err(refused(&format!("{at}.type"), "must be function: there are no tools of the platform's own"));
+        return Err(refused(
+            &format!("{at}.type"),
+            "must be function or mcp: there are no tools of the platform's own",
+        ));
     }
-    let FunctionTool { name, description, parameters, strict } = parsed(&at, tool)?;
+    let FunctionTool { name, description, parameters, strict } = parsed(at, tool)?;
     let parameters = parameters.unwrap_or_else(|| json!({ "type": "object", "properties": {} }));
-    checked_tool(&at, Tool { name, description, parameters, strict })
+    checked_tool(at, Tool { name, description, parameters, strict })
 }
 
 fn tool_choice(choice: &Value) -> ApiResult<ToolChoice> {
@@ -357,6 +270,28 @@ mod tests {
     }
 
     #[test]
+    fn calls_that_were_made_here_come_back_as_the_turns_that_they_were() {
+        let request = json!({
+            "tools": [{ "type": "mcp", "server_label": "weather" }, { "type": "function", "name": "add" }],
+            "input": [
+                { "role": "user", "content": "rain?" },
+                { "type": "mcp_list_tools", "id": "mcpl_1", "server_label": "weather", "tools": [] },
+                { "type": "mcp_call", "id": "mcp_1", "server_label": "weather", "name": "get", "arguments": "{}", "output": "yes" },
+                { "type": "mcp_call", "id": "mcp_2", "server_label": "weather", "name": "get", "arguments": "{}",
+                  "output": null, "error": { "type": "http_error", "code": 504, "message": "late" } },
+            ],
+        });
+        let request = serde_json::from_value::<ResponsesRequest>(request).unwrap();
+        let (question, wanted) = request.read(Vec::new()).unwrap();
+        assert_eq!((wanted.servers.len(), question.options.tools.len(), question.messages.len()), (1, 1, 5));
+        let call = &question.messages[1].more.tool_calls[0];
+        assert_eq!((call.id.as_str(), call.name.as_str()), ("mcp_1", "weather_get"));
+        let result = &question.messages[2];
+        assert_eq!((result.text.as_str(), result.more.tool_call_id.as_deref()), ("yes", Some("mcp_1")));
+        assert!(question.messages[4].text.starts_with("Error: ") && question.messages[4].text.contains("late"));
+    }
+
+    #[test]
     fn what_is_not_here_is_refused_by_its_name() {
         for (more, field) in [
             (json!({ "background": true }), "background"),
@@ -364,6 +299,12 @@ mod tests {
             (json!({ "truncation": "auto" }), "truncation"),
             (json!({ "include": ["file_search_call.results"] }), "include"),
             (json!({ "tools": [{ "type": "web_search" }] }), "tools[0].type"),
+            (json!({ "tools": [{ "type": "mcp", "server_label": "x" }] }), "tools[0].type"),
+            (
+                json!({ "tools": [{ "type": "mcp", "server_label": "x", "server_url": "https://x" }] }),
+                "tools[0].server_url",
+            ),
+            (json!({ "max_tool_rounds": 0 }), "max_tool_rounds"),
             (json!({ "tool_choice": { "type": "web_search" } }), "tool_choice"),
             (json!({ "text": { "format": { "type": "grammar" } } }), "text.format.type"),
             (json!({ "input": [{ "type": "item_reference", "id": "x" }] }), "input[0].type"),

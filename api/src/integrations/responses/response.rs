@@ -1,14 +1,18 @@
 //! Responses as OpenAI's clients read them.
 
 use serde_json::{Map, Value, json};
-use symbia_events::integrations::{FinishReason, LikelyToken, TokenLogprob, Tool, ToolCall, Usage};
+use symbia_events::integrations::{AnswerChoice, FinishReason, LikelyToken, TokenLogprob, Tool, ToolCall, Usage};
 use time::OffsetDateTime;
 
-use super::{PREFIX, request::ResponsesRequest};
+use super::{PREFIX, request::ResponsesRequest, served::echoed};
 use crate::integrations::{
     ask::Asked,
     said::{Answer, Failure},
+    tooling::ToolNames,
 };
+
+/// The member of what is kept that says which tools are of servers.
+pub(super) const SERVED: &str = "served_tools";
 
 /// What a response repeats of its request.
 #[derive(Clone, Debug)]
@@ -39,14 +43,15 @@ impl Echo {
         Echo(echo.into_iter().map(|(name, value)| (name.to_owned(), value)).collect())
     }
 
-    /// What is kept of it for who reads the response later: all but what is kept besides.
-    pub fn kept(&self) -> Value {
+    /// What is kept of it for who reads the response later: all but what is kept besides, and which tools are of servers.
+    pub fn kept(&self, names: Option<&ToolNames>) -> Value {
         let besides = |name: &str| ["instructions", "tools"].contains(&name);
-        Value::Object(self.0.clone().into_iter().filter(|(name, _)| !besides(name)).collect())
+        let kept = self.0.clone().into_iter().filter(|(name, _)| !besides(name));
+        Value::Object(kept.chain(names.map(|names| (SERVED.to_owned(), json!(names)))).collect())
     }
 
     /// The same again, from what was kept.
-    pub fn again(kept: Option<&Value>, instructions: Option<&str>, tools: &[Tool]) -> Self {
+    pub fn again(kept: Option<&Value>, instructions: Option<&str>, tools: &[Tool], names: &ToolNames) -> Self {
         let tool = |tool: &Tool| {
             json!({
                 "type": "function", "name": tool.name, "description": tool.description, "parameters": tool.parameters,
@@ -54,8 +59,10 @@ impl Echo {
             })
         };
         let mut echo = kept.and_then(Value::as_object).cloned().unwrap_or_default();
+        echo.remove(SERVED);
         echo.insert("instructions".to_owned(), json!(instructions));
-        echo.insert("tools".to_owned(), tools.iter().map(tool).collect());
+        let own = tools.iter().filter(|tool| names.find(&tool.name).is_none());
+        echo.insert("tools".to_owned(), own.map(tool).chain(echoed(names)).collect());
         Echo(echo)
     }
 
@@ -92,6 +99,16 @@ impl Head {
     pub fn new(request_id: &str, asked_at: OffsetDateTime) -> Self {
         let (id, created) = (format!("{PREFIX}{request_id}"), asked_at.unix_timestamp());
         Head { id, request_id: request_id.to_owned(), created }
+    }
+
+    /// What names the parts that are of another request.
+    pub fn of_turn(&self, request_id: &str) -> Self {
+        Head { request_id: request_id.to_owned(), ..self.clone() }
+    }
+
+    /// Id of the request.
+    pub fn request_id(&self) -> &str {
+        &self.request_id
     }
 
     /// What a model thought.
@@ -175,14 +192,18 @@ pub(super) fn cancelled(mut response: Value) -> Value {
 
 /// A whole response.
 pub(in crate::integrations) fn response(head: &Head, echo: &Echo, answer: &Answer) -> Value {
-    let said = &answer.first;
-    let mut output = Vec::new();
-    if !said.reasoning.is_empty() {
-        output.push(head.reasoning(&said.reasoning));
+    finished(echo.response(head, Some(&answer.model), said(head, &answer.first, true)), answer)
+}
+
+/// The items of a turn. A last one says something, and be it nothing.
+pub(super) fn said(head: &Head, turn: &AnswerChoice, last: bool) -> Vec<Value> {
+    let mut items = Vec::new();
+    if !turn.reasoning.is_empty() {
+        items.push(head.reasoning(&turn.reasoning));
     }
-    if !said.text.is_empty() || said.tool_calls.is_empty() {
-        output.push(head.message("completed", vec![output_text(&said.text, &said.logprobs)]));
+    if !turn.text.is_empty() || (last && turn.tool_calls.is_empty()) {
+        items.push(head.message("completed", vec![output_text(&turn.text, &turn.logprobs)]));
     }
-    output.extend(said.tool_calls.iter().enumerate().map(|(index, call)| head.call(index, "completed", call)));
-    finished(echo.response(head, Some(&answer.model), output), answer)
+    items.extend(turn.tool_calls.iter().enumerate().map(|(index, call)| head.call(index, "completed", call)));
+    items
 }

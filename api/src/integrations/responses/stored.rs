@@ -8,26 +8,30 @@ use symbia_commands::{
     integrations::{CompletionCommand, ForgetCompletion},
 };
 use symbia_events::{
-    AggregateRef, OrgId, Service, SubjectKey,
+    AggregateRef, CommandId, OrgId, Service, SubjectKey,
     integrations::{CompletionEvent, CompletionRequested, PromptMessage, PromptMore, PromptOptions, PromptRole},
 };
 use time::OffsetDateTime;
 use utoipa::IntoParams;
 use utoipa_axum::{router::OpenApiRouter, routes};
+use uuid::Uuid;
 
 use super::{
     OPERATION, PREFIX,
-    response::{Echo, Head, cancelled, failed, response},
+    response::{Echo, Head, SERVED, cancelled, failed, response},
+    served::{lists, response_with_tools},
 };
 use crate::{
     http::{ApiError, ApiResult, Caller, Json, Path, Query, RequestScope},
     integrations::{
         Integrations,
-        ask::{Message, tenant},
+        ask::{Message, request_id, tenant},
         errors::refused,
         following::Past,
         said::{Answer, Failure, Said, ended},
+        tooling::{LATER_ROUND, Next, Outcome, Round, ToolNames, again, nth_round, plan},
     },
+    platform::Consistency,
 };
 
 pub(super) fn routes() -> OpenApiRouter<Integrations> {
@@ -38,10 +42,18 @@ pub(super) fn routes() -> OpenApiRouter<Integrations> {
 pub(in crate::integrations) struct Stored {
     head: Head,
     echo: Echo,
+    // The last turn's request.
+    turn: String,
     // The turns that were asked with; instructions are of one request alone.
     turns: Vec<Message>,
     model: Option<String>,
     became: Became,
+    // Where tools of servers were called: which those are, what they were told to the model as, and the turns before the last.
+    served: Option<(ToolNames, Vec<Value>)>,
+    rounds: Vec<Round>,
+    used_up: bool,
+    // It is itself a later turn.
+    later: bool,
 }
 
 enum Became {
@@ -56,7 +68,12 @@ impl Stored {
     pub fn said(self) -> Option<Vec<Message>> {
         let Became::Answered(answer) = self.became else { return None };
         let mut turns = self.turns;
-        let more = PromptMore { tool_calls: answer.first.tool_calls, ..PromptMore::default() };
+        // A call that was not made has no result that could follow it.
+        let tool_calls = match &self.served {
+            Some((names, _)) => names.own(&answer.first.tool_calls),
+            None => answer.first.tool_calls,
+        };
+        let more = PromptMore { tool_calls, ..PromptMore::default() };
         turns.push(Message { more, ..Message::text(PromptRole::Assistant, answer.first.text) });
         Some(turns)
     }
@@ -64,11 +81,28 @@ impl Stored {
     fn as_openai(&self) -> Value {
         let without = || self.echo.response(&self.head, self.model.as_deref(), Vec::new());
         match &self.became {
-            Became::Answered(answer) => response(&self.head, &self.echo, answer),
+            Became::Answered(answer) => self.answered(answer),
             Became::Failed(failure) => failed(without(), failure),
             Became::Cancelled => cancelled(without()),
             Became::UnderWay => without(),
         }
+    }
+
+    fn answered(&self, answer: &Answer) -> Value {
+        let whole = self.served.as_ref().and_then(|(names, lists)| {
+            let mut rounds = self.rounds.clone();
+            rounds.push(Round { request_id: self.turn.clone(), answer: answer.clone(), calls: Vec::new() });
+            Some((Outcome::new(rounds, names, self.used_up)?, lists.clone()))
+        });
+        match whole {
+            Some((outcome, lists)) => response_with_tools(&self.head, &self.echo, lists, &outcome),
+            None => response(&self.head, &self.echo, answer),
+        }
+    }
+
+    // The requests that it is made of.
+    fn requests(&self) -> impl Iterator<Item = &str> {
+        self.rounds.iter().map(|round| round.request_id.as_str()).chain([self.turn.as_str()])
     }
 }
 
@@ -85,9 +119,57 @@ impl Integrations {
         id: &str,
     ) -> ApiResult<Option<Stored>> {
         let Some(request_id) = id.strip_prefix(PREFIX) else { return Ok(None) };
+        let Some(stored) = self.turn(actor, org, request_id).await?.filter(|turn| !turn.later) else {
+            return Ok(None);
+        };
+        self.with_later_turns(actor, org, stored).await.map(Some)
+    }
+
+    /// Whether what a request for a response was answered may be told again.
+    pub(in crate::integrations) async fn may_be_told(
+        &self,
+        actor: &Actor,
+        org: &OrgId,
+        request_id: &str,
+    ) -> ApiResult<bool> {
+        Ok(self.turn(actor, org, request_id).await?.is_some())
+    }
+
+    // One request, which is a response of its own or a later turn of one.
+    async fn turn(&self, actor: &Actor, org: &OrgId, request_id: &str) -> ApiResult<Option<Stored>> {
         let Some(Past { asked_at, events }) = self.past(actor, org, request_id).await? else { return Ok(None) };
         let key = self.key_of(actor).await?;
         Ok(opened(&key, asked_at, events))
+    }
+
+    // Goes from turn to turn, as they were asked: their ids follow from that of the first.
+    async fn with_later_turns(&self, actor: &Actor, org: &OrgId, mut stored: Stored) -> ApiResult<Stored> {
+        let (Some((names, _)), Ok(first)) = (stored.served.clone(), Uuid::parse_str(stored.head.request_id())) else {
+            return Ok(stored);
+        };
+        let key = self.key_of(actor).await?;
+        for number in 1.. {
+            let Became::Answered(answer) = &stored.became else { break };
+            let next = names.next(&answer.first, number);
+            stored.used_up = next == Next::UsedUp;
+            if next != Next::Calls {
+                break;
+            }
+            let later = request_id(nth_round(first, number + 1)).to_string();
+            let (Some(later), Became::Answered(answer)) =
+                (self.turn(actor, org, &later).await?, std::mem::replace(&mut stored.became, Became::UnderWay))
+            else {
+                break;
+            };
+            let mut calls = Vec::new();
+            for planned in plan(&names, first, number, &answer.first.tool_calls) {
+                calls.extend(again(self, (org, &key), planned).await?);
+            }
+            let request_id = std::mem::replace(&mut stored.turn, later.turn);
+            stored.rounds.push(Round { request_id, answer: *answer, calls });
+            (stored.turns, stored.became) = (later.turns, later.became);
+        }
+        Ok(stored)
     }
 }
 
@@ -110,8 +192,16 @@ fn opened(key: &SubjectKey, asked_at: OffsetDateTime, events: Vec<CompletionEven
     }
     let mut turns = asked.messages.into_iter().map(|turn| message(key, turn)).collect::<Option<Vec<_>>>()?;
     let instructions = (options.instructed && !turns.is_empty()).then(|| turns.remove(0).text);
-    let echo = Echo::again(options.echo.as_ref(), instructions.as_deref(), &options.tools);
-    Some(Stored { head, echo, turns, model: asked.model, became })
+    let later = options.echo.as_ref().is_some_and(|kept| kept.get(LATER_ROUND).is_some());
+    let served = options.echo.as_ref().and_then(|kept| ToolNames::deserialize(&kept[SERVED]).ok());
+    let names = served.clone().unwrap_or_default();
+    let echo = Echo::again(options.echo.as_ref(), instructions.as_deref(), &options.tools, &names);
+    let served = served.map(|names| {
+        let lists = lists(&asked.request_id, &names, &options.tools);
+        (names, lists)
+    });
+    let (turn, model) = (asked.request_id, asked.model);
+    Some(Stored { head, echo, turn, turns, model, became, served, rounds: Vec::new(), used_up: false, later })
 }
 
 fn options(key: &SubjectKey, asked: &CompletionRequested) -> Option<PromptOptions> {
@@ -173,11 +263,22 @@ async fn forget(
     Path(id): Path<String>,
 ) -> ApiResult<Json<Value>> {
     let (actor, org) = (Actor::from(&*caller), tenant(&caller, &scope)?);
-    service.stored(&actor, &org, &id).await?.ok_or_else(|| unknown(&id))?;
-    let request_id = id.strip_prefix(PREFIX).unwrap_or_default().to_owned();
-    let address = AggregateRef::new(Service::Integrations, org.clone(), "completion", &request_id);
-    let command = CompletionCommand::from(ForgetCompletion { request_id: request_id.clone() });
-    service.platform.submit(&address.map_err(|_| unknown(&id))?, &command, &actor, &scope).await?;
-    service.forget_pictures(org.as_str(), &request_id).await;
+    let stored = service.stored(&actor, &org, &id).await?.ok_or_else(|| unknown(&id))?;
+    let requests: Vec<&str> = stored.requests().collect();
+    // The first one is found by the response's id: it goes last, so that what was not forgotten can be forgotten again.
+    for (place, request_id) in requests.into_iter().enumerate().rev() {
+        let address = AggregateRef::new(Service::Integrations, org.clone(), "completion", request_id);
+        let (address, request_id) = (address.map_err(|_| unknown(&id))?, request_id.to_owned());
+        let command = CompletionCommand::from(ForgetCompletion { request_id: request_id.clone() });
+        let command_id = scope.command_id(&actor.id);
+        let command_id = CommandId(match place {
+            0 => command_id,
+            later => Uuid::new_v5(&command_id, format!("round {later}").as_bytes()),
+        });
+        let forgotten =
+            service.platform.submit_as(command_id, &address, &command, &actor, &scope, Consistency::Visible).await;
+        forgotten?;
+        service.forget_pictures(org.as_str(), &request_id).await;
+    }
     Ok(Json(json!({ "id": id, "object": "response", "deleted": true })))
 }
