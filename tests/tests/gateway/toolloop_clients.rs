@@ -1,7 +1,7 @@
 //! A stock client whose tools are called by the gateway, by both APIs.
 
 use anyhow::{Context, ensure};
-use serde_json::json;
+use serde_json::{Value, json};
 use symbia_tests::{binary::until, python::python};
 
 use crate::{Tested, clients::script, stage::Stage, toolloop::results, weather::Weather};

@@ -116,7 +116,7 @@ impl Weather {
                 let met = tokio::time::timeout(Duration::from_secs(20), self.pair.wait()).await;
                 (if met.is_ok() { "met" } else { "alone" }.to_owned(), false)
             }
-            "talk" => ("so ".repeat(100_000), false),
+            "talk" => ("so ".repeat(20_000), false),
             _ => ("the barometer is broken".to_owned(), true),
         };
         json!({ "content": [{ "type": "text", "text": text }], "isError": failed })
