@@ -87,8 +87,8 @@ impl Invocation {
             return Err(Rejection::new("CONFLICT", "this request id is in use"));
         }
         // What somebody else sealed would be opened, and sent to a server of the caller's choice.
-        if !by.is_platform() && c.input.kid != by.id {
-            return Err(Rejection::new("WRONG_KEY", format!("input: seal it with the key '{}'", by.id)));
+        if !by.is_platform() && c.input.kid != by.subject() {
+            return Err(Rejection::new("WRONG_KEY", format!("input: seal it with the key '{}'", by.subject())));
         }
         if c.input.text_len() > MAX_INVOKED {
             let text = format!("input: {} bytes, the limit is {MAX_INVOKED}", c.input.text_len());
@@ -267,6 +267,14 @@ mod tests {
     #[test]
     fn what_somebody_else_sealed_is_not_sent() {
         given::<Invocation>([]).when(invoke("bob"), &ada()).rejected("WRONG_KEY");
+        // Who acts in a person's name seals with that person's key, as for a model.
+        let agent =
+            || Actor { id: "agent:a".into(), kind: ActorType::Agent, on_behalf_of: Some("ada".into()), ..ada() };
+        given::<Invocation>([]).when(invoke("agent:a"), &agent()).rejected("WRONG_KEY");
+        let requested =
+            Invocation::default().decide(invoke("ada").into(), &agent(), crate::testing::AT).unwrap().events;
+        let of_ada = |event: &InvocationEvent| matches!(event, InvocationEvent::InvocationRequested(e) if e.user_id.as_deref() == Some("ada"));
+        assert!(requested.iter().all(of_ada) && requested.len() == 1, "{requested:?}");
         let late = InvokeOperation { deadline: Some("tomorrow".into()), ..invoke("ada") };
         given::<Invocation>([]).when(late, &ada()).rejected("VALIDATION_FAILED");
     }
