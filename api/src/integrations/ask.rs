@@ -35,7 +35,7 @@ pub(super) const PATIENCE: Duration = Duration::from_secs(110);
 /// How much longer an end is waited for that a worker is to give in time.
 pub(super) const GRACE: Duration = Duration::from_secs(5);
 
-/// A request under way. Dropped before its end, it is cancelled.
+/// A request under way. Dropped before its end, it is cancelled, unless it is kept.
 pub(super) struct Asked {
     pub request_id: String,
     pub asked_at: OffsetDateTime,
@@ -217,6 +217,12 @@ impl Asked {
                 None => {}
             }
         }
+    }
+
+    /// The same, not to be cancelled when it is dropped.
+    pub fn kept(mut self) -> Self {
+        self.over = true;
+        self
     }
 
     /// The end, whatever comes before it.

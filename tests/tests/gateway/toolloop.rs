@@ -258,7 +258,7 @@ async fn servers_are_those_of_ones_own_organization_and_refusals_come_before_any
         })
     };
     for (more, param, status, says) in [
-        (json!({ "tools": [{ "type": "mcp", "server": "nothing" }] }), "tools[0].server", 404, "not found"),
+        (json!({ "tools": [{ "type": "mcp", "server": "nothing" }] }), "tools[0].server", 404, "not registered"),
         (json!({ "tools": [{ "type": "mcp", "server": "things" }] }), "tools[0].server", 400, "no MCP server"),
         (json!({ "tools": [{ "type": "mcp", "server": "openai" }] }), "tools[0].server", 400, "no MCP server"),
         (json!({ "tools": [server(), server()] }), "tools[1].server", 400, "once"),

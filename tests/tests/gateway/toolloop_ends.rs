@@ -48,6 +48,24 @@ async fn who_goes_away_has_nothing_more_asked_after_the_step_under_way() -> Test
         let scripted: Vec<Asked> = asked.into_iter().filter(|asked| asked.body["model"] == "scripted").collect();
         ensure!(turns(&scripted) == [0], "stream: {stream}: {:?}", turns(&scripted));
     }
+
+    // Who can ask for the same again gets what was under way, and it is asked for once.
+    let body = plays(&json!([{ "say": "at last", "wait": true }]), json!({}));
+    let asking = {
+        let (http, url, token) = (stage.http.clone(), format!("{}{CHAT}", stage.gateway), ada.token.clone());
+        let request = http.post(url).bearer_auth(token).header("idempotency-key", "once").json(&body);
+        tokio::spawn(async move { request.send().await?.text().await })
+    };
+    until("the model is asked", || async { Ok(turns(&stage.vendor.asked()) == [0]) }).await?;
+    asking.abort();
+    ensure!(asking.await.is_err_and(|error| error.is_cancelled()), "it was answered");
+    chat(&stage, &ada, json!({ "model": "openai/fake", "messages": [{ "role": "user", "content": "2+3?" }] })).await?;
+    stage.vendor.asked();
+    stage.vendor.let_answer(1);
+    let answered = post(&stage, &ada.token, CHAT, Some("once"), &body).await?;
+    let (status, said): (_, Value) = (answered.status(), answered.json().await?);
+    ensure!(status == 200 && said["choices"][0]["message"]["content"] == "at last", "{status} {said}");
+    ensure!(stage.vendor.asked().is_empty(), "it is asked again");
     Ok(())
 }
 

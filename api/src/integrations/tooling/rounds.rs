@@ -167,6 +167,7 @@ impl Rounds {
                     }
                     Said::Failed(failure) => {
                         let id = asked.request_id.clone();
+                        let failure = if Instant::now() < self.deadline { failure } else { late() };
                         self.fail(Trouble::Failed(id, failure));
                     }
                     said => return Some(Step::Said(said)),
@@ -183,10 +184,7 @@ impl Rounds {
                         let made = std::mem::take(ends).into_iter().flatten().collect();
                         self.ask_again(made).await;
                     }
-                    Err(_) => {
-                        let failure = Failure::new(ErrorCategory::Timeout, "deadline", LATE);
-                        self.fail(Trouble::Failed(self.request_id(), failure));
-                    }
+                    Err(_) => self.fail(Trouble::Failed(self.request_id(), late())),
                 },
             }
         }
@@ -254,13 +252,21 @@ impl Rounds {
     }
 }
 
-const LATE: &str = "the calls of tools take too long; what was begun goes on, and the same request with the same Idempotency-Key \
-                    will go on from there";
+fn late() -> Failure {
+    let message = "the calls of tools take too long; the step under way goes on, and the same request with the same \
+                   Idempotency-Key goes on from there";
+    Failure::new(ErrorCategory::Timeout, "deadline", message)
+}
 
 impl Who {
     async fn ask(&self, command_id: CommandId, question: &Question, deadline: Instant) -> ApiResult<Asked> {
         let until = deadline.min(Instant::now() + PATIENCE) + GRACE;
-        self.service.ask_as(&self.caller, &self.scope, command_id, question.clone(), until).await
+        let asked = self.service.ask_as(&self.caller, &self.scope, command_id, question.clone(), until).await;
+        // Who can ask for the same again finds what was begun.
+        match self.scope.idempotency_key {
+            Some(_) => asked.map(Asked::kept),
+            None => asked,
+        }
     }
 }
 

@@ -78,9 +78,12 @@ impl Integrations {
                 return Err(refused(at, format!("names '{key}' again: name each server once, with all its tools")));
             }
             let unknown = |error: ApiError| match error.status() {
-                StatusCode::NOT_FOUND => ApiError::not_found("Integration")
-                    .with_detail(at, "exists", format!("names no MCP server: '{key}' is not registered"))
-                    .with_hint("GET /api/integrations/registry lists those of your organization."),
+                StatusCode::NOT_FOUND => {
+                    let message = format!("names '{key}', which is not registered with your organization");
+                    ApiError::new(StatusCode::NOT_FOUND, "NOT_FOUND", format!("{at} {message}"))
+                        .with_detail(at, "exists", message)
+                        .with_hint("GET /api/integrations/registry lists what is.")
+                }
                 _ => error,
             };
             let entry = self.entry(&toolset.reader, key).await.map_err(unknown)?;

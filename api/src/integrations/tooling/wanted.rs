@@ -12,6 +12,7 @@ const USUAL_ROUNDS: u32 = 8;
 
 /// A tool of type `mcp`: a server that was registered.
 #[derive(Clone, Debug, Default, Deserialize, ToSchema)]
+#[schema(as = McpServerTools)]
 pub(in crate::integrations) struct ServerOf {
     /// With `type` `mcp`: key of an MCP server that the organization registered.
     #[serde(default)]
@@ -53,6 +54,7 @@ pub(in crate::integrations) struct ServerOf {
 
 /// Tools that may be called.
 #[derive(Clone, Debug, Deserialize, ToSchema)]
+#[schema(as = McpAllowedTools)]
 #[serde(untagged)]
 enum Allowed {
     Names(Vec<String>),
@@ -61,6 +63,7 @@ enum Allowed {
 
 /// The same as a filter.
 #[derive(Clone, Debug, Default, Deserialize, ToSchema)]
+#[schema(as = McpToolFilter)]
 #[serde(deny_unknown_fields)]
 struct Filter {
     #[serde(default)]
