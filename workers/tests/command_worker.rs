@@ -126,7 +126,15 @@ impl House {
     }
 
     async fn start_worker(&mut self) {
-        let client = async_nats::connect(self.broker.url()).await.unwrap();
+        // The broker may just have been killed: then another one is about to be there.
+        let again = tokio::time::Instant::now() + Duration::from_secs(20);
+        let client = loop {
+            match async_nats::connect(self.broker.url()).await {
+                Ok(client) => break client,
+                Err(error) => assert!(tokio::time::Instant::now() < again, "no broker: {error}"),
+            }
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        };
         let store = EventStore::new(client.clone(), Arc::clone(&self.keys), &self.options);
         let decider = Decider::new(store, Handlers::default().with::<Counter>());
         let worker = CommandWorker::new(client, decider, Options::default());
