@@ -19,7 +19,7 @@ use uuid::Uuid;
 use super::{
     Integrations,
     errors::{as_openai, refused},
-    files::{Owner, page},
+    files::{Owner, page, page_size},
 };
 use crate::{
     http::{ApiError, ApiResult, Caller, Json, Path, Query, RequestScope},
@@ -197,10 +197,7 @@ async fn list(
     Query(wanted): Query<Wanted>,
 ) -> ApiResult<Json<Value>> {
     let owner = service.owner(&caller, &scope).await?;
-    let limit = wanted.limit.unwrap_or(PAGE);
-    if !(1..=LARGEST_PAGE).contains(&limit) {
-        return Err(refused("limit", format!("must be 1 to {LARGEST_PAGE}")));
-    }
+    let limit = page_size(wanted.limit, (PAGE, LARGEST_PAGE))?;
     let mut tx = service.platform.read(&owner.scope()).await?;
     let after = match &wanted.after {
         Some(id) => {

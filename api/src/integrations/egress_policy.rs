@@ -10,7 +10,7 @@ use symbia_commands::{
 };
 use symbia_egress::{Blocked, Egress, EgressError, Policy};
 use symbia_events::{AggregateRef, Service, integrations::EgressTerms};
-use symbia_projections::integrations as model;
+use symbia_projections::{Scope, integrations as model};
 use utoipa::ToSchema;
 use utoipa_axum::{router::OpenApiRouter, routes};
 
@@ -105,8 +105,15 @@ impl Integrations {
 
     /// What calls addresses that somebody of an organization chose.
     pub(super) async fn egress_of(&self, caller: &Caller, scope: &RequestScope) -> ApiResult<Egress> {
-        let policy = self.egress_policy(&Asker::new(caller, scope)?).await?;
-        Ok(self.registry.egress()?.within(policy.map(|row| Arc::new(Policy::new(row.terms.0)))))
+        let asker = Asker::new(caller, scope)?;
+        Ok(self.registry.egress()?.within(self.policy_of(&asker.scope(), asker.org.as_str()).await?))
+    }
+
+    /// The policy of an organization, as calls are held against it.
+    pub(super) async fn policy_of(&self, scope: &Scope, org: &str) -> ApiResult<Option<Arc<Policy>>> {
+        let mut tx = self.platform.read(scope).await?;
+        let found = model::egress_policy(&mut tx, org).await?;
+        Ok(found.map(|row| Arc::new(Policy::new(row.terms.0))))
     }
 }
 

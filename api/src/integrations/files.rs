@@ -190,6 +190,15 @@ fn as_file(key: &SubjectKey, row: &model::StoredFile) -> Value {
     })
 }
 
+/// How many a page has: as it is asked for, or as usual.
+pub(super) fn page_size(wanted: Option<i64>, (usual, most): (i64, i64)) -> ApiResult<i64> {
+    let limit = wanted.unwrap_or(usual);
+    if !(1..=most).contains(&limit) {
+        return Err(refused("limit", format!("must be 1 to {most}")));
+    }
+    Ok(limit)
+}
+
 /// A page as OpenAI's clients read it; there is one row more than `limit` when more follow.
 pub(super) fn page(mut shown: Vec<Value>, limit: i64) -> Value {
     let most = usize::try_from(limit).unwrap_or(usize::MAX);
@@ -266,10 +275,7 @@ async fn list(
     Query(wanted): Query<Wanted>,
 ) -> ApiResult<Json<Value>> {
     let owner = service.owner(&caller, &scope).await?;
-    let limit = wanted.limit.unwrap_or(PAGE);
-    if !(1..=LARGEST_PAGE).contains(&limit) {
-        return Err(refused("limit", format!("must be 1 to {LARGEST_PAGE}")));
-    }
+    let limit = page_size(wanted.limit, (PAGE, LARGEST_PAGE))?;
     let ascending = match wanted.order.as_deref() {
         None | Some("desc") => false,
         Some("asc") => true,

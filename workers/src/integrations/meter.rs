@@ -10,7 +10,7 @@ use symbia_commands::integrations::{BudgetCommand, SettleBudget};
 use symbia_events::{
     AggregateRef, CommandId, Event, Position, Service,
     integrations::{
-        BudgetUnit, CompletionEvent, Cost, EmbeddingEvent, ImageEvent, PassthroughEvent, Spent, TaskEvent, Usage,
+        BudgetUnit, CompletionEvent, EmbeddingEvent, ImageEvent, PassthroughEvent, Spent, TaskEvent, Usage,
     },
 };
 
@@ -30,8 +30,7 @@ pub struct Meter {
 struct Ended {
     request_id: String,
     budgets: Vec<String>,
-    usage: Usage,
-    cost: Option<Cost>,
+    spent: Spent,
 }
 
 impl Meter {
@@ -42,79 +41,50 @@ impl Meter {
     }
 
     fn ended(event: &Event) -> anyhow::Result<Option<Ended>> {
-        if event.aggregatetype == "embedding" {
-            return Ok(match event.decode()? {
-                EmbeddingEvent::EmbeddingCompleted(e) => {
-                    Some(Ended::of(e.request_id, e.budgets, Spent { usage: e.usage, cost: e.cost }))
+        // What came to nothing may have taken something all the same.
+        let of = |usage: Option<Usage>, cost| Spent { usage: usage.unwrap_or_default(), cost };
+        let (request_id, budgets, spent) = match event.aggregatetype.as_str() {
+            "embedding" => match event.decode()? {
+                EmbeddingEvent::EmbeddingCompleted(e) => (e.request_id, e.budgets, of(Some(e.usage), e.cost)),
+                EmbeddingEvent::EmbeddingFailed(e) => (e.request_id, e.budgets, Spent::default()),
+                EmbeddingEvent::EmbeddingRequested(_) => return Ok(None),
+            },
+            "passthrough" => match event.decode()? {
+                PassthroughEvent::PassthroughCompleted(e) => (e.request_id, e.budgets, of(Some(e.usage), e.cost)),
+                PassthroughEvent::PassthroughFailed(e) => (e.request_id, e.budgets, of(e.usage, e.cost)),
+                PassthroughEvent::PassthroughRequested(_) | PassthroughEvent::PassthroughAdmitted(_) => {
+                    return Ok(None);
                 }
-                EmbeddingEvent::EmbeddingFailed(e) => Some(Ended::of(e.request_id, e.budgets, Spent::default())),
-                EmbeddingEvent::EmbeddingRequested(_) => None,
-            });
-        }
-        if event.aggregatetype == "passthrough" {
-            return Ok(match event.decode()? {
-                PassthroughEvent::PassthroughCompleted(e) => {
-                    Some(Ended::of(e.request_id, e.budgets, Spent { usage: e.usage, cost: e.cost }))
+            },
+            "image" => match event.decode()? {
+                ImageEvent::ImageCompleted(e) => (e.request_id, e.budgets, of(Some(e.usage), e.cost)),
+                ImageEvent::ImageFailed(e) => (e.request_id, e.budgets, of(e.usage, e.cost)),
+                ImageEvent::ImageRequested(_) => return Ok(None),
+            },
+            "task" => match event.decode()? {
+                TaskEvent::TaskCompleted(e) => (e.request_id, e.budgets, of(Some(e.usage), e.cost)),
+                TaskEvent::TaskFailed(e) => (e.request_id, e.budgets, of(e.usage, e.cost)),
+                TaskEvent::TaskRequested(_) => return Ok(None),
+            },
+            _ => match event.decode()? {
+                CompletionEvent::CompletionCompleted(e) => {
+                    (e.request_id, e.budgets, of(Some(e.usage), e.cost).and(e.hedged))
                 }
-                PassthroughEvent::PassthroughFailed(e) => {
-                    let spent = Spent { usage: e.usage.unwrap_or_default(), cost: e.cost };
-                    Some(Ended::of(e.request_id, e.budgets, spent))
-                }
-                PassthroughEvent::PassthroughRequested(_) | PassthroughEvent::PassthroughAdmitted(_) => None,
-            });
-        }
-        if event.aggregatetype == "image" {
-            return Ok(match event.decode()? {
-                ImageEvent::ImageCompleted(e) => {
-                    Some(Ended::of(e.request_id, e.budgets, Spent { usage: e.usage, cost: e.cost }))
-                }
-                ImageEvent::ImageFailed(e) => {
-                    let spent = Spent { usage: e.usage.unwrap_or_default(), cost: e.cost };
-                    Some(Ended::of(e.request_id, e.budgets, spent))
-                }
-                ImageEvent::ImageRequested(_) => None,
-            });
-        }
-        if event.aggregatetype == "task" {
-            return Ok(match event.decode()? {
-                TaskEvent::TaskCompleted(e) => {
-                    Some(Ended::of(e.request_id, e.budgets, Spent { usage: e.usage, cost: e.cost }))
-                }
-                TaskEvent::TaskFailed(e) => {
-                    let spent = Spent { usage: e.usage.unwrap_or_default(), cost: e.cost };
-                    Some(Ended::of(e.request_id, e.budgets, spent))
-                }
-                TaskEvent::TaskRequested(_) => None,
-            });
-        }
-        Ok(match event.decode()? {
-            CompletionEvent::CompletionCompleted(e) => {
-                let spent = Spent { usage: e.usage, cost: e.cost }.and(e.hedged);
-                Some(Ended::of(e.request_id, e.budgets, spent))
-            }
-            CompletionEvent::CompletionFailed(e) => {
-                let spent = Spent { usage: e.usage.unwrap_or_default(), cost: e.cost }.and(e.hedged);
-                Some(Ended::of(e.request_id, e.budgets, spent))
-            }
-            CompletionEvent::CompletionCancelled(e) => {
-                let spent = Spent { usage: e.usage.unwrap_or_default(), cost: None }.and(e.hedged);
-                Some(Ended::of(e.request_id, e.budgets, spent))
-            }
-            _ => None,
-        })
+                CompletionEvent::CompletionFailed(e) => (e.request_id, e.budgets, of(e.usage, e.cost).and(e.hedged)),
+                CompletionEvent::CompletionCancelled(e) => (e.request_id, e.budgets, of(e.usage, None).and(e.hedged)),
+                _ => return Ok(None),
+            },
+        };
+        Ok(Some(Ended { request_id, budgets, spent }))
     }
 }
 
 impl Ended {
-    fn of(request_id: String, budgets: Vec<String>, Spent { usage, cost }: Spent) -> Self {
-        Ended { request_id, budgets, usage, cost }
-    }
-
     fn amount(&self, unit: BudgetUnit) -> u64 {
         match unit {
             BudgetUnit::Requests => 1,
-            BudgetUnit::Tokens => self.usage.total_tokens,
-            BudgetUnit::Micros => self.cost.unwrap_or_default().total_micros,
+            BudgetUnit::Tokens => self.spent.usage.total_tokens,
+            BudgetUnit::Micros => self.spent.cost.unwrap_or_default().total_micros,
         }
     }
 }

@@ -217,15 +217,11 @@ impl Open {
 
     async fn policy(&self) -> Result<Option<Arc<Policy>>, Failure> {
         let org = &self.address.tenant;
-        let reading = async {
-            let mut tx = self.service.platform.read(&Scope::member(org.clone(), &self.actor.id)).await?;
-            Ok::<_, crate::http::ApiError>(model::egress_policy(&mut tx, org.as_str()).await?)
-        };
-        let found = reading.await.map_err(|error| {
+        let found = self.service.policy_of(&Scope::member(org.clone(), &self.actor.id), org.as_str()).await;
+        found.map_err(|error| {
             tracing::warn!(%error, "an egress policy is not looked up");
             Failure::new(ErrorCategory::Internal, "unavailable", "the egress policy cannot be looked up; try again")
-        })?;
-        Ok(found.map(|row| Arc::new(Policy::new(row.terms.0))))
+        })
     }
 
     // What it took, as far as is known: what a stream does not tell is counted by us, an event for a token.
