@@ -11,6 +11,7 @@ pub mod enquiry;
 pub mod files;
 mod history;
 pub mod inference;
+pub mod jobs;
 pub mod leases;
 pub mod limits;
 pub mod log;

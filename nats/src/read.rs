@@ -1,4 +1,4 @@
-//! Reading single subjects of a stream by JetStream's direct get: the last message, or the tail from a sequence.
+//! Reading from a stream by JetStream's direct get: a message, the last of a subject, or the tail from a sequence.
 
 use async_nats::{Client, HeaderMap, StatusCode};
 use bytes::Bytes;
@@ -28,11 +28,20 @@ pub struct ReadError {
 /// Messages per batched get.
 const BATCH: usize = 256;
 
+/// The message with a sequence; a replica that is behind has none yet.
+pub async fn at(client: &Client, stream: &str, sequence: u64) -> Result<Option<Stored>, ReadError> {
+    let query = json!({ "seq": sequence }).to_string();
+    one(client, stream, format!("$JS.API.DIRECT.GET.{stream}"), query.into()).await
+}
+
 /// The last message of a subject.
 pub async fn last(client: &Client, stream: &str, subject: &str) -> Result<Option<Stored>, ReadError> {
-    let api = format!("$JS.API.DIRECT.GET.{stream}.{subject}");
+    one(client, stream, format!("$JS.API.DIRECT.GET.{stream}.{subject}"), Bytes::new()).await
+}
+
+async fn one(client: &Client, stream: &str, api: String, query: Bytes) -> Result<Option<Stored>, ReadError> {
     let fail = |reason: String| ReadError { stream: stream.to_owned(), reason };
-    let reply = client.request(api, Bytes::new()).await.map_err(|e| fail(e.to_string()))?;
+    let reply = client.request(api, query).await.map_err(|e| fail(e.to_string()))?;
     match reply.status {
         None | Some(StatusCode::OK) => stored(reply.headers.as_ref(), reply.payload)
             .map(Some)

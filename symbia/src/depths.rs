@@ -8,7 +8,7 @@ use futures::TryStreamExt;
 use symbia_events::Service;
 use symbia_nats::{
     telemetry::{KeyValue, meter},
-    topology::{COMMANDS, DEAD_LETTERS, TIMERS},
+    topology::{COMMANDS, DEAD_LETTERS, JOBS, TIMERS},
 };
 use symbia_projections::{Projection, ReadPool, Scope, network};
 use tokio_util::sync::CancellationToken;
@@ -41,7 +41,7 @@ pub async fn queues(js: Context, stop: CancellationToken) -> anyhow::Result<()> 
 async fn waiting(js: &Context) -> anyhow::Result<BTreeMap<String, u64>> {
     let mut queues = BTreeMap::new();
     let events = Service::ALL.map(Service::event_stream);
-    for stream in events.iter().map(String::as_str).chain([COMMANDS]) {
+    for stream in events.iter().map(String::as_str).chain([COMMANDS, JOBS]) {
         let stream = js.get_stream(stream).await?;
         let mut consumers = stream.consumers();
         while let Some(consumer) = consumers.try_next().await? {

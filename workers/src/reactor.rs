@@ -5,8 +5,9 @@
 
 mod together;
 
-use std::{sync::Arc, time::Duration};
+use std::{borrow::Cow, sync::Arc, time::Duration};
 
+use anyhow::Context;
 use async_nats::{
     Client,
     jetstream::{
@@ -17,9 +18,10 @@ use async_nats::{
     },
 };
 use async_trait::async_trait;
+use bytes::Bytes;
 use futures::StreamExt;
 use symbia_events::{Event, KeyRing, Position, Service, commit};
-use symbia_nats::telemetry;
+use symbia_nats::{jobs, read, telemetry, topology};
 use tokio::{task::JoinSet, time::Instant};
 use tokio_util::sync::CancellationToken;
 use tracing::Instrument;
@@ -49,6 +51,10 @@ pub trait Reactor: Send + Sync + 'static {
     fn name(&self) -> &'static str;
     /// The streams it follows, each with subject filters after `symbia.evt.<service>.`, e.g. `*.conversation.*`.
     fn follows(&self) -> Vec<(Service, &'static [&'static str])>;
+    /// The kind of [jobs] that it takes: it sees their events, in no order.
+    fn takes(&self) -> Option<&'static str> {
+        None
+    }
     /// Beginnings of the types of the events that it acts on; what holds none of them is passed over without a look.
     fn acts_on(&self) -> &'static [&'static str] {
         &["symbia."]
@@ -75,6 +81,29 @@ pub trait Reactor: Send + Sync + 'static {
     async fn react(&self, event: &Event, at: Position) -> anyhow::Result<()>;
 }
 
+/// Where events come from.
+#[derive(Clone, Copy)]
+enum Source {
+    Log(Service, &'static [&'static str]),
+    Queue(&'static str),
+}
+
+impl Source {
+    fn stream(self) -> Cow<'static, str> {
+        match self {
+            Source::Log(service, _) => service.event_stream().into(),
+            Source::Queue(_) => topology::JOBS.into(),
+        }
+    }
+
+    fn subjects(self) -> Vec<String> {
+        match self {
+            Source::Log(service, filters) => filters.iter().map(|f| format!("symbia.evt.{service}.{f}")).collect(),
+            Source::Queue(kind) => vec![jobs::subjects(kind)],
+        }
+    }
+}
+
 /// Runs one reactor.
 #[derive(Clone)]
 pub struct ReactorRunner {
@@ -94,9 +123,10 @@ impl ReactorRunner {
     pub async fn run(self, stop: CancellationToken) {
         let lanes = Lanes::default();
         let mut streams = JoinSet::new();
-        for (service, filters) in self.reactor.follows() {
+        let followed = self.reactor.follows().into_iter().map(|(service, filters)| Source::Log(service, filters));
+        for source in followed.chain(self.reactor.takes().map(Source::Queue)) {
             let (runner, lanes, stop) = (self.clone(), lanes.clone(), stop.clone());
-            streams.spawn(async move { runner.follow(service, filters, lanes, stop).await });
+            streams.spawn(async move { runner.follow(source, lanes, stop).await });
         }
         while streams.join_next().await.is_some() {}
         let until = Instant::now() + GRACE;
@@ -105,29 +135,22 @@ impl ReactorRunner {
         }
     }
 
-    async fn follow(
-        self,
-        service: Service,
-        filters: &'static [&'static str],
-        lanes: Lanes<Message>,
-        stop: CancellationToken,
-    ) {
-        let what = format!("events of {service} for {}", self.reactor.name());
-        again::consume(&stop, &what, || self.consume(service, filters, &lanes)).await;
+    async fn follow(self, source: Source, lanes: Lanes<Message>, stop: CancellationToken) {
+        let what = format!("{} for {}", source.stream(), self.reactor.name());
+        again::consume(&stop, &what, || self.consume(source, &lanes)).await;
     }
 
     async fn consume(
         &self,
-        service: Service,
-        filters: &[&str],
+        source: Source,
         lanes: &Lanes<Message>,
     ) -> Result<std::convert::Infallible, async_nats::Error> {
-        let stream = jetstream::new(self.client.clone()).get_stream(service.event_stream()).await?;
+        let stream = jetstream::new(self.client.clone()).get_stream(source.stream()).await?;
         let name = consumer_name(self.reactor.name());
         let config = pull::Config {
             deliver_policy: self.begins_at(&stream, &name).await?,
             durable_name: Some(name),
-            filter_subjects: filters.iter().map(|f| format!("symbia.evt.{service}.{f}")).collect(),
+            filter_subjects: source.subjects(),
             ack_policy: AckPolicy::Explicit,
             ack_wait: self.reactor.patience(),
             max_ack_pending: self.reactor.at_once(),
@@ -141,14 +164,15 @@ impl ReactorRunner {
         let mut messages = messages.heartbeat(Duration::from_secs(2)).messages().await?;
         while let Some(message) = messages.next().await {
             let message = message?;
-            if !self.reactor.is_concerned(&message.subject, &message.payload) {
+            let is_event = matches!(source, Source::Log(..));
+            if is_event && !self.reactor.is_concerned(&message.subject, &message.payload) {
                 acknowledge(self.reactor.name(), &message).await;
                 continue;
             }
             let runner = self.clone();
             lanes.push(message.subject.to_string(), message, move |message| {
                 let runner = runner.clone();
-                async move { runner.handle(service, message).await }
+                async move { runner.handle(source, message).await }
             });
         }
         Err("the subscription ended".into())
@@ -170,7 +194,7 @@ impl ReactorRunner {
         Ok(DeliverPolicy::ByStartSequence { start_sequence: first + 1 })
     }
 
-    async fn handle(&self, service: Service, message: Message) {
+    async fn handle(&self, source: Source, message: Message) {
         let (sequence, deliveries) = match message.info() {
             Ok(info) => (info.stream_sequence, info.delivered),
             Err(error) => {
@@ -178,8 +202,21 @@ impl ReactorRunner {
                 return;
             }
         };
-        let at = Position { service, sequence };
-        let events = match commit::decode(&self.keys, &message.payload) {
+        let stored = match source {
+            Source::Log(service, _) => Ok((Position { service, sequence }, message.payload.clone())),
+            Source::Queue(_) => self.of_job(&message.payload).await,
+        };
+        let (at, commit) = match stored {
+            Ok(stored) => stored,
+            Err(error) => {
+                let pause = pause(deliveries);
+                let reactor = self.reactor.name();
+                tracing::warn!(reactor, subject = %message.subject, error = format!("{error:#}"), ?pause, "job not read, trying again");
+                let _ = message.ack_with(AckKind::Nak(Some(pause))).await;
+                return;
+            }
+        };
+        let events = match commit::decode(&self.keys, &commit) {
             Ok(events) => events,
             // What does not verify is not acted on; the projector quarantines it and the audit names it.
             Err(error) => {
@@ -203,7 +240,7 @@ impl ReactorRunner {
                 }
                 _ => {
                     metrics::reacted(name, "failed", since.elapsed());
-                    let pause = Duration::from_millis(200 << deliveries.clamp(0, 7));
+                    let pause = pause(deliveries);
                     tracing::warn!(reactor = name, position = %at, %error, ?pause, "event not handled, trying again");
                     let _ = message.ack_with(AckKind::Nak(Some(pause))).await;
                 }
@@ -211,6 +248,12 @@ impl ReactorRunner {
             return;
         }
         acknowledge(self.reactor.name(), &message).await;
+    }
+
+    async fn of_job(&self, job: &[u8]) -> anyhow::Result<(Position, Bytes)> {
+        let at: Position = std::str::from_utf8(job)?.parse()?;
+        let stored = read::at(&self.client, &at.service.event_stream(), at.sequence).await?;
+        Ok((at, stored.with_context(|| format!("there is no event at {at}"))?.payload))
     }
 
     // Long work shows signs of life, so that nobody else begins it too.
@@ -255,6 +298,10 @@ impl ReactorRunner {
 /// Whether one of these words stands in a message.
 pub(crate) fn holds(payload: &[u8], words: &[&str]) -> bool {
     words.iter().any(|word| memchr::memmem::find(payload, word.as_bytes()).is_some())
+}
+
+fn pause(deliveries: i64) -> Duration {
+    Duration::from_millis(200 << deliveries.clamp(0, 7))
 }
 
 fn consumer_name(reactor: &str) -> String {

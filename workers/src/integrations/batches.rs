@@ -46,6 +46,7 @@ use tokio::sync::Semaphore;
 use uuid::Uuid;
 
 pub use self::turns::BatchLines;
+pub(super) use self::turns::hand_on;
 use self::{
     again::limited,
     input::{Input, Known, Lines},

@@ -17,7 +17,7 @@ use symbia_events::{
 
 use super::{
     accounts::{Accounts, Taken},
-    batches::BATCH_STOPPED,
+    batches::{self, BATCH_STOPPED},
     desk::{Desk, Errand, Made, Noted, Wish},
     provider::{ApiKey, Fault, Inputs, Provider, Providers, Vectors},
     router::{RouterOptions, erased},
@@ -211,8 +211,9 @@ impl Reactor for EmbeddingRouter {
 
     async fn react(&self, event: &Event, at: Position) -> anyhow::Result<()> {
         match event.decode()? {
-            // Lines of batches have a reactor of their own.
-            EmbeddingEvent::EmbeddingRequested(request) if request.context.batch_id.is_some() => Ok(()),
+            EmbeddingEvent::EmbeddingRequested(request) if request.context.batch_id.is_some() => {
+                batches::hand_on(&self.0.client, event, at).await
+            }
             EmbeddingEvent::EmbeddingRequested(request) if !self.has_ended(event, at).await? => {
                 self.requested(event, &request).await
             }

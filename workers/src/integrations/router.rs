@@ -47,6 +47,7 @@ use super::{
     admission::Admission,
     answers::Answers,
     balance::Standings,
+    batches,
     circuits::Lines,
     guarding::{blocked, screen_prompt},
     meaning::Meaning,
@@ -442,14 +443,16 @@ impl Reactor for LlmRouter {
         Duration::from_secs(3)
     }
 
-    async fn react(&self, event: &Event, _at: Position) -> anyhow::Result<()> {
+    async fn react(&self, event: &Event, at: Position) -> anyhow::Result<()> {
         // The first event of a completion; what follows it is mostly our own.
         if event.aggregateversion > 1 {
             return Ok(());
         }
         match event.decode()? {
-            // Lines of batches have a reactor of their own.
-            CompletionEvent::CompletionRequested(request) if request.context.batch_id.is_none() => {
+            CompletionEvent::CompletionRequested(request) if request.context.batch_id.is_some() => {
+                batches::hand_on(&self.client, event, at).await
+            }
+            CompletionEvent::CompletionRequested(request) => {
                 let Some(registered) = self.running.begin_after(&request.request_id).await else { return Ok(()) };
                 self.work_on(event, &request, registered.cancelled(), None, None).await?;
                 registered.done();

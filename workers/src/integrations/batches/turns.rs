@@ -1,28 +1,34 @@
-//! Takes the lines of batches to models: each when its turn has come, behind what people wait for. They have a consumer of their own,
-//! so that however many lines wait, they wait for one another alone; and nothing of a line is opened before.
+//! Takes the lines of batches to models: each when its turn has come, behind what people wait for. The routers that meet a line's
+//! request put it into a queue ([`hand_on`]), so that however many lines wait, they wait for one another alone; and nothing of a line is
+//! opened before.
 //!
 //! Error policy: retry for ever, as the routers that see a line through.
 
 use std::{sync::Arc, time::Duration};
 
+use anyhow::Context;
+use async_nats::{Client, jetstream};
 use async_trait::async_trait;
 use symbia_commands::integrations::{Batch, Completion, Phase};
 use symbia_events::{
     AggregateRef, Event, Position, Service,
     integrations::{CompletionContext, CompletionEvent, CompletionRequested, EmbeddingEvent, EmbeddingRequested},
 };
+use symbia_nats::jobs;
 
 use crate::{
     integrations::{embedding::EmbeddingRouter, precedence::Precedence, router::LlmRouter},
-    reactor::{OnError, Reactor, holds},
+    reactor::{OnError, Reactor},
 };
 
-/// What lines are, in their events.
-const REQUESTED: [&str; 2] =
-    ["symbia.integrations.completion.completion-requested.", "symbia.integrations.embedding.embedding-requested."];
-const OF_A_BATCH: &str = "\"batchId\":\"";
 /// Lines that wait, of all batches: what is held of each is what stands in its event.
 const WAITING: i64 = 256;
+
+/// Puts a line whose request stands at this place of the log into the queue.
+pub(in crate::integrations) async fn hand_on(client: &Client, event: &Event, at: Position) -> anyhow::Result<()> {
+    let js = jetstream::new(client.clone());
+    jobs::hand_on(&js, jobs::BATCH_LINE, &event.aggregate()?, at).await.context("a line of a batch")
+}
 
 /// The reactor.
 pub struct BatchLines {
@@ -100,11 +106,11 @@ impl Reactor for BatchLines {
     }
 
     fn follows(&self) -> Vec<(Service, &'static [&'static str])> {
-        vec![(Service::Integrations, &["*.completion.*", "*.embedding.*"])]
+        Vec::new()
     }
 
-    fn is_concerned(&self, _subject: &str, payload: &[u8]) -> bool {
-        holds(payload, &[OF_A_BATCH]) && holds(payload, &REQUESTED)
+    fn takes(&self) -> Option<&'static str> {
+        Some(jobs::BATCH_LINE)
     }
 
     fn on_error(&self) -> OnError {
