@@ -435,6 +435,11 @@ impl Reactor for LlmRouter {
         &["symbia.integrations.completion.completion-requested."]
     }
 
+    // Lines of batches had a consumer of this stream before there was a queue of them.
+    fn replaces(&self) -> Vec<&'static str> {
+        vec!["batch-lines"]
+    }
+
     fn on_error(&self) -> OnError {
         OnError::Retry
     }

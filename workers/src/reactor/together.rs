@@ -1,6 +1,6 @@
 //! Several reactors at one consumer: each event comes from the broker, and is acknowledged, once for all of them.
 
-use std::{collections::BTreeMap, sync::Arc, time::Duration};
+use std::{collections::BTreeMap, iter, sync::Arc, time::Duration};
 
 use async_trait::async_trait;
 use futures::future::join_all;
@@ -58,7 +58,8 @@ impl Reactor for Together {
     }
 
     fn replaces(&self) -> Vec<&'static str> {
-        self.members.iter().map(|member| member.name()).filter(|name| *name != self.name).collect()
+        let names = self.members.iter().flat_map(|member| iter::once(member.name()).chain(member.replaces()));
+        names.filter(|name| *name != self.name).collect()
     }
 
     fn on_error(&self) -> OnError {
@@ -105,6 +106,10 @@ mod tests {
             self.named
         }
 
+        fn replaces(&self) -> Vec<&'static str> {
+            if self.name == "images" { vec!["pictures"] } else { Vec::new() }
+        }
+
         fn on_error(&self) -> OnError {
             OnError::Retry
         }
@@ -141,7 +146,7 @@ mod tests {
             member("meter", all, &["\"budgets\":["], false),
         ];
         let together = Together::new("router", (Service::Integrations, all), members);
-        assert_eq!(together.replaces(), ["images", "meter"]);
+        assert_eq!(together.replaces(), ["images", "pictures", "meter"]);
         assert!(together.is_concerned("", b"symbia.x") && !together.is_concerned("", b"nothing"));
 
         let at = Position { service: Service::Integrations, sequence: 1 };
