@@ -98,9 +98,9 @@ pub(super) fn kept_in(error: EgressError, otherwise: impl FnOnce(EgressError) ->
 }
 
 impl Integrations {
-    async fn egress_policy(&self, asker: &Asker) -> ApiResult<Option<model::EgressPolicy>> {
-        let mut tx = self.platform.read(&asker.scope()).await?;
-        Ok(model::egress_policy(&mut tx, asker.org.as_str()).await?)
+    async fn egress_policy(&self, scope: &Scope, org: &str) -> ApiResult<Option<model::EgressPolicy>> {
+        let mut tx = self.platform.read(scope).await?;
+        Ok(model::egress_policy(&mut tx, org).await?)
     }
 
     /// What calls addresses that somebody of an organization chose.
@@ -111,9 +111,7 @@ impl Integrations {
 
     /// The policy of an organization, as calls are held against it.
     pub(super) async fn policy_of(&self, scope: &Scope, org: &str) -> ApiResult<Option<Arc<Policy>>> {
-        let mut tx = self.platform.read(scope).await?;
-        let found = model::egress_policy(&mut tx, org).await?;
-        Ok(found.map(|row| Arc::new(Policy::new(row.terms.0))))
+        Ok(self.egress_policy(scope, org).await?.map(|row| Arc::new(Policy::new(row.terms.0))))
     }
 }
 
@@ -126,7 +124,7 @@ async fn read(
     caller: Caller,
 ) -> ApiResult<Json<EgressPolicy>> {
     let asker = Asker::new(&caller, &scope)?;
-    Ok(Json(service.egress_policy(&asker).await?.into()))
+    Ok(Json(service.egress_policy(&asker.scope(), asker.org.as_str()).await?.into()))
 }
 
 /// Say where calls of the organization may go (its admins)
@@ -156,5 +154,5 @@ async fn set(
         terms: EgressTerms { allow_hosts, deny_hosts, allow_ports, allow_http },
     });
     service.platform.submit(&address.map_err(ApiError::internal)?, &command, &Actor::from(&*caller), &scope).await?;
-    Ok(Json(service.egress_policy(&asker).await?.into()))
+    Ok(Json(service.egress_policy(&asker.scope(), asker.org.as_str()).await?.into()))
 }
