@@ -5,7 +5,7 @@
 
 mod together;
 
-use std::{borrow::Cow, sync::Arc, time::Duration};
+use std::{borrow::Cow, fmt::Display, sync::Arc, time::Duration};
 
 use anyhow::Context;
 use async_nats::{
@@ -162,10 +162,10 @@ impl ReactorRunner {
         }
         let messages = consumer.stream().max_messages_per_batch(256).expires(Duration::from_secs(5));
         let mut messages = messages.heartbeat(Duration::from_secs(2)).messages().await?;
+        let is_log = matches!(source, Source::Log(..));
         while let Some(message) = messages.next().await {
             let message = message?;
-            let is_event = matches!(source, Source::Log(..));
-            if is_event && !self.reactor.is_concerned(&message.subject, &message.payload) {
+            if is_log && !self.reactor.is_concerned(&message.subject, &message.payload) {
                 acknowledge(self.reactor.name(), &message).await;
                 continue;
             }
@@ -208,13 +208,7 @@ impl ReactorRunner {
         };
         let (at, commit) = match stored {
             Ok(stored) => stored,
-            Err(error) => {
-                let pause = pause(deliveries);
-                let reactor = self.reactor.name();
-                tracing::warn!(reactor, subject = %message.subject, error = format!("{error:#}"), ?pause, "job not read, trying again");
-                let _ = message.ack_with(AckKind::Nak(Some(pause))).await;
-                return;
-            }
+            Err(error) => return self.put_off(&message, deliveries, &message.subject, &error).await,
         };
         let events = match commit::decode(&self.keys, &commit) {
             Ok(events) => events,
@@ -240,14 +234,24 @@ impl ReactorRunner {
                 }
                 _ => {
                     metrics::reacted(name, "failed", since.elapsed());
-                    let pause = pause(deliveries);
-                    tracing::warn!(reactor = name, position = %at, %error, ?pause, "event not handled, trying again");
-                    let _ = message.ack_with(AckKind::Nak(Some(pause))).await;
+                    self.put_off(&message, deliveries, &at, &error).await;
                 }
             }
             return;
         }
         acknowledge(self.reactor.name(), &message).await;
+    }
+
+    async fn put_off(
+        &self,
+        message: &Message,
+        deliveries: i64,
+        position: &(dyn Display + Sync),
+        error: &anyhow::Error,
+    ) {
+        let (reactor, pause) = (self.reactor.name(), Duration::from_millis(200 << deliveries.clamp(0, 7)));
+        tracing::warn!(reactor, %position, %error, ?pause, "event not handled, trying again");
+        let _ = message.ack_with(AckKind::Nak(Some(pause))).await;
     }
 
     async fn of_job(&self, job: &[u8]) -> anyhow::Result<(Position, Bytes)> {
@@ -298,10 +302,6 @@ impl ReactorRunner {
 /// Whether one of these words stands in a message.
 pub(crate) fn holds(payload: &[u8], words: &[&str]) -> bool {
     words.iter().any(|word| memchr::memmem::find(payload, word.as_bytes()).is_some())
-}
-
-fn pause(deliveries: i64) -> Duration {
-    Duration::from_millis(200 << deliveries.clamp(0, 7))
 }
 
 fn consumer_name(reactor: &str) -> String {

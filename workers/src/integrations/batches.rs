@@ -37,6 +37,7 @@ use symbia_events::{
 };
 use symbia_nats::{
     files::{Files, Place},
+    jobs,
     pictures::Pictures,
     store::{EventStore, StoreOptions},
     timers::Timers,
@@ -46,7 +47,6 @@ use tokio::sync::Semaphore;
 use uuid::Uuid;
 
 pub use self::turns::BatchLines;
-pub(super) use self::turns::hand_on;
 use self::{
     again::limited,
     input::{Input, Known, Lines},
@@ -71,6 +71,7 @@ pub struct BatchRunner {
     files: Files,
     pictures: Pictures,
     timers: Timers,
+    js: jetstream::Context,
     dialect: Arc<dyn BatchDialect>,
     at_once: u32,
     known: Known,
@@ -130,13 +131,15 @@ impl BatchRunner {
         dialect: Arc<dyn BatchDialect>,
         at_once: u32,
     ) -> Self {
+        let js = jetstream::new(client.clone());
         BatchRunner {
             store: EventStore::new(client.clone(), keys, &StoreOptions::default()),
             sender,
             content_keys,
             files: Files::new(client.clone()),
-            pictures: Pictures::new(client.clone()),
-            timers: Timers::new(jetstream::new(client)),
+            pictures: Pictures::new(client),
+            timers: Timers::new(js.clone()),
+            js,
             dialect,
             at_once: at_once.max(1),
             known: input::known(),
@@ -252,6 +255,14 @@ impl BatchRunner {
         }
     }
 
+    // The request of a line, which waits for its turn.
+    async fn asked(&self, event: &Event, context: &CompletionContext, at: Position) -> anyhow::Result<()> {
+        if context.batch_id.is_some() {
+            jobs::hand_on(&self.js, jobs::BATCH_LINE, &event.aggregate()?, at).await?;
+        }
+        Ok(())
+    }
+
     async fn completed(&self, event: &Event, end: CompletionEvent) -> anyhow::Result<()> {
         let (context, request_id, took) = match &end {
             CompletionEvent::CompletionCompleted(e) => (&e.context, &e.request_id, e.timing.total_ms),
@@ -349,14 +360,25 @@ impl Reactor for BatchRunner {
         &["\"batchId\":\"", "symbia.integrations.stored-file.file-deleted."]
     }
 
+    // Lines had a consumer of this stream before there was a queue of them.
+    fn replaces(&self) -> Vec<&'static str> {
+        vec!["batch-lines"]
+    }
+
     fn on_error(&self) -> OnError {
         OnError::Retry
     }
 
-    async fn react(&self, event: &Event, _at: Position) -> anyhow::Result<()> {
+    async fn react(&self, event: &Event, at: Position) -> anyhow::Result<()> {
         match event.aggregatetype.as_str() {
-            "completion" => self.completed(event, event.decode()?).await,
-            "embedding" => self.embedded(event, event.decode()?).await,
+            "completion" => match event.decode()? {
+                CompletionEvent::CompletionRequested(e) => self.asked(event, &e.context, at).await,
+                end => self.completed(event, end).await,
+            },
+            "embedding" => match event.decode()? {
+                EmbeddingEvent::EmbeddingRequested(e) => self.asked(event, &e.context, at).await,
+                end => self.embedded(event, end).await,
+            },
             "stored-file" => match event.decode()? {
                 StoredFileEvent::FileDeleted(e) => {
                     Ok(self.files.remove(&Place::stored(event.orgid.as_str(), &e.file_id)).await?)

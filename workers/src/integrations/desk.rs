@@ -34,7 +34,7 @@ use crate::{content_keys::ContentKeys, sender::Sender};
 
 /// What such requests are served with.
 pub(super) struct Desk {
-    pub client: Client,
+    client: Client,
     sender: Sender,
     pub content_keys: ContentKeys,
     providers: Providers,

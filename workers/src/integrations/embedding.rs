@@ -17,7 +17,7 @@ use symbia_events::{
 
 use super::{
     accounts::{Accounts, Taken},
-    batches::{self, BATCH_STOPPED},
+    batches::BATCH_STOPPED,
     desk::{Desk, Errand, Made, Noted, Wish},
     provider::{ApiKey, Fault, Inputs, Provider, Providers, Vectors},
     router::{RouterOptions, erased},
@@ -211,9 +211,8 @@ impl Reactor for EmbeddingRouter {
 
     async fn react(&self, event: &Event, at: Position) -> anyhow::Result<()> {
         match event.decode()? {
-            EmbeddingEvent::EmbeddingRequested(request) if request.context.batch_id.is_some() => {
-                batches::hand_on(&self.0.client, event, at).await
-            }
+            // Lines of batches wait for their turn.
+            EmbeddingEvent::EmbeddingRequested(request) if request.context.batch_id.is_some() => Ok(()),
             EmbeddingEvent::EmbeddingRequested(request) if !self.has_ended(event, at).await? => {
                 self.requested(event, &request).await
             }

@@ -47,7 +47,6 @@ use super::{
     admission::Admission,
     answers::Answers,
     balance::Standings,
-    batches,
     circuits::Lines,
     guarding::{blocked, screen_prompt},
     meaning::Meaning,
@@ -435,11 +434,6 @@ impl Reactor for LlmRouter {
         &["symbia.integrations.completion.completion-requested."]
     }
 
-    // Lines of batches had a consumer of this stream before there was a queue of them.
-    fn replaces(&self) -> Vec<&'static str> {
-        vec!["batch-lines"]
-    }
-
     fn on_error(&self) -> OnError {
         OnError::Retry
     }
@@ -448,16 +442,14 @@ impl Reactor for LlmRouter {
         Duration::from_secs(3)
     }
 
-    async fn react(&self, event: &Event, at: Position) -> anyhow::Result<()> {
+    async fn react(&self, event: &Event, _at: Position) -> anyhow::Result<()> {
         // The first event of a completion; what follows it is mostly our own.
         if event.aggregateversion > 1 {
             return Ok(());
         }
         match event.decode()? {
-            CompletionEvent::CompletionRequested(request) if request.context.batch_id.is_some() => {
-                batches::hand_on(&self.client, event, at).await
-            }
-            CompletionEvent::CompletionRequested(request) => {
+            // Lines of batches wait for their turn.
+            CompletionEvent::CompletionRequested(request) if request.context.batch_id.is_none() => {
                 let Some(registered) = self.running.begin_after(&request.request_id).await else { return Ok(()) };
                 self.work_on(event, &request, registered.cancelled(), None, None).await?;
                 registered.done();

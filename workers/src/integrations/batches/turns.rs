@@ -1,13 +1,10 @@
-//! Takes the lines of batches to models: each when its turn has come, behind what people wait for. The routers that meet a line's
-//! request put it into a queue ([`hand_on`]), so that however many lines wait, they wait for one another alone; and nothing of a line is
-//! opened before.
+//! Takes the lines of batches to models: each when its turn has come, behind what people wait for. They come from
+//! a queue of their own, so that however many lines wait, they wait for one another alone; and nothing of a line is opened before.
 //!
 //! Error policy: retry for ever, as the routers that see a line through.
 
 use std::{sync::Arc, time::Duration};
 
-use anyhow::Context;
-use async_nats::{Client, jetstream};
 use async_trait::async_trait;
 use symbia_commands::integrations::{Batch, Completion, Phase};
 use symbia_events::{
@@ -23,12 +20,6 @@ use crate::{
 
 /// Lines that wait, of all batches: what is held of each is what stands in its event.
 const WAITING: i64 = 256;
-
-/// Puts a line whose request stands at this place of the log into the queue.
-pub(in crate::integrations) async fn hand_on(client: &Client, event: &Event, at: Position) -> anyhow::Result<()> {
-    let js = jetstream::new(client.clone());
-    jobs::hand_on(&js, jobs::BATCH_LINE, &event.aggregate()?, at).await.context("a line of a batch")
-}
 
 /// The reactor.
 pub struct BatchLines {
