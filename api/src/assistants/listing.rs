@@ -7,10 +7,10 @@ use symbia_commands::messaging::ASSISTANT_PREFIX;
 use symbia_events::{OrgId, assistants::AssistantDefinition};
 use symbia_projections::{Scope, assistants as model};
 use utoipa::ToSchema;
-use utoipa_axum::{router::OpenApiRouter, routes};
+use utoipa_axum::router::OpenApiRouter;
 
 use super::Assistants;
-use crate::http::{ApiError, ApiResult, Caller, Json, Path, RequestScope};
+use crate::http::{ApiError, ApiResult, Caller, Json, Path, RequestScope, routes};
 
 pub(super) fn routes() -> OpenApiRouter<Assistants> {
     OpenApiRouter::new().routes(routes!(list)).routes(routes!(read)).routes(routes!(rules)).routes(routes!(rule_sets))

@@ -6,10 +6,10 @@ use serde_json::{Value, json};
 use symbia_events::OrgId;
 use symbia_projections::{Scope, assistants as model, integrations as completions, messaging};
 use utoipa::IntoParams;
-use utoipa_axum::{router::OpenApiRouter, routes};
+use utoipa_axum::router::OpenApiRouter;
 
 use super::Assistants;
-use crate::http::{ApiError, ApiResult, Caller, Json, Path, Query};
+use crate::http::{ApiError, ApiResult, Caller, Json, Path, Query, routes};
 
 const MOST: i64 = 100;
 

@@ -31,12 +31,12 @@ use symbia_events::Service;
 use symbia_nats::log::{self, LogError};
 use symbia_projections::Keys;
 use tokio_util::sync::CancellationToken;
-use utoipa_axum::{router::OpenApiRouter, routes};
+use utoipa_axum::router::OpenApiRouter;
 
 pub use audience::{Audience, PrivateConversations, WholeTenant};
 
 use self::{position::Place, source::Source};
-use crate::http::{ApiResult, Health, cors::CorsConfig};
+use crate::http::{ApiResult, Health, cors::CorsConfig, routes};
 
 /// Sizes and times of feeds.
 #[derive(Clone, Debug)]

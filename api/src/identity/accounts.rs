@@ -10,7 +10,7 @@ use symbia_events::CommandId;
 use symbia_projections::{Scope, identity as model};
 use time::OffsetDateTime;
 use utoipa::ToSchema;
-use utoipa_axum::{router::OpenApiRouter, routes};
+use utoipa_axum::router::OpenApiRouter;
 use zeroize::Zeroizing;
 
 use super::{
@@ -21,7 +21,7 @@ use super::{
     shapes::{UserRef, epoch_ms},
     tokens::Subject,
 };
-use crate::http::{ApiError, ApiResult, Json, RequestScope, Validation};
+use crate::http::{ApiError, ApiResult, Json, RequestScope, Validation, routes};
 
 pub(super) fn routes() -> OpenApiRouter<Identity> {
     OpenApiRouter::new()

@@ -7,7 +7,7 @@ use symbia_events::CommandId;
 use symbia_projections::{Scope, identity as model};
 use time::{Duration, OffsetDateTime, format_description::well_known::Rfc3339};
 use utoipa::ToSchema;
-use utoipa_axum::{router::OpenApiRouter, routes};
+use utoipa_axum::router::OpenApiRouter;
 use zeroize::Zeroizing;
 
 use super::{
@@ -16,7 +16,7 @@ use super::{
     shapes::{Msg, iso},
 };
 use crate::{
-    http::{ApiError, ApiResult, Caller, Json, RequestScope, Validation, rate::RateLimits},
+    http::{ApiError, ApiResult, Caller, Json, RequestScope, Validation, rate::RateLimits, routes},
     mail::Mail,
     platform::Consistency,
 };

@@ -9,14 +9,14 @@ use symbia_commands::{
 use symbia_events::CommandId;
 use symbia_projections::{Scope, identity as model};
 use utoipa::ToSchema;
-use utoipa_axum::{router::OpenApiRouter, routes};
+use utoipa_axum::router::OpenApiRouter;
 
 use super::{
     Identity, orgs,
     paging::{Listed, Page, cursor, listed},
     shapes::{Msg, Organization},
 };
-use crate::http::{ApiError, ApiResult, Caller, Json, Path, Query, RequestScope};
+use crate::http::{ApiError, ApiResult, Caller, Json, Path, Query, RequestScope, routes};
 
 pub(super) fn routes() -> OpenApiRouter<Identity> {
     OpenApiRouter::new().routes(routes!(list)).routes(routes!(change, delete))

@@ -13,7 +13,7 @@ use symbia_commands::{
 use symbia_events::{AggregateRef, OrgId};
 use symbia_projections::{Scope, identity as model};
 use utoipa::{IntoParams, ToSchema};
-use utoipa_axum::{router::OpenApiRouter, routes};
+use utoipa_axum::router::OpenApiRouter;
 
 use super::{
     Identity,
@@ -22,7 +22,7 @@ use super::{
     paging::{Listed, Page, cursor, listed},
     shapes::{Msg, iso},
 };
-use crate::http::{ApiError, ApiResult, Caller, Json, Path, Query, RequestScope, Validation};
+use crate::http::{ApiError, ApiResult, Caller, Json, Path, Query, RequestScope, Validation, routes};
 
 pub(super) fn routes() -> OpenApiRouter<Identity> {
     OpenApiRouter::new().routes(routes!(directory)).routes(routes!(list)).routes(routes!(change, delete))

@@ -16,7 +16,7 @@ use symbia_events::{AggregateRef, CommandId};
 use symbia_projections::{Scope, identity as model};
 use time::{OffsetDateTime, format_description::well_known::Rfc3339};
 use utoipa::ToSchema;
-use utoipa_axum::{router::OpenApiRouter, routes};
+use utoipa_axum::router::OpenApiRouter;
 use uuid::Uuid;
 use zeroize::Zeroizing;
 
@@ -30,7 +30,7 @@ use super::{
     tokens::Subject,
 };
 use crate::{
-    http::{ApiError, ApiResult, Caller, Json, OptionalCaller, RequestScope, Validation, rate::RateLimits},
+    http::{ApiError, ApiResult, Caller, Json, OptionalCaller, RequestScope, Validation, rate::RateLimits, routes},
     platform::Consistency,
 };
 

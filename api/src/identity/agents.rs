@@ -14,7 +14,7 @@ use symbia_events::{CommandId, OrgId};
 use symbia_projections::{Scope, identity as model};
 use time::{Duration, OffsetDateTime, format_description::well_known::Rfc3339};
 use utoipa::{IntoParams, ToSchema};
-use utoipa_axum::{router::OpenApiRouter, routes};
+use utoipa_axum::router::OpenApiRouter;
 use uuid::Uuid;
 use zeroize::Zeroizing;
 
@@ -25,7 +25,7 @@ use super::{
     shapes::{Msg, epoch_ms, iso},
 };
 use crate::{
-    http::{ApiError, ApiResult, Caller, Json, Path, Query, RequestScope, Validation},
+    http::{ApiError, ApiResult, Caller, Json, Path, Query, RequestScope, Validation, routes},
     platform::Consistency,
 };
 

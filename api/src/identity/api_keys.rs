@@ -13,7 +13,7 @@ use symbia_events::{AggregateRef, CommandId, OrgId};
 use symbia_projections::{Scope, identity as model};
 use time::{Duration, OffsetDateTime, format_description::well_known::Rfc3339};
 use utoipa::ToSchema;
-use utoipa_axum::{router::OpenApiRouter, routes};
+use utoipa_axum::router::OpenApiRouter;
 use uuid::Uuid;
 use zeroize::Zeroizing;
 
@@ -23,7 +23,7 @@ use super::{
     shapes::{EnrichedUser, Msg, iso},
 };
 use crate::{
-    http::{ApiError, ApiResult, AuthError, Caller, Json, Path, RequestScope, Validation},
+    http::{ApiError, ApiResult, AuthError, Caller, Json, Path, RequestScope, Validation, routes},
     platform::Consistency,
 };
 

@@ -8,7 +8,7 @@ use symbia_commands::identity::{
 };
 use symbia_projections::{Scope, identity as model};
 use utoipa::ToSchema;
-use utoipa_axum::{router::OpenApiRouter, routes};
+use utoipa_axum::router::OpenApiRouter;
 
 use super::{
     Identity,
@@ -19,7 +19,7 @@ use super::{
     scoped_entitlements::ScopedEntitlement,
     shapes::{Msg, iso},
 };
-use crate::http::{ApiError, ApiResult, Caller, Json, Path, RequestScope};
+use crate::http::{ApiError, ApiResult, Caller, Json, Path, RequestScope, routes};
 
 pub(super) fn routes() -> OpenApiRouter<Identity> {
     OpenApiRouter::new()

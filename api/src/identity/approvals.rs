@@ -11,12 +11,12 @@ use symbia_nats::timers::{TimerCommand, Timers, When};
 use symbia_projections::{Scope, identity as model};
 use time::OffsetDateTime;
 use utoipa::ToSchema;
-use utoipa_axum::{router::OpenApiRouter, routes};
+use utoipa_axum::router::OpenApiRouter;
 use zeroize::Zeroizing;
 
 use super::{Identity, shapes::iso};
 use crate::{
-    http::{ApiError, ApiResult, Caller, Json, Path, RequestScope, Validation, rate::RateLimits},
+    http::{ApiError, ApiResult, Caller, Json, Path, RequestScope, Validation, rate::RateLimits, routes},
     platform::Consistency,
 };
 

@@ -10,7 +10,7 @@ use serde_json::Value;
 use symbia_projections::{Scope, identity as model};
 use time::{OffsetDateTime, format_description::well_known::Rfc3339};
 use utoipa::{IntoParams, ToSchema};
-use utoipa_axum::{router::OpenApiRouter, routes};
+use utoipa_axum::router::OpenApiRouter;
 
 use super::{
     Identity,
@@ -18,7 +18,7 @@ use super::{
     paging::{Listed, MOST},
     shapes::iso,
 };
-use crate::http::{ApiError, ApiResult, Caller, Json, Path, Query, RequestScope};
+use crate::http::{ApiError, ApiResult, Caller, Json, Path, Query, RequestScope, routes};
 
 pub(super) fn routes() -> OpenApiRouter<Identity> {
     OpenApiRouter::new().routes(routes!(everywhere)).routes(routes!(within))

@@ -23,7 +23,7 @@ use symbia_events::{AggregateRef, CommandId, OrgId, Service};
 use symbia_projections::{Scope, identity as model};
 use time::OffsetDateTime;
 use utoipa::{IntoParams, ToSchema};
-use utoipa_axum::{router::OpenApiRouter, routes};
+use utoipa_axum::router::OpenApiRouter;
 use uuid::Uuid;
 
 use super::{
@@ -35,7 +35,7 @@ use super::{
     tokens::{AUDIENCE, Claims, Subject},
 };
 use crate::{
-    http::{ApiError, ApiResult, Caller, Json, OptionalCaller, Query, RequestScope},
+    http::{ApiError, ApiResult, Caller, Json, OptionalCaller, Query, RequestScope, routes},
     platform::Consistency,
 };
 

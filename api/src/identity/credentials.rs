@@ -16,7 +16,7 @@ use symbia_projections::{
     vault::{ItemContext, open_original},
 };
 use utoipa::{IntoParams, ToSchema};
-use utoipa_axum::{router::OpenApiRouter, routes};
+use utoipa_axum::router::OpenApiRouter;
 use uuid::Uuid;
 use zeroize::Zeroizing;
 
@@ -28,7 +28,7 @@ use super::{
     shapes::{Msg, iso},
 };
 use crate::{
-    http::{ApiError, ApiResult, Caller, Json, Path, Query, RequestScope, Validation},
+    http::{ApiError, ApiResult, Caller, Json, Path, Query, RequestScope, Validation, routes},
     platform::Consistency,
 };
 

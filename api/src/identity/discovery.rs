@@ -8,10 +8,10 @@ use serde::Serialize;
 use serde_json::{Value, json};
 use symbia_projections::{Scope, identity as model};
 use utoipa::ToSchema;
-use utoipa_axum::{router::OpenApiRouter, routes};
+use utoipa_axum::router::OpenApiRouter;
 
 use super::Identity;
-use crate::http::{ApiResult, Json};
+use crate::http::{ApiResult, Json, routes};
 
 /// Under `/api`.
 pub(super) fn routes() -> OpenApiRouter<Identity> {

@@ -10,7 +10,7 @@ use symbia_commands::{
 use symbia_events::{AggregateRef, CommandId, OrgId};
 use symbia_projections::{Scope, identity as model};
 use utoipa::{IntoParams, ToSchema};
-use utoipa_axum::{router::OpenApiRouter, routes};
+use utoipa_axum::router::OpenApiRouter;
 
 use super::{
     Identity,
@@ -20,7 +20,7 @@ use super::{
     shapes::{Msg, iso},
 };
 use crate::{
-    http::{ApiError, ApiResult, Caller, Json, Path, Query, RequestScope, Validation},
+    http::{ApiError, ApiResult, Caller, Json, Path, Query, RequestScope, Validation, routes},
     platform::Consistency,
 };
 

@@ -15,7 +15,7 @@ use symbia_events::{CommandId, OrgId, Service};
 use symbia_projections::{Scope, identity as model};
 use time::{Duration, OffsetDateTime, format_description::well_known::Rfc3339};
 use utoipa::ToSchema;
-use utoipa_axum::{router::OpenApiRouter, routes};
+use utoipa_axum::router::OpenApiRouter;
 use uuid::Uuid;
 
 use super::{
@@ -25,7 +25,7 @@ use super::{
     shapes::{Msg, iso},
 };
 use crate::{
-    http::{ApiError, ApiResult, Caller, Json, OptionalCaller, Path, RequestScope, Validation},
+    http::{ApiError, ApiResult, Caller, Json, OptionalCaller, Path, RequestScope, Validation, routes},
     platform::Consistency,
 };
 

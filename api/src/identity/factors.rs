@@ -8,13 +8,13 @@ use symbia_projections::{Scope, identity as model};
 use time::OffsetDateTime;
 use totp_rs::{Builder, Secret, Totp};
 use utoipa::ToSchema;
-use utoipa_axum::{router::OpenApiRouter, routes};
+use utoipa_axum::router::OpenApiRouter;
 use uuid::Uuid;
 use zeroize::Zeroizing;
 
 use super::{Identity, shapes::Msg};
 use crate::{
-    http::{ApiError, ApiResult, Caller, Json, RequestScope, rate::RateLimits},
+    http::{ApiError, ApiResult, Caller, Json, RequestScope, rate::RateLimits, routes},
     platform::Consistency,
 };
 

@@ -4,13 +4,14 @@
 use axum::Extension;
 use serde::Serialize;
 use utoipa::ToSchema;
-use utoipa_axum::{router::OpenApiRouter, routes};
+use utoipa_axum::router::OpenApiRouter;
 
 use super::{Directory, Identity, discovery, limits, login, passwords::Passwords, sessions};
 use crate::{
     http::{
         ApiError, ApiResult, Caller, Json, OptionalCaller,
         principal::{Membership, PrincipalKind},
+        routes,
     },
     platform::Platform,
 };

@@ -11,7 +11,7 @@ use symbia_commands::identity::{CredentialCommand, DeleteCredential, ReleaseCred
 use symbia_events::{CommandId, SubjectKey};
 use symbia_projections::{Scope, identity as model, vault::ItemContext};
 use utoipa::ToSchema;
-use utoipa_axum::{router::OpenApiRouter, routes};
+use utoipa_axum::router::OpenApiRouter;
 use uuid::Uuid;
 use zeroize::Zeroizing;
 
@@ -22,7 +22,7 @@ use super::{
     shapes::iso,
 };
 use crate::{
-    http::{ApiError, ApiResult, Json, OptionalCaller, Path, RequestScope, Validation},
+    http::{ApiError, ApiResult, Json, OptionalCaller, Path, RequestScope, Validation, routes},
     platform::Consistency,
 };
 

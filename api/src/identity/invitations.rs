@@ -12,7 +12,7 @@ use symbia_events::{CommandId, SubjectKey};
 use symbia_projections::{Scope, identity as model};
 use time::OffsetDateTime;
 use utoipa::ToSchema;
-use utoipa_axum::{router::OpenApiRouter, routes};
+use utoipa_axum::router::OpenApiRouter;
 use uuid::Uuid;
 use zeroize::Zeroizing;
 
@@ -26,7 +26,7 @@ use super::{
     shapes::{Membership, Msg, iso},
 };
 use crate::{
-    http::{ApiError, ApiResult, Caller, Json, Path, RequestScope, Validation, rate::RateLimits},
+    http::{ApiError, ApiResult, Caller, Json, Path, RequestScope, Validation, rate::RateLimits, routes},
     platform::Consistency,
 };
 

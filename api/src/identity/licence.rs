@@ -10,7 +10,7 @@ use symbia_commands::identity::{DEFAULT_PLAN, OrganizationCommand, RemoveOrgEnti
 use symbia_projections::{Scope, identity as model};
 use time::OffsetDateTime;
 use utoipa::ToSchema;
-use utoipa_axum::{router::OpenApiRouter, routes};
+use utoipa_axum::router::OpenApiRouter;
 
 use super::{
     Identity,
@@ -18,7 +18,7 @@ use super::{
     orgs,
     shapes::{Msg, iso},
 };
-use crate::http::{ApiError, ApiResult, Caller, Json, Path, RequestScope};
+use crate::http::{ApiError, ApiResult, Caller, Json, Path, RequestScope, routes};
 
 pub(super) fn routes() -> OpenApiRouter<Identity> {
     OpenApiRouter::new().routes(routes!(licence)).routes(routes!(list)).routes(routes!(set, remove))

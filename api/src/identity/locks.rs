@@ -7,10 +7,10 @@ use symbia_commands::{
     identity::{LockUser, UnlockUser, UserCommand},
 };
 use utoipa::ToSchema;
-use utoipa_axum::{router::OpenApiRouter, routes};
+use utoipa_axum::router::OpenApiRouter;
 
 use super::{Identity, shapes::Msg};
-use crate::http::{ApiResult, Caller, Json, Path, RequestScope, Validation};
+use crate::http::{ApiResult, Caller, Json, Path, RequestScope, Validation, routes};
 
 pub(super) fn routes() -> OpenApiRouter<Identity> {
     OpenApiRouter::new().routes(routes!(lock)).routes(routes!(unlock))

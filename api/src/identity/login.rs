@@ -18,7 +18,7 @@ use symbia_events::{AggregateRef, CommandId, OrgId, Service};
 use symbia_projections::{Scope, identity as model};
 use time::{Duration, OffsetDateTime, format_description::well_known::Rfc3339};
 use utoipa::ToSchema;
-use utoipa_axum::{router::OpenApiRouter, routes};
+use utoipa_axum::router::OpenApiRouter;
 use zeroize::Zeroizing;
 
 use super::{
@@ -29,7 +29,9 @@ use super::{
     tokens::Subject,
 };
 use crate::{
-    http::{ApiError, ApiResult, Json, RequestScope, Validation, principal::Membership as OrgRef, rate::RateLimits},
+    http::{
+        ApiError, ApiResult, Json, RequestScope, Validation, principal::Membership as OrgRef, rate::RateLimits, routes,
+    },
     platform::Consistency,
 };
 

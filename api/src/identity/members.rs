@@ -9,7 +9,7 @@ use symbia_commands::{
 use symbia_events::OrgId;
 use symbia_projections::{Scope, identity as model};
 use utoipa::ToSchema;
-use utoipa_axum::{router::OpenApiRouter, routes};
+use utoipa_axum::router::OpenApiRouter;
 
 use super::{
     Identity,
@@ -20,7 +20,7 @@ use super::{
     shapes::{Membership, Msg},
 };
 use crate::{
-    http::{ApiError, ApiResult, Caller, Json, Path, RequestScope, Validation},
+    http::{ApiError, ApiResult, Caller, Json, Path, RequestScope, Validation, routes},
     platform::Consistency,
 };
 

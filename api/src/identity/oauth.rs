@@ -9,11 +9,11 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use time::Duration;
 use utoipa::ToSchema;
-use utoipa_axum::{router::OpenApiRouter, routes};
+use utoipa_axum::router::OpenApiRouter;
 use zeroize::Zeroizing;
 
 use super::{Identity, tokens::AUDIENCE};
-use crate::http::{ApiError, ApiResult, Json, RequestScope};
+use crate::http::{ApiError, ApiResult, Json, RequestScope, routes};
 
 /// Grant type of token exchange.
 pub(super) const EXCHANGE: &str = "urn:ietf:params:oauth:grant-type:token-exchange";

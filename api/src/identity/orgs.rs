@@ -12,7 +12,7 @@ use symbia_commands::{
 use symbia_events::{AggregateRef, OrgId, Service};
 use symbia_projections::{Scope, identity as model};
 use utoipa::ToSchema;
-use utoipa_axum::{router::OpenApiRouter, routes};
+use utoipa_axum::router::OpenApiRouter;
 
 use super::{
     Identity,
@@ -23,7 +23,7 @@ use super::{
     shapes::{Member, Msg, OrgSummary, Organization},
 };
 use crate::{
-    http::{ApiError, ApiResult, Caller, Json, Path, RequestScope, Validation},
+    http::{ApiError, ApiResult, Caller, Json, Path, RequestScope, Validation, routes},
     platform::Consistency,
 };
 

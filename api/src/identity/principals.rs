@@ -11,7 +11,7 @@ use symbia_events::{AggregateRef, OrgId, Service};
 use symbia_projections::{Scope, identity as model};
 use time::{Duration, OffsetDateTime};
 use utoipa::ToSchema;
-use utoipa_axum::{router::OpenApiRouter, routes};
+use utoipa_axum::router::OpenApiRouter;
 use zeroize::Zeroizing;
 
 use super::{
@@ -23,6 +23,7 @@ use super::{
 };
 use crate::http::{
     ApiError, ApiResult, AuthError, Caller, Json, Principal, RequestScope, Validation, principal::Membership as OrgRef,
+    routes,
 };
 
 /// How long an actor assertion is accepted.

@@ -8,7 +8,7 @@ use symbia_commands::identity::{
 };
 use symbia_projections::identity as model;
 use utoipa::ToSchema;
-use utoipa_axum::{router::OpenApiRouter, routes};
+use utoipa_axum::router::OpenApiRouter;
 
 use super::{
     Identity,
@@ -18,7 +18,7 @@ use super::{
     scoped_entitlements::ScopedEntitlement,
     shapes::{Msg, iso},
 };
-use crate::http::{ApiResult, Caller, Json, Path, RequestScope};
+use crate::http::{ApiResult, Caller, Json, Path, RequestScope, routes};
 
 pub(super) fn routes() -> OpenApiRouter<Identity> {
     OpenApiRouter::new().routes(routes!(list, create)).routes(routes!(read, change, delete))

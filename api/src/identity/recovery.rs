@@ -20,7 +20,7 @@ use symbia_events::{AggregateRef, CommandId, OrgId, Service};
 use symbia_projections::{Scope, identity as model};
 use time::{Duration, OffsetDateTime, format_description::well_known::Rfc3339};
 use utoipa::ToSchema;
-use utoipa_axum::{router::OpenApiRouter, routes};
+use utoipa_axum::router::OpenApiRouter;
 use uuid::Uuid;
 use zeroize::Zeroizing;
 
@@ -33,7 +33,7 @@ use super::{
     tokens::Subject,
 };
 use crate::{
-    http::{ApiError, ApiResult, Caller, Json, RequestScope, Validation, rate::RateLimits},
+    http::{ApiError, ApiResult, Caller, Json, RequestScope, Validation, rate::RateLimits, routes},
     mail::Mail,
     platform::Consistency,
 };

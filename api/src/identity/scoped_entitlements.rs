@@ -13,7 +13,7 @@ use symbia_commands::{
 use symbia_events::{CommandId, OrgId};
 use symbia_projections::{Scope, identity as model};
 use utoipa::ToSchema;
-use utoipa_axum::{router::OpenApiRouter, routes};
+use utoipa_axum::router::OpenApiRouter;
 use uuid::Uuid;
 
 use super::{
@@ -24,7 +24,7 @@ use super::{
     shapes::{Msg, iso},
 };
 use crate::{
-    http::{ApiError, ApiResult, Caller, Json, Path, RequestScope, principal::PrincipalKind},
+    http::{ApiError, ApiResult, Caller, Json, Path, RequestScope, principal::PrincipalKind, routes},
     platform::Consistency,
 };
 

@@ -18,7 +18,7 @@ use symbia_events::{AggregateRef, CommandId, KeyRing, OrgId, Service, SubjectKey
 use symbia_projections::{Scope, identity as model};
 use time::{OffsetDateTime, format_description::well_known::Rfc3339};
 use utoipa::ToSchema;
-use utoipa_axum::{router::OpenApiRouter, routes};
+use utoipa_axum::router::OpenApiRouter;
 use uuid::Uuid;
 use zeroize::Zeroizing;
 
@@ -28,7 +28,7 @@ use super::{
     tokens::{Issued, Subject},
 };
 use crate::{
-    http::{ApiError, ApiResult, Caller, Json, OptionalCaller, Path, RequestScope},
+    http::{ApiError, ApiResult, Caller, Json, OptionalCaller, Path, RequestScope, routes},
     platform::Consistency,
 };
 

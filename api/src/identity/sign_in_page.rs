@@ -13,7 +13,7 @@ use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD as BASE64URL};
 use serde::Deserialize;
 use serde_json::json;
 use utoipa::ToSchema;
-use utoipa_axum::{router::OpenApiRouter, routes};
+use utoipa_axum::router::OpenApiRouter;
 use zeroize::Zeroizing;
 
 use super::{
@@ -23,7 +23,7 @@ use super::{
     oauth::refused,
     pages::{escaped, hidden, page},
 };
-use crate::http::{ApiError, ApiResult, Json, RequestScope, auth::cookie, rate::RateLimits};
+use crate::http::{ApiError, ApiResult, Json, RequestScope, auth::cookie, rate::RateLimits, routes};
 
 /// Holds what the ticket is made from; only pages of this server send it along.
 const COOKIE: &str = "oauth_sign_in";

@@ -17,7 +17,7 @@ use symbia_projections::{Scope, identity as model};
 use time::OffsetDateTime;
 use tokio_util::sync::CancellationToken;
 use utoipa::ToSchema;
-use utoipa_axum::{router::OpenApiRouter, routes};
+use utoipa_axum::router::OpenApiRouter;
 
 use super::{
     Identity,
@@ -25,7 +25,7 @@ use super::{
     shapes::iso,
 };
 use crate::{
-    http::{ApiError, ApiResult, Caller, Json},
+    http::{ApiError, ApiResult, Caller, Json, routes},
     platform::Platform,
 };
 

@@ -18,7 +18,7 @@ use symbia_events::integrations::{
 };
 use symbia_nats::files::{Files, FilesError, Place};
 use utoipa::ToSchema;
-use utoipa_axum::{router::OpenApiRouter, routes};
+use utoipa_axum::router::OpenApiRouter;
 use uuid::Uuid;
 
 use self::form::{MOST, Recorded};
@@ -31,7 +31,7 @@ use super::{
     said::Failure,
     tasks::{Performed, Task, Wanted},
 };
-use crate::http::{ApiResult, Caller, Json, RequestScope};
+use crate::http::{ApiResult, Caller, Json, RequestScope, routes};
 
 /// Longest text to speak, longest word of a shape, in bytes.
 const LONGEST: usize = 64 * 1024;

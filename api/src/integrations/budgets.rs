@@ -13,12 +13,12 @@ use symbia_events::{
 };
 use symbia_projections::{Scope, integrations as model};
 use utoipa::ToSchema;
-use utoipa_axum::{router::OpenApiRouter, routes};
+use utoipa_axum::router::OpenApiRouter;
 use uuid::Uuid;
 
 use super::{Integrations, usage::Asker};
 use crate::{
-    http::{ApiError, ApiResult, Caller, Json, Path, RequestScope},
+    http::{ApiError, ApiResult, Caller, Json, Path, RequestScope, routes},
     iso,
 };
 

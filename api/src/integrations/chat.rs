@@ -7,7 +7,7 @@ mod routing;
 mod text;
 
 use axum::{extract::State, middleware::map_response, response::Response};
-use utoipa_axum::{router::OpenApiRouter, routes};
+use utoipa_axum::router::OpenApiRouter;
 
 use self::response::{Chunks, TextChunks, completion_with_tools};
 pub(super) use self::{
@@ -26,7 +26,7 @@ use super::{
     said::Answer,
     tooling::{Outcome, Rounds},
 };
-use crate::http::{ApiError, ApiResult, Caller, Json, RequestScope};
+use crate::http::{ApiError, ApiResult, Caller, Json, RequestScope, routes};
 
 pub(super) fn routes() -> OpenApiRouter<Integrations> {
     OpenApiRouter::new().routes(routes!(chat)).routes(routes!(text)).layer(map_response(as_openai))

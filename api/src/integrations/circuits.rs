@@ -11,11 +11,11 @@ use symbia_events::{AggregateRef, CommandId, OrgId, Service};
 use symbia_projections::{Scope, integrations as model};
 use time::OffsetDateTime;
 use utoipa::ToSchema;
-use utoipa_axum::{router::OpenApiRouter, routes};
+use utoipa_axum::router::OpenApiRouter;
 
 use super::{Integrations, usage::Asker};
 use crate::{
-    http::{ApiError, ApiResult, Caller, Json, Path, RequestScope},
+    http::{ApiError, ApiResult, Caller, Json, Path, RequestScope, routes},
     iso,
     platform::Consistency,
 };

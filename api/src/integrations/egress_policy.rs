@@ -12,11 +12,11 @@ use symbia_egress::{Blocked, Egress, EgressError, Policy};
 use symbia_events::{AggregateRef, Service, integrations::EgressTerms};
 use symbia_projections::{Scope, integrations as model};
 use utoipa::ToSchema;
-use utoipa_axum::{router::OpenApiRouter, routes};
+use utoipa_axum::router::OpenApiRouter;
 
 use super::{Integrations, usage::Asker};
 use crate::{
-    http::{ApiError, ApiResult, Caller, Json, RequestScope},
+    http::{ApiError, ApiResult, Caller, Json, RequestScope, routes},
     iso,
 };
 

@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 use symbia_commands::integrations::{CHAT, DESCRIPTION};
 use symbia_events::integrations::{AnswerChoice, Hedge, PromptRole, Sampling, Target, ToolCall};
 use utoipa::ToSchema;
-use utoipa_axum::{router::OpenApiRouter, routes};
+use utoipa_axum::router::OpenApiRouter;
 
 use super::{
     Integrations,
@@ -22,7 +22,7 @@ use super::{
     said::{Answer, Failure, Piece},
     stream::Dialect,
 };
-use crate::http::{ApiResult, Caller, Json, RequestScope};
+use crate::http::{ApiResult, Caller, Json, RequestScope, routes};
 
 pub(super) fn routes() -> OpenApiRouter<Integrations> {
     OpenApiRouter::new().routes(routes!(execute))

@@ -9,7 +9,7 @@ use symbia_nats::read;
 use symbia_projections::{Scope, integrations as model};
 use time::OffsetDateTime;
 use utoipa::ToSchema;
-use utoipa_axum::{router::OpenApiRouter, routes};
+use utoipa_axum::router::OpenApiRouter;
 
 use super::{
     Integrations,
@@ -18,7 +18,7 @@ use super::{
     usage::{Asker, Since},
 };
 use crate::{
-    http::{ApiError, ApiResult, Caller, Json, Path, Query, RequestScope},
+    http::{ApiError, ApiResult, Caller, Json, Path, Query, RequestScope, routes},
     iso,
 };
 

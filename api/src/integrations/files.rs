@@ -23,7 +23,7 @@ use symbia_events::{AggregateRef, CommandId, OrgId, Service, SubjectKey, integra
 use symbia_nats::files::{About, Files, FilesError, KeepError, Place};
 use symbia_projections::{Scope, integrations as model};
 use utoipa::{IntoParams, ToSchema};
-use utoipa_axum::{router::OpenApiRouter, routes};
+use utoipa_axum::router::OpenApiRouter;
 use uuid::Uuid;
 
 use super::{
@@ -33,7 +33,7 @@ use super::{
     leftover::Leftover,
 };
 use crate::{
-    http::{ApiError, ApiResult, Caller, Json, Path, Query, RequestScope},
+    http::{ApiError, ApiResult, Caller, Json, Path, Query, RequestScope, routes},
     platform::Consistency,
 };
 

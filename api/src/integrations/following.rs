@@ -16,7 +16,7 @@ use symbia_commands::Actor;
 use symbia_events::{AggregateRef, OrgId, Service, SubjectKey, integrations::CompletionEvent};
 use symbia_nats::read;
 use time::OffsetDateTime;
-use utoipa_axum::{router::OpenApiRouter, routes};
+use utoipa_axum::router::OpenApiRouter;
 
 use super::{
     Integrations,
@@ -26,7 +26,7 @@ use super::{
     said::{Said, ended, live},
     stream::Dialect,
 };
-use crate::http::{ApiError, ApiResult, Caller, Path, RequestScope};
+use crate::http::{ApiError, ApiResult, Caller, Path, RequestScope, routes};
 
 /// A sign of life in a silent stream.
 const ALIVE: Duration = Duration::from_secs(15);

@@ -15,11 +15,11 @@ use symbia_nats::probes::{Finding, Probes};
 use symbia_projections::integrations::{self as model, ModelHealth};
 use time::{Duration, OffsetDateTime};
 use utoipa::{IntoParams, ToSchema};
-use utoipa_axum::{router::OpenApiRouter, routes};
+use utoipa_axum::router::OpenApiRouter;
 
 use super::{Integrations, circuits::Circuit, errors::refused, usage::Asker};
 use crate::{
-    http::{ApiError, ApiResult, Caller, Json, Query, RequestScope},
+    http::{ApiError, ApiResult, Caller, Json, Query, RequestScope, routes},
     iso,
 };
 

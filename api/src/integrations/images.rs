@@ -13,7 +13,7 @@ use symbia_events::{
 };
 use time::{OffsetDateTime, format_description::well_known::Rfc3339};
 use utoipa::ToSchema;
-use utoipa_axum::{router::OpenApiRouter, routes};
+use utoipa_axum::router::OpenApiRouter;
 use uuid::Uuid;
 
 use super::{
@@ -25,7 +25,7 @@ use super::{
     said::Failure,
 };
 use crate::{
-    http::{ApiError, ApiResult, Caller, Json, RequestScope},
+    http::{ApiError, ApiResult, Caller, Json, RequestScope, routes},
     platform::Consistency,
 };
 

@@ -13,10 +13,10 @@ use symbia_projections::{
     integrations::{self as model, Price},
 };
 use utoipa::{IntoParams, ToSchema};
-use utoipa_axum::{router::OpenApiRouter, routes};
+use utoipa_axum::router::OpenApiRouter;
 
 use super::{Integrations, ProviderInfo, errors::as_openai};
-use crate::http::{ApiError, ApiResult, Caller, Json, Path, Query, RequestScope};
+use crate::http::{ApiError, ApiResult, Caller, Json, Path, Query, RequestScope, routes};
 
 pub(super) fn routes() -> OpenApiRouter<Integrations> {
     OpenApiRouter::new().routes(routes!(models_of)).routes(routes!(models))

@@ -39,7 +39,7 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 use symbia_events::integrations::{InvocationInput, Operation};
 use utoipa::IntoParams;
-use utoipa_axum::{router::OpenApiRouter, routes};
+use utoipa_axum::router::OpenApiRouter;
 
 pub(super) use self::{
     changes::Changes,
@@ -57,7 +57,7 @@ use super::{
     ask::PATIENCE,
     registry::{Call, Called, Entry, Reader},
 };
-use crate::http::{ApiResult, Caller, Json, Query, RequestScope};
+use crate::http::{ApiResult, Caller, Json, Query, RequestScope, routes};
 
 const NAME: &str = "symbia-integrations";
 /// Tools on a page.

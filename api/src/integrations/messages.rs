@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use symbia_commands::Actor;
 use symbia_events::integrations::Target;
 use symbia_nats::enquiry::{Found, Prompt, What};
-use utoipa_axum::{router::OpenApiRouter, routes};
+use utoipa_axum::router::OpenApiRouter;
 use uuid::Uuid;
 
 use self::{
@@ -16,7 +16,7 @@ use self::{
     response::{Blocks, message},
 };
 use super::{Integrations, ask::Tagged, errors::as_anthropic};
-use crate::http::{ApiError, ApiResult, Caller, Json, RequestScope};
+use crate::http::{ApiError, ApiResult, Caller, Json, RequestScope, routes};
 
 pub(super) fn routes() -> OpenApiRouter<Integrations> {
     OpenApiRouter::new().routes(routes!(messages)).routes(routes!(count_tokens)).layer(map_response(as_anthropic))

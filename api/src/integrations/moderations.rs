@@ -5,7 +5,7 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 use symbia_events::integrations::{ModerationInput, ModerationOutput, PromptPart, TaskKind};
 use utoipa::ToSchema;
-use utoipa_axum::{router::OpenApiRouter, routes};
+use utoipa_axum::router::OpenApiRouter;
 
 use super::{
     Integrations,
@@ -14,7 +14,7 @@ use super::{
     errors::{as_openai, refused},
     tasks::{Performed, Wanted},
 };
-use crate::http::{ApiResult, Caller, Json, RequestScope};
+use crate::http::{ApiResult, Caller, Json, RequestScope, routes};
 
 /// Texts or parts of a request at most, and bytes of the texts.
 const MOST: usize = 512;

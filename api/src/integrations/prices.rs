@@ -9,12 +9,12 @@ use symbia_commands::{
 use symbia_events::{AggregateRef, OrgId, Service};
 use symbia_projections::{Scope, integrations as model};
 use utoipa::ToSchema;
-use utoipa_axum::{router::OpenApiRouter, routes};
+use utoipa_axum::router::OpenApiRouter;
 use uuid::Uuid;
 
 use super::Integrations;
 use crate::{
-    http::{ApiError, ApiResult, Caller, Json, RequestScope, Validation},
+    http::{ApiError, ApiResult, Caller, Json, RequestScope, Validation, routes},
     iso,
 };
 

@@ -6,10 +6,10 @@ use serde_json::{Map, Value, json};
 use symbia_commands::integrations::builtin::BUILTINS;
 use symbia_projections::{Scope, identity::credential_for};
 use utoipa::ToSchema;
-use utoipa_axum::{router::OpenApiRouter, routes};
+use utoipa_axum::router::OpenApiRouter;
 
 use super::{Integrations, listing::Model};
-use crate::http::{ApiError, ApiResult, Caller, Json, Path, RequestScope};
+use crate::http::{ApiError, ApiResult, Caller, Json, Path, RequestScope, routes};
 
 /// A provider that the routers ask.
 #[derive(Clone, Debug, Serialize, ToSchema)]

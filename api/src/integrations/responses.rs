@@ -10,7 +10,7 @@ mod stored;
 
 use axum::{extract::State, middleware::map_response, response::Response};
 use symbia_commands::Actor;
-use utoipa_axum::{router::OpenApiRouter, routes};
+use utoipa_axum::router::OpenApiRouter;
 
 use self::{
     items::Items,
@@ -27,7 +27,7 @@ use super::{
     said::Answer,
     tooling::{Outcome, Rounds},
 };
-use crate::http::{ApiResult, Caller, Json, RequestScope};
+use crate::http::{ApiResult, Caller, Json, RequestScope, routes};
 
 /// What an API is called in events.
 const OPERATION: &str = "responses";

@@ -13,11 +13,11 @@ use symbia_events::{
 };
 use symbia_projections::integrations as model;
 use utoipa::ToSchema;
-use utoipa_axum::{router::OpenApiRouter, routes};
+use utoipa_axum::router::OpenApiRouter;
 
 use super::{Integrations, chat::Hedging, errors::refused, usage::Asker};
 use crate::{
-    http::{ApiError, ApiResult, Caller, Json, Path, RequestScope},
+    http::{ApiError, ApiResult, Caller, Json, Path, RequestScope, routes},
     iso,
 };
 

@@ -10,11 +10,11 @@ use symbia_projections::{
     integrations::{self as model, Filter, Grouped},
 };
 use utoipa::{IntoParams, ToSchema};
-use utoipa_axum::{router::OpenApiRouter, routes};
+use utoipa_axum::router::OpenApiRouter;
 
 use super::{Integrations, executions::days_ago};
 use crate::{
-    http::{ApiError, ApiResult, Caller, Json, Query, RequestScope},
+    http::{ApiError, ApiResult, Caller, Json, Query, RequestScope, routes},
     iso,
 };
 

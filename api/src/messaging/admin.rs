@@ -9,7 +9,7 @@ use symbia_events::{
 };
 use symbia_projections::{Scope, messaging as model};
 use utoipa::{IntoParams, ToSchema};
-use utoipa_axum::{router::OpenApiRouter, routes};
+use utoipa_axum::router::OpenApiRouter;
 
 use super::{
     Messaging,
@@ -17,7 +17,7 @@ use super::{
     conversations::{new_participant, people},
     shapes::{ConversationRow, MessageRow, ParticipantRow},
 };
-use crate::http::{ApiError, ApiResult, Caller, Json, Path, Query, RequestScope, Validation};
+use crate::http::{ApiError, ApiResult, Caller, Json, Path, Query, RequestScope, Validation, routes};
 
 /// Any of them opens these routes, within the organizations that the caller administers.
 const ADMIN: [&str; 3] = ["cap:messaging.admin", "messaging:admin", "collaborate:admin"];

@@ -14,7 +14,7 @@ use symbia_commands::{
 use symbia_events::{AggregateRef, CommandId, Service};
 use symbia_projections::{Scope, messaging as model};
 use utoipa::{IntoParams, ToSchema};
-use utoipa_axum::{router::OpenApiRouter, routes};
+use utoipa_axum::router::OpenApiRouter;
 
 use super::{
     Messaging,
@@ -22,7 +22,7 @@ use super::{
     shapes::ConversationRow,
 };
 use crate::{
-    http::{ApiError, ApiResult, Caller, Json, OptionalCaller, Path, Query, RequestScope},
+    http::{ApiError, ApiResult, Caller, Json, OptionalCaller, Path, Query, RequestScope, routes},
     identity::service_of,
     iso,
     platform::Consistency,

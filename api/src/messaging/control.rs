@@ -22,7 +22,7 @@ use symbia_projections::{assistants as runs, messaging as model};
 use time::OffsetDateTime;
 use tokio::time::Instant;
 use utoipa::ToSchema;
-use utoipa_axum::{router::OpenApiRouter, routes};
+use utoipa_axum::router::OpenApiRouter;
 use uuid::Uuid;
 
 use super::{
@@ -32,7 +32,7 @@ use super::{
     shapes::MessageRow,
 };
 use crate::{
-    http::{ApiError, ApiResult, Caller, Json, Path, RequestScope},
+    http::{ApiError, ApiResult, Caller, Json, Path, RequestScope, routes},
     platform::Consistency,
 };
 

@@ -10,7 +10,7 @@ use symbia_commands::messaging::{
 use symbia_events::messaging::{ConversationType, ParticipantType};
 use symbia_projections::{Scope, messaging as model};
 use utoipa::{IntoParams, ToSchema};
-use utoipa_axum::{router::OpenApiRouter, routes};
+use utoipa_axum::router::OpenApiRouter;
 use uuid::Uuid;
 
 use super::{
@@ -19,7 +19,7 @@ use super::{
     channels::Chat,
     shapes::{ConversationRow, ListedConversation, ParticipantRow, WithParticipants},
 };
-use crate::http::{ApiError, ApiResult, Caller, Json, Path, Query, RequestScope, Validation};
+use crate::http::{ApiError, ApiResult, Caller, Json, Path, Query, RequestScope, Validation, routes};
 
 const NAME_MAX: usize = 255;
 const LARGEST_PAGE: i64 = 200;

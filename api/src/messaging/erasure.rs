@@ -10,11 +10,11 @@ use symbia_commands::{
 use symbia_events::{AggregateRef, OrgId, Service, messaging::author_id};
 use symbia_projections::{Scope, messaging as model};
 use utoipa::{IntoParams, ToSchema};
-use utoipa_axum::{router::OpenApiRouter, routes};
+use utoipa_axum::router::OpenApiRouter;
 
 use super::{Messaging, admin::administered, shapes::ConversationRow};
 use crate::{
-    http::{ApiError, ApiResult, Caller, Json, Path, Query, RequestScope},
+    http::{ApiError, ApiResult, Caller, Json, Path, Query, RequestScope, routes},
     iso,
 };
 

@@ -7,10 +7,10 @@ use axum::{
     response::{IntoResponse, Response},
 };
 use symbia_nats::files::{Files, FilesError, Found, Place};
-use utoipa_axum::{router::OpenApiRouter, routes};
+use utoipa_axum::router::OpenApiRouter;
 
 use super::Messaging;
-use crate::http::{ApiError, ApiResult, Caller, Path};
+use crate::http::{ApiError, ApiResult, Caller, Path, routes};
 
 /// What a file is of which nobody said what it is.
 const ANYTHING: &str = "application/octet-stream";

@@ -8,7 +8,7 @@ use symbia_commands::messaging::{
 use symbia_events::messaging::{ParticipantRole, ParticipantType};
 use symbia_projections::messaging as model;
 use utoipa::ToSchema;
-use utoipa_axum::{router::OpenApiRouter, routes};
+use utoipa_axum::router::OpenApiRouter;
 
 use super::{
     Messaging,
@@ -16,7 +16,7 @@ use super::{
     conversations::{new_participant, people},
     shapes::ParticipantRow,
 };
-use crate::http::{ApiError, ApiResult, Caller, Json, Path, RequestScope, principal::PrincipalKind};
+use crate::http::{ApiError, ApiResult, Caller, Json, Path, RequestScope, principal::PrincipalKind, routes};
 
 pub(super) fn routes() -> OpenApiRouter<Messaging> {
     OpenApiRouter::new()

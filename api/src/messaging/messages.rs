@@ -14,7 +14,7 @@ use symbia_projections::{
 };
 use time::{OffsetDateTime, format_description::well_known::Rfc3339};
 use utoipa::{IntoParams, ToSchema};
-use utoipa_axum::{router::OpenApiRouter, routes};
+use utoipa_axum::router::OpenApiRouter;
 use uuid::Uuid;
 
 use super::{
@@ -22,7 +22,7 @@ use super::{
     access::{Place, no_message, seal_object},
     shapes::MessageRow,
 };
-use crate::http::{ApiError, ApiResult, Caller, Json, Path, Query, RequestScope};
+use crate::http::{ApiError, ApiResult, Caller, Json, Path, Query, RequestScope, routes};
 
 const DEFAULT_PAGE: i64 = 50;
 const LARGEST_PAGE: i64 = 200;

@@ -11,11 +11,13 @@ use symbia_commands::{
 use symbia_events::{AggregateRef, CommandId, Service, messaging::read_cursor_id};
 use symbia_projections::{Scope, messaging as model};
 use utoipa::{IntoParams, ToSchema};
-use utoipa_axum::{router::OpenApiRouter, routes};
+use utoipa_axum::router::OpenApiRouter;
 
 use super::{Messaging, shapes::MessageRow};
 use crate::{
-    http::{ApiError, ApiResult, Caller, Json, Path, Query, RequestScope, Validation, principal::PrincipalKind},
+    http::{
+        ApiError, ApiResult, Caller, Json, Path, Query, RequestScope, Validation, principal::PrincipalKind, routes,
+    },
     platform::Consistency,
 };
 

@@ -5,12 +5,12 @@ use serde::Deserialize;
 use symbia_events::Service;
 use symbia_projections::assistants as runs;
 use utoipa::IntoParams;
-use utoipa_axum::{router::OpenApiRouter, routes};
+use utoipa_axum::router::OpenApiRouter;
 
 use super::{Messaging, telling::Telling};
 use crate::{
     feed::{access::Access, follow::FollowQuery, sse, stream::Stream},
-    http::{ApiResult, Path, Query},
+    http::{ApiResult, Path, Query, routes},
 };
 
 /// Runs of the conversation that may still go on when a follower comes.

@@ -10,13 +10,13 @@ use symbia_commands::{
 use symbia_events::{AggregateRef, OrgId, Service, messaging::WEBHOOK_SECRET};
 use symbia_projections::{Scope, messaging as model};
 use utoipa::ToSchema;
-use utoipa_axum::{router::OpenApiRouter, routes};
+use utoipa_axum::router::OpenApiRouter;
 use uuid::Uuid;
 use zeroize::Zeroizing;
 
 use super::Messaging;
 use crate::{
-    http::{ApiError, ApiResult, Caller, Json, Path, RequestScope},
+    http::{ApiError, ApiResult, Caller, Json, Path, RequestScope, routes},
     iso,
 };
 

@@ -6,7 +6,7 @@ use axum::{
 };
 use serde_json::Value;
 use symbia_nats::inference::{Completed, Frame, Frames, Work};
-use utoipa_axum::{router::OpenApiRouter, routes};
+use utoipa_axum::router::OpenApiRouter;
 
 use super::{
     Models,
@@ -17,7 +17,7 @@ use super::{
     stream::{self, cancelled},
     view::Admitted,
 };
-use crate::http::{ApiResult, Caller, Json, RequestScope};
+use crate::http::{ApiResult, Caller, Json, RequestScope, routes};
 
 pub(super) fn routes() -> OpenApiRouter<Models> {
     OpenApiRouter::new().routes(routes!(chat_completions)).routes(routes!(completions))

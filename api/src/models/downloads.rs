@@ -22,7 +22,7 @@ use symbia_events::{AggregateRef, OrgId, Service, models::ModelSource};
 use symbia_nats::downloads::{self, CANCEL, Progress, Search, Searched, progress_subject};
 use symbia_projections::{Scope, models as model};
 use utoipa::{IntoParams, ToSchema};
-use utoipa_axum::{router::OpenApiRouter, routes};
+use utoipa_axum::router::OpenApiRouter;
 
 use super::{
     Models,
@@ -30,7 +30,7 @@ use super::{
     error::{error, invalid, shaped},
 };
 use crate::{
-    http::{ApiError, ApiResult, Caller, Json, Path, Query, RequestScope},
+    http::{ApiError, ApiResult, Caller, Json, Path, Query, RequestScope, routes},
     iso,
 };
 

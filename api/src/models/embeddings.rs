@@ -5,7 +5,7 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 use symbia_nats::inference::{Embed, encode_vector};
 use utoipa::ToSchema;
-use utoipa_axum::{router::OpenApiRouter, routes};
+use utoipa_axum::router::OpenApiRouter;
 
 use super::{
     Models,
@@ -13,7 +13,7 @@ use super::{
     error::{invalid, unanswered},
     request::OneOrMany,
 };
-use crate::http::{ApiResult, Caller, Json, RequestScope};
+use crate::http::{ApiResult, Caller, Json, RequestScope, routes};
 
 /// Texts of a request at most.
 const MOST: usize = 2048;

@@ -11,10 +11,10 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 use symbia_nats::inference::{Embed, FinishReason, Message, Request, Sampling, Work};
 use utoipa::ToSchema;
-use utoipa_axum::{router::OpenApiRouter, routes};
+use utoipa_axum::router::OpenApiRouter;
 
 use super::{Models, error::unanswered, request::OneOrMany, view::Admitted};
-use crate::http::{ApiError, ApiResult, Caller, Json, RequestScope};
+use crate::http::{ApiError, ApiResult, Caller, Json, RequestScope, routes};
 
 pub(super) fn routes() -> OpenApiRouter<Models> {
     OpenApiRouter::new().routes(routes!(execute))

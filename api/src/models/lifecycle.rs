@@ -17,7 +17,7 @@ use symbia_commands::{
 use symbia_events::{AggregateRef, OrgId, Service};
 use symbia_nats::inference::{Frame, Load, ModelState, ModelStatus, Status, Work};
 use utoipa::ToSchema;
-use utoipa_axum::{router::OpenApiRouter, routes};
+use utoipa_axum::router::OpenApiRouter;
 
 use super::{
     Models,
@@ -26,7 +26,7 @@ use super::{
     listing::shown,
     stream::cancelled,
 };
-use crate::http::{ApiError, ApiResult, Caller, Json, Path, RequestScope};
+use crate::http::{ApiError, ApiResult, Caller, Json, Path, RequestScope, routes};
 
 /// How long unloading waits for what is under way, when the caller does not say.
 const DRAIN: Duration = Duration::from_secs(60);

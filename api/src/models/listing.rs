@@ -9,11 +9,11 @@ use symbia_nats::inference::{ModelState, ModelStatus, Status};
 use symbia_projections::{Scope, models as model};
 use time::OffsetDateTime;
 use utoipa::IntoParams;
-use utoipa_axum::{router::OpenApiRouter, routes};
+use utoipa_axum::router::OpenApiRouter;
 
 use super::{Models, error::shaped, settings::whole};
 use crate::{
-    http::{ApiError, ApiResult, Caller, Json, Path, Query, RequestScope},
+    http::{ApiError, ApiResult, Caller, Json, Path, Query, RequestScope, routes},
     iso,
 };
 

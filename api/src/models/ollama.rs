@@ -16,7 +16,7 @@ use axum::{
 use serde_json::{Value, json};
 use symbia_commands::models::MANAGE;
 use symbia_nats::inference::{Embed, Load, Work};
-use utoipa_axum::{router::OpenApiRouter, routes};
+use utoipa_axum::router::OpenApiRouter;
 
 use self::{
     answer::{Heading, Kind, stream},
@@ -32,7 +32,7 @@ use super::{
 };
 use crate::{
     http::{
-        ApiError, ApiResult, Caller, Health, Json, RequestScope, ServiceApp, discovery::ServiceInfo,
+        ApiError, ApiResult, Caller, Health, Json, RequestScope, ServiceApp, discovery::ServiceInfo, routes,
         server::ServerConfig,
     },
     platform::Platform,

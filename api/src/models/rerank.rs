@@ -5,14 +5,14 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 use symbia_nats::inference::{Embed, nearest};
 use utoipa::ToSchema;
-use utoipa_axum::{router::OpenApiRouter, routes};
+use utoipa_axum::router::OpenApiRouter;
 
 use super::{
     Models,
     body::Body,
     error::{invalid, unanswered},
 };
-use crate::http::{ApiResult, Caller, Json, RequestScope};
+use crate::http::{ApiResult, Caller, Json, RequestScope, routes};
 
 /// Documents of a request at most.
 const MOST: usize = 2047;

@@ -10,14 +10,14 @@ use symbia_events::models::ModelSettings;
 use symbia_nats::inference::{Done, Inspect, Inspected, Message, Order, Status, Unload};
 use time::OffsetDateTime;
 use utoipa::IntoParams;
-use utoipa_axum::{router::OpenApiRouter, routes};
+use utoipa_axum::router::OpenApiRouter;
 
 use super::{
     Models,
     body::Body,
     error::{error, invalid, shaped},
 };
-use crate::http::{ApiError, ApiResult, Caller, Json, Path, Query, RequestScope};
+use crate::http::{ApiError, ApiResult, Caller, Json, Path, Query, RequestScope, routes};
 
 /// What a chat template is tried with.
 const TRIED: &str = "Which way is it to the station?";

@@ -5,10 +5,10 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 use symbia_nats::inference::{Frame, Inspect, Inspected, Work};
 use utoipa::ToSchema;
-use utoipa_axum::{router::OpenApiRouter, routes};
+use utoipa_axum::router::OpenApiRouter;
 
 use super::{Models, body::Body, error::unanswered, request::CompletionRequest, stream::cancelled};
-use crate::http::{ApiResult, Caller, Json, RequestScope};
+use crate::http::{ApiResult, Caller, Json, RequestScope, routes};
 
 pub(super) fn routes() -> OpenApiRouter<Models> {
     OpenApiRouter::new().routes(routes!(tokenize)).routes(routes!(detokenize)).routes(routes!(apply_template))

@@ -5,10 +5,10 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 use utoipa::ToSchema;
-use utoipa_axum::{router::OpenApiRouter, routes};
+use utoipa_axum::router::OpenApiRouter;
 
 use super::{Models, body::Body, error::invalid};
-use crate::http::{ApiResult, Caller, Json};
+use crate::http::{ApiResult, Caller, Json, routes};
 
 /// What a model that sees would need.
 const MISSING: [&str; 2] = ["VISION_MODEL", "VISION_MMPROJ"];

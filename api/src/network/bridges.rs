@@ -6,7 +6,7 @@ use symbia_commands::network::{BridgeCommand, DeleteBridge, NODES_ADMIN, Registe
 use symbia_events::{OrgId, network::BridgeType};
 use symbia_projections::network as model;
 use utoipa::ToSchema;
-use utoipa_axum::{router::OpenApiRouter, routes};
+use utoipa_axum::router::OpenApiRouter;
 use uuid::Uuid;
 
 use super::{
@@ -15,7 +15,7 @@ use super::{
     nodes::{Done, OK},
     shapes,
 };
-use crate::http::{ApiError, ApiResult, Caller, Json, Path, RequestScope};
+use crate::http::{ApiError, ApiResult, Caller, Json, Path, RequestScope, routes};
 
 pub(super) fn routes() -> OpenApiRouter<Network> {
     OpenApiRouter::new().routes(routes!(list, register)).routes(routes!(read, switch, delete))

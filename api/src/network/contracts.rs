@@ -7,7 +7,7 @@ use symbia_events::{OrgId, network::Boundary};
 use symbia_projections::network as model;
 use time::OffsetDateTime;
 use utoipa::{IntoParams, ToSchema};
-use utoipa_axum::{router::OpenApiRouter, routes};
+use utoipa_axum::router::OpenApiRouter;
 
 use super::{
     Network,
@@ -15,7 +15,7 @@ use super::{
     nodes::{Done, OK},
     shapes,
 };
-use crate::http::{ApiError, ApiResult, Caller, Json, Path, Query, RequestScope};
+use crate::http::{ApiError, ApiResult, Caller, Json, Path, Query, RequestScope, routes};
 
 pub(super) fn routes() -> OpenApiRouter<Network> {
     OpenApiRouter::new().routes(routes!(list, create)).routes(routes!(delete))

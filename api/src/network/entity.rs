@@ -6,7 +6,7 @@ use symbia_commands::network::{BindEntityToNode, NodeCommand, UnbindEntityFromNo
 use symbia_events::{CommandId, OrgId};
 use symbia_projections::{Scope, identity};
 use utoipa::ToSchema;
-use utoipa_axum::{router::OpenApiRouter, routes};
+use utoipa_axum::router::OpenApiRouter;
 use uuid::Uuid;
 
 use super::{
@@ -15,7 +15,7 @@ use super::{
     nodes::{Done, OK},
 };
 use crate::{
-    http::{ApiError, ApiResult, Caller, Json, Path, RequestScope},
+    http::{ApiError, ApiResult, Caller, Json, Path, RequestScope, routes},
     platform::Consistency,
 };
 

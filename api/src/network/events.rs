@@ -7,14 +7,14 @@ use symbia_commands::network::{EVENTS_READ, TRACES_READ};
 use symbia_projections::network::{self as model, EventFilter};
 use time::{OffsetDateTime, format_description::well_known::Rfc3339};
 use utoipa::{IntoParams, ToSchema};
-use utoipa_axum::{router::OpenApiRouter, routes};
+use utoipa_axum::router::OpenApiRouter;
 
 use super::{
     Network,
     access::{Place, no_event},
     shapes::{self, Trace},
 };
-use crate::http::{ApiError, ApiResult, Caller, Json, Path, Query, RequestScope};
+use crate::http::{ApiError, ApiResult, Caller, Json, Path, Query, RequestScope, routes};
 
 pub(super) const DEFAULT_PAGE: i64 = 100;
 /// Most events of an answer.

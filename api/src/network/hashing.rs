@@ -7,14 +7,14 @@ use serde_json::{Value, value::RawValue};
 use symbia_commands::network::{EVENTS_READ, EVENTS_WRITE};
 use symbia_events::network::{Boundary, event_hash, legacy_hash, node_key};
 use utoipa::ToSchema;
-use utoipa_axum::{router::OpenApiRouter, routes};
+use utoipa_axum::router::OpenApiRouter;
 use uuid::Uuid;
 
 use super::{
     Network,
     sending::{BODY_MAX, NewEvent, Payload},
 };
-use crate::http::{ApiError, ApiResult, Caller, Json, RequestScope};
+use crate::http::{ApiError, ApiResult, Caller, Json, RequestScope, routes};
 
 pub(super) fn routes() -> OpenApiRouter<Network> {
     OpenApiRouter::new().routes(routes!(hash)).layer(DefaultBodyLimit::max(BODY_MAX))

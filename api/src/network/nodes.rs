@@ -12,14 +12,14 @@ use symbia_nats::leases::{LeaseError, Sign};
 use symbia_projections::network as model;
 use time::OffsetDateTime;
 use utoipa::ToSchema;
-use utoipa_axum::{router::OpenApiRouter, routes};
+use utoipa_axum::router::OpenApiRouter;
 
 use super::{
     Network,
     access::{Place, address},
     metrics, shapes,
 };
-use crate::http::{ApiError, ApiResult, Caller, Json, Path, Principal, RequestScope, principal::PrincipalKind};
+use crate::http::{ApiError, ApiResult, Caller, Json, Path, Principal, RequestScope, principal::PrincipalKind, routes};
 
 pub(super) fn routes() -> OpenApiRouter<Network> {
     OpenApiRouter::new()

@@ -11,7 +11,7 @@ use symbia_events::{
     network::{Action, Condition, PolicyDefinition, PolicyMode},
 };
 use utoipa::ToSchema;
-use utoipa_axum::{router::OpenApiRouter, routes};
+use utoipa_axum::router::OpenApiRouter;
 use uuid::Uuid;
 
 use super::{
@@ -22,7 +22,7 @@ use super::{
     sending::NewEvent,
     shapes,
 };
-use crate::http::{ApiError, ApiResult, Caller, Json, Path, RequestScope};
+use crate::http::{ApiError, ApiResult, Caller, Json, Path, RequestScope, routes};
 
 pub(super) fn routes() -> OpenApiRouter<Network> {
     OpenApiRouter::new()

@@ -6,7 +6,7 @@ use symbia_commands::network::{NODES_ADMIN, RedriveEvent, RoutingCommand};
 use symbia_events::{CommandId, OrgId, Position};
 use symbia_projections::{Scope, network as model};
 use utoipa::ToSchema;
-use utoipa_axum::{router::OpenApiRouter, routes};
+use utoipa_axum::router::OpenApiRouter;
 
 use super::{
     Network,
@@ -14,7 +14,7 @@ use super::{
     shapes::Trace,
 };
 use crate::{
-    http::{ApiError, ApiResult, Caller, Json, Path, RequestScope},
+    http::{ApiError, ApiResult, Caller, Json, Path, RequestScope, routes},
     platform::Consistency,
 };
 

@@ -10,7 +10,7 @@ use symbia_events::network::NodeType;
 use symbia_projections::network as model;
 use time::OffsetDateTime;
 use utoipa::{IntoParams, ToSchema};
-use utoipa_axum::{router::OpenApiRouter, routes};
+use utoipa_axum::router::OpenApiRouter;
 
 use super::{
     Network,
@@ -18,7 +18,7 @@ use super::{
     events::{Stats, Traces, page},
     shapes::{self, Trace},
 };
-use crate::http::{ApiResult, Caller, Json, Path, Query, RequestScope};
+use crate::http::{ApiResult, Caller, Json, Path, Query, RequestScope, routes};
 
 const DEFAULT_FLOW: i64 = 500;
 

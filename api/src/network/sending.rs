@@ -28,7 +28,7 @@ use symbia_events::{
 use symbia_projections::network as model;
 use time::{OffsetDateTime, format_description::well_known::Rfc3339};
 use utoipa::ToSchema;
-use utoipa_axum::{router::OpenApiRouter, routes};
+use utoipa_axum::router::OpenApiRouter;
 use uuid::Uuid;
 
 use super::{
@@ -37,7 +37,7 @@ use super::{
     metrics,
     shapes::Trace,
 };
-use crate::http::{ApiError, ApiResult, Caller, Json, RequestScope};
+use crate::http::{ApiError, ApiResult, Caller, Json, RequestScope, routes};
 
 /// Deepest nesting of an event's data.
 const DEEPEST: usize = 32;

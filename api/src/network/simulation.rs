@@ -10,7 +10,7 @@ use symbia_events::network::{Candidate, Verdict};
 use symbia_projections::network::{self as model, EventFilter, RoutedEvent};
 use time::OffsetDateTime;
 use utoipa::ToSchema;
-use utoipa_axum::{router::OpenApiRouter, routes};
+use utoipa_axum::router::OpenApiRouter;
 
 use super::{
     Network,
@@ -19,7 +19,7 @@ use super::{
     policies::{NewPolicy, PolicyChanges, none},
     sending::{NewEvent, reply_to},
 };
-use crate::http::{ApiError, ApiResult, Caller, Json, RequestScope};
+use crate::http::{ApiError, ApiResult, Caller, Json, RequestScope, routes};
 
 /// Most events that one request looks at; the answer says where to go on.
 const MOST: usize = 20_000;

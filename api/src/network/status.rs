@@ -8,10 +8,10 @@ use serde::Serialize;
 use symbia_events::Service;
 use time::OffsetDateTime;
 use utoipa::ToSchema;
-use utoipa_axum::{router::OpenApiRouter, routes};
+use utoipa_axum::router::OpenApiRouter;
 
 use super::Network;
-use crate::http::{ApiResult, Json, OptionalCaller};
+use crate::http::{ApiResult, Json, OptionalCaller, routes};
 
 /// How long a service may take to answer.
 const PATIENCE: Duration = Duration::from_secs(3);

@@ -9,10 +9,10 @@ use symbia_commands::network::{TRACES_READ, default_policies};
 use symbia_events::network::{AppliedPolicy, PolicyDefinition};
 use symbia_projections::network::{self as model, RoutedEvent};
 use utoipa::ToSchema;
-use utoipa_axum::{router::OpenApiRouter, routes};
+use utoipa_axum::router::OpenApiRouter;
 
 use super::Network;
-use crate::http::{ApiResult, Caller, Json, Path, RequestScope};
+use crate::http::{ApiResult, Caller, Json, Path, RequestScope, routes};
 
 pub(super) fn routes() -> OpenApiRouter<Network> {
     OpenApiRouter::new().routes(routes!(why))

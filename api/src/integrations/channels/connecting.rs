@@ -22,12 +22,12 @@ use symbia_projections::{
 };
 use tokio::time::Instant;
 use utoipa::ToSchema;
-use utoipa_axum::{router::OpenApiRouter, routes};
+use utoipa_axum::router::OpenApiRouter;
 use uuid::Uuid;
 use zeroize::Zeroizing;
 
 use super::{Integrations, Kind, Reader, command, with_status};
-use crate::http::{ApiError, ApiResult, Caller, Json, Path, RequestScope};
+use crate::http::{ApiError, ApiResult, Caller, Json, Path, RequestScope, routes};
 
 /// How long the other side may take, and how often it is looked whether it is done.
 const PATIENCE: Duration = Duration::from_secs(50);

@@ -12,11 +12,11 @@ use symbia_commands::{
 use symbia_nats::channels::{Question, Said, What};
 use symbia_projections::{Scope, integrations as model};
 use utoipa::ToSchema;
-use utoipa_axum::{router::OpenApiRouter, routes};
+use utoipa_axum::router::OpenApiRouter;
 
 use super::{Integrations, Kind, Reader, command};
 use crate::{
-    http::{ApiError, ApiResult, Caller, Json, Path, RequestScope},
+    http::{ApiError, ApiResult, Caller, Json, Path, RequestScope, routes},
     iso,
 };
 

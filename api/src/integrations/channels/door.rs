@@ -21,10 +21,10 @@ use symbia_nats::channels::{Question, Said, What};
 use symbia_projections::{Scope, integrations as model};
 use time::OffsetDateTime;
 use utoipa::IntoParams;
-use utoipa_axum::{router::OpenApiRouter, routes};
+use utoipa_axum::router::OpenApiRouter;
 
 use super::{Integrations, Kind, connecting::hash_of, no_connection};
-use crate::http::{ApiError, ApiResult, Json, Path, Query};
+use crate::http::{ApiError, ApiResult, Json, Path, Query, routes};
 
 /// Longest body.
 const MOST: usize = 256 * 1024;

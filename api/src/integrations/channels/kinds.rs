@@ -6,10 +6,10 @@ use symbia_commands::{
     assistants::seed::ASSISTANT_KEY,
     integrations::{DISCORD, EMAIL, SLACK, TELEGRAM, WEBHOOK, WHATSAPP},
 };
-use utoipa_axum::{router::OpenApiRouter, routes};
+use utoipa_axum::router::OpenApiRouter;
 
 use super::Integrations;
-use crate::http::{ApiError, ApiResult, Json, Path};
+use crate::http::{ApiError, ApiResult, Json, Path, routes};
 
 /// Messengers that are known, and not spoken to.
 const UNSPOKEN: [&str; 3] = ["signal", "googlechat", "imessage"];

@@ -13,12 +13,12 @@ use symbia_projections::{Scope, integrations as model};
 use time::OffsetDateTime;
 use tokio::time::Instant;
 use utoipa::ToSchema;
-use utoipa_axum::{router::OpenApiRouter, routes};
+use utoipa_axum::router::OpenApiRouter;
 use uuid::Uuid;
 
 use super::{Integrations, Kind, Reader, no_connection};
 use crate::{
-    http::{ApiError, ApiResult, Caller, Json, Path, RequestScope, Validation},
+    http::{ApiError, ApiResult, Caller, Json, Path, RequestScope, Validation, routes},
     iso,
 };
 

@@ -7,11 +7,11 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 use symbia_commands::integrations::{Benchmark, benchmark, benchmarks};
 use utoipa::IntoParams;
-use utoipa_axum::{router::OpenApiRouter, routes};
+use utoipa_axum::router::OpenApiRouter;
 
 use super::task;
 use crate::{
-    http::{ApiError, ApiResult, Caller, Json, Path, Query},
+    http::{ApiError, ApiResult, Caller, Json, Path, Query, routes},
     integrations::Integrations,
 };
 

@@ -9,12 +9,12 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 use time::OffsetDateTime;
 use utoipa::IntoParams;
-use utoipa_axum::{router::OpenApiRouter, routes};
+use utoipa_axum::router::OpenApiRouter;
 use uuid::Uuid;
 
 use super::named;
 use crate::{
-    http::{ApiResult, Caller, Json, Query, RequestScope},
+    http::{ApiResult, Caller, Json, Query, RequestScope, routes},
     integrations::{Integrations, ProviderInfo, listing::Model},
     iso,
 };

@@ -5,11 +5,11 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 use symbia_events::integrations::TaskType;
 use utoipa::IntoParams;
-use utoipa_axum::{router::OpenApiRouter, routes};
+use utoipa_axum::router::OpenApiRouter;
 
 use super::{named, task};
 use crate::{
-    http::{ApiResult, Caller, Json, Query, RequestScope},
+    http::{ApiResult, Caller, Json, Query, RequestScope, routes},
     integrations::{Integrations, listing::Model},
 };
 

@@ -10,11 +10,11 @@ use symbia_commands::integrations::{Marks, Weights};
 use symbia_projections::integrations as model;
 use time::OffsetDateTime;
 use utoipa::ToSchema;
-use utoipa_axum::{router::OpenApiRouter, routes};
+use utoipa_axum::router::OpenApiRouter;
 
 use super::{scores::dollars_per_million, task};
 use crate::{
-    http::{ApiError, ApiResult, Caller, Json, RequestScope},
+    http::{ApiError, ApiResult, Caller, Json, RequestScope, routes},
     integrations::{Integrations, errors::refused, usage::Asker},
     iso,
 };

@@ -20,12 +20,12 @@ use symbia_events::{
 use symbia_projections::integrations as model;
 use tokio::time::Instant;
 use utoipa::{IntoParams, ToSchema};
-use utoipa_axum::{router::OpenApiRouter, routes};
+use utoipa_axum::router::OpenApiRouter;
 use uuid::Uuid;
 
 use super::admin;
 use crate::{
-    http::{ApiError, ApiResult, Caller, Json, Path, Query, RequestScope},
+    http::{ApiError, ApiResult, Caller, Json, Path, Query, RequestScope, routes},
     integrations::{Integrations, chat::target, errors::refused, said::Failure, usage::Asker},
     iso,
     platform::Consistency,

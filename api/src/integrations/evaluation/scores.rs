@@ -12,11 +12,11 @@ use symbia_commands::{
 use symbia_events::{AggregateRef, CommandId, Service, integrations::TaskType};
 use symbia_projections::integrations as model;
 use utoipa::{IntoParams, ToSchema};
-use utoipa_axum::{router::OpenApiRouter, routes};
+use utoipa_axum::router::OpenApiRouter;
 
 use super::{admin, task};
 use crate::{
-    http::{ApiError, ApiResult, Caller, Json, Query, RequestScope},
+    http::{ApiError, ApiResult, Caller, Json, Query, RequestScope, routes},
     integrations::{Integrations, usage::Asker},
     iso,
     platform::Consistency,

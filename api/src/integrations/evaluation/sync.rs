@@ -15,11 +15,11 @@ use symbia_egress::{Egress, EgressError, Errand, Reply, Rules};
 use symbia_events::Service;
 use time::OffsetDateTime;
 use utoipa::ToSchema;
-use utoipa_axum::{router::OpenApiRouter, routes};
+use utoipa_axum::router::OpenApiRouter;
 
 use super::admin;
 use crate::{
-    http::{ApiError, ApiResult, Caller, Json, RequestScope},
+    http::{ApiError, ApiResult, Caller, Json, RequestScope, routes},
     integrations::{Integrations, registry::in_callers_name},
     iso,
 };

@@ -5,13 +5,14 @@ use async_trait::async_trait;
 use axum::extract::State;
 use serde_json::{Value, json};
 use symbia_nats::witness::Seen;
-use utoipa_axum::{router::OpenApiRouter, routes};
+use utoipa_axum::router::OpenApiRouter;
 
 use crate::{
     http::{
         Json,
         auth::{AuthError, Authenticator},
         principal::Principal,
+        routes,
     },
     identity::{ApiKeysAsBearer, Directory},
     integrations::Integrations,

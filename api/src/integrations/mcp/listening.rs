@@ -22,12 +22,12 @@ use tokio::{
     sync::broadcast::{self, error::RecvError},
     time::{self, Instant, Interval},
 };
-use utoipa_axum::{router::OpenApiRouter, routes};
+use utoipa_axum::router::OpenApiRouter;
 
 use super::{Choice, Tools, resources::changes_by_itself, session::Sessions, watching::digest};
 use crate::{
     feed::access::Slot,
-    http::{ApiError, ApiResult, Authenticator, Caller, Query, RequestScope},
+    http::{ApiError, ApiResult, Authenticator, Caller, Query, RequestScope, routes},
     integrations::{Integrations, ask::tenant},
 };
 

@@ -10,10 +10,10 @@ use axum::{
 };
 use serde_json::{Value, json};
 use symbia_nats::{sessions::SessionsError, topology::SESSION_LASTS};
-use utoipa_axum::{router::OpenApiRouter, routes};
+use utoipa_axum::router::OpenApiRouter;
 
 use crate::{
-    http::{ApiError, Caller, RequestScope},
+    http::{ApiError, Caller, RequestScope, routes},
     integrations::Integrations,
 };
 

@@ -11,11 +11,11 @@ use symbia_events::{AggregateRef, Personal, Service, SubjectKey};
 use symbia_projections::{Scope, identity::credentials_of, integrations as model};
 use time::OffsetDateTime;
 use utoipa::ToSchema;
-use utoipa_axum::{router::OpenApiRouter, routes};
+use utoipa_axum::router::OpenApiRouter;
 
 use super::{Integrations, Reader};
 use crate::{
-    http::{ApiError, ApiResult, Caller, Json, Path, RequestScope},
+    http::{ApiError, ApiResult, Caller, Json, Path, RequestScope, routes},
     iso,
 };
 

@@ -20,13 +20,13 @@ use symbia_events::{AggregateRef, Service};
 use symbia_projections::{Scope, integrations as model};
 use tokio::time::Instant;
 use utoipa::{IntoParams, ToSchema};
-use utoipa_axum::{router::OpenApiRouter, routes};
+use utoipa_axum::router::OpenApiRouter;
 use uuid::Uuid;
 use zeroize::Zeroizing;
 
 use super::{Integrations, Reader, refused};
 use crate::{
-    http::{ApiError, ApiResult, Caller, Json, Query, RequestScope, auth::cookie},
+    http::{ApiError, ApiResult, Caller, Json, Query, RequestScope, auth::cookie, routes},
     identity::{escaped, page},
 };
 

@@ -4,10 +4,10 @@ use axum::extract::State;
 use serde::Serialize;
 use symbia_projections::integrations as model;
 use utoipa::ToSchema;
-use utoipa_axum::{router::OpenApiRouter, routes};
+use utoipa_axum::router::OpenApiRouter;
 
 use crate::{
-    http::{ApiResult, Caller, Json, Query, RequestScope},
+    http::{ApiResult, Caller, Json, Query, RequestScope, routes},
     integrations::{
         Integrations,
         usage::{Asker, Since},

@@ -24,7 +24,7 @@ use symbia_nats::read;
 use time::{OffsetDateTime, format_description::well_known::Rfc3339};
 use tokio::time::Instant;
 use utoipa::ToSchema;
-use utoipa_axum::{router::OpenApiRouter, routes};
+use utoipa_axum::router::OpenApiRouter;
 
 use super::{
     Reader,
@@ -32,7 +32,7 @@ use super::{
     internal,
 };
 use crate::{
-    http::{ApiError, ApiResult, Caller, Json, RequestScope},
+    http::{ApiError, ApiResult, Caller, Json, RequestScope, routes},
     integrations::{
         Integrations,
         ask::{GRACE, PATIENCE, request_id},

@@ -15,7 +15,7 @@ use symbia_egress::{
     references::gathered,
 };
 use symbia_events::integrations::Operation;
-use utoipa_axum::{router::OpenApiRouter, routes};
+use utoipa_axum::router::OpenApiRouter;
 
 use super::{
     super::egress_policy::kept_in,
@@ -23,7 +23,7 @@ use super::{
     routes::{McpSource, OpenApiSource},
     tree,
 };
-use crate::http::{ApiError, ApiResult, Caller, Json, RequestScope};
+use crate::http::{ApiError, ApiResult, Caller, Json, RequestScope, routes};
 
 const PATIENCE: Duration = Duration::from_secs(30);
 

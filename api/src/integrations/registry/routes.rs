@@ -17,10 +17,10 @@ use symbia_events::{
 use symbia_projections::{Scope, integrations as model};
 use tokio::time::Instant;
 use utoipa::ToSchema;
-use utoipa_axum::{router::OpenApiRouter, routes};
+use utoipa_axum::router::OpenApiRouter;
 
 use super::{Integrations, Reader, entry::Entry, parse};
-use crate::http::{ApiError, ApiResult, Caller, Json, Path, RequestScope};
+use crate::http::{ApiError, ApiResult, Caller, Json, Path, RequestScope, routes};
 
 /// How long finding out what an integration can do may take, and how often it is looked whether it has.
 const PATIENCE: Duration = Duration::from_secs(40);

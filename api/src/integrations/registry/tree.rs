@@ -5,10 +5,10 @@ use serde::Deserialize;
 use serde_json::{Map, Value, json};
 use symbia_events::integrations::Operation;
 use utoipa::IntoParams;
-use utoipa_axum::{router::OpenApiRouter, routes};
+use utoipa_axum::router::OpenApiRouter;
 
 use super::{Integrations, Reader};
-use crate::http::{ApiError, ApiResult, Caller, Json, Query, RequestScope};
+use crate::http::{ApiError, ApiResult, Caller, Json, Query, RequestScope, routes};
 
 /// Most results of a search.
 const MOST: usize = 200;

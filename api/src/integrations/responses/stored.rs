@@ -13,7 +13,7 @@ use symbia_events::{
 };
 use time::OffsetDateTime;
 use utoipa::IntoParams;
-use utoipa_axum::{router::OpenApiRouter, routes};
+use utoipa_axum::router::OpenApiRouter;
 use uuid::Uuid;
 
 use super::{
@@ -22,7 +22,7 @@ use super::{
     served::{lists, response_with_tools},
 };
 use crate::{
-    http::{ApiError, ApiResult, Caller, Json, Path, Query, RequestScope},
+    http::{ApiError, ApiResult, Caller, Json, Path, Query, RequestScope, routes},
     integrations::{
         Integrations,
         ask::{Message, request_id, tenant},

@@ -7,7 +7,7 @@ use symbia_events::models::ModelSettings;
 use symbia_nats::inference::{Details, ModelState, ModelStatus};
 use time::OffsetDateTime;
 use utoipa::ToSchema;
-use utoipa_axum::{router::OpenApiRouter, routes};
+use utoipa_axum::router::OpenApiRouter;
 
 use super::{
     super::{Models, body::Body},
@@ -15,7 +15,7 @@ use super::{
     request::named,
 };
 use crate::{
-    http::{ApiError, ApiResult, Caller, Json, RequestScope},
+    http::{ApiError, ApiResult, Caller, Json, RequestScope, routes},
     iso,
 };
 

@@ -14,7 +14,7 @@ use serde_json::{Value, json};
 use symbia_commands::models::MANAGE;
 use symbia_events::models::ModelSource;
 use utoipa::ToSchema;
-use utoipa_axum::{router::OpenApiRouter, routes};
+use utoipa_axum::router::OpenApiRouter;
 
 use super::{
     super::{
@@ -26,7 +26,7 @@ use super::{
     plain,
     request::named,
 };
-use crate::http::{ApiError, ApiResult, Caller, Json, RequestScope};
+use crate::http::{ApiError, ApiResult, Caller, Json, RequestScope, routes};
 
 /// The names that the hub of models goes by in what these clients ask for.
 const HUB: [&str; 3] = ["hf.co/", "huggingface.co/", "hf:"];
