@@ -5,7 +5,7 @@ use std::time::Duration;
 use async_nats::jetstream::{
     self, ErrorCode,
     context::CreateStreamErrorKind,
-    stream::{Config, DiscardPolicy, PersistenceMode, RetentionPolicy, StorageType, SubjectTransform},
+    stream::{Config, DiscardPolicy, PersistenceMode, Republish, RetentionPolicy, StorageType, SubjectTransform},
 };
 use symbia_events::Service;
 
@@ -174,14 +174,33 @@ pub fn configs(replicas: usize) -> Vec<Config> {
     configs
 }
 
-/// A service's event stream: kept for ever, nothing can be deleted.
+/// Where the events of a subject are told on core NATS when they are stored: `symbia.stored.` with what follows `symbia.evt.`.
+/// On that subject itself they are heard before, among them what the stream then refuses and what a broker loses that dies.
+#[must_use]
+pub fn stored_subject(event_subject: &str) -> String {
+    event_subject.replacen("symbia.evt.", "symbia.stored.", 1)
+}
+
+/// The subject of the events that are told there.
+#[must_use]
+pub fn event_subject(stored_subject: &str) -> String {
+    stored_subject.replacen("symbia.stored.", "symbia.evt.", 1)
+}
+
+/// A service's event stream: kept for ever, nothing can be deleted; what is stored is told ([`stored_subject`]).
 #[must_use]
 pub fn event_stream(service: Service, replicas: usize) -> Config {
+    let subjects = format!("symbia.evt.{service}.>");
     Config {
         deny_delete: true,
         deny_purge: true,
         allow_atomic_publish: true,
-        ..base(&service.event_stream(), &format!("symbia.evt.{service}.>"), replicas)
+        republish: Some(Republish {
+            destination: stored_subject(&subjects),
+            source: subjects.clone(),
+            headers_only: false,
+        }),
+        ..base(&service.event_stream(), &subjects, replicas)
     }
 }
 

@@ -3,12 +3,16 @@
 
 use std::time::{Duration, Instant};
 
-use async_nats::jetstream::{self, stream::Config};
+use async_nats::{
+    HeaderMap,
+    jetstream::{self, stream::Config},
+};
+use futures::StreamExt;
 use symbia_events::Service;
 use symbia_nats::{
     broker::{Broker, BrokerOptions, Durability},
     log::{LogError, LogMessage, LogReader, head},
-    topology,
+    read, topology,
 };
 
 const WAIT: Duration = Duration::from_secs(10);
@@ -31,6 +35,12 @@ async fn append(jetstream: &jetstream::Context, count: usize, kind: &str) {
     for ack in acks {
         ack.await.unwrap();
     }
+}
+
+fn headers(all: &[(&'static str, &str)]) -> HeaderMap {
+    let mut headers = HeaderMap::new();
+    all.iter().for_each(|(name, value)| headers.insert(*name, *value));
+    headers
 }
 
 /// Reads until a sequence has come, through whatever happens to the broker.
@@ -120,4 +130,41 @@ async fn a_gap_is_told_once_and_a_log_that_is_too_short_is_refused() {
     assert_eq!(heard, ["1<2", "2", "3", "4", "5<7", "7", "8", "9", "10"]);
     let ahead = LogReader::open(jetstream, SERVICE, 11, Vec::new()).await;
     assert!(matches!(ahead, Err(LogError::Ahead { after: 11, last: 10, .. })));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_is_told_is_stored_and_what_is_refused_is_not_told() {
+    let (broker, jetstream, _dir) = broker().await;
+    jetstream.create_stream(topology::event_stream(SERVICE, 1)).await.unwrap();
+    let client = async_nats::connect(broker.url()).await.unwrap();
+    let (stream, subject) = (SERVICE.event_stream(), "symbia.evt.identity.global.user.one");
+    let mut told = client.subscribe(topology::stored_subject(subject)).await.unwrap();
+    client.flush().await.unwrap();
+    for number in 1..=200 {
+        let acknowledged = jetstream.publish(subject, number.to_string().into()).await.unwrap();
+        let message = told.next().await.unwrap();
+        assert_eq!(topology::event_subject(&message.subject), subject);
+        let last = read::last(&client, &stream, subject).await.unwrap().unwrap();
+        assert_eq!((last.sequence, &last.payload), (number, &message.payload));
+        acknowledged.await.unwrap();
+    }
+
+    // Refused alone, refused with others, and left half said.
+    let expects = |last| ("Nats-Expected-Last-Subject-Sequence", last);
+    let refused = jetstream.publish_with_headers(subject, headers(&[expects("7")]), "refused".into()).await.unwrap();
+    refused.await.unwrap_err();
+    let say = |id, number, more, payload: &'static str| {
+        let headers = headers(&[("Nats-Batch-Id", id), ("Nats-Batch-Sequence", number), more]);
+        client.request_with_headers(subject, headers, payload.into())
+    };
+    let commit = ("Nats-Batch-Commit", "1");
+    say("refused", "1", expects("7"), "refused").await.unwrap();
+    say("refused", "2", commit, "refused").await.unwrap();
+    say("half", "1", expects("200"), "half").await.unwrap();
+    say("whole", "1", expects("200"), "first").await.unwrap();
+    say("whole", "2", commit, "second").await.unwrap();
+    jetstream.publish(subject, "after".into()).await.unwrap().await.unwrap();
+    let heard: Vec<_> = told.take(3).map(|message| message.payload).collect().await;
+    assert_eq!(heard, ["first", "second", "after"]);
+    assert_eq!(head(&jetstream, SERVICE).await.unwrap().1, 203);
 }

@@ -103,6 +103,7 @@ async fn two_organizations_do_not_see_each_other_at_the_broker() -> Tested {
     let (hers, _) = house.connect(&ada.token).await?;
     let mut outcomes = hers.subscribe(format!("symbia.out.{}.*", ada.org)).await?;
     let mut events = hers.subscribe(format!("symbia.evt.identity.{}.>", ada.org)).await?;
+    let mut stored = hers.subscribe(format!("symbia.stored.identity.{}.>", ada.org)).await?;
     House::settle(&hers, &ada.org, &mut outcomes).await?;
 
     let (other, mut said) = house.connect(&eve.token).await?;
@@ -111,6 +112,8 @@ async fn two_organizations_do_not_see_each_other_at_the_broker() -> Tested {
         format!("symbia.out.{}.*", ada.org),
         format!("symbia.evt.identity.{}.>", ada.org),
         format!("symbia.evt.*.{}.>", ada.org),
+        format!("symbia.stored.identity.{}.>", ada.org),
+        "symbia.stored.>".to_owned(),
         "symbia.evt.>".to_owned(),
         format!("_INBOX.user.{}.>", ada.id),
         "symbia.>".to_owned(),
@@ -125,6 +128,7 @@ async fn two_organizations_do_not_see_each_other_at_the_broker() -> Tested {
     for subject in [
         format!("symbia.cmd.identity.{}.organization.{}", ada.org, ada.org),
         format!("symbia.evt.identity.{}.organization.{}", eve.org, eve.org),
+        format!("symbia.stored.identity.{}.organization.{}", eve.org, eve.org),
         format!("symbia.out.{}.x", ada.org),
         "symbia.cmd.identity.global.user.x".to_owned(),
         "$JS.API.STREAM.NAMES".to_owned(),
@@ -149,6 +153,8 @@ async fn two_organizations_do_not_see_each_other_at_the_broker() -> Tested {
     house.call(Method::PATCH, &format!("/api/orgs/{}", ada.org), &ada.token, rename).await?;
     let renamed = format!("symbia.evt.identity.{}.organization.{}", ada.org, ada.org);
     while events.next().await.context("no event")?.subject.as_str() != renamed {}
+    let renamed = renamed.replacen("evt", "stored", 1);
+    while stored.next().await.context("no stored event")?.subject.as_str() != renamed {}
     House::settle(&hers, &ada.org, &mut outcomes).await?;
     for subscription in &mut heard {
         let nothing = tokio::time::timeout(Duration::ZERO, subscription.next()).await;

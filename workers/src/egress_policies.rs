@@ -12,7 +12,7 @@ use moka::sync::Cache;
 use symbia_egress::{Egress, Policy};
 use symbia_projections::{ReadPool, Scope, integrations::egress_policy};
 
-const EVENTS: &str = "symbia.evt.integrations.*.egress-policy.*";
+const EVENTS: &str = "symbia.stored.integrations.*.egress-policy.*";
 /// Longest time for which one is kept, also that there is none.
 const KEPT: Duration = Duration::from_secs(10);
 const MOST: u64 = 10_000;

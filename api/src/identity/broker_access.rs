@@ -9,6 +9,7 @@ use symbia_events::{Service, check_token};
 use symbia_nats::{
     callout::{Asked, CalloutError, Grant, Issuer, SUBJECT},
     connections::Connections,
+    topology::stored_subject,
 };
 use time::OffsetDateTime;
 use tokio::sync::Semaphore;
@@ -138,7 +139,7 @@ pub(super) fn subjects(principal: &Principal) -> Option<Subjects> {
     let mut subscribe: Vec<String> = orgs.iter().map(|org| format!("symbia.out.{org}.*")).collect();
     if !principal.is_restricted() {
         for org in orgs {
-            subscribe.extend(events(principal, org));
+            subscribe.extend(events(principal, org).into_iter().flat_map(|events| [stored_subject(&events), events]));
             if PrivateConversations::is_observer(principal) {
                 subscribe.push(format!("symbia.live.{org}.>"));
             }
@@ -213,6 +214,7 @@ mod tests {
         assert!(hears(&admin, "symbia.evt.*.o1.>") && !hears(&admin, "symbia.live.o1.>"));
         let observer = Principal { entitlements: vec!["cap:messaging.observe".into()], ..member };
         assert!(hears(&observer, "symbia.live.o1.>"));
+        assert!(hears(&admin, "symbia.stored.*.o1.>") && !hears(&ada("member"), "symbia.stored.messaging.o1.>"));
     }
 
     #[test]

@@ -66,13 +66,14 @@ impl Hub {
 
     async fn listen(self) {
         const LIVE: &str = "symbia.live.*.completion.*";
+        // Nobody is told of an end that is not in the log.
         const EVENTS: [&str; 6] = [
-            "symbia.evt.integrations.*.completion.*",
-            "symbia.evt.integrations.*.embedding.*",
-            "symbia.evt.integrations.*.image.*",
-            "symbia.evt.integrations.*.task.*",
-            "symbia.evt.integrations.*.invocation.*",
-            "symbia.evt.integrations.*.passthrough.*",
+            "symbia.stored.integrations.*.completion.*",
+            "symbia.stored.integrations.*.embedding.*",
+            "symbia.stored.integrations.*.image.*",
+            "symbia.stored.integrations.*.task.*",
+            "symbia.stored.integrations.*.invocation.*",
+            "symbia.stored.integrations.*.passthrough.*",
         ];
         loop {
             let subscribed = async {

@@ -17,13 +17,16 @@ use symbia_commands::{
     },
 };
 use symbia_events::{AggregateRef, DomainEvent, InvalidToken, OrgId, assistants::AssistantDefinition};
-use symbia_nats::store::{EventStore, StoreError};
+use symbia_nats::{
+    store::{EventStore, StoreError},
+    topology,
+};
 
 /// A notice of a change may get lost with the connection: then it is seen after this long.
 const KEPT: Duration = Duration::from_secs(2);
-/// A notice comes before the change is stored: what is loaded so soon after it is not kept.
+/// A replica may be behind the notice of a change: what is loaded so soon after it is not kept.
 const UNSETTLED: Duration = Duration::from_secs(1);
-const CHANGES: [&str; 2] = ["symbia.evt.assistants.*.assistant.*", "symbia.evt.assistants.*.rule-set.*"];
+const CHANGES: [&str; 2] = ["symbia.stored.assistants.*.assistant.*", "symbia.stored.assistants.*.rule-set.*"];
 
 /// An assistant as far as it exists.
 #[derive(Clone, Debug, Default)]
@@ -65,7 +68,7 @@ impl Definitions {
             let watched = definitions.clone();
             tokio::spawn(async move {
                 while let Some(notice) = notices.next().await {
-                    watched.forget(&notice.subject);
+                    watched.forget(&topology::event_subject(&notice.subject));
                 }
             });
         }

@@ -19,7 +19,7 @@ use super::{
 };
 use crate::sender::Sender;
 
-const EVENTS: &str = "symbia.evt.integrations.*.circuit.*";
+const EVENTS: &str = "symbia.stored.integrations.*.circuit.*";
 
 /// What a circuit is about: a model, asked with one key.
 #[derive(Clone, Copy, Debug)]

@@ -18,7 +18,7 @@ const MOST: u64 = 10_000;
 const SETTLES: Duration = Duration::from_secs(2);
 /// Pause before listening is tried again.
 const AGAIN: Duration = Duration::from_millis(500);
-const EVENTS: [&str; 2] = ["symbia.evt.identity.*.credential.*", "symbia.evt.identity.*.organization.*"];
+const EVENTS: [&str; 2] = ["symbia.stored.identity.*.credential.*", "symbia.stored.identity.*.organization.*"];
 /// That a key is lent, or is not, changes nothing.
 const LENDING: &[u8] = b"symbia.identity.credential.credential-release";
 

@@ -15,7 +15,7 @@ use symbia_events::{
     AggregateRef, CommandId, Service, commit,
     integrations::{CompletionContext, EmbeddingCompleted, EmbeddingEvent, PromptRole},
 };
-use symbia_nats::read;
+use symbia_nats::{read, topology};
 use time::{OffsetDateTime, format_description::well_known::Rfc3339};
 use uuid::Uuid;
 
@@ -122,7 +122,7 @@ impl LlmRouter {
         let to = AggregateRef::new(Service::Integrations, work.event.orgid.clone(), "embedding", &request.request_id)?;
         let (stream, subject) = (to.service.event_stream(), to.event_subject());
         // Heard from now on, and then looked for: nothing falls between.
-        let mut notices = self.client.subscribe(subject.clone()).await?;
+        let mut notices = self.client.subscribe(topology::stored_subject(&subject)).await?;
         let id = CommandId::derived(work.event.id, "meaning");
         let outcome = self.sender.send(Some(work.event), &to, &EmbeddingCommand::from(request), &router(), id).await?;
         // Whoever worked on the request before has asked.

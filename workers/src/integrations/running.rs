@@ -15,7 +15,7 @@ use tokio_util::sync::CancellationToken;
 
 /// Where a running completion can be cancelled at once: `symbia.live.<tenant>.cancel.<requestId>`.
 const CANCEL: &str = "symbia.live.*.cancel.*";
-const EVENTS: &str = "symbia.evt.integrations.*.completion.*";
+const EVENTS: &str = "symbia.stored.integrations.*.completion.*";
 const CANCELLED: &[u8] = b"symbia.integrations.completion.completion-cancelled.v1";
 /// Where a router says whether it works on a request, behind its name.
 const WORKS_ON: &str = "symbia.gateway.router.";
@@ -52,7 +52,7 @@ impl Running {
     pub async fn open(client: &Client, keys: &Arc<KeyRing>, worker: &str) -> Result<Self, SubscribeError> {
         let done = Cache::builder().max_capacity(MOST_REMEMBERED).time_to_live(REMEMBERED).build();
         let running = Running { client: client.clone(), tasks: Arc::default(), done };
-        // Events come on their plain subjects as well, before and beside any consumer: the quickest notice there is.
+        // Events are told when they are stored, beside any consumer: the quickest notice there is.
         for subject in [CANCEL, EVENTS] {
             let (mut notices, running) = (client.subscribe(subject).await?, running.clone());
             let keys = Arc::clone(keys);
