@@ -65,6 +65,8 @@ mod sessions;
 mod slack;
 #[path = "gateway/stage.rs"]
 mod stage;
+#[path = "gateway/stored.rs"]
+mod stored;
 #[path = "gateway/tasks.rs"]
 mod tasks;
 #[path = "gateway/telegram.rs"]

@@ -27,7 +27,7 @@ use bare::Bare;
 use provider::provider;
 
 /// Rows of this group.
-pub const ROWS: [&str; 10] = [
+pub const ROWS: [&str; 11] = [
     "gateway_overhead_p50",
     "gateway_overhead_p99",
     "gateway_rps",
@@ -37,6 +37,7 @@ pub const ROWS: [&str; 10] = [
     "gateway_rps_50ms",
     "gateway_streams_1000",
     "gateway_streams_1000_stalled",
+    "gateway_cpu",
     "fsync_gateway_rps",
 ];
 /// Requests a second while the overhead is measured.
@@ -45,6 +46,9 @@ const PACE: u32 = 1000;
 const ASKERS: [usize; 9] = [1, 2, 4, 8, 12, 16, 24, 32, 64];
 /// The bounds of p99 that a rate is told for, with their rows.
 const BOUNDS: [(&str, u64); 4] = [(ROWS[3], 1), (ROWS[4], 5), (ROWS[5], 10), (ROWS[6], 50)];
+/// How many ask at once while processor time is counted, and how often each before it is timed.
+const BUSY: usize = 32;
+const WARM: usize = 2;
 /// Streams at once.
 const STREAMS: usize = 1000;
 /// Tokens of each, so many a second.
@@ -57,7 +61,7 @@ const APART: Duration = Duration::from_millis(1);
 /// Measures the rows.
 pub async fn run(bench: &mut Bench) -> Result<()> {
     let provider = provider().await?;
-    for (durability, rows) in [(Durability::Interval, &ROWS[..9]), (Durability::Fsync, &ROWS[9..])] {
+    for (durability, rows) in [(Durability::Interval, &ROWS[..10]), (Durability::Fsync, &ROWS[10..])] {
         if bench.wants(rows) {
             measure(bench, &provider, durability).await?;
         }
@@ -98,6 +102,9 @@ async fn measure(bench: &mut Bench, provider: &str, durability: Durability) -> R
     }
     if bench.wants(&ROWS[7..9]) {
         streams(bench, &direct, &through).await?;
+    }
+    if bench.wants(&ROWS[9..10]) {
+        processor(bench, &through, &symbia).await?;
     }
     symbia.stop().await
 }
@@ -151,7 +158,7 @@ async fn rates(bench: &mut Bench, through: &Asker, provider: &str, durability: D
         let ratio = (raw > 0.0).then(|| ours / raw);
         bench.table.push(Row { name, what, ours, raw: Some(raw), ratio, unit: "/s", target });
     };
-    let (name, how) = if fsync { (ROWS[9], "fsync: ") } else { (ROWS[2], "") };
+    let (name, how) = if fsync { (ROWS[10], "fsync: ") } else { (ROWS[2], "") };
     let at_once = ASKERS[ASKERS.len() - 1];
     let what =
         format!("{how}requests through the gateway, {at_once} at once (raw: axum, JetStream and PostgreSQL alone)");
@@ -180,6 +187,16 @@ async fn ladder(bench: &Bench, asker: &Asker, askers: &[usize]) -> Result<([f64;
         }
     }
     Ok((best, last))
+}
+
+// What a request costs, whoever else uses the machine.
+async fn processor(bench: &mut Bench, through: &Asker, symbia: &Symbia) -> Result<()> {
+    let before = symbia.processor()?;
+    let requests = through.load(bench, BUSY).await?.steps() + WARM * BUSY;
+    let ours = (symbia.processor()? - before).as_secs_f64() * 1e3 / requests as f64;
+    let what = format!("processor time of a request, {BUSY} at once: gateway, nats-server and PostgreSQL");
+    bench.table.push(Row { name: ROWS[9], what, ours, raw: None, ratio: None, unit: "ms", target: Target::Shown });
+    Ok(())
 }
 
 async fn streams(bench: &mut Bench, direct: &Asker, through: &Asker) -> Result<()> {
@@ -239,7 +256,7 @@ impl Asker {
             ensure!(memmem::find(answer, b"four").is_some(), "{}", String::from_utf8_lossy(answer));
             Ok((wire, request))
         };
-        lanes.run_times(2, ask).await?;
+        lanes.run_times(WARM, ask).await?;
         lanes.run(bench.scale.round, ask).await
     }
 

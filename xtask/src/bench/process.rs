@@ -25,6 +25,8 @@ const IDLE: Duration = Duration::from_secs(3);
 /// Added to the port of every service.
 const PORT_OFFSET: u16 = 20_000;
 const PATIENCE: Duration = Duration::from_secs(60);
+/// Of the processor times in /proc (USER_HZ).
+const TICK: Duration = Duration::from_millis(10);
 
 /// Measures the rows.
 pub async fn run(bench: &mut Bench) -> Result<()> {
@@ -75,6 +77,24 @@ impl Symbia {
         Ok(resident_kilobytes(self.process.id().context("it has ended")?)? / 1e3)
     }
 
+    /// Processor time that it and all that it started have taken.
+    pub fn processor(&self) -> Result<Duration> {
+        let mut parents = Vec::new();
+        for entry in std::fs::read_dir("/proc")? {
+            let Some(pid) = entry?.file_name().to_str().and_then(|name| name.parse::<u32>().ok()) else { continue };
+            // One may have ended meanwhile.
+            let Ok(stat) = std::fs::read_to_string(format!("/proc/{pid}/stat")) else { continue };
+            parents.extend(stat_of(&stat).map(|(parent, ticks)| (pid, parent, ticks)));
+        }
+        let (mut ours, mut ticks, mut next) = (vec![self.process.id().context("it has ended")?], 0, 0);
+        while let Some(pid) = ours.get(next).copied() {
+            ours.extend(parents.iter().filter(|(_, parent, _)| *parent == pid).map(|(pid, ..)| *pid));
+            ticks += parents.iter().filter(|(of, ..)| *of == pid).map(|(.., ticks)| ticks).sum::<u64>();
+            next += 1;
+        }
+        Ok(TICK * u32::try_from(ticks)?)
+    }
+
     /// Ends it.
     pub async fn stop(self) -> Result<()> {
         stop(self.process).await
@@ -118,6 +138,13 @@ async fn stop(mut process: Child) -> Result<()> {
     ensure!(told.success(), "`symbia up` has ended by itself");
     tokio::time::timeout(PATIENCE, process.wait()).await.context("`symbia up` did not stop")??;
     Ok(())
+}
+
+// Its parent, and the ticks in user and kernel mode; what stands before the last parenthesis is the program's name.
+fn stat_of(stat: &str) -> Option<(u32, u64)> {
+    let fields: Vec<&str> = stat.rsplit_once(')')?.1.split_whitespace().collect();
+    let number = |field: usize| fields.get(field)?.parse::<u64>().ok();
+    Some((u32::try_from(number(1)?).ok()?, number(11)? + number(12)?))
 }
 
 fn resident_kilobytes(pid: u32) -> Result<f64> {
