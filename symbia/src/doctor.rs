@@ -23,7 +23,9 @@ struct Finding {
 /// Where our own servers may have been installed by `scripts/prepare.sh`.
 pub fn binary_dirs() -> Vec<PathBuf> {
     let beside = std::env::current_exe().ok().and_then(|exe| Some(exe.parent()?.to_owned()));
-    std::iter::once(PathBuf::from(".local/bin")).chain(beside).collect()
+    // The servers are started in directories of their own.
+    let here = std::path::absolute(".local/bin").ok();
+    here.into_iter().chain(beside).collect()
 }
 
 /// Runs the checks.

@@ -57,6 +57,10 @@ pub async fn run(mut config: Config, options: UpOptions) -> Ended {
     let stop = roles::stop_on_signal();
 
     let servers = Servers::start(&config, &home, options.durability, options.nats_port).await?;
+    if servers.broker.is_some() {
+        // Nobody else is at this broker: traffic that is waited for to go elsewhere would have nowhere to go.
+        config.server.limits.drain = Duration::ZERO;
+    }
     let addresses = servers.addresses(&config)?;
     let keys = Arc::new(home.ensure_key_ring()?);
     let house = Connected::to(&addresses, keys).await?;
