@@ -1,5 +1,5 @@
-//! The way out for organizations, and their egress policies, as outbound calls are held against them: kept for a moment, and looked up anew as soon
-//! as one is heard to have changed.
+//! The way out for organizations, and their egress policies, as outbound calls are held against them: kept for a moment, and
+//! looked up anew as soon as one is heard to have changed.
 
 use std::{
     sync::{Arc, Mutex, PoisonError},
@@ -18,8 +18,10 @@ const KEPT: Duration = Duration::from_secs(10);
 const MOST: u64 = 10_000;
 /// How long after a change the read model may lie behind it.
 const SETTLES: Duration = Duration::from_secs(2);
-/// Pause before listening is tried again.
+/// Pause before listening, or looking up, is tried again.
 const AGAIN: Duration = Duration::from_millis(500);
+/// How long a database that is not there is waited for: one that starts again takes a few seconds.
+const PATIENCE: Duration = Duration::from_secs(10);
 
 /// The policies of all organizations. Cheap to clone. The default knows none.
 #[derive(Clone, Default)]
@@ -51,22 +53,19 @@ impl EgressPolicies {
     /// The policy of an organization, if it has one.
     ///
     /// # Errors
-    /// It cannot be looked up.
+    /// It cannot be looked up, nor in ten seconds.
     pub async fn of(&self, org: &str) -> anyhow::Result<Option<Arc<Policy>>> {
         let Some(parts) = &self.0 else { return Ok(None) };
         if let Some(policy) = parts.kept.get(org) {
             return Ok(policy);
         }
-        let quiet = *parts.quiet();
-        let mut tx = parts.reader.read(&Scope::platform()).await?;
-        let found = egress_policy(&mut tx, org).await?;
-        drop(tx);
-        let policy = found.map(|found| Arc::new(Policy::new(found.terms.0)));
-        let since = parts.quiet();
-        if *since == quiet && quiet.is_some_and(|quiet| quiet.elapsed() > SETTLES) {
-            parts.kept.insert(org.to_owned(), policy.clone());
+        let until = Instant::now() + PATIENCE;
+        loop {
+            match parts.looked_up(org).await {
+                Err(_) if Instant::now() < until => tokio::time::sleep(AGAIN).await,
+                found => return found,
+            }
         }
-        Ok(policy)
     }
 }
 
@@ -108,6 +107,19 @@ impl WayOut {
 }
 
 impl Parts {
+    async fn looked_up(&self, org: &str) -> anyhow::Result<Option<Arc<Policy>>> {
+        let quiet = *self.quiet();
+        let mut tx = self.reader.read(&Scope::platform()).await?;
+        let found = egress_policy(&mut tx, org).await?;
+        drop(tx);
+        let policy = found.map(|found| Arc::new(Policy::new(found.terms.0)));
+        let since = self.quiet();
+        if *since == quiet && quiet.is_some_and(|quiet| quiet.elapsed() > SETTLES) {
+            self.kept.insert(org.to_owned(), policy.clone());
+        }
+        Ok(policy)
+    }
+
     fn quiet(&self) -> std::sync::MutexGuard<'_, Option<Instant>> {
         self.quiet.lock().unwrap_or_else(PoisonError::into_inner)
     }

@@ -14,7 +14,11 @@ use anyhow::{Context, bail};
 use clap::Args;
 use serde_json::json;
 use symbia_events::Service;
-use tokio::{sync::mpsc, time::timeout};
+use tokio::{
+    signal::unix::{Signal, SignalKind, signal},
+    sync::mpsc,
+    time::timeout,
+};
 use uuid::Uuid;
 
 use crate::{
@@ -67,7 +71,8 @@ pub async fn run(config: &Config, options: ChatOptions) -> Ended {
         Some(id) => api.conversation(id).await?,
         None => api.open(&format!("assistant:{}", options.assistant)).await?,
     };
-    let mut chat = Chat { json: config.json, api, conversation, interactive: options.message.is_none() };
+    let interrupts = signal(SignalKind::interrupt())?;
+    let mut chat = Chat { json: config.json, api, conversation, interrupts, interactive: options.message.is_none() };
     if !chat.json {
         eprintln!("conversation {}", chat.conversation.id);
     }
@@ -82,6 +87,8 @@ struct Chat {
     interactive: bool,
     api: Api,
     conversation: api::Conversation,
+    // Heard all the time: one that comes while something is printed is not lost.
+    interrupts: Signal,
 }
 
 impl Chat {
@@ -94,7 +101,7 @@ impl Chat {
             }
             let line = tokio::select! {
                 line = lines.recv() => line,
-                _ = tokio::signal::ctrl_c() => None,
+                _ = self.interrupts.recv() => None,
             };
             let Some(line) = line else { return Ok(ExitCode::SUCCESS) };
             if line.trim().is_empty() {
@@ -122,7 +129,7 @@ impl Chat {
         loop {
             let event = tokio::select! {
                 event = timeout(if exchange.is_ending() { REST } else { Duration::MAX }, events.next()) => event,
-                _ = tokio::signal::ctrl_c(), if !interrupted => {
+                _ = self.interrupts.recv(), if !interrupted => {
                     interrupted = true;
                     self.api.cancel(&self.conversation.id).await.context("the answer could not be stopped")?;
                     continue;
