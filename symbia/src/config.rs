@@ -38,8 +38,9 @@ pub const DEFAULT_LOG: &str =
     "warn,symbia=info,symbia_api=info,symbia_workers=info,symbia_nats=info,symbia_projections=info,llama-cpp-2=error";
 
 // Read elsewhere (clap), or kept for old scripts.
-const KNOWN: [&str; 22] = [
+const KNOWN: [&str; 23] = [
     "SYMBIA_DATA_DIR",
+    "SYMBIA_POSTGRES_DIR",
     "SYMBIA_DURABILITY",
     "SYMBIA_ADMIN_NAME",
     "SYMBIA_ADMIN_EMAIL",

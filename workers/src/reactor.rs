@@ -208,7 +208,10 @@ impl ReactorRunner {
         };
         let (at, commit) = match stored {
             Ok(stored) => stored,
-            Err(error) => return self.put_off(&message, deliveries, &message.subject, &error).await,
+            Err(error) => {
+                metrics::reacted(self.reactor.name(), "failed", Duration::ZERO);
+                return self.put_off(&message, deliveries, &message.subject, &error).await;
+            }
         };
         let events = match commit::decode(&self.keys, &commit) {
             Ok(events) => events,

@@ -64,7 +64,8 @@ impl DatabaseServer {
     /// connections. A server that a crash of an earlier process left on this data directory is ended first.
     ///
     /// PostgreSQL refuses to run as root: for root it runs as `postgres` or `nobody`, and when that account cannot
-    /// reach the data directory the cluster is kept under `/var/tmp`, as the file `postgres.location` says.
+    /// reach the data directory the cluster is kept under `SYMBIA_POSTGRES_DIR` [default: `/var/tmp`], as the file
+    /// `postgres.location` says.
     pub async fn start(options: DatabaseServerOptions) -> Result<Self, Error> {
         let binary = match &options.bin_dir {
             Some(directory) => find::check(directory)?,

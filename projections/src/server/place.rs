@@ -1,5 +1,6 @@
 //! Where the cluster lies and which account runs it.
 
+use std::env;
 use std::fs::{self, DirBuilder};
 use std::io::ErrorKind;
 use std::os::unix::ffi::OsStrExt;
@@ -12,6 +13,10 @@ use super::error::{Error, io_error};
 
 /// Names the directory that holds the cluster when it is not the data directory.
 const LOCATION: &str = "postgres.location";
+
+/// Variable that names the directory for clusters that cannot lie in their data directory.
+const ELSEWHERE: &str = "SYMBIA_POSTGRES_DIR";
+const USUALLY: &str = "/var/tmp";
 
 /// An account other than ours.
 #[derive(Debug, Clone, Copy)]
@@ -37,7 +42,7 @@ pub(super) fn account() -> Result<Option<Account>, Error> {
 }
 
 /// The directory that the cluster lies in, made and enterable by the account: the data directory, or one under
-/// `/var/tmp` when the account cannot get there (a checkout below `/root`).
+/// [`ELSEWHERE`] when the account cannot get there (a checkout below `/root`).
 pub(super) fn prepare(data_dir: &Path, account: Option<Account>) -> Result<PathBuf, Error> {
     let Some(account) = account else { return Ok(data_dir.to_owned()) };
     let location = data_dir.join(LOCATION);
@@ -46,7 +51,8 @@ pub(super) fn prepare(data_dir: &Path, account: Option<Account>) -> Result<PathB
     }
     let digest = Sha256::digest(data_dir.as_os_str().as_bytes());
     let short: String = digest.iter().take(8).map(|byte| format!("{byte:02x}")).collect();
-    let place = Path::new("/var/tmp").join(format!("symbia-{}-{short}", account.uid));
+    let elsewhere = env::var_os(ELSEWHERE).map_or_else(|| PathBuf::from(USUALLY), PathBuf::from);
+    let place = elsewhere.join(format!("symbia-{}-{short}", account.uid));
     // Without our note it is what a removed data directory left, and its password is lost.
     if !location.exists() && fs::symlink_metadata(&place).is_ok_and(|metadata| metadata.uid() == 0) {
         fs::remove_dir_all(&place).map_err(io_error("remove", &place))?;
@@ -55,7 +61,7 @@ pub(super) fn prepare(data_dir: &Path, account: Option<Account>) -> Result<PathB
         Err(error) if error.kind() == ErrorKind::AlreadyExists => {}
         made => made.map_err(io_error("create", &place))?,
     }
-    // Everybody can write to /var/tmp: only a directory of root's own is safe to hand to the server.
+    // Everybody may be able to write there: only a directory of root's own is safe to hand to the server.
     let metadata = fs::symlink_metadata(&place).map_err(io_error("look at", &place))?;
     if !metadata.is_dir() || metadata.uid() != 0 {
         return Err(Error::Foreign(place));
