@@ -1,8 +1,9 @@
-//! `symbia llm`: a local model asked directly, without an assistant and a conversation; routes of the gateway, and models that
-//! are tried.
+//! `symbia llm`: a local model asked directly, without an assistant and a conversation; what was used at the gateway, its
+//! routes, and models that are tried.
 
 mod eval;
 mod routes;
+mod usage;
 
 use std::{
     io::{IsTerminal, Read, Write},
@@ -28,6 +29,8 @@ pub enum LlmCommand {
     Chat(ChatOptions),
     /// Make vectors of texts
     Embed(EmbedOptions),
+    /// Show what was asked of models, and what it cost: by you, or by everybody in the organization (its admins)
+    Usage(usage::UsageOptions),
     /// Names of the organization's own for several models
     #[command(subcommand)]
     Routes(routes::RoutesCommand),
@@ -79,6 +82,7 @@ pub async fn run(config: &Config, command: LlmCommand) -> Ended {
     match command {
         LlmCommand::Chat(options) => chat(config, options).await,
         LlmCommand::Embed(options) => embed(config, options).await,
+        LlmCommand::Usage(options) => told(usage::run(config, options).await),
         LlmCommand::Routes(command) => told(routes::run(config, command).await),
         LlmCommand::Eval(command) => told(eval::run(config, command).await),
     }

@@ -1,4 +1,4 @@
-//! `symbia llm routes` and `symbia llm eval`, as somebody at a terminal uses them.
+//! `symbia llm routes`, `eval` and `usage`, as somebody at a terminal uses them.
 
 use std::fs;
 
@@ -89,5 +89,18 @@ async fn routes_and_evaluations_are_worked_on_from_the_terminal() -> Tested {
     at_adas.does(&["eval", "unschedule", "nightly"])?;
     at_adas.says(&["eval", "run", "openai", "routing.intent-classification"])?.expect(1)?;
     at_adas.says(&["eval", "run", "nobody/x", "routing.intent-classification"])?.expect(4)?;
+
+    // Under the name that the provider answers with.
+    let used = || async {
+        let used = at_adas.does(&["usage", "--model", "openai/fake-2026", "--days", "1"])?;
+        Ok(used["byModel"][0]["model"] == "fake-2026" && used["summary"]["totalRequests"] == 1)
+    };
+    until("what was asked is counted", used).await?;
+    let others = at_adas.does(&["usage", "--by", "key", "--model", "openai/another"])?;
+    ensure!(others["summary"]["totalRequests"] == 0 && others["byKey"] == Value::Array(Vec::new()), "{others}");
+    ensure!(at_bobs.does(&["usage"])?["summary"]["totalRequests"] == 0, "what another organization used is seen");
+    at_bobs.says(&["usage", "--org", &ada.org])?.expect(4)?;
+    at_adas.says(&["usage", "--days", "0"])?.expect(4)?;
+    at_adas.says(&["usage", "--by", "weather"])?.expect(2)?;
     Ok(())
 }
