@@ -21,12 +21,12 @@ cargo build --locked --workspace --bins --tests
 SYMBIA_TEST_BIN=$(realpath "${CARGO_TARGET_DIR:-target}/debug/symbia")
 export SYMBIA_TEST_BIN
 
-# on_memory: sets where tests keep what they write, gone with them: in memory where there is plenty, else on the disk. A tenth
+# apart: sets where tests keep what they write, gone with them: in memory where there is plenty, else on the disk. A tenth
 # of their time went into making and deleting files on the disk.
-on_memory() {
+apart() {
   local where=${TMPDIR:-/tmp} free available
-  free=$(df --output=avail -k /dev/shm 2>/dev/null | tail -n 1) || free=0
-  available=$(awk '/^MemAvailable:/ { print $2 }' /proc/meminfo 2>/dev/null) || available=0
+  free=$(df --output=avail -k /dev/shm 2>/dev/null | tail -n 1) || true
+  available=$(awk '/^MemAvailable:/ { print $2 }' /proc/meminfo 2>/dev/null) || true
   if ((${free:-0} > 6 << 20 && ${available:-0} > 10 << 20)); then where=/dev/shm; fi
   TMPDIR=$(mktemp -d "$where/symbia-test.XXXXXX")
   trap 'rm -rf "$TMPDIR"' EXIT
@@ -34,7 +34,7 @@ on_memory() {
   chmod 711 "$TMPDIR"
   export TMPDIR SYMBIA_POSTGRES_DIR=$TMPDIR
 }
-on_memory
+apart
 
 # has_doc_tests: is there a code block in a doc comment that rustdoc would run? Asked of the text, since rustdoc takes
 # a minute to find out.

@@ -208,10 +208,7 @@ impl ReactorRunner {
         };
         let (at, commit) = match stored {
             Ok(stored) => stored,
-            Err(error) => {
-                metrics::reacted(self.reactor.name(), "failed", Duration::ZERO);
-                return self.put_off(&message, deliveries, &message.subject, &error).await;
-            }
+            Err(error) => return self.put_off(&message, deliveries, &message.subject, (&error, Duration::ZERO)).await,
         };
         let events = match commit::decode(&self.keys, &commit) {
             Ok(events) => events,
@@ -235,10 +232,7 @@ impl ReactorRunner {
                     metrics::reacted(name, "buried", since.elapsed());
                     self.bury(&js(&self.client), &message, &error).await;
                 }
-                _ => {
-                    metrics::reacted(name, "failed", since.elapsed());
-                    self.put_off(&message, deliveries, &at, &error).await;
-                }
+                _ => self.put_off(&message, deliveries, &at, (&error, since.elapsed())).await,
             }
             return;
         }
@@ -250,9 +244,10 @@ impl ReactorRunner {
         message: &Message,
         deliveries: i64,
         position: &(dyn Display + Sync),
-        error: &anyhow::Error,
+        (error, took): (&anyhow::Error, Duration),
     ) {
         let (reactor, pause) = (self.reactor.name(), Duration::from_millis(200 << deliveries.clamp(0, 7)));
+        metrics::reacted(reactor, "failed", took);
         tracing::warn!(reactor, %position, %error, ?pause, "event not handled, trying again");
         let _ = message.ack_with(AckKind::Nak(Some(pause))).await;
     }

@@ -4,7 +4,7 @@ use anyhow::Context;
 use clap::{Args, Subcommand};
 use serde_json::{Value, json};
 
-use super::routes::named;
+use super::routes::{named, wanted};
 use crate::{
     config::Config,
     rest::{AtGateway, Rest, query, segment},
@@ -250,15 +250,15 @@ pub async fn run(config: &Config, command: EvalCommand) -> anyhow::Result<()> {
 
 impl ListOptions {
     fn path(&self) -> String {
-        let (provider, model) = self.model.as_deref().map(named).map_or((None, None), |(p, m)| (Some(p), m));
-        let wanted = [
-            ("provider", provider.map(str::to_owned)),
-            ("modelId", model.map(str::to_owned)),
+        let (provider, model) = wanted(self.model.as_deref());
+        let fields = [
+            ("provider", provider),
+            ("modelId", model),
             ("benchmarkId", self.benchmark.clone()),
             ("status", self.status.clone()),
             ("limit", Some(self.limit.to_string())),
         ];
-        format!("{PATH}/evaluations{}", query(&wanted))
+        format!("{PATH}/evaluations{}", query(&fields))
     }
 }
 

@@ -110,6 +110,12 @@ pub(super) fn named(text: &str) -> (&str, Option<&str>) {
     text.split_once('/').map_or((text, None), |(provider, model)| (provider, Some(model)))
 }
 
+/// The same of what may be left out, for a query.
+pub(super) fn wanted(text: Option<&str>) -> (Option<String>, Option<String>) {
+    let (provider, model) = text.map(named).unzip();
+    (provider.map(str::to_owned), model.flatten().map(str::to_owned))
+}
+
 fn show(config: &Config, answer: &Value) {
     let all = answer.as_array().map_or_else(|| vec![answer.clone()], Clone::clone);
     let rows: Value = all.into_iter().map(row).collect();

@@ -3,7 +3,7 @@
 use clap::{Args, ValueEnum};
 use serde_json::{Value, json};
 
-use super::routes::named;
+use super::routes::wanted;
 use crate::{
     config::Config,
     rest::{AtGateway, Rest, query},
@@ -81,16 +81,16 @@ pub async fn run(config: &Config, options: UsageOptions) -> anyhow::Result<()> {
 
 impl UsageOptions {
     fn path(&self) -> String {
-        let (provider, model) = self.model.as_deref().map(named).map_or((None, None), |(p, m)| (Some(p), m));
-        let wanted = [
+        let (provider, model) = wanted(self.model.as_deref());
+        let fields = [
             ("days", Some(self.days.to_string())),
-            ("integration", provider.map(str::to_owned)),
-            ("model", model.map(str::to_owned)),
+            ("integration", provider),
+            ("model", model),
             ("userId", self.user.clone()),
             ("keyId", self.key.clone()),
             ("tag", self.tag.clone()),
         ];
-        format!("{PATH}{}", query(&wanted))
+        format!("{PATH}{}", query(&fields))
     }
 }
 
